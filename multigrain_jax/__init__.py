@@ -1,0 +1,1 @@
+"""MultiGrain in JAX: one embedding for classification, retrieval and copies."""

@@ -1,0 +1,34 @@
+"""Every test runs on eight fake CPU devices, with strict dtype promotion."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+
+import importlib.util
+from pathlib import Path
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    """The folder of numbers recorded from the original implementation."""
+    return Path(__file__).parent / "goldens"
+
+
+@pytest.fixture(scope="session")
+def golden_weights(golden_dir: Path):
+    """The module with the rule that makes golden weights and images."""
+    spec = importlib.util.spec_from_file_location(
+        "golden_weights", golden_dir / "weights.py"
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
