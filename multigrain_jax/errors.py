@@ -1,0 +1,9 @@
+"""The two ways in which a run ends early on purpose."""
+
+
+class InputError(ValueError):
+    """Bad input or configuration: the user can mend it (exit code 2)."""
+
+
+class StoppedEarly(Exception):  # noqa: N818 - not an error: the run can be resumed
+    """The run was asked to stop, has saved its state and can be resumed (exit 3)."""
