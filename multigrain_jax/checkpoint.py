@@ -7,18 +7,21 @@ the model, the run's config, and the digest of every leaf). Orbax does not notic
 flipped bit in array data, hence the digests: they are verified at every load.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
 from multigrain_jax.errors import InputError
+from multigrain_jax.trees import (
+    flatten_nested,
+    json_digest,
+    leaf_digests,
+    nested_to_tree,
+    tree_to_nested,
+)
 
 CHECKPOINTS_FOLDER = "checkpoints"
 
@@ -94,12 +97,12 @@ class CheckpointStore:
         sealed = {
             "meta": dict(meta),
             "digests": {name: leaf_digests(item) for name, item in items.items()},
-            "data_digest": _json_digest(data),
+            "data_digest": json_digest(data),
         }
         arguments = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         arguments["data"] = ocp.args.JsonSave(data)
         arguments["meta"] = ocp.args.JsonSave(
-            {**sealed, "meta_digest": _json_digest(sealed)}
+            {**sealed, "meta_digest": json_digest(sealed)}
         )
         if not self._manager.save(
             step, args=ocp.args.Composite(**arguments), force=True
@@ -174,10 +177,10 @@ def load_checkpoint(path: str | Path, *, step: int | None = None) -> Checkpoint:
     folder = find_checkpoint(path, step=step)
     sealed = _read_json(folder, "meta")
     digest = sealed.pop("meta_digest", None)
-    if digest != _json_digest(sealed):
+    if digest != json_digest(sealed):
         raise _damaged(folder, ["meta: its digest does not match"])
     data = _read_json(folder, "data")
-    if _json_digest(data) != sealed["data_digest"]:
+    if json_digest(data) != sealed["data_digest"]:
         raise _damaged(folder, ["data: its digest does not match"])
     model = _read_arrays(folder, "model", sealed["digests"]["model"])
     return Checkpoint(folder, int(folder.name), model, data, sealed["meta"])
@@ -204,86 +207,51 @@ def load_optimizer(checkpoint: Checkpoint, *, like: Any) -> Any:
     return nested_to_tree(nested, like=like, name=f"{checkpoint.path}/optimizer")
 
 
-def tree_to_nested(tree: Any) -> dict[str, Any]:
-    """A tree of arrays as nested dictionaries of NumPy copies, named by path.
+class Leaf(NamedTuple):
+    """One array of a checkpoint: where it is, what it is, and its digest."""
 
-    Copies, since the arrays of a train state are donated to the next step while the
-    save still runs.
-    """
-    nested: dict[str, Any] = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        *parents, last = [_name(key) for key in path]
-        inner = nested
-        for parent in parents:
-            inner = inner.setdefault(parent, {})
-        inner[last] = np.array(leaf, copy=True)
-    return nested
+    path: str
+    dtype: str
+    shape: tuple[int, ...]
+    num_bytes: int
+    digest: str
 
 
-def nested_to_tree(nested: Mapping[str, Any], *, like: Any, name: str) -> Any:
-    """The inverse of `tree_to_nested`, checked against the structure of `like`.
+class Description(NamedTuple):
+    """A verified checkpoint's leaves, the digest of them all, and its meta."""
+
+    path: Path
+    leaves: list[Leaf]
+    digest: str
+    meta: dict[str, Any]
+
+
+def describe_checkpoint(path: str | Path, *, step: int | None = None) -> Description:
+    """Read and verify every item of a checkpoint and list its leaves.
 
     Args:
-        nested: nested dictionaries of arrays.
-        like: a tree with the expected paths, shapes and dtypes.
-        name: what the arrays are called in the error.
+        path: a workdir or a step folder.
+        step: which step of a workdir; None is the newest.
 
     Raises:
-        InputError: one message that lists every missing or unexpected leaf and every
-            other shape or dtype.
+        InputError: nothing there, or damage.
     """
-    found = _flatten(nested)
-    expected = {
-        ".".join(_name(key) for key in path): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(like)
-    }
-    problems = [f"missing: {key}" for key in expected.keys() - found.keys()]
-    problems += [f"not expected: {key}" for key in found.keys() - expected.keys()]
-    for key in expected.keys() & found.keys():
-        have, want = found[key], expected[key]
-        if have.shape != want.shape or have.dtype != want.dtype:
-            problems.append(
-                f"{key}: found {have.dtype}{list(have.shape)}, "
-                f"expected {want.dtype}{list(want.shape)}"
-            )
-    if problems:
-        listed = "\n  ".join(sorted(problems))
-        raise InputError(
-            f"{name} does not fit what was to be filled from it; was it made with "
-            f"another backbone, number of classes or optimiser?\n  {listed}"
+    checkpoint = load_checkpoint(path, step=step)
+    items = {"model": checkpoint.model}
+    digests = _read_json(checkpoint.path, "meta")["digests"]
+    if "optimizer" in digests:
+        items["optimizer"] = _read_arrays(
+            checkpoint.path, "optimizer", digests["optimizer"]
         )
-    return jax.tree.unflatten(jax.tree.structure(like), [found[k] for k in expected])
-
-
-def leaf_digests(nested: Mapping[str, Any]) -> dict[str, str]:
-    """SHA-256 of every leaf (dtype, shape and bytes), by dotted path."""
-    return {path: _leaf_digest(leaf) for path, leaf in _flatten(nested).items()}
-
-
-def _leaf_digest(leaf: np.ndarray) -> str:
-    header = f"{leaf.dtype.str}{list(leaf.shape)}".encode()
-    return hashlib.sha256(header + np.ascontiguousarray(leaf).tobytes()).hexdigest()
-
-
-def _json_digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _name(key: Any) -> str:
-    for attribute in ("key", "name", "idx"):
-        if hasattr(key, attribute):
-            return str(getattr(key, attribute))
-    return str(key)
-
-
-def _flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
-    flat: dict[str, np.ndarray] = {}
-    for key, value in nested.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = np.asarray(value)
-    return flat
+    leaves = [
+        Leaf(f"{item}.{key}", str(leaf.dtype), leaf.shape, leaf.nbytes, digest)
+        for item, nested in items.items()
+        for (key, leaf), digest in zip(
+            flatten_nested(nested).items(), leaf_digests(nested).values(), strict=True
+        )
+    ]
+    everything = json_digest({leaf.path: leaf.digest for leaf in leaves})
+    return Description(checkpoint.path, leaves, everything, checkpoint.meta)
 
 
 def _read_json(folder: Path, item: str) -> dict[str, Any]:

@@ -5,5 +5,5 @@ class InputError(ValueError):
     """Bad input or configuration: the user can mend it (exit code 2)."""
 
 
-class StoppedEarly(Exception):  # noqa: N818 - not an error: the run can be resumed
+class StoppedEarly(Exception):
     """The run was asked to stop, has saved its state and can be resumed (exit 3)."""

@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from multigrain_jax import checkpoint
+from multigrain_jax import checkpoint, trees
 from multigrain_jax.errors import InputError
 
 
@@ -89,7 +89,7 @@ def test_other_structure_is_listed_whole():
     nested = {"a": np.zeros(3), "b": {"c": np.zeros(2, np.float32)}}
     like = {"a": np.zeros(4), "b": {"d": np.zeros(2, np.float32)}}
     with pytest.raises(InputError) as error:
-        checkpoint.nested_to_tree(nested, like=like, name="model")
+        trees.nested_to_tree(nested, like=like, name="model")
     for line in ("missing: b.d", "not expected: b.c", "a: found float64[3]"):
         assert line in str(error.value)
 

@@ -1,0 +1,167 @@
+"""From a checkpoint to features in one call."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from multigrain_jax.checkpoint import load_checkpoint
+from multigrain_jax.data.crops import eval_transform
+from multigrain_jax.errors import InputError
+from multigrain_jax.models.multigrain import (
+    BACKBONES,
+    Output,
+    Variables,
+    create_model,
+    merge_model,
+    split_model,
+)
+from multigrain_jax.trees import nested_to_tree
+
+
+class LoadedModel:
+    """A model in evaluation mode with its weights.
+
+    Attributes:
+        backbone: its name, a key of `BACKBONES`.
+        pooling_exponent: p of the GeM pooling in use.
+        class_names: names of the classes, if the checkpoint has them.
+        step: optimiser updates behind the weights.
+        variables: the weights, as plain arrays.
+    """
+
+    def __init__(
+        self,
+        variables: Variables,
+        *,
+        backbone: str,
+        num_classes: int,
+        pooling_exponent: float,
+        class_names: Sequence[str] = (),
+        step: int = 0,
+    ):
+        """Build the model around its weights.
+
+        Raises:
+            InputError: the weights do not fit the backbone.
+        """
+        model = create_model(
+            backbone,
+            num_classes=num_classes,
+            pooling_exponent=pooling_exponent,
+            whitened=bool(variables.whitening),
+        )
+        model.eval()
+        graphdef, expected = split_model(model)
+        fitted = nested_to_tree(
+            variables._asdict(), like=expected._asdict(), name=f"weights of {backbone}"
+        )
+        fitted["pooling_exponent"] = expected.pooling_exponent
+        self.backbone = backbone
+        self.pooling_exponent = pooling_exponent
+        self.class_names = list(class_names)
+        self.step = step
+        self.variables = jax.device_put(Variables(**fitted))
+        self._apply = jax.jit(lambda v, images: merge_model(graphdef, v)(images))
+
+    def __call__(
+        self, images: np.ndarray | jax.Array | Sequence[np.ndarray | jax.Array]
+    ) -> Output:
+        """Embeddings and logits of images.
+
+        Args:
+            images: float32 [B, H, W, 3], normalised as `preprocess` does; or a list of
+                [H, W, 3] arrays of any sizes (each size compiles once).
+
+        Returns:
+            `embedding` [B, D], `normalized_embedding` [B, D] and `logits`
+            [B, classes], float32.
+
+        Raises:
+            InputError: not such arrays.
+        """
+        if isinstance(images, (list, tuple)):
+            if not images:
+                raise InputError("images: an empty list; give at least one image")
+            outputs = [self(jnp.asarray(image)[None]) for image in images]
+            return Output(
+                *(jnp.concatenate(parts) for parts in zip(*outputs, strict=True))
+            )
+        array = jnp.asarray(images)
+        if array.ndim != 4 or array.shape[-1] != 3 or array.dtype != jnp.float32:
+            raise InputError(
+                f"images: found {array.dtype}{list(array.shape)}, expected "
+                "float32[B, H, W, 3], normalised; preprocess(photo) makes one image"
+            )
+        return self._apply(self.variables, array)
+
+    def preprocess(
+        self, image: Image.Image, test_size: int = 224, mode: str = "square"
+    ) -> np.ndarray:
+        """`preprocess` with this backbone's input statistics."""
+        return preprocess(image, test_size, mode, backbone=self.backbone)
+
+
+def preprocess(
+    image: Image.Image,
+    test_size: int = 224,
+    mode: str = "square",
+    *,
+    backbone: str = "resnet50",
+) -> np.ndarray:
+    """A photo as the network takes it: resized, cropped and normalised.
+
+    Args:
+        image: the photo; any mode, converted to RGB.
+        test_size: S, in pixels, at least 32.
+        mode: "square": shorter side to int(256/224 · S), centre crop S × S; "rect":
+            longer side to S, no crop.
+        backbone: whose input mean and standard deviation.
+
+    Returns:
+        float32 [H, W, 3].
+    """
+    row = BACKBONES[backbone]
+    pixels = np.asarray(eval_transform(image.convert("RGB"), test_size, mode))
+    scaled = pixels.astype(np.float32) / np.float32(255)
+    return (scaled - np.float32(row.mean)) / np.float32(row.std)
+
+
+def load_model(
+    path: str | Path, *, step: int | None = None, pooling_exponent: float | None = None
+) -> LoadedModel:
+    """A model ready for inference, from a trained or a converted checkpoint.
+
+    Args:
+        path: a workdir or a step folder.
+        step: which step of a workdir; None is the newest.
+        pooling_exponent: p of the GeM pooling; None is the checkpoint's.
+
+    Raises:
+        InputError: no such checkpoint, or a damaged one.
+    """
+    checkpoint = load_checkpoint(path, step=step)
+    if pooling_exponent is None:
+        pooling_exponent = float(checkpoint.model["pooling_exponent"])
+    return LoadedModel(
+        variables_of(checkpoint.model),
+        backbone=checkpoint.meta["backbone"],
+        num_classes=checkpoint.meta["num_classes"],
+        pooling_exponent=pooling_exponent,
+        class_names=checkpoint.meta["class_names"],
+        step=checkpoint.step,
+    )
+
+
+def variables_of(model_item: dict) -> Variables:
+    """The model's arrays in a checkpoint's `model` item, without the margin's."""
+    params = {k: v for k, v in model_item["params"].items() if k != "margin"}
+    return Variables(
+        params=params,
+        batch_stats=model_item["batch_stats"],
+        pooling_exponent=model_item["pooling_exponent"],
+        whitening=model_item.get("whitening", {}),
+    )
