@@ -1,0 +1,89 @@
+"""Every key of a training run, with the defaults of the original's training script.
+
+The other recipes start from this file and state only their differences. In brackets:
+the option's name in the original.
+
+    python -m multigrain_jax.main --config configs/base.py --config.data.root=/data/in
+"""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The configuration; every value can be set with --config.key=value."""
+    config = ml_collections.ConfigDict()
+    config.task = "train"
+    config.seed = 0
+
+    # Start: from a workdir or a step folder, at epoch 0 with a fresh optimiser.
+    config.init_from = config_dict.placeholder(str)
+    config.init_step = config_dict.placeholder(int)
+    # Start of the trunk alone, from a converted zoo checkpoint.
+    config.pretrained_backbone = config_dict.placeholder(str)
+    # A run continues from its workdir's newest checkpoint; or from this earlier one.
+    config.resume_step = config_dict.placeholder(int)
+    # Continue although the config changed the order of the data or a shape.
+    config.allow_config_change = False
+
+    # Model.
+    config.backbone = "resnet50"
+    config.num_classes = config_dict.placeholder(int)  # None: counted from the data
+    config.pooling_exponent = 1.0  # p of GeM [pooling-exponent]
+    config.compute_dtype = "auto"  # bfloat16 on GPU and TPU, float32 on CPU
+    config.batch_norm_group_size = 64  # consecutive samples that share statistics
+
+    # Losses.
+    config.classification_weight = 1.0  # λ: 1 is cross-entropy alone [classif-weight]
+    config.margin = 0.2  # α
+    config.beta_init = 1.2
+    config.negative_sampling = "reference"  # or "distance_weighted"
+    config.sampling_group_size = 64  # negatives come from these consecutive samples
+
+    # Data.
+    config.data = ml_collections.ConfigDict()
+    config.data.source = "imagenet"  # "folder", "imagenet", "tfds", "quickstart"
+    config.data.root = config_dict.placeholder(str)
+    config.data.split = "train"
+    config.data.val_split = config_dict.placeholder(str)
+    config.data.val_split = "val"
+    config.data.list_file = config_dict.placeholder(str)
+    config.data.num_images = config_dict.placeholder(int)
+    config.data.local_cache_dir = config_dict.placeholder(str)
+    config.num_repeats = 1  # R [repeats]
+    config.epoch_len_factor = 2.0
+    config.augmentation = "full"  # "torch", "full", "senet", "AA"
+    config.crop_area_min = 0.08  # smallest share of the image that a crop takes
+    config.train_size = 224  # s
+    config.test_size = 224  # s*
+    config.test_mode = "square"
+    config.num_workers = 0  # reading processes; 0 reads with threads
+    config.prefetch_batches = 4
+    config.max_skipped_fraction = 0.01  # more unreadable images end the run
+
+    # Optimisation.
+    config.batch_size = 512
+    config.gradient_accumulation_steps = 1
+    config.num_epochs = 120
+    config.learning_rate = 0.2
+    config.learning_rate_schedule = "drops"  # or "cosine"
+    config.learning_rate_drop_epochs = (30, 60, 90)
+    config.learning_rate_drop_factors = (0.1, 0.1, 0.1)
+    config.warmup_epochs = 0.0
+    config.beta_learning_rate_factor = 1.0
+    config.momentum = 0.9
+    config.weight_decay = 1e-4
+
+    # What is written, and when.
+    config.log_every_steps = 100
+    config.eval_every_epochs = 1
+    config.validate_first = True
+    config.checkpoint_every_epochs = 1
+    config.keep_every_epochs = 10
+    # Split that is evaluated and shown in report.html at the end (None: no report).
+    config.report_split = config_dict.placeholder(str)
+    # Build everything, run two steps and one evaluation batch, write nothing.
+    config.dry_run = False
+    # Save and leave (exit code 3) after this step, as if interrupted (None: never).
+    config.stop_at_step = config_dict.placeholder(int)
+    return config

@@ -1,0 +1,212 @@
+"""Refuses configurations that contradict themselves, before anything is built."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from multigrain_jax.errors import InputError
+from multigrain_jax.losses.sampling import NEGATIVE_SAMPLINGS
+from multigrain_jax.models.multigrain import BACKBONES
+from multigrain_jax.ops.color import AUGMENTATIONS
+from multigrain_jax.train.optimizer import LEARNING_RATE_SCHEDULES
+
+COMPUTE_DTYPES = ("auto", "float32", "bfloat16", "float64")
+SOURCES = ("folder", "imagenet", "tfds", "quickstart")
+
+# A resumed run must see the same samples in the same order …
+ORDER_KEYS = (
+    "seed",
+    "num_repeats",
+    "epoch_len_factor",
+    "batch_size",
+    "gradient_accumulation_steps",
+    "data.source",
+    "data.split",
+    "data.list_file",
+    "data.num_images",
+)
+# … and fill the same arrays.
+SHAPE_KEYS = ("backbone", "num_classes", "train_size")
+
+
+def check_train_config(config: Mapping[str, Any], *, num_devices: int) -> None:
+    """Check a training configuration.
+
+    Args:
+        config: the configuration as nested dictionaries.
+        num_devices: how many devices share a batch.
+
+    Raises:
+        InputError: one message that lists every problem with its remedy.
+    """
+    problems = [
+        *_choice_problems(config),
+        *_range_problems(config),
+        *_loss_problems(config),
+        *_batch_problems(config, num_devices),
+    ]
+    if problems:
+        raise InputError("the configuration cannot work:\n  " + "\n  ".join(problems))
+
+
+def config_differences(
+    saved: Mapping[str, Any], current: Mapping[str, Any]
+) -> list[tuple[str, Any, Any]]:
+    """The keys whose values differ, as (dotted key, saved value, current value)."""
+    old, new = _flatten(saved), _flatten(current)
+    return [
+        (key, old.get(key), new.get(key))
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+
+
+def check_resumed_config(
+    saved: Mapping[str, Any], current: Mapping[str, Any]
+) -> list[str]:
+    """Lines that tell what changed since the checkpoint was written.
+
+    Raises:
+        InputError: a change of the data's order or of a shape, unless the current
+            config has allow_config_change.
+    """
+    differences = config_differences(saved, current)
+    lines = [f"{key}: {old!r} -> {new!r}" for key, old, new in differences]
+    refused = [
+        line
+        for line, (key, _, _) in zip(lines, differences, strict=True)
+        if key in ORDER_KEYS + SHAPE_KEYS
+    ]
+    if refused and not current["allow_config_change"]:
+        raise InputError(
+            "the workdir was started with another config, and these changes alter the "
+            "order of the data or the shapes:\n  "
+            + "\n  ".join(refused)
+            + "\nuse another --workdir, restore the values, or continue all the same "
+            "with --config.allow_config_change=True"
+        )
+    return lines
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            # JSON has no tuples.
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _choice_problems(config: Mapping[str, Any]) -> list[str]:
+    choices = {
+        "backbone": tuple(BACKBONES),
+        "augmentation": tuple(AUGMENTATIONS),
+        "negative_sampling": NEGATIVE_SAMPLINGS,
+        "learning_rate_schedule": LEARNING_RATE_SCHEDULES,
+        "compute_dtype": COMPUTE_DTYPES,
+        "test_mode": ("square",),
+    }
+    problems = [
+        f"{key}: found {config[key]!r}, expected one of {', '.join(allowed)}"
+        for key, allowed in choices.items()
+        if config[key] not in allowed
+    ]
+    data = config["data"]
+    if data["source"] not in SOURCES:
+        problems.append(
+            f"data.source: found {data['source']!r}, expected one of "
+            f"{', '.join(SOURCES)}"
+        )
+    elif data["source"] != "quickstart" and not data["root"]:
+        problems.append(
+            "data.root: found nothing, expected the folder of the images; give it "
+            "with --config.data.root=DIR"
+        )
+    return problems
+
+
+def _range_problems(config: Mapping[str, Any]) -> list[str]:
+    at_least_one = (
+        "num_repeats",
+        "batch_size",
+        "gradient_accumulation_steps",
+        "num_epochs",
+        "batch_norm_group_size",
+        "sampling_group_size",
+        "log_every_steps",
+        "eval_every_epochs",
+        "checkpoint_every_epochs",
+        "keep_every_epochs",
+        "prefetch_batches",
+    )
+    problems = [
+        f"{key}: found {config[key]}, expected at least 1"
+        for key in at_least_one
+        if config[key] < 1
+    ]
+    problems += [
+        f"{key}: found {config[key]}, expected at least 32 pixels"
+        for key in ("train_size", "test_size")
+        if config[key] < 32
+    ]
+    positive = ("epoch_len_factor", "learning_rate", "pooling_exponent")
+    problems += [
+        f"{key}: found {config[key]}, expected more than 0"
+        for key in positive
+        if config[key] <= 0
+    ]
+    unit = ("classification_weight", "crop_area_min", "max_skipped_fraction")
+    problems += [
+        f"{key}: found {config[key]}, expected a number from 0 to 1"
+        for key in unit
+        if not 0 <= config[key] <= 1
+    ]
+    epochs, factors = (
+        len(config[f"learning_rate_drop_{name}"]) for name in ("epochs", "factors")
+    )
+    if epochs != factors:
+        problems.append(
+            f"learning_rate_drop_epochs has {epochs} values and "
+            f"learning_rate_drop_factors {factors}: give one factor for each epoch"
+        )
+    if not 0 <= config["momentum"] < 1:
+        problems.append(f"momentum: found {config['momentum']}, expected [0, 1)")
+    for key in ("num_workers", "weight_decay", "warmup_epochs"):
+        if config[key] < 0:
+            problems.append(f"{key}: found {config[key]}, expected at least 0")
+    return problems
+
+
+def _loss_problems(config: Mapping[str, Any]) -> list[str]:
+    if config["num_repeats"] == 1 and config["classification_weight"] != 1:
+        return [
+            f"num_repeats = 1 with classification_weight = "
+            f"{config['classification_weight']}: with one repetition there are no "
+            "positives and no margin loss; set classification_weight to 1 or "
+            "num_repeats to 2 or more"
+        ]
+    return []
+
+
+def _batch_problems(config: Mapping[str, Any], num_devices: int) -> list[str]:
+    batch_size = config["batch_size"]
+    problems = []
+    for key in ("batch_norm_group_size", "sampling_group_size"):
+        group = config[key]
+        # A batch smaller than the group is one group.
+        if 0 < group < batch_size and batch_size % group:
+            problems.append(
+                f"{key} = {group} does not divide batch_size = {batch_size}; choose "
+                "one that does (or one at least as large: the batch is one group)"
+            )
+    if batch_size % num_devices:
+        problems.append(
+            f"batch_size = {batch_size} does not divide over {num_devices} devices; "
+            "choose a multiple"
+        )
+    if config["init_from"] and config["pretrained_backbone"]:
+        problems.append(
+            "init_from and pretrained_backbone are both given: keep one of them"
+        )
+    return problems

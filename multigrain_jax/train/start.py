@@ -1,0 +1,182 @@
+"""Where a run begins: its own checkpoint, another's, or from scratch."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optax
+
+from multigrain_jax.checkpoint import (
+    CheckpointStore,
+    load_checkpoint,
+    load_optimizer,
+)
+from multigrain_jax.data.repeated import RepeatedStream
+from multigrain_jax.errors import InputError
+from multigrain_jax.models.multigrain import Variables
+from multigrain_jax.train.check import check_resumed_config
+from multigrain_jax.train.state import TrainState, create_state
+from multigrain_jax.trees import nested_to_tree
+
+
+class RunCheckpoints:
+    """Writes the checkpoints of one run."""
+
+    def __init__(
+        self, store: CheckpointStore, *, meta: Mapping[str, Any], stream: RepeatedStream
+    ):
+        """Remember what every checkpoint of the run shares.
+
+        Args:
+            store: where they go.
+            meta: how to build the model, and the config.
+            stream: the data stream, whose position is saved.
+        """
+        self._store = store
+        self._meta = meta
+        self._stream = stream
+
+    def save(self, state: TrainState, step: int) -> None:
+        """Start to write the checkpoint of `step`; nothing if it is there already."""
+        if step in self._store.steps():
+            return
+        self._store.save(
+            step,
+            model=checkpoint_model(state),
+            optimizer=state.opt_state,
+            data={
+                "position": step * self._stream.batch_size,
+                "num_images": self._stream.num_images,
+            },
+            meta=self._meta,
+        )
+
+    def close(self) -> None:
+        """Wait until everything is on disk."""
+        self._store.close()
+
+
+def checkpoint_model(state: TrainState) -> dict[str, Any]:
+    """The `model` item of a checkpoint."""
+    return {
+        "params": state.params,
+        "batch_stats": state.batch_stats,
+        "pooling_exponent": state.pooling_exponent,
+    }
+
+
+def start_state(
+    config: Mapping[str, Any],
+    workdir: Path,
+    *,
+    variables: Variables,
+    tx: optax.GradientTransformation,
+    stream: RepeatedStream,
+    num_classes: int,
+    class_names: Sequence[str],
+) -> tuple[TrainState, RunCheckpoints | None]:
+    """The state to start from, and where checkpoints go (None in a dry run).
+
+    In this order: the workdir's newest checkpoint (or `resume_step`); `init_from`, as
+    a fine-tune from epoch 0 with a fresh optimiser; the given fresh arrays.
+
+    Args:
+        config: the configuration as nested dictionaries.
+        workdir: the run's folder.
+        variables: freshly initialised arrays of the model.
+        tx: the optimiser.
+        stream: the data stream.
+        num_classes: size of the classifier.
+        class_names: stored with the checkpoints, for reports.
+
+    Raises:
+        InputError: a checkpoint that does not fit, or a config that changed too much.
+    """
+    fresh = create_state(variables, tx, beta=config["beta_init"])
+    store = None
+    if (workdir / "checkpoints").is_dir() or not config["dry_run"]:
+        store = CheckpointStore(
+            workdir,
+            keep_every_steps=config["keep_every_epochs"] * stream.steps_per_epoch,
+        )
+    if store is not None and store.steps():
+        state = _resume(config, workdir, fresh, stream)
+        for step in store.delete_after(int(state.step)):
+            print(f"checkpoint of step {step} deleted: the run restarts before it")
+    elif config["resume_step"] is not None:
+        raise InputError(
+            f"resume_step = {config['resume_step']}: {workdir} has no checkpoints; "
+            "give the workdir of the run, or leave resume_step out"
+        )
+    elif config["init_from"]:
+        state = _fine_tune(config, fresh, tx)
+    else:
+        state = fresh
+    if store is None or config["dry_run"]:
+        return state, None
+    meta = {
+        "backbone": config["backbone"],
+        "num_classes": num_classes,
+        "class_names": list(class_names),
+        "config": _json_ready(config),
+    }
+    return state, RunCheckpoints(store, meta=meta, stream=stream)
+
+
+def _resume(
+    config: Mapping[str, Any], workdir: Path, fresh: TrainState, stream: RepeatedStream
+) -> TrainState:
+    checkpoint = load_checkpoint(workdir, step=config["resume_step"])
+    changes = check_resumed_config(checkpoint.meta["config"], _json_ready(config))
+    for line in changes:
+        print(f"config changed: {line}")
+    if checkpoint.data["num_images"] != stream.num_images:
+        message = (
+            f"data: {stream.num_images} images found, the run was started with "
+            f"{checkpoint.data['num_images']}; the samples' order would change"
+        )
+        if not config["allow_config_change"]:
+            raise InputError(f"{message}; restore the data or use another --workdir")
+        print(message)
+    print(f"resuming from {checkpoint.path}")
+    model = nested_to_tree(
+        checkpoint.model, like=checkpoint_model(fresh), name=f"{checkpoint.path}/model"
+    )
+    return TrainState(
+        step=np.asarray(checkpoint.step, np.int32),
+        opt_state=load_optimizer(checkpoint, like=fresh.opt_state),
+        **model,
+    )
+
+
+def _fine_tune(
+    config: Mapping[str, Any], fresh: TrainState, tx: optax.GradientTransformation
+) -> TrainState:
+    checkpoint = load_checkpoint(config["init_from"], step=config["init_step"])
+    nested = dict(checkpoint.model)
+    # The recipe's p counts: it is a constant of joint training.
+    nested["pooling_exponent"] = np.asarray(fresh.pooling_exponent)
+    # A zoo checkpoint was trained without a margin.
+    nested["params"] = {
+        "margin": {"beta": np.asarray(fresh.params["margin"]["beta"])},
+        **nested["params"],
+    }
+    print(f"starting from {checkpoint.path}, step {checkpoint.step}, at epoch 0")
+    model = nested_to_tree(
+        nested, like=checkpoint_model(fresh), name=f"{checkpoint.path}/model"
+    )
+    return TrainState(
+        step=np.zeros((), np.int32), opt_state=tx.init(model["params"]), **model
+    )
+
+
+def _json_ready(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _json_ready(value)
+        if isinstance(value, Mapping)
+        else list(value)
+        if isinstance(value, tuple)
+        else value
+        for key, value in config.items()
+    }

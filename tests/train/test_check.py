@@ -1,0 +1,68 @@
+import pytest
+
+from configs import base, joint_3B, quickstart
+from multigrain_jax.errors import InputError
+from multigrain_jax.train.check import check_resumed_config, check_train_config
+
+
+def config(**changes):
+    values = base.get_config().to_dict()
+    values["data"]["root"] = "/images"
+    for key, value in changes.items():
+        if "__" in key:
+            outer, inner = key.split("__")
+            values[outer][inner] = value
+        else:
+            values[key] = value
+    return values
+
+
+def test_the_recipes_are_accepted():
+    check_train_config(config(), num_devices=8)
+    check_train_config(quickstart.get_config().to_dict(), num_devices=1)
+    joint = joint_3B.get_config("0.5")
+    joint.data.root = "/images"
+    check_train_config(joint.to_dict(), num_devices=8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"classification_weight": 0.5}, "num_repeats = 1 with classification_weight"),
+        ({"batch_norm_group_size": 60}, "does not divide batch_size = 512"),
+        ({"sampling_group_size": 60}, "sampling_group_size = 60"),
+        ({"backbone": "resnet51"}, "expected one of resnet18"),
+        ({"batch_size": 500}, "does not divide over 8 devices"),
+        ({"negative_sampling": "hard"}, "reference"),
+        ({"data__root": None}, r"--config\.data\.root"),
+        ({"data__source": "web"}, "data.source"),
+        ({"momentum": 1.0}, "momentum"),
+        ({"learning_rate_drop_factors": (0.1,)}, "one factor for each epoch"),
+        ({"train_size": 16}, "at least 32"),
+        ({"init_from": "a", "pretrained_backbone": "b"}, "keep one"),
+    ],
+)
+def test_contradictions_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        check_train_config(config(**changes), num_devices=8)
+
+
+def test_all_problems_come_in_one_message():
+    with pytest.raises(InputError) as error:
+        check_train_config(
+            config(backbone="x", augmentation="y", batch_size=0), num_devices=8
+        )
+    assert all(key in str(error.value) for key in ("backbone", "augmentation", "batch"))
+
+
+def test_a_batch_smaller_than_the_groups_is_one_group():
+    check_train_config(config(batch_size=40), num_devices=8)
+
+
+def test_resuming_lists_changes_and_refuses_another_order():
+    lines = check_resumed_config(config(), config(learning_rate=0.1))
+    assert lines == ["learning_rate: 0.2 -> 0.1"]
+    with pytest.raises(InputError, match="batch_size: 512 -> 256"):
+        check_resumed_config(config(), config(batch_size=256))
+    allowed = config(batch_size=256, allow_config_change=True)
+    assert "batch_size: 512 -> 256" in check_resumed_config(config(), allowed)
