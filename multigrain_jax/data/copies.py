@@ -1,0 +1,63 @@
+"""Edited copies of a source's photos: queries for copy detection."""
+
+import io
+from collections.abc import Callable, Sequence
+from math import sqrt
+
+import numpy as np
+from PIL import Image
+
+from multigrain_jax.data.crops import decode
+from multigrain_jax.data.sources import ImageSource
+
+
+def crop_center(image: Image.Image, *, area: float) -> Image.Image:
+    """The central part of a photo, of its aspect ratio.
+
+    Args:
+        image: the photo.
+        area: share of the photo's area that is kept, in (0, 1].
+    """
+    width, height = image.size
+    new_width, new_height = (
+        max(1, round(side * sqrt(area))) for side in (width, height)
+    )
+    left, top = (width - new_width) // 2, (height - new_height) // 2
+    return image.crop((left, top, left + new_width, top + new_height))
+
+
+class CopySource:
+    """An image source of edited copies of another source's images."""
+
+    def __init__(
+        self,
+        source: ImageSource,
+        indices: Sequence[int],
+        make_copy: Callable[[Image.Image], Image.Image],
+    ):
+        """Choose the photos and the edit.
+
+        Args:
+            source: where the originals are.
+            indices: which originals; copy k is of original `indices[k]`.
+            make_copy: the edit; picklable, if reading happens in other processes.
+        """
+        self._source = source
+        self._indices = list(indices)
+        self._make_copy = make_copy
+        self.labels = np.asarray(source.labels)[self._indices]
+        self.class_names = source.class_names
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def read(self, index: int) -> bytes:
+        """The copy as a PNG file, so that nothing but the edit changes it."""
+        original = decode(self._source.read(self._indices[index]))
+        encoded = io.BytesIO()
+        self._make_copy(original).save(encoded, format="PNG", compress_level=0)
+        return encoded.getvalue()
+
+    def describe(self, index: int) -> str:
+        """The original's name, marked as a copy."""
+        return f"copy of {self._source.describe(self._indices[index])}"

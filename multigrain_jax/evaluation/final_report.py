@@ -1,0 +1,124 @@
+"""What a trained model can do on a labelled split: scores, a table and a page.
+
+Classification (top-1, top-5), retrieval of the class (every photo a query among the
+others) and detection of copies (a centre crop of half the area finds its original).
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from multigrain_jax.data.copies import CopySource, crop_center
+from multigrain_jax.data.pipeline import make_eval_batches
+from multigrain_jax.data.sources import ImageSource
+from multigrain_jax.evaluation.embed import Embedded, embed_all, make_embed_step
+from multigrain_jax.evaluation.report_pages import write_final_page
+from multigrain_jax.models.multigrain import Variables
+from multigrain_jax.ops.ranking import mean_average_precision, recall_at_k
+
+NUM_COPY_QUERIES = 200
+COPY_AREA = 0.5
+
+
+def evaluate_and_report(
+    graphdef: nnx.GraphDef,
+    variables: Variables,
+    source: ImageSource,
+    *,
+    split: str,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    test_size: int,
+    batch_size: int,
+    mesh: Mesh,
+    workdir: Path,
+) -> dict[str, float]:
+    """Evaluate on every photo of `source`, print a table and write report.html.
+
+    Args:
+        graphdef: the model's evaluation structure.
+        variables: its arrays.
+        source: labelled photos.
+        split: their name, the first part of the scores' names.
+        mean: the backbone's input mean.
+        std: the backbone's input standard deviation.
+        test_size: side of the evaluated centre crop, in pixels.
+        batch_size: photos per step.
+        mesh: the devices.
+        workdir: where report.html goes.
+
+    Returns:
+        `<split>/top1`, `/top5`, `/class_map`, `/copy_recall_at_1`, `/copy_map`, as
+        fractions.
+    """
+    embed_step = make_embed_step(graphdef, mean=mean, std=std, mesh=mesh)
+
+    def embed(images: ImageSource) -> Embedded:
+        batches = make_eval_batches(
+            images,
+            test_size=test_size,
+            test_mode="square",
+            batch_size=batch_size,
+            num_workers=0,
+        )
+        return embed_all(embed_step, variables, batches, mesh=mesh)
+
+    photos = embed(source)
+    originals = copy_query_indices(len(source))
+    copies = embed(CopySource(source, originals, partial(crop_center, area=COPY_AREA)))
+    scores = {
+        **classification_scores(photos),
+        "class_map": class_map(photos),
+        **copy_scores(copies, photos, originals),
+    }
+    named = {f"{split}/{name}": value for name, value in scores.items()}
+    print_table(named)
+    write_final_page(workdir, source, photos, scores=named)
+    return named
+
+
+def copy_query_indices(num_images: int) -> np.ndarray:
+    """Up to `NUM_COPY_QUERIES` photos, evenly spread over the set."""
+    count = min(NUM_COPY_QUERIES, num_images)
+    return np.linspace(0, num_images - 1, count).astype(int)
+
+
+def classification_scores(photos: Embedded) -> dict[str, float]:
+    """Top-1 and top-5 as fractions; unreadable photos count as wrong."""
+    order = np.argsort(-photos.logits, axis=1, kind="stable")
+    right = (order == photos.labels[:, None]) & ~photos.bad[:, None]
+    return {
+        "top1": float(right[:, :1].any(1).mean()),
+        "top5": float(right[:, :5].any(1).mean()),
+    }
+
+
+def class_map(photos: Embedded) -> float:
+    """Mean average precision of finding a photo's class among the other photos."""
+    similarity = photos.descriptors @ photos.descriptors.T
+    same = photos.labels[:, None] == photos.labels[None, :]
+    itself = np.eye(len(same), dtype=bool)
+    return mean_average_precision(similarity, same & ~itself, ignored=itself)
+
+
+def copy_scores(
+    copies: Embedded, photos: Embedded, originals: Sequence[int] | np.ndarray
+) -> dict[str, float]:
+    """Recall at 1 and mean average precision of finding each copy's original."""
+    similarity = copies.descriptors @ photos.descriptors.T
+    relevant = np.zeros(similarity.shape, bool)
+    relevant[np.arange(len(similarity)), originals] = True
+    return {
+        "copy_recall_at_1": recall_at_k(similarity, relevant, k=1),
+        "copy_map": mean_average_precision(similarity, relevant),
+    }
+
+
+def print_table(scores: dict[str, float]) -> None:
+    """Print the scores, one a line."""
+    width = max(len(name) for name in scores)
+    print("\n".join(f"{name:<{width}}  {value:6.3f}" for name, value in scores.items()))
