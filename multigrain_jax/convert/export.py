@@ -1,0 +1,53 @@
+"""A checkpoint of this package becomes a checkpoint of the original's format."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from multigrain_jax.checkpoint import load_checkpoint
+from multigrain_jax.convert.source_file import import_torch
+from multigrain_jax.convert.torch_import import export_state_dict
+from multigrain_jax.errors import InputError
+from multigrain_jax.inference import variables_of
+
+
+def export_checkpoint(
+    path: str | Path, destination: str | Path, *, step: int | None = None
+) -> int:
+    """Write `{model_state, extra: {beta}}` with torch.save; returns the keys written.
+
+    The optimiser's state is not exported: its layout is PyTorch's own.
+
+    Args:
+        path: a workdir or a step folder.
+        destination: the file to write; must not exist.
+        step: which step of a workdir; None is the newest.
+
+    Raises:
+        InputError: torch is missing, no such checkpoint, or the file exists.
+    """
+    torch = import_torch()
+    destination = Path(destination)
+    if destination.exists():
+        raise InputError(
+            f"{destination}: exists already; delete it or choose another name"
+        )
+    checkpoint = load_checkpoint(path, step=step)
+    arrays = export_state_dict(
+        variables_of(checkpoint.model), backbone=checkpoint.meta["backbone"]
+    )
+    content = {
+        "model_state": {
+            key: torch.from_numpy(np.array(array)) for key, array in arrays.items()
+        },
+        "extra": {},
+    }
+    margin = checkpoint.model["params"].get("margin")
+    if margin is not None:
+        content["extra"]["beta"] = float(margin["beta"])
+    # Under another name first: an interrupted export leaves no half file behind.
+    partial = destination.with_name(destination.name + ".partial")
+    torch.save(content, partial)
+    os.replace(partial, destination)
+    return len(arrays)

@@ -1,0 +1,201 @@
+"""Reads weight files of PyTorch users: safely, and without guessing.
+
+A file is one of: the original's checkpoint (`model_state`, `optimizer_state`,
+`extra.beta`), a bare state dict of it, or a model zoo's state dict; saved by torch
+(old or new format) or as safetensors, which needs no torch.
+"""
+
+import hashlib
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from multigrain_jax.errors import InputError
+
+# Classes that checkpoints of 2019 may hold besides tensors: NumPy's scalars, under the
+# module names of old and new NumPy. Everything else is refused by torch's unpickler.
+_NUMPY_SCALAR_NAMES = (
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+)
+
+# Which backbone a state dict belongs to: the first row whose keys are all there and
+# whose number of blocks in layer3 (where given) is right.
+_SIGNATURES: tuple[tuple[str, tuple[str, ...], int | None], ...] = (
+    ("senet154", ("layer0.conv1.weight", "layer1.0.se_module.fc1.weight"), None),
+    ("nasnetamobile", ("conv0.conv.weight", "cell_stem_0.conv_1x1.conv.weight"), None),
+    ("pnasnet5large", ("conv_0.conv.weight", "cell_4.conv_prev_1x1.conv.weight"), None),
+    ("resnet152", ("conv1.weight", "layer3.35.conv3.weight"), 36),
+    ("resnet101", ("conv1.weight", "layer3.22.conv3.weight"), 23),
+    ("resnet50", ("conv1.weight", "layer3.5.conv3.weight"), 6),
+    ("resnet18", ("conv1.weight", "layer3.1.conv2.weight"), 2),
+)
+_PREFIXES = ("features.0.base_net.", "features.")
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """What a weight file holds.
+
+    Attributes:
+        path: the file.
+        sha256: digest of its bytes.
+        kind: "reference checkpoint", "reference state dict" or "model zoo".
+        state_dict: NumPy arrays by torch key.
+        beta: the margin's threshold, if the file has one.
+    """
+
+    path: Path
+    sha256: str
+    kind: str
+    state_dict: dict[str, np.ndarray]
+    beta: float | None
+
+
+def read_source_file(path: str | Path) -> SourceFile:
+    """Read a weight file.
+
+    Raises:
+        InputError: no such file, damaged, not a weight file, or a pickle that asks for
+            more than tensors (it is not executed; the message says what it wanted).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(
+            f"{path}: a weight file (.pth or .safetensors) was expected, found "
+            f"{'a folder' if path.is_dir() else 'nothing'}"
+        )
+    if path.suffix == ".safetensors":
+        content: Any = _read_safetensors(path)
+    else:
+        content = _read_torch(path)
+    tensors, beta, kind = _split_content(path, content)
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return SourceFile(path, sha256, kind, tensors, beta)
+
+
+def recognise_backbone(state_dict: Mapping[str, np.ndarray]) -> str:
+    """The name of the backbone whose keys these are.
+
+    Raises:
+        InputError: no known backbone has such keys.
+    """
+    bare = {_strip(key) for key in state_dict}
+    blocks = {m[1] for key in bare if (m := re.match(r"layer3\.(\d+)\.", key))}
+    for name, keys, num_blocks in _SIGNATURES:
+        if set(keys) <= bare and num_blocks in (None, len(blocks)):
+            return name
+    first = ", ".join(sorted(state_dict)[:4])
+    known = ", ".join(row[0] for row in _SIGNATURES)
+    raise InputError(
+        f"the backbone was not recognised from {len(state_dict)} keys ({first}, …): "
+        f"expected the keys of one of {known}; --backbone NAME overrides"
+    )
+
+
+def import_torch() -> ModuleType:
+    """The torch module, imported only when a file needs it.
+
+    Raises:
+        InputError: torch is not installed.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError(
+            "PyTorch is needed for .pth files and is not installed: "
+            "pip install -e '.[convert]'"
+        ) from error
+    return torch
+
+
+def _strip(key: str) -> str:
+    for prefix in _PREFIXES:
+        if key.startswith(prefix):
+            return key.removeprefix(prefix)
+    return key
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    try:
+        from safetensors.numpy import load_file
+    except ImportError as error:
+        raise InputError(
+            f"{path}: safetensors is not installed: pip install -e '.[convert]'"
+        ) from error
+    try:
+        return load_file(path)
+    except Exception as error:
+        raise InputError(
+            f"{path}: a safetensors file was expected, and reading it failed "
+            f"({error}); is it complete?"
+        ) from error
+
+
+def _read_torch(path: Path) -> Any:
+    torch = import_torch()
+    scalar = np.float64(0).__reduce__()[0]
+    allowed: list[Any] = [(scalar, name) for name in _NUMPY_SCALAR_NAMES]
+    allowed += [np.dtype, type(np.dtype("f8")), type(np.dtype("f4"))]
+    allowed += [type(np.dtype("i8"))]
+    try:
+        with torch.serialization.safe_globals(allowed):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if wanted:
+            raise InputError(
+                f"{path}: refused, since loading it would run code: it asks for "
+                f"{wanted[1]}, expected tensors only; save its state_dict() anew"
+            ) from error
+        raise _unreadable(path, error) from error
+    except Exception as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return InputError(
+        f"{path}: a file written by torch.save was expected, and reading it failed "
+        f"({reason}); is it complete, and is it a weight file?"
+    )
+
+
+def _split_content(
+    path: Path, content: Any
+) -> tuple[dict[str, np.ndarray], float | None, str]:
+    """Tensors by key, β and the kind of file."""
+    beta = None
+    kind = "model zoo"
+    if isinstance(content, Mapping) and "model_state" in content:
+        kind = "reference checkpoint"
+        extra = content.get("extra") or {}
+        if "beta" in extra:
+            beta = float(extra["beta"])
+        content = content["model_state"]
+    if not isinstance(content, Mapping) or not content:
+        raise InputError(
+            f"{path}: a state dict was expected, found {type(content).__name__}"
+        )
+    tensors: dict[str, np.ndarray] = {}
+    strange = []
+    for key, value in content.items():
+        if isinstance(value, np.ndarray):
+            tensors[key] = value
+        elif hasattr(value, "detach"):
+            tensors[key] = value.detach().cpu().numpy()
+        else:
+            strange.append(f"{key}: {type(value).__name__}")
+    if strange:
+        listed = "\n  ".join(strange[:20])
+        raise InputError(f"{path}: tensors were expected, found\n  {listed}")
+    if kind == "model zoo" and "pool.p" in tensors:
+        kind = "reference state dict"
+    return tensors, beta, kind

@@ -1,0 +1,44 @@
+"""Convert PyTorch weights: the original's, torchvision's or pretrainedmodels'.
+
+python tools/convert_checkpoint.py joint_3B_0.5.pth checkpoints/joint_3B_0.5
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from multigrain_jax.convert.convert import convert_checkpoint, format_table
+from multigrain_jax.errors import InputError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Convert; returns the exit code: 0 done, 2 bad input (nothing is written)."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", help=".pth or .safetensors file")
+    parser.add_argument("destination", help="new workdir; the weights are its step 0")
+    parser.add_argument("--backbone", help="override what the keys say")
+    parser.add_argument(
+        "--keep-background",
+        action="store_true",
+        help="keep row 0 of a 1001-class zoo classifier",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        conversion = convert_checkpoint(
+            options.source,
+            options.destination,
+            backbone=options.backbone,
+            keep_background=options.keep_background,
+        )
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(format_table(conversion))
+    print(f"written to {options.destination}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
