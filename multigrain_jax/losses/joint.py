@@ -1,0 +1,69 @@
+"""MultiGrain's joint objective: classification and instances, one weight between."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from multigrain_jax.losses.margin import MARGIN, margin_loss
+from multigrain_jax.losses.sampling import Pairs
+
+
+class JointOutput(NamedTuple):
+    """The weighted loss and its two parts, scalars (a skipped part is 0)."""
+
+    loss: jax.Array
+    cross_entropy: jax.Array
+    margin: jax.Array
+
+
+def joint_loss(
+    logits: jax.Array,
+    labels: jax.Array,
+    normalized: jax.Array,
+    pairs: Pairs | None,
+    beta: jax.Array,
+    *,
+    classification_weight: float,
+    margin: float = MARGIN,
+) -> JointOutput:
+    """λ · cross-entropy (batch mean) + (1 - λ) · margin loss. MultiGrain, equation 5.
+
+    Args:
+        logits: [B, classes].
+        labels: int32 [B]; -1 is an unlabelled sample, without cross-entropy.
+        normalized: [B, D] unit vectors.
+        pairs: positives and negatives; None only for λ = 1.
+        beta: the margin loss's threshold.
+        classification_weight: λ in [0, 1].
+        margin: α of the margin loss.
+
+    Raises:
+        ValueError: λ outside [0, 1], or λ < 1 without pairs.
+    """
+    if not 0 <= classification_weight <= 1:
+        raise ValueError(
+            f"classification_weight: found {classification_weight}, expected [0, 1]"
+        )
+    if pairs is None and classification_weight != 1:
+        raise ValueError(
+            f"classification_weight = {classification_weight} needs pairs, found none: "
+            "the margin loss has no positives; use 1, or repeat augmentations"
+        )
+    dtype = jnp.promote_types(logits.dtype, jnp.float32)
+    log_probs = jax.nn.log_softmax(logits.astype(dtype), axis=-1)
+    picked = jnp.take_along_axis(log_probs, jnp.maximum(labels, 0)[:, None], axis=-1)
+    cross_entropy = -jnp.mean(jnp.where(labels >= 0, picked[:, 0], 0.0))
+    margin_part = jnp.zeros((), dtype)
+    if pairs is not None and classification_weight != 1:
+        margin_part = margin_loss(normalized, pairs, beta, margin=margin).loss
+    if classification_weight == 1:
+        loss = cross_entropy
+    elif classification_weight == 0:
+        loss = margin_part
+    else:
+        loss = (
+            classification_weight * cross_entropy
+            + (1 - classification_weight) * margin_part
+        )
+    return JointOutput(loss, cross_entropy, margin_part)
