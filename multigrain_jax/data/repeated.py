@@ -1,0 +1,151 @@
+"""Repeated augmentation: which image stands at which place of which batch.
+
+Every image of a shuffled data set is emitted R times in a row, each time to be
+augmented anew (MultiGrain, section 3.2). All of it is arithmetic on (seed, position):
+nothing depends on workers, hosts or on what was read before.
+"""
+
+from functools import lru_cache
+from math import ceil
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Slot(NamedTuple):
+    """One image of a batch and its augmentations, which stand in a row.
+
+    Attributes:
+        index: the image's index in the data set.
+        first_position: position of the first of its samples, counted over the run.
+        repeats: how many samples of the batch are augmentations of it.
+    """
+
+    index: int
+    first_position: int
+    repeats: int
+
+
+class RepeatedStream:
+    """The order of samples of a whole training run.
+
+    Sample j of an epoch is image perm[j // R mod N], with a new permutation whenever
+    one is used up, and every epoch starts a new one. An epoch has
+    int(N · epoch_len_factor) samples; its last batch is filled from the continuing
+    stream, so that every batch is whole.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_images: int,
+        num_repeats: int,
+        epoch_len_factor: float,
+        batch_size: int,
+        seed: int,
+    ):
+        """Fix the order.
+
+        Args:
+            num_images: N, images of the data set.
+            num_repeats: R, augmentations of each image in a row.
+            epoch_len_factor: samples of an epoch over N.
+            batch_size: samples of a batch.
+            seed: of the permutations.
+        """
+        self.num_images = num_images
+        self.num_repeats = num_repeats
+        self.batch_size = batch_size
+        self.seed = seed
+        self.steps_per_epoch = max(1, ceil(int(num_images * epoch_len_factor) / batch_size))
+
+    @property
+    def max_positives(self) -> int:
+        """The most other augmentations of one image that a batch can hold."""
+        round_length = self.num_images * self.num_repeats
+        if self.steps_per_epoch * self.batch_size <= round_length:
+            rounds = 1
+        else:
+            # A batch can see the end of one permutation and the start of the next.
+            rounds = ceil((self.batch_size - 1) / round_length) + 1
+        return min(rounds * self.num_repeats, self.batch_size) - 1
+
+    @property
+    def slots_per_batch(self) -> int:
+        """The most images that a batch can be cut from."""
+        return ceil((self.batch_size - 1) / self.num_repeats) + 1
+
+    def sample_ids(self, step: int) -> np.ndarray:
+        """Image indices of batch `step`, int64 [batch_size]."""
+        epoch, first = self._place(step)
+        offsets = (first + np.arange(self.batch_size)) // self.num_repeats
+        ids = np.empty(self.batch_size, np.int64)
+        for number in np.unique(offsets // self.num_images):
+            here = offsets // self.num_images == number
+            order = _permutation(self.num_images, self.seed, epoch, int(number))
+            ids[here] = order[offsets[here] % self.num_images]
+        return ids
+
+    def image_slots(self, step: int, start: int, stop: int) -> list[Slot]:
+        """The images behind samples `start:stop` of batch `step`, in order.
+
+        Groups cut at the edges of the slice have fewer repeats.
+        """
+        _, first = self._place(step)
+        ids = self.sample_ids(step)
+        slots = []
+        position = start
+        while position < stop:
+            group_end = ((first + position) // self.num_repeats + 1) * self.num_repeats
+            end = min(stop, group_end - first)
+            slots.append(
+                Slot(
+                    int(ids[position]),
+                    step * self.batch_size + position,
+                    end - position,
+                )
+            )
+            position = end
+        return slots
+
+    def _place(self, step: int) -> tuple[int, int]:
+        """A batch's epoch and its first sample within it."""
+        epoch, within = divmod(step, self.steps_per_epoch)
+        return epoch, within * self.batch_size
+
+
+def reference_epoch(
+    rng: np.random.RandomState,
+    *,
+    num_images: int,
+    batch_size: int,
+    num_repeats: int,
+    epoch_len_factor: float,
+    shuffle: bool,
+) -> list[list[int]]:
+    """One epoch of batches as the original's sampler gives them.
+
+    For comparison with it: the last batch may be smaller, and groups are cut at the
+    batches' edges.
+
+    Args:
+        rng: NumPy's legacy generator, advanced by one permutation per pass.
+        num_images: N.
+        batch_size: samples of a batch.
+        num_repeats: R.
+        epoch_len_factor: samples of an epoch over N.
+        shuffle: permute the images, or take them in order.
+    """
+    wanted = int(num_images * epoch_len_factor)
+    samples: list[int] = []
+    while len(samples) < wanted:
+        order = rng.permutation(num_images) if shuffle else np.arange(num_images)
+        samples += np.repeat(order, num_repeats).tolist()
+    samples = samples[:wanted]
+    return [samples[i : i + batch_size] for i in range(0, wanted, batch_size)]
+
+
+@lru_cache(maxsize=4)
+def _permutation(num_images: int, seed: int, epoch: int, number: int) -> np.ndarray:
+    sequence = np.random.SeedSequence([seed, epoch, number])
+    return np.random.Generator(np.random.Philox(sequence)).permutation(num_images)
