@@ -57,7 +57,9 @@ class RepeatedStream:
         self.num_repeats = num_repeats
         self.batch_size = batch_size
         self.seed = seed
-        self.steps_per_epoch = max(1, ceil(int(num_images * epoch_len_factor) / batch_size))
+        self.steps_per_epoch = max(
+            1, ceil(int(num_images * epoch_len_factor) / batch_size)
+        )
 
     @property
     def max_positives(self) -> int:

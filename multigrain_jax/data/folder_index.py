@@ -1,0 +1,143 @@
+"""Lists the images of a folder, once, and remembers the list."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from multigrain_jax.data.cache import write_whole
+from multigrain_jax.errors import InputError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
+UNLABELLED = -1
+# Smaller folders are listed faster than a cached list is checked and read.
+CACHE_FROM = 10_000
+
+
+class ImageFile(NamedTuple):
+    """A file and its label (-1: none)."""
+
+    path: str
+    label: int
+
+
+def index_folder(root: Path, *, split: str | None) -> tuple[list[ImageFile], list[str]]:
+    """The images of a class-per-subfolder data set, in sorted order.
+
+    Args:
+        root: the data set's folder.
+        split: its subfolder; where there is none of that name, `root` itself.
+
+    Returns:
+        The files with labels, and the class names. A folder with images and no
+        subfolders is one unlabelled set.
+
+    Raises:
+        InputError: no folder, or no images in it.
+    """
+    folder = root / split if split and (root / split).is_dir() else root
+    if not folder.is_dir():
+        raise InputError(
+            f"data.root: {folder} was expected to be a folder, found "
+            f"{'a file' if folder.exists() else 'nothing'}"
+        )
+    files, folders = _cached_listing(folder)
+    if not files:
+        raise InputError(
+            f"{folder}: no images ({', '.join(EXTENSIONS)}) in it or its "
+            f"{len(folders)} subfolders; expected one subfolder per class"
+        )
+    # A class is a folder at the top; images beside the folders belong to none.
+    tops = [Path(file).parts[0] if "/" in file else None for file in files]
+    class_names = sorted({top for top in tops if top is not None})
+    labels = {name: label for label, name in enumerate(class_names)}
+    listed = [
+        ImageFile(str(folder / file), UNLABELLED if top is None else labels[top])
+        for file, top in zip(files, tops, strict=True)
+    ]
+    return listed, class_names
+
+
+def read_list_file(path: Path, *, root: Path) -> tuple[list[ImageFile], list[str]]:
+    """The images that a text file names, one path a line, relative to `root`.
+
+    The first folder of each path is its class; paths without a folder are unlabelled.
+
+    Raises:
+        InputError: no such file, no line in it, or a path outside root.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"list_file {path}: a text file with one path a line was expected, and "
+            f"reading it failed: {error}"
+        ) from error
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise InputError(f"list_file {path}: no paths in it; expected one a line")
+    for name in names:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise InputError(
+                f"list_file {path}: {name!r} leads outside of {root}; expected paths "
+                "relative to it"
+            )
+    tops = [
+        Path(name).parts[0] if len(Path(name).parts) > 1 else None for name in names
+    ]
+    class_names = sorted({top for top in tops if top is not None})
+    labels = {name: label for label, name in enumerate(class_names)}
+    return [
+        ImageFile(str(root / name), UNLABELLED if top is None else labels[top])
+        for name, top in zip(names, tops, strict=True)
+    ], class_names
+
+
+def scan(folder: Path) -> tuple[list[str], dict[str, int]]:
+    """Images below a folder as sorted relative paths, and each folder's mtime.
+
+    Hidden files and folders are passed over, and links to folders are not followed.
+    """
+    files: list[str] = []
+    folders: dict[str, int] = {}
+    waiting = [""]
+    while waiting:
+        relative = waiting.pop()
+        folders[relative] = os.stat(folder / relative).st_mtime_ns
+        with os.scandir(folder / relative) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                name = f"{relative}/{entry.name}" if relative else entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(name)
+                elif entry.name.lower().endswith(EXTENSIONS):
+                    files.append(name)
+    return sorted(files), folders
+
+
+def _cached_listing(folder: Path) -> tuple[list[str], dict[str, int]]:
+    """`scan`, from a cached list if no folder changed since it was made."""
+    cache_home = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+    name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()
+    cache = Path(cache_home) / "multigrain_jax" / "folders" / f"{name}.json"
+    try:
+        stored = json.loads(cache.read_text())
+        # Adding, removing or renaming a file changes its folder's time.
+        if all(
+            os.stat(folder / relative).st_mtime_ns == time
+            for relative, time in stored["folders"].items()
+        ):
+            return stored["files"], stored["folders"]
+    except (OSError, ValueError, KeyError):
+        pass  # no list yet, or one that cannot be trusted: look anew
+    files, folders = scan(folder)
+    if len(files) >= CACHE_FROM:
+        try:
+            write_whole(
+                cache, json.dumps({"files": files, "folders": folders}).encode()
+            )
+        except OSError:
+            print(f"the list of {folder} could not be kept in {cache}")
+    return files, folders

@@ -1,0 +1,86 @@
+"""ImageNet (ILSVRC 2012) as it is unpacked: labels 0 to 999 by sorted WordNet id."""
+
+import re
+from pathlib import Path
+
+from multigrain_jax.data.folder_index import EXTENSIONS, ImageFile, index_folder
+from multigrain_jax.errors import InputError
+
+SPLIT_FOLDERS = {
+    "train": ("train", "ILSVRC2012_img_train"),
+    "val": ("val", "ILSVRC2012_img_val"),
+}
+NUM_CLASSES = 1000
+META_FILE = "meta.mat"
+GROUND_TRUTH_FILE = "ILSVRC2012_validation_ground_truth.txt"
+
+
+def imagenet_files(root: Path, *, split: str) -> tuple[list[ImageFile], list[str]]:
+    """The images of a split, and the WordNet ids in the order of their labels.
+
+    Class folders named by WordNet id; or, for "val", the flat folder with the devkit's
+    `meta.mat` and ground-truth text anywhere below `root`.
+
+    Raises:
+        InputError: the folders or the devkit's files are not there.
+    """
+    folders = SPLIT_FOLDERS.get(split, (split,))
+    folder = next((root / name for name in folders if (root / name).is_dir()), None)
+    if folder is None:
+        found = sorted(p.name for p in root.iterdir()) if root.is_dir() else "nothing"
+        raise InputError(
+            f"ImageNet's {split} images: expected one of {', '.join(folders)} in "
+            f"{root}, found {found}"
+        )
+    flat = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in EXTENSIONS]
+    if flat:
+        return _flat_validation(root, flat)
+    files, names = index_folder(folder, split=None)
+    strangers = [name for name in names if not re.fullmatch(r"n\d{8}", name)]
+    if strangers:
+        raise InputError(
+            f"{folder}: found class folders {strangers[:3]}, expected WordNet ids such "
+            "as n01440764; for other data use data.source = 'folder'"
+        )
+    return files, names
+
+
+def _flat_validation(
+    root: Path, images: list[Path]
+) -> tuple[list[ImageFile], list[str]]:
+    meta = next(root.rglob(META_FILE), None)
+    truth = next(root.rglob(GROUND_TRUTH_FILE), None)
+    if meta is None or truth is None:
+        raise InputError(
+            f"{images[0].parent}: flat validation images need the devkit's {META_FILE} "
+            f"and {GROUND_TRUTH_FILE} below {root}; found "
+            f"{'no' if meta is None else 'a'} {META_FILE} and "
+            f"{'no' if truth is None else 'a'} {GROUND_TRUTH_FILE}"
+        )
+    ids_by_number = _read_meta(meta)
+    numbers = [int(line) for line in truth.read_text().split()]
+    if len(numbers) != len(images):
+        raise InputError(
+            f"{truth}: {len(numbers)} labels for {len(images)} images in "
+            f"{images[0].parent}; expected one for each"
+        )
+    names = sorted(ids_by_number.values())
+    labels = {name: label for label, name in enumerate(names)}
+    # The k-th line belongs to the k-th image by name.
+    return [
+        ImageFile(str(path), labels[ids_by_number[number]])
+        for path, number in zip(images, numbers, strict=True)
+    ], names
+
+
+def _read_meta(path: Path) -> dict[int, str]:
+    """The devkit's class number -> WordNet id, of the 1000 leaf classes."""
+    # SciPy comes with JAX.
+    from scipy.io import loadmat
+
+    synsets = loadmat(path, squeeze_me=True)["synsets"]
+    return {
+        int(row["ILSVRC2012_ID"]): str(row["WNID"])
+        for row in synsets
+        if int(row["num_children"]) == 0
+    }

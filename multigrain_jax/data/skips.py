@@ -1,0 +1,60 @@
+"""Keeps count of images that could not be read."""
+
+from pathlib import Path
+
+import numpy as np
+
+from multigrain_jax.data.pipeline import why_unreadable
+from multigrain_jax.data.sources import ImageSource
+from multigrain_jax.errors import InputError
+
+SKIPPED_FILE = "skipped.txt"
+
+
+class SkipLog:
+    """Counts unreadable images, lists them in skipped.txt and stops at too many."""
+
+    def __init__(
+        self, source: ImageSource, *, workdir: Path | None, max_fraction: float
+    ):
+        """Start with what skipped.txt already lists.
+
+        Args:
+            source: the images.
+            workdir: where skipped.txt goes; None writes nothing.
+            max_fraction: more unreadable images than this share of the source are an
+                error.
+        """
+        self._source = source
+        self._path = workdir / SKIPPED_FILE if workdir else None
+        self._limit = max_fraction * len(source)
+        self._seen: dict[int, str] = {}
+
+    def record(self, indices: np.ndarray) -> None:
+        """Note the images of `indices`; -1 stands for none.
+
+        Raises:
+            InputError: too many by now; the message names some.
+        """
+        for index in sorted({int(i) for i in indices if i >= 0} - self._seen.keys()):
+            reason = why_unreadable(self._source, index) or "could be read later on"
+            self._seen[index] = f"{self._source.describe(index)}: {reason}"
+            print(f"skipped {self._seen[index]}")
+            self._append(self._seen[index])
+        if len(self._seen) > self._limit:
+            listed = "\n  ".join(list(self._seen.values())[:10])
+            raise InputError(
+                f"{len(self._seen)} of {len(self._source)} images could not be read, "
+                f"more than max_skipped_fraction allows ({self._limit:g}); mend or "
+                f"remove them, or raise the limit\n  {listed}"
+            )
+
+    def _append(self, line: str) -> None:
+        if self._path is None:
+            return
+        # A resumed run meets the same images again.
+        known = self._path.read_text().splitlines() if self._path.exists() else []
+        line = line.replace("\n", " ")
+        if line not in known:
+            with self._path.open("a") as file:
+                file.write(line + "\n")

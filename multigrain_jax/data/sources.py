@@ -1,0 +1,170 @@
+"""Where images come from: a folder, ImageNet, TFDS, or the quick start's photos.
+
+A source is a numbered set of encoded images with labels. It is picklable, since the
+loader's reading processes receive it.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from multigrain_jax.data.cache import LocalCache
+from multigrain_jax.data.folder_index import ImageFile, index_folder, read_list_file
+from multigrain_jax.data.imagenet import imagenet_files
+from multigrain_jax.data.quickstart import QuickstartSource
+from multigrain_jax.data.tfds_source import TfdsSource
+from multigrain_jax.errors import InputError
+
+SOURCES = ("folder", "imagenet", "tfds", "quickstart")
+
+
+class ImageSource(Protocol):
+    """A numbered set of encoded images.
+
+    Attributes:
+        labels: int32 [N]; -1 is unlabelled.
+        class_names: the name of each label.
+        apply_exif_orientation: whether photos are turned upright as EXIF says.
+    """
+
+    labels: np.ndarray
+    class_names: list[str]
+    apply_exif_orientation: bool
+
+    def __len__(self) -> int:
+        """How many images there are."""
+        ...
+
+    def read(self, index: int) -> bytes:
+        """The encoded bytes of one image."""
+        ...
+
+    def describe(self, index: int) -> str:
+        """Where one image is: its path, or the data set's key."""
+        ...
+
+
+class FileSource:
+    """Images that are files on disk."""
+
+    def __init__(
+        self,
+        files: Sequence[ImageFile],
+        *,
+        class_names: Sequence[str],
+        apply_exif_orientation: bool,
+        local_cache_dir: str | Path | None = None,
+    ):
+        """Take the files as they are listed.
+
+        Args:
+            files: path and label of each image.
+            class_names: the name of each label.
+            apply_exif_orientation: turn photos upright as EXIF says.
+            local_cache_dir: each file is copied here when it is first read.
+        """
+        self._paths = [str(file.path) for file in files]
+        self._cache = LocalCache(local_cache_dir) if local_cache_dir else None
+        self.labels = np.array([file.label for file in files], np.int32)
+        self.class_names = list(class_names)
+        self.apply_exif_orientation = apply_exif_orientation
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def read(self, index: int) -> bytes:
+        """The file's bytes; OSError if it cannot be read."""
+        path = Path(self._paths[index])
+        return self._cache.read(path) if self._cache else path.read_bytes()
+
+    def describe(self, index: int) -> str:
+        """The file's path."""
+        return self._paths[index]
+
+
+class Subset:
+    """The chosen images of another source, in the given order."""
+
+    def __init__(self, source: ImageSource, indices: Sequence[int] | np.ndarray):
+        """Choose `indices` of `source`."""
+        self._source = source
+        self._indices = np.asarray(indices, np.int64)
+        self.labels = source.labels[self._indices]
+        self.class_names = source.class_names
+        self.apply_exif_orientation = source.apply_exif_orientation
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def read(self, index: int) -> bytes:
+        """The encoded bytes of one image."""
+        return self._source.read(int(self._indices[index]))
+
+    def describe(self, index: int) -> str:
+        """Where one image is."""
+        return self._source.describe(int(self._indices[index]))
+
+
+def open_source(
+    *,
+    source: str,
+    root: str | Path | None,
+    split: str | None,
+    list_file: str | Path | None = None,
+    num_images: int | None = None,
+    local_cache_dir: str | Path | None = None,
+) -> ImageSource:
+    """Open a set of images.
+
+    Args:
+        source: "folder" (`root/split/class/…`, or `root/class/…` where there is no
+            folder of the split's name), "imagenet" (ImageNet's own layouts), "tfds" (a
+            prepared data set's folder) or "quickstart".
+        root: the folder; not needed for "quickstart".
+        split: which part.
+        list_file: only these files of a folder; one path a line, relative to root.
+        num_images: only so many images, evenly spread over the set.
+        local_cache_dir: files are copied here when they are first read.
+
+    Raises:
+        InputError: nothing there, or nothing in it; the message says what was found.
+    """
+    opened: ImageSource
+    if source == "quickstart":
+        opened = QuickstartSource(split or "train")
+    elif root is None:
+        raise InputError(
+            f"data.root: found nothing, expected the folder of source {source!r}; give "
+            "it with --config.data.root=DIR"
+        )
+    elif source == "folder":
+        if list_file is not None:
+            files, class_names = read_list_file(Path(list_file), root=Path(root))
+        else:
+            files, class_names = index_folder(Path(root), split=split)
+        opened = FileSource(
+            files,
+            class_names=class_names,
+            apply_exif_orientation=True,
+            local_cache_dir=local_cache_dir,
+        )
+    elif source == "imagenet":
+        files, class_names = imagenet_files(Path(root), split=split or "train")
+        opened = FileSource(
+            files,
+            class_names=class_names,
+            apply_exif_orientation=False,
+            local_cache_dir=local_cache_dir,
+        )
+    elif source == "tfds":
+        opened = TfdsSource(root, split or "train")
+    else:
+        raise InputError(
+            f"data.source: found {source!r}, expected one of {', '.join(SOURCES)}"
+        )
+    if num_images is not None and num_images < len(opened):
+        indices = np.linspace(0, len(opened) - 1, num_images).astype(np.int64)
+        return Subset(opened, indices)
+    return opened
