@@ -1,0 +1,294 @@
+"""The layers with parameters that trunks are built of, with PyTorch's arithmetic.
+
+The layers without (pooling, ReLU) and the `FeatureMap` they all map are those of
+`windows`, offered here too.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+from jax.typing import DTypeLike
+
+from multigrain_jax.models.windows import (
+    FeatureMap,
+    Padding,
+    Rounding,
+    Window,
+    average_pool,
+    crop_to,
+    global_average_pool,
+    make_window,
+    mask_outside,
+    max_pool,
+    output_size,
+    parameter_dtype,
+    relu,
+)
+
+__all__ = [
+    "BatchNorm",
+    "Conv",
+    "FeatureMap",
+    "Initializer",
+    "Linear",
+    "Padding",
+    "Rounding",
+    "average_pool",
+    "crop_to",
+    "fan_in_uniform",
+    "fan_out_normal",
+    "global_average_pool",
+    "group_moments",
+    "mask_outside",
+    "max_pool",
+    "output_size",
+    "parameter_dtype",
+    "relu",
+]
+
+RUNNING_KEPT = 0.9  # the part of a running statistic that an update keeps
+
+Initializer = Callable[[np.random.Generator, tuple[int, ...], int], np.ndarray]
+
+
+def fan_in_uniform(
+    rng: np.random.Generator, shape: tuple[int, ...], fan_in: int
+) -> np.ndarray:
+    """Draws from U(-b, b), b = 1/sqrt(fan_in): PyTorch's default, biases alike."""
+    bound = 1 / math.sqrt(fan_in)
+    return rng.uniform(-bound, bound, shape)
+
+
+def fan_out_normal(
+    rng: np.random.Generator, shape: tuple[int, ...], fan_in: int
+) -> np.ndarray:
+    """Draws from N(0, 2/fan_out) for an HWIO shape: torchvision's ResNets."""
+    del fan_in
+    height, width, _, out_channels = shape
+    return rng.standard_normal(shape) * math.sqrt(2 / (height * width * out_channels))
+
+
+class Conv(nnx.Module):
+    """Cross-correlation of an NHWC map with an HWIO kernel.
+
+    A kernel of [kh, kw, in_channels / groups, out_channels]; groups = in_channels is
+    a depthwise convolution. Paddings are written out as ((top, bottom), (left, right))
+    and may be negative: ((-1, 1), (-1, 1)) starts the windows one pixel later.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        *,
+        stride: int = 1,
+        padding: Padding = 0,
+        groups: int = 1,
+        use_bias: bool = False,
+        initializer: Initializer = fan_in_uniform,
+        dtype: DTypeLike = jnp.float32,
+        rng: np.random.Generator,
+    ):
+        """Creates the parameters.
+
+        Args:
+            in_channels: channels of the input.
+            out_channels: channels of the output.
+            kernel_size: one side, or height and width.
+            stride: step of the window, along both sides.
+            padding: zeros around the map.
+            groups: channel groups that are convolved separately.
+            use_bias: whether a bias is added.
+            initializer: draws the kernel; a bias is always drawn from
+                U(-b, b), b = 1/sqrt(fan_in).
+            dtype: compute dtype; parameters are float32 or more.
+            rng: source of the initial values.
+        """
+        self.window = make_window(kernel_size, stride, padding)
+        self.groups = groups
+        self.dtype = dtype
+        shape = (*self.window.kernel, in_channels // groups, out_channels)
+        fan_in = math.prod(shape[:3])
+        stored = parameter_dtype(dtype)
+        self.kernel = nnx.Param(jnp.asarray(initializer(rng, shape, fan_in), stored))
+        self.bias = None
+        if use_bias:
+            bias = fan_in_uniform(rng, (out_channels,), fan_in)
+            self.bias = nnx.Param(jnp.asarray(bias, stored))
+
+    def __call__(self, features: FeatureMap) -> FeatureMap:
+        """The convolved map, in the compute dtype."""
+        window = self.window
+        values = mask_outside(features) if window.reads_beyond else features.values
+        values = values.astype(self.dtype)
+        kernel = self.kernel[...].astype(self.dtype)
+        if (
+            self.groups == 1
+            and window.kernel != (1, 1)
+            and max(window.out_shape(values)) <= 2
+        ):
+            out = _convolve_tiny(values, kernel, window)
+        else:
+            out = lax.conv_general_dilated(
+                values,
+                kernel,
+                (window.stride, window.stride),
+                window.padding,
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                feature_group_count=self.groups,
+            )
+        if self.bias is not None:
+            out = out + self.bias[...].astype(self.dtype)
+        return FeatureMap(out, window.out_sizes(features.sizes))
+
+
+def _convolve_tiny(values: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
+    # XLA's CPU convolutions, and more so their gradients, are a hundred times slower
+    # than the same work as a matrix product when the output is 2x2 or less.
+    patches = jnp.concatenate(list(window.slices(values, 0.0)), axis=-1)
+    return patches @ kernel.reshape(-1, kernel.shape[-1])
+
+
+class Linear(nnx.Module):
+    """x @ kernel + bias, with a kernel of [in_features, out_features]."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        rng: np.random.Generator,
+    ):
+        """Creates kernel and bias, both from U(-b, b), b = 1/sqrt(in_features).
+
+        Args:
+            in_features: length of the input.
+            out_features: length of the output.
+            dtype: compute dtype; parameters are float32 or more.
+            rng: source of the initial values.
+        """
+        self.dtype = dtype
+        stored = parameter_dtype(dtype)
+        kernel = fan_in_uniform(rng, (in_features, out_features), in_features)
+        bias = fan_in_uniform(rng, (out_features,), in_features)
+        self.kernel = nnx.Param(jnp.asarray(kernel, stored))
+        self.bias = nnx.Param(jnp.asarray(bias, stored))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., in_features] -> [..., out_features], in the compute dtype."""
+        product = x.astype(self.dtype) @ self.kernel[...].astype(self.dtype)
+        return product + self.bias[...].astype(self.dtype)
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation with PyTorch's statistics, inside groups of samples.
+
+    y = (x - mean) / sqrt(var + eps) * scale + bias. In training, mean and (biased)
+    variance are those of each group of `group_size` consecutive samples; the running
+    values keep 0.9 and take 0.1 of the mean over groups of the group means and of the
+    unbiased group variances. In evaluation the running values normalise.
+    Ioffe and Szegedy 2015, algorithms 1 and 2.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        eps: float,
+        group_size: int,
+        dtype: DTypeLike = jnp.float32,
+    ):
+        """Creates scale and variance 1, bias and mean 0.
+
+        Args:
+            channels: channels of the map.
+            eps: added to the variance.
+            group_size: consecutive samples that share statistics in training; a
+                smaller batch is one group.
+            dtype: dtype of the result; statistics are float32 or more.
+        """
+        self.eps = eps
+        self.group_size = group_size
+        self.dtype = dtype
+        self.use_running_average = False  # set by model.train() and model.eval()
+        stored = parameter_dtype(dtype)
+        self.scale = nnx.Param(jnp.ones(channels, stored))
+        self.bias = nnx.Param(jnp.zeros(channels, stored))
+        self.mean = nnx.BatchStat(jnp.zeros(channels, stored))
+        self.var = nnx.BatchStat(jnp.ones(channels, stored))
+
+    def __call__(self, features: FeatureMap) -> FeatureMap:
+        """The normalised map; in training the running values are updated."""
+        values = features.values.astype(parameter_dtype(self.dtype))
+        if self.use_running_average:
+            mean, var = self.mean[...], self.var[...]
+        else:
+            if features.sizes is not None:
+                raise ValueError(
+                    "Batch norm got images of different sizes in one canvas in "
+                    "training mode; its statistics are defined for whole canvases "
+                    "only: crop the images to one size, or call model.eval()."
+                )
+            mean, var = self._update(values)
+        factor = self.scale[...] * lax.rsqrt(var + self.eps)
+        # Subtracting first keeps the digits where the mean is far above the deviation.
+        out = (values - mean) * factor + self.bias[...]
+        return features._replace(values=out.astype(self.dtype))
+
+    def _update(self, values: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Group statistics, broadcast to [B, 1, 1, C]; updates the running ones."""
+        batch, height, width, channels = values.shape
+        group = min(self.group_size, batch)
+        mean, var = group_moments(values, group_size=group)
+        count = group * height * width
+        unbiased = var * (count / max(count - 1, 1))
+        for running, new in ((self.mean, mean), (self.var, unbiased)):
+            new = lax.stop_gradient(new.mean(axis=0))
+            running[...] = RUNNING_KEPT * running[...] + (1 - RUNNING_KEPT) * new
+        spread = (batch // group, group, channels)
+        mean, var = (
+            jnp.broadcast_to(moment[:, None], spread).reshape(batch, 1, 1, channels)
+            for moment in (mean, var)
+        )
+        return mean, var
+
+
+def group_moments(values: jax.Array, *, group_size: int) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance over each group of consecutive samples.
+
+    Args:
+        values: [B, H, W, C], float32 or more.
+        group_size: samples of a group; divides B.
+
+    Returns:
+        Mean and variance, [B / group_size, C] each.
+
+    Raises:
+        ValueError: the batch is not a whole number of groups.
+    """
+    batch, _, _, channels = values.shape
+    if batch % group_size:
+        raise ValueError(
+            f"A batch of {batch} samples cannot be cut into batch norm groups of "
+            f"{group_size}: choose batch_norm_group_size to divide the batch."
+        )
+    # One pass over the map gives both moments. Counted from the sample's first pixel
+    # they lose nothing where the mean is far above the deviation. Only [B, C] arrays
+    # are reshaped: reshaping the map would gather it when groups straddle devices.
+    shift = lax.stop_gradient(values[:, :1, :1, :])
+    centred = values - shift
+    first = centred.mean(axis=(1, 2))
+    second = jnp.square(centred).mean(axis=(1, 2))
+    grouped = (batch // group_size, group_size, channels)
+    sample_mean = (first + shift[:, 0, 0, :]).reshape(grouped)
+    sample_var = (second - jnp.square(first)).reshape(grouped)
+    mean = sample_mean.mean(axis=1)
+    between = jnp.square(sample_mean - mean[:, None]).mean(axis=1)
+    return mean, jnp.maximum(sample_var.mean(axis=1) + between, 0)

@@ -1,0 +1,304 @@
+"""The MultiGrain network: trunk, GeM pooling, embedding, classifier.
+
+Berman, Jégou, Vedaldi, Kokkinos and Douze, "MultiGrain: a unified image embedding for
+classes and instances", 2019.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import DTypeLike
+
+from multigrain_jax.models.layers import FeatureMap, Linear, parameter_dtype
+from multigrain_jax.models.resnet import ResNet
+from multigrain_jax.ops.pooling import gem, l2_normalize
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One row of the table of backbones.
+
+    Attributes:
+        make_trunk: makes the trunk, given group_size, dtype and rng.
+        embedding_dim: D, channels of the trunk's output.
+        mean: input mean, of RGB values in [0, 1].
+        std: input standard deviation.
+        dropout_rate: share of the embedding that is dropped before the classifier.
+        default_size: the side of the images it was designed for, in pixels.
+    """
+
+    make_trunk: Callable[..., Callable[[FeatureMap], FeatureMap]]
+    embedding_dim: int
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    dropout_rate: float = 0.0
+    default_size: int = 224
+
+
+BACKBONES: dict[str, Backbone] = {
+    "resnet18": Backbone(partial(ResNet, block="basic", stages=(2, 2, 2, 2)), 512),
+    "resnet50": Backbone(
+        partial(ResNet, block="bottleneck", stages=(3, 4, 6, 3)), 2048
+    ),
+    "resnet101": Backbone(
+        partial(ResNet, block="bottleneck", stages=(3, 4, 23, 3)), 2048
+    ),
+    "resnet152": Backbone(
+        partial(ResNet, block="bottleneck", stages=(3, 8, 36, 3)), 2048
+    ),
+    # Two blocks of width 8, for tests and rehearsals.
+    "tiny": Backbone(partial(ResNet, block="basic", stages=(2,), width=8), 8),
+}
+
+
+class PoolingExponent(nnx.Variable):
+    """The exponent p of GeM: neither a parameter that decays nor a statistic."""
+
+
+class WhiteningValue(nnx.Variable):
+    """Mean or projection of a whitening: fitted to data, not trained."""
+
+
+class Whitening(nnx.Module):
+    """(x - mean) @ projection."""
+
+    def __init__(self, dim: int, *, dtype: DTypeLike):
+        """Creates the identity: mean 0, projection 1 [dim, dim]."""
+        self.mean = WhiteningValue(jnp.zeros(dim, dtype))
+        self.projection = WhiteningValue(jnp.eye(dim, dtype=dtype))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, dim] -> [B, dim]."""
+        centred = x - self.mean[...]
+        return jnp.matmul(
+            centred, self.projection[...], precision=jax.lax.Precision.HIGHEST
+        )
+
+
+class Output(NamedTuple):
+    """What the network makes of B images.
+
+    Attributes:
+        embedding: [B, D], what the classifier reads.
+        normalized_embedding: [B, D], of unit length: what retrieval compares.
+        logits: [B, classes].
+    """
+
+    embedding: jax.Array
+    normalized_embedding: jax.Array
+    logits: jax.Array
+
+
+class Variables(NamedTuple):
+    """A model's arrays, apart from its structure; nested dictionaries, string keys.
+
+    Attributes:
+        params: what is trained: {"trunk": …, "classifier": …}.
+        batch_stats: running means and variances.
+        pooling_exponent: scalar p.
+        whitening: {"mean": [D + 1], "projection": [D + 1, D + 1]}, or empty.
+    """
+
+    params: dict[str, Any]
+    batch_stats: dict[str, Any]
+    pooling_exponent: jax.Array
+    whitening: dict[str, Any]
+
+
+class MultiGrain(nnx.Module):
+    """images -> trunk -> GeM -> embedding -> classifier."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        num_classes: int,
+        pooling_exponent: float,
+        dtype: DTypeLike,
+        batch_norm_group_size: int,
+        whitened: bool,
+        rng: np.random.Generator,
+    ):
+        """Creates the layers; arguments as of `create_model`."""
+        stored = parameter_dtype(dtype)
+        self.trunk = backbone.make_trunk(
+            group_size=batch_norm_group_size, dtype=dtype, rng=rng
+        )
+        self.pooling_exponent = PoolingExponent(jnp.asarray(pooling_exponent, stored))
+        # The two limits are other programs, not other numbers.
+        is_limit = pooling_exponent == 1 or math.isinf(pooling_exponent)
+        self.constant_exponent = float(pooling_exponent) if is_limit else None
+        self.dropout_rate = backbone.dropout_rate
+        self.deterministic = False  # set by model.train() and model.eval()
+        dim = backbone.embedding_dim + (1 if whitened else 0)
+        self.whitening = Whitening(dim, dtype=stored) if whitened else None
+        self.classifier = Linear(dim, num_classes, dtype=stored, rng=rng)
+
+    def features(
+        self, images: jax.Array, sizes: jax.Array | None = None
+    ) -> FeatureMap:
+        """The trunk's output.
+
+        Args:
+            images: [B, H, W, 3], normalised.
+            sizes: int32 [B, 2], valid height and width of each image, top-left in the
+                canvas; None: all of it.
+        """
+        return self.trunk(FeatureMap(images, sizes))
+
+    def head(
+        self,
+        features: FeatureMap,
+        *,
+        exponent: float | jax.Array | None = None,
+        dropout_key: jax.Array | None = None,
+    ) -> Output:
+        """Pooling, embedding and classifier.
+
+        Args:
+            features: the trunk's output.
+            exponent: p in place of the model's own; a number is a constant, an array
+                is learned.
+            dropout_key: randomness of the dropout, in training.
+        """
+        if exponent is None:
+            exponent = self.constant_exponent
+        if exponent is None:
+            exponent = self.pooling_exponent[...]
+        embedding = gem(features.values, exponent, sizes=features.sizes)
+        if self.whitening is not None:
+            ones = jnp.ones((len(embedding), 1), embedding.dtype)
+            with_bias = jnp.concatenate([embedding, ones], axis=-1)
+            embedding = self.whitening(l2_normalize(with_bias))
+        kept = self._dropout(embedding, dropout_key)
+        return Output(embedding, l2_normalize(embedding), self.classifier(kept))
+
+    def __call__(
+        self,
+        images: jax.Array,
+        *,
+        sizes: jax.Array | None = None,
+        dropout_key: jax.Array | None = None,
+    ) -> Output:
+        """Embeddings and logits; arguments as of `features` and `head`."""
+        return self.head(self.features(images, sizes), dropout_key=dropout_key)
+
+    def _dropout(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
+        if self.deterministic or self.dropout_rate == 0:
+            return x
+        if key is None:
+            raise ValueError(
+                "dropout_key is missing: this backbone drops part of the embedding in "
+                "training; give a key, or call model.eval()"
+            )
+        keep = jax.random.bernoulli(key, 1 - self.dropout_rate, x.shape)
+        if self.whitening is not None:
+            # The last channel is the constant that carries the bias.
+            keep = keep.at[:, -1].set(True)
+        return jnp.where(keep, x / (1 - self.dropout_rate), 0)
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int = 1000,
+    pooling_exponent: float = 3.0,
+    dtype: DTypeLike = jnp.float32,
+    batch_norm_group_size: int = 64,
+    whitened: bool = False,
+    seed: int = 0,
+) -> MultiGrain:
+    """A MultiGrain network with fresh weights.
+
+    Args:
+        name: a key of `BACKBONES`.
+        num_classes: rows of the classifier.
+        pooling_exponent: p > 0 of the GeM pooling; infinity is max-pooling.
+        dtype: compute dtype; parameters, statistics, pooling, normalisation and
+            classifier are float32 or more.
+        batch_norm_group_size: consecutive samples that share batch statistics; a
+            smaller batch is one group.
+        whitened: leave room for a whitening (and its constant channel).
+        seed: of the initial weights.
+
+    Raises:
+        ValueError: another name, or p not positive.
+    """
+    if name not in BACKBONES:
+        raise ValueError(
+            f"backbone: found {name!r}, expected one of {', '.join(BACKBONES)}"
+        )
+    if not pooling_exponent > 0:
+        raise ValueError(
+            f"pooling_exponent: found {pooling_exponent}, expected a positive number"
+        )
+    return MultiGrain(
+        BACKBONES[name],
+        num_classes=num_classes,
+        pooling_exponent=pooling_exponent,
+        dtype=dtype,
+        batch_norm_group_size=batch_norm_group_size,
+        whitened=whitened,
+        rng=np.random.default_rng(seed),
+    )
+
+
+def split_model(model: MultiGrain) -> tuple[nnx.GraphDef, Variables]:
+    """A model as structure and arrays.
+
+    The structure remembers whether the model was in training or evaluation mode.
+    """
+    graphdef, params, stats, exponent, whitening = nnx.split(
+        model, nnx.Param, nnx.BatchStat, PoolingExponent, WhiteningValue
+    )
+    return graphdef, Variables(
+        params=_string_keys(nnx.to_pure_dict(params)),
+        batch_stats=_string_keys(nnx.to_pure_dict(stats)),
+        pooling_exponent=nnx.to_pure_dict(exponent)["pooling_exponent"],
+        whitening=nnx.to_pure_dict(whitening).get("whitening", {}),
+    )
+
+
+def merge_model(graphdef: nnx.GraphDef, variables: Variables) -> MultiGrain:
+    """The inverse of `split_model`; cheap only inside jax.jit."""
+    whitening = {"whitening": variables.whitening} if variables.whitening else {}
+    pure = {
+        **variables.params,
+        "pooling_exponent": variables.pooling_exponent,
+        **whitening,
+    }
+    merged = _merge_dicts(pure, variables.batch_stats)
+    return nnx.merge(graphdef, _number_keys(merged), copy=True)
+
+
+def _string_keys(tree: Any) -> Any:
+    """Positions in lists as strings, so that all keys of a tree can be sorted."""
+    if isinstance(tree, Mapping):
+        return {str(key): _string_keys(value) for key, value in tree.items()}
+    return tree
+
+
+def _number_keys(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return {
+            int(key) if key.isdigit() else key: _number_keys(value)
+            for key, value in tree.items()
+        }
+    return tree
+
+
+def _merge_dicts(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(first)
+    for key, value in second.items():
+        both = key in merged and isinstance(value, Mapping)
+        merged[key] = _merge_dicts(merged[key], value) if both else value
+    return merged

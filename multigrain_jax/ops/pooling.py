@@ -1,0 +1,71 @@
+"""Generalised-mean pooling and the normalisation of embeddings."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+GEM_EPSILON = 1e-6
+NORM_EPSILON = 1e-6
+
+
+def gem(
+    features: jax.Array,
+    exponent: float | jax.Array,
+    *,
+    sizes: jax.Array | None = None,
+) -> jax.Array:
+    """Generalised mean per channel: (mean over positions of max(x, 1e-6)^p)^(1/p).
+
+    Radenović et al. 2018, equation 1. A Python number is a constant p, of which 1 is
+    the plain mean and infinity the maximum, both without the clamp. An array is a
+    learned p: always the clamped form, with finite gradients.
+
+    Args:
+        features: [B, H, W, C].
+        exponent: p > 0.
+        sizes: int32 [B, 2], valid height and width of each map; None: all of it.
+
+    Returns:
+        [B, C], in at least float32.
+    """
+    x = features.astype(jnp.promote_types(features.dtype, jnp.float32))
+    batch, height, width, _ = x.shape
+    if sizes is None:
+        inside, count = None, jnp.asarray(height * width, x.dtype)
+    else:
+        rows = jnp.arange(height) < sizes[:, :1]
+        columns = jnp.arange(width) < sizes[:, 1:]
+        inside = (rows[:, :, None] & columns[:, None, :])[..., None]
+        count = jnp.prod(sizes, axis=1).astype(x.dtype)[:, None]
+    constant = not isinstance(exponent, jax.Array)
+    if constant and exponent == 1:
+        total = jnp.sum(x if inside is None else jnp.where(inside, x, 0), axis=(1, 2))
+        return total / count
+    if constant and math.isinf(exponent):
+        return jnp.max(
+            x if inside is None else jnp.where(inside, x, -jnp.inf), axis=(1, 2)
+        )
+    exponent = jnp.asarray(exponent, x.dtype)
+    # In log space large powers neither overflow nor lose the gradient of p.
+    powers = exponent * jnp.log(jnp.maximum(x, GEM_EPSILON))
+    if inside is not None:
+        powers = jnp.where(inside, powers, -jnp.inf)
+    log_sum = jax.nn.logsumexp(powers, axis=(1, 2))
+    return jnp.exp((log_sum - jnp.log(count)) / exponent)
+
+
+def l2_normalize(x: jax.Array) -> jax.Array:
+    """x / (‖x‖ + 1e-6) along the last axis, in at least float32.
+
+    The gradient of a zero row is finite.
+
+    Args:
+        x: [..., D].
+    """
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    squared = jnp.sum(x * x, axis=-1, keepdims=True)
+    # The root's gradient at zero is infinite, and infinity times zero is NaN.
+    is_zero = squared == 0
+    norm = jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, squared)))
+    return x / (norm + NORM_EPSILON)
