@@ -8,7 +8,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from multigrain_jax.errors import InputError, StoppedEarly
@@ -40,6 +40,8 @@ def main(argv: list[str]) -> int:
     config_file = config_flags.get_config_filename(flags.FLAGS["config"])
     workdir = Path(_WORKDIR.value or default_workdir(config_file)).absolute()
     config = _CONFIG.value
+    # The libraries below report every step of a save as "info".
+    logging.set_verbosity(logging.WARNING)
     try:
         if config.task not in TASKS:
             raise InputError(

@@ -47,13 +47,19 @@ class CopySource:
         self._make_copy = make_copy
         self.labels = np.asarray(source.labels)[self._indices]
         self.class_names = source.class_names
+        self._upright = source.apply_exif_orientation
+        # The copies are written upright and without EXIF data.
+        self.apply_exif_orientation = False
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def read(self, index: int) -> bytes:
         """The copy as a PNG file, so that nothing but the edit changes it."""
-        original = decode(self._source.read(self._indices[index]))
+        original = decode(
+            self._source.read(self._indices[index]),
+            apply_exif_orientation=self._upright,
+        )
         encoded = io.BytesIO()
         self._make_copy(original).save(encoded, format="PNG", compress_level=0)
         return encoded.getvalue()

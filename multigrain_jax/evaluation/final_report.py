@@ -16,7 +16,7 @@ from multigrain_jax.data.copies import CopySource, crop_center
 from multigrain_jax.data.pipeline import make_eval_batches
 from multigrain_jax.data.sources import ImageSource
 from multigrain_jax.evaluation.embed import Embedded, embed_all, make_embed_step
-from multigrain_jax.evaluation.report_pages import write_final_page
+from multigrain_jax.evaluation.final_page import write_final_page
 from multigrain_jax.models.multigrain import Variables
 from multigrain_jax.ops.ranking import mean_average_precision, recall_at_k
 

@@ -61,10 +61,11 @@ class ResidualBlock(nnx.Module):
             self.bn2 = norm(width)
             self.conv3 = conv(width, out_channels, 1)
             self.bn3 = norm(out_channels)
-        self.shortcut_conv = self.shortcut_bn = None
         if stride != 1 or in_channels != out_channels:
             self.shortcut_conv = conv(in_channels, out_channels, 1, stride=stride)
             self.shortcut_bn = norm(out_channels)
+        else:
+            self.shortcut_conv = self.shortcut_bn = None
 
     def __call__(self, x: FeatureMap) -> FeatureMap:
         """[B, H, W, in_channels] -> [B, H / stride, W / stride, out_channels]."""

@@ -121,7 +121,6 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
             on_save=save,
             should_stop=stop_requested,
         )
-    batches.close()
     if built.checkpoints is not None:
         built.checkpoints.close()
     writer.close()
@@ -285,6 +284,7 @@ def _device_batches(
         built.stream,
         train_size=config.train_size,
         augmentation=config.augmentation,
+        crop_area_min=config.crop_area_min,
         seed=config.seed,
         first_step=first_step,
         num_steps=last_step - first_step,
@@ -297,18 +297,15 @@ def _device_batches(
         workdir=None if config.dry_run else workdir,
         max_fraction=config.max_skipped_fraction,
     )
-    try:
-        for batch in host_batches:
-            skips.record(batch["bad_index"])
-            arrays = {name: batch[name] for name in ("image", "label", "instance_id")}
-            if accumulation > 1:
-                arrays = {
-                    name: np.reshape(a, (accumulation, -1, *a.shape[1:]))
-                    for name, a in arrays.items()
-                }
-            yield put_batch(built.mesh, arrays, axis=1 if accumulation > 1 else 0)
-    finally:
-        host_batches.close()
+    for batch in host_batches:
+        skips.record(batch["bad_index"])
+        arrays = {name: batch[name] for name in ("image", "label", "instance_id")}
+        if accumulation > 1:
+            arrays = {
+                name: np.reshape(a, (accumulation, -1, *a.shape[1:]))
+                for name, a in arrays.items()
+            }
+        yield put_batch(built.mesh, arrays, axis=1 if accumulation > 1 else 0)
 
 
 def _eval_batches(config: ConfigDict, source: ImageSource) -> Iterator[Any]:
