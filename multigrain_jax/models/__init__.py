@@ -1,0 +1,1 @@
+"""The networks: layers, trunks, and the whole model."""

@@ -117,10 +117,11 @@ class Conv(nnx.Module):
         fan_in = math.prod(shape[:3])
         stored = parameter_dtype(dtype)
         self.kernel = nnx.Param(jnp.asarray(initializer(rng, shape, fan_in), stored))
-        self.bias = None
         if use_bias:
             bias = fan_in_uniform(rng, (out_channels,), fan_in)
             self.bias = nnx.Param(jnp.asarray(bias, stored))
+        else:
+            self.bias = None
 
     def __call__(self, features: FeatureMap) -> FeatureMap:
         """The convolved map, in the compute dtype."""

@@ -95,6 +95,7 @@ class Window(NamedTuple):
     rounding: Rounding = "floor"
 
     def out(self, size: Size, axis: int) -> Size:
+        """The windows along one axis (0: height, 1: width) of a side of `size`."""
         return output_size(
             size,
             kernel=self.kernel[axis],
@@ -104,6 +105,7 @@ class Window(NamedTuple):
         )
 
     def out_shape(self, values: jax.Array) -> tuple[int, int]:
+        """Height and width of the output canvas; a ValueError when there is none."""
         _, height, width, _ = values.shape
         shape = self.out(height, 0), self.out(width, 1)
         if min(shape) < 1:
@@ -115,6 +117,7 @@ class Window(NamedTuple):
         return shape
 
     def out_sizes(self, sizes: jax.Array | None) -> jax.Array | None:
+        """The valid sizes [B, 2] of the output."""
         if sizes is None:
             return None
         return jnp.stack([self.out(sizes[:, 0], 0), self.out(sizes[:, 1], 1)], axis=1)
@@ -157,6 +160,7 @@ def make_window(
     padding: Padding,
     rounding: Rounding = "floor",
 ) -> Window:
+    """The geometry of a layer, from sides or pairs of sides."""
     if isinstance(kernel_size, int):
         kernel_size = (kernel_size, kernel_size)
     if isinstance(padding, int):
