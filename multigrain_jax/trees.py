@@ -72,6 +72,18 @@ def _leaf_digest(leaf: np.ndarray) -> str:
     return hashlib.sha256(header + np.ascontiguousarray(leaf).tobytes()).hexdigest()
 
 
+def nest_flat(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `flatten_nested`."""
+    nested: dict[str, Any] = {}
+    for path, value in flat.items():
+        *parents, last = path.split(".")
+        inner = nested
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[last] = value
+    return nested
+
+
 def json_digest(value: Any) -> str:
     """SHA-256 of a JSON value, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

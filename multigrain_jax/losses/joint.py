@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from multigrain_jax.losses.margin import MARGIN, margin_loss
 from multigrain_jax.losses.sampling import Pairs
+from multigrain_jax.ops.dtypes import at_least_float32
 
 
 class JointOutput(NamedTuple):
@@ -50,7 +51,7 @@ def joint_loss(
             f"classification_weight = {classification_weight} needs pairs, found none: "
             "the margin loss has no positives; use 1, or repeat augmentations"
         )
-    dtype = jnp.promote_types(logits.dtype, jnp.float32)
+    dtype = at_least_float32(logits.dtype)
     log_probs = jax.nn.log_softmax(logits.astype(dtype), axis=-1)
     picked = jnp.take_along_axis(log_probs, jnp.maximum(labels, 0)[:, None], axis=-1)
     cross_entropy = -jnp.mean(jnp.where(labels >= 0, picked[:, 0], 0.0))

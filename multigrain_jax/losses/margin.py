@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from multigrain_jax.losses.sampling import Pairs
+from multigrain_jax.ops.dtypes import at_least_float32
 
 BETA_INIT = 1.2
 MARGIN = 0.2  # α
@@ -34,7 +35,7 @@ def margin_loss(
         beta: scalar threshold.
         margin: α.
     """
-    dtype = jnp.promote_types(normalized.dtype, jnp.float32)
+    dtype = at_least_float32(normalized.dtype)
     normalized, beta = normalized.astype(dtype), beta.astype(dtype)
 
     def distance(other: jax.Array) -> jax.Array:

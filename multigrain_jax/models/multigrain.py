@@ -143,9 +143,7 @@ class MultiGrain(nnx.Module):
         self.whitening = Whitening(dim, dtype=stored) if whitened else None
         self.classifier = Linear(dim, num_classes, dtype=stored, rng=rng)
 
-    def features(
-        self, images: jax.Array, sizes: jax.Array | None = None
-    ) -> FeatureMap:
+    def features(self, images: jax.Array, sizes: jax.Array | None = None) -> FeatureMap:
         """The trunk's output.
 
         Args:

@@ -110,9 +110,7 @@ class ResNet(nnx.Module):
             dtype=dtype,
             rng=rng,
         )
-        self.bn1 = BatchNorm(
-            width, eps=BN_EPSILON, group_size=group_size, dtype=dtype
-        )
+        self.bn1 = BatchNorm(width, eps=BN_EPSILON, group_size=group_size, dtype=dtype)
         channels = width
         expansion = 1 if block == "basic" else BOTTLENECK_EXPANSION
         self.stages = nnx.List()

@@ -16,6 +16,8 @@ import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 
+from multigrain_jax.ops.dtypes import at_least_float32
+
 Padding = int | tuple[tuple[int, int], tuple[int, int]]
 Rounding = Literal["floor", "ceil"]
 Size = TypeVar("Size", int, jax.Array)
@@ -36,7 +38,7 @@ class FeatureMap(NamedTuple):
 
 def parameter_dtype(dtype: DTypeLike) -> np.dtype:
     """The dtype of parameters and statistics for a compute dtype: float32 or more."""
-    return jnp.promote_types(dtype, jnp.float32)
+    return at_least_float32(dtype)
 
 
 def relu(features: FeatureMap) -> FeatureMap:

@@ -5,6 +5,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from multigrain_jax.ops.dtypes import at_least_float32
+
 GEM_EPSILON = 1e-6
 NORM_EPSILON = 1e-6
 
@@ -29,7 +31,7 @@ def gem(
     Returns:
         [B, C], in at least float32.
     """
-    x = features.astype(jnp.promote_types(features.dtype, jnp.float32))
+    x = features.astype(at_least_float32(features.dtype))
     batch, height, width, _ = x.shape
     if sizes is None:
         inside, count = None, jnp.asarray(height * width, x.dtype)
@@ -63,7 +65,7 @@ def l2_normalize(x: jax.Array) -> jax.Array:
     Args:
         x: [..., D].
     """
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = x.astype(at_least_float32(x.dtype))
     squared = jnp.sum(x * x, axis=-1, keepdims=True)
     # The root's gradient at zero is infinite, and infinity times zero is NaN.
     is_zero = squared == 0

@@ -82,7 +82,8 @@ def make_train_step(
                 params["margin"]["beta"],
                 classification_weight=classification_weight,
             )
-            correct = jnp.argmax(output.logits, axis=-1) == microbatch["label"]
+            guess = jnp.argmax(output.logits, axis=-1).astype(jnp.int32)
+            correct = guess == microbatch["label"]
             metrics = {
                 "loss": losses.loss,
                 "cross_entropy": losses.cross_entropy,
@@ -115,7 +116,7 @@ def make_train_step(
 
         start = (state.batch_stats, jax.tree.map(jnp.zeros_like, state.params))
         (batch_stats, total), metrics = jax.lax.scan(
-            accumulate, start, (jnp.arange(count), batch)
+            accumulate, start, (jnp.arange(count, dtype=jnp.int32), batch)
         )
         # The original sums; the mean keeps the meaning of the learning rate.
         gradients = jax.tree.map(lambda g: g / count, total)

@@ -22,9 +22,9 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def fixed_pairs(key, normalized, instance_ids):
     """Neighbours in a triple are positives, the triple eight places on is negative."""
     del key, normalized, instance_ids
-    anchor = jnp.arange(BATCH)[:, None]
+    anchor = jnp.arange(BATCH, dtype=jnp.int32)[:, None]
     first = anchor // REPEATS * REPEATS
-    within = jnp.arange(2)[None, :]
+    within = jnp.arange(2, dtype=jnp.int32)[None, :]
     positive = first + jnp.where(within < anchor - first, within, within + 1)
     return Pairs(positive, (positive + 24) % BATCH, jnp.ones((BATCH, 2), bool))
 

@@ -35,11 +35,11 @@ def fixed_pairs(key, normalized, instance_ids):
     """The recorded negatives: for anchor i, two of the other instances by rule."""
     del key, normalized
     step = instance_ids[0] // 10
-    anchor = jnp.arange(BATCH)[:, None]
+    anchor = jnp.arange(BATCH, dtype=jnp.int32)[:, None]
     first = anchor // REPEATS * REPEATS
-    draws = (jnp.arange(2)[None, :] + anchor + step) % (BATCH - REPEATS)
+    draws = (jnp.arange(2, dtype=jnp.int32)[None, :] + anchor + step) % (BATCH - REPEATS)
     negative = jnp.where(draws < first, draws, draws + REPEATS)
-    within = jnp.arange(2)[None, :]
+    within = jnp.arange(2, dtype=jnp.int32)[None, :]
     positive = first + jnp.where(within < anchor - first, within, within + 1)
     return Pairs(positive, negative, jnp.ones((BATCH, 2), bool))
 
@@ -48,7 +48,7 @@ def start(settings, golden_weights, *, dtype, learning_rate, weight_decay, steps
     model = create_model("resnet18", num_classes=10, pooling_exponent=3.0, dtype=dtype)
     graphdef, _, _ = split_for_training(model)
     state_dict = golden_weights.state_dict(settings["entries"], 0, p=settings["p"])
-    variables = import_state_dict(state_dict, backbone="resnet18")
+    variables, _ = import_state_dict(state_dict, backbone="resnet18")
     variables = jax.tree.map(lambda x: jnp.asarray(x, dtype), variables)
     tx = make_optimizer(
         learning_rate, momentum=settings["momentum"], weight_decay=weight_decay
@@ -75,11 +75,6 @@ def batch_of(golden_weights, step, dtype):
         "label": labels.astype(np.int32),
         "instance_id": instances.astype(np.int32),
     }
-
-
-def running_stats(state):
-    exported = export_state_dict(model_variables(state), backbone="resnet18")
-    return exported
 
 
 def check(got, want, tolerance):
