@@ -1,0 +1,165 @@
+import json
+
+import numpy as np
+import pytest
+
+from multigrain_jax.data.repeated import RepeatedStream, reference_epoch
+
+
+def make_stream(**changes):
+    options = {
+        "num_images": 10,
+        "num_repeats": 3,
+        "epoch_len_factor": 2.0,
+        "batch_size": 4,
+        "seed": 0,
+    }
+    return RepeatedStream(**(options | changes))
+
+
+def all_ids(stream, steps):
+    return np.concatenate([stream.sample_ids(step) for step in steps])
+
+
+def test_the_pure_sampler_equals_the_recorded_batches(golden_dir):
+    cases = json.loads((golden_dir / "functional" / "discrete.json").read_text())
+    for case in cases["ra_sampler"]:
+        if "epochs" not in case:
+            continue  # ImageNet's sizes alone: below
+        rng = np.random.RandomState(case["np_random_seed"])
+        for recorded in case["epochs"]:
+            batches = reference_epoch(
+                rng,
+                num_images=case["dataset_len"],
+                batch_size=case["batch_size"],
+                num_repeats=case["repetitions"],
+                epoch_len_factor=case["len_factor"],
+                shuffle=case["shuffle"],
+            )
+            if case["drop_last"]:
+                batches = [b for b in batches if len(b) == case["batch_size"]]
+            assert batches == recorded, case
+
+
+def test_the_epoch_of_imagenet_has_the_recorded_length(golden_dir):
+    cases = json.loads((golden_dir / "functional" / "discrete.json").read_text())
+    case = next(case for case in cases["ra_sampler"] if "epochs" not in case)
+    batches = reference_epoch(
+        np.random.RandomState(0),
+        num_images=case["dataset_len"],
+        batch_size=case["batch_size"],
+        num_repeats=case["repetitions"],
+        epoch_len_factor=case["len_factor"],
+        shuffle=False,
+    )
+    assert len(batches) == case["len"]
+    assert sum(map(len, batches)) == case["samples_per_epoch"]
+    assert len(batches[-1]) == 286
+    stream = make_stream(num_images=case["dataset_len"], batch_size=512)
+    assert stream.steps_per_epoch == case["len"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 7, 20, 64])
+def test_every_epoch_is_the_plain_stream(batch_size):
+    stream = make_stream(num_images=7, epoch_len_factor=2.5, batch_size=batch_size)
+    assert stream.steps_per_epoch == -(-17 // batch_size)
+    for epoch in range(3):
+        first = epoch * stream.steps_per_epoch
+        ids = all_ids(stream, range(first, first + stream.steps_per_epoch))
+        for start in range(0, len(ids), 21):
+            one_round = ids[start : start + 21]
+            groups = [one_round[i : i + 3] for i in range(0, len(one_round), 3)]
+            assert all(len(set(group.tolist())) == 1 for group in groups)
+            if len(one_round) == 21:
+                assert sorted(g[0] for g in groups) == list(range(7))
+
+
+def test_epochs_rounds_and_seeds_have_their_own_permutations():
+    stream = make_stream(num_images=50, epoch_len_factor=6.0, batch_size=150)
+    assert stream.steps_per_epoch == 2
+    orders = [tuple(stream.sample_ids(step)) for step in range(4)]
+    orders.append(
+        tuple(make_stream(num_images=50, batch_size=150, seed=1).sample_ids(0))
+    )
+    assert len(set(orders)) == 5
+
+
+def test_sample_ids_are_functions_of_the_step_alone():
+    steps = [5, 0, 17, 3]
+    stream = make_stream()
+    expected = {step: make_stream().sample_ids(step) for step in steps}
+    for step in steps:
+        np.testing.assert_array_equal(stream.sample_ids(step), expected[step])
+
+
+@pytest.mark.parametrize("repeats", [1, 2, 3, 5])
+@pytest.mark.parametrize("batch_size", [1, 4, 6, 9])
+def test_slots_spell_out_the_samples(repeats, batch_size):
+    stream = make_stream(num_repeats=repeats, batch_size=batch_size)
+    for step in range(2 * stream.steps_per_epoch):
+        slots = stream.image_slots(step, 0, batch_size)
+        assert len(slots) <= stream.slots_per_batch
+        assert np.repeat(
+            [slot.index for slot in slots], [slot.repeats for slot in slots]
+        ).tolist() == list(stream.sample_ids(step))
+        position = step * batch_size
+        for slot in slots:
+            assert slot.first_position == position
+            assert 1 <= slot.repeats <= repeats
+            position += slot.repeats
+
+
+def test_the_bound_on_slots_is_reached():
+    stream = make_stream(batch_size=4)
+    sizes = {len(stream.image_slots(step, 0, 4)) for step in range(5)}
+    # Groups of three: four samples touch two groups, or three with one at each edge.
+    assert max(sizes) <= stream.slots_per_batch == 2
+    stream = make_stream(batch_size=5)
+    sizes = {len(stream.image_slots(step, 0, 5)) for step in range(6)}
+    assert max(sizes) == stream.slots_per_batch == 3
+
+
+def test_host_slices_are_cut_like_the_batch():
+    stream = make_stream(batch_size=8)
+    for step in range(6):
+        parts = []
+        for start, stop in ((0, 3), (3, 4), (4, 8)):
+            for slot in stream.image_slots(step, start, stop):
+                for k in range(slot.repeats):
+                    parts.append((slot.index, slot.first_position + k))
+        whole = [
+            (index, step * 8 + k) for k, index in enumerate(stream.sample_ids(step))
+        ]
+        assert parts == whole
+
+
+def most_positives(stream):
+    most = 0
+    for step in range(stream.steps_per_epoch):
+        _, counts = np.unique(stream.sample_ids(step), return_counts=True)
+        most = max(most, int(counts.max()) - 1)
+    return most
+
+
+@pytest.mark.parametrize(
+    ("changes", "bound"),
+    [
+        # An epoch within one permutation: the repetitions, and no more.
+        ({"num_images": 100, "batch_size": 16}, 2),
+        ({"num_images": 100, "batch_size": 2}, 1),
+        ({"num_images": 100, "batch_size": 1}, 0),
+        ({"num_images": 100, "num_repeats": 1, "epoch_len_factor": 1.0}, 0),
+        # Permutations meet within a batch.
+        ({"num_images": 4, "epoch_len_factor": 30.0, "batch_size": 8}, 5),
+        # A batch longer than a permutation.
+        ({"num_images": 4, "epoch_len_factor": 90.0, "batch_size": 30}, 11),
+        ({"num_images": 1, "epoch_len_factor": 30.0, "batch_size": 6}, 5),
+    ],
+)
+def test_no_image_has_more_positives_than_the_bound(changes, bound):
+    stream = make_stream(**changes)
+    assert stream.max_positives == bound
+    seen = max(
+        most_positives(make_stream(**(changes | {"seed": seed}))) for seed in range(20)
+    )
+    assert seen == bound if bound < 11 else seen <= bound
