@@ -4,6 +4,7 @@ import hashlib
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import grain
@@ -18,7 +19,7 @@ from multigrain_jax.data.crops import (
     random_crop_box,
     resize_crop,
 )
-from multigrain_jax.data.repeated import RepeatedStream
+from multigrain_jax.data.repeated import RepeatedStream, Slot
 from multigrain_jax.data.sources import ImageSource
 from multigrain_jax.errors import InputError
 
@@ -46,7 +47,7 @@ class _Train:
     def crops(self, element: int) -> Batch:
         """The crops of slot `element % slots` of batch `element // slots`."""
         step, number = divmod(element, self.slots)
-        slots = self.stream.image_slots(step, self.start, self.stop)
+        slots = _image_slots(self.stream, step, self.start, self.stop)
         if number >= len(slots):
             return self._rows(np.empty((0,), np.int64), -1, [], -1)
         slot = slots[number]
@@ -239,6 +240,14 @@ def _read(source: ImageSource, index: int) -> Any:
     return decode(data, apply_exif_orientation=source.apply_exif_orientation)
 
 
+@lru_cache(maxsize=64)
+def _image_slots(
+    stream: RepeatedStream, step: int, start: int, stop: int
+) -> list[Slot]:
+    # Every slot of a batch asks for the same list.
+    return stream.image_slots(step, start, stop)
+
+
 def _generator(seed: int, position: int) -> np.random.Generator:
     # A key of 128 bits: no two (seed, position) share a stream.
     return np.random.Generator(np.random.Philox(key=(seed << 64) | position))
@@ -251,17 +260,20 @@ def _concatenate(parts: Sequence[Batch]) -> Batch:
 def _iterate(
     dataset: grain.MapDataset, *, num_workers: int, prefetch: int
 ) -> Iterator[Batch]:
-    # With processes the threads are theirs; each needs little.
-    threads = min(READ_THREADS, prefetch) if num_workers == 0 else 1
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
-    iterable = dataset.to_iter_dataset(options)
-    if num_workers:
-        if not flags.FLAGS.is_parsed():
-            # Grain's processes read absl's flags; a Python user has not parsed any.
-            flags.FLAGS(sys.argv[:1])
-        iterable = iterable.mp_prefetch(
-            grain.MultiprocessingOptions(
-                num_workers=num_workers, per_worker_buffer_size=prefetch
-            )
+    if num_workers == 0:
+        threads = min(READ_THREADS, prefetch)
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
+        return iter(dataset.to_iter_dataset(options))
+    if not flags.FLAGS.is_parsed():
+        # Grain's processes read absl's flags; a Python user has not parsed any.
+        flags.FLAGS(sys.argv[:1])
+    # The processes are the parallelism; together they hold `prefetch` batches.
+    iterable = dataset.to_iter_dataset(
+        grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+    ).mp_prefetch(
+        grain.MultiprocessingOptions(
+            num_workers=num_workers,
+            per_worker_buffer_size=max(1, prefetch // num_workers),
         )
+    )
     return iter(iterable)
