@@ -17,10 +17,15 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from multigrain_jax.models.layers import FeatureMap, Linear, parameter_dtype
+from multigrain_jax.models.nasnet import NASNET_A_MOBILE, NASNET_A_MOBILE_STEM_WIDTH
+from multigrain_jax.models.nasnet_cells import CellNetwork
+from multigrain_jax.models.pnasnet import PNASNET_5_LARGE, PNASNET_5_LARGE_STEM_WIDTH
 from multigrain_jax.models.resnet import ResNet
+from multigrain_jax.models.senet import SENet
 from multigrain_jax.ops.pooling import gem, l2_normalize
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALVES = (0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,26 @@ BACKBONES: dict[str, Backbone] = {
     ),
     "resnet152": Backbone(
         partial(ResNet, block="bottleneck", stages=(3, 8, 36, 3)), 2048
+    ),
+    "senet154": Backbone(partial(SENet, stages=(3, 8, 36, 3)), 2048, dropout_rate=0.2),
+    "pnasnet5large": Backbone(
+        partial(
+            CellNetwork, stem_width=PNASNET_5_LARGE_STEM_WIDTH, cells=PNASNET_5_LARGE
+        ),
+        4320,
+        mean=HALVES,
+        std=HALVES,
+        dropout_rate=0.5,
+        default_size=331,
+    ),
+    "nasnetamobile": Backbone(
+        partial(
+            CellNetwork, stem_width=NASNET_A_MOBILE_STEM_WIDTH, cells=NASNET_A_MOBILE
+        ),
+        1056,
+        mean=HALVES,
+        std=HALVES,
+        dropout_rate=0.5,
     ),
     # Two blocks of width 8, for tests and rehearsals.
     "tiny": Backbone(partial(ResNet, block="basic", stages=(2,), width=8), 8),
