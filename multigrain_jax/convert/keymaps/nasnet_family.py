@@ -1,0 +1,50 @@
+"""What pretrainedmodels' NASNet and PNASNet name alike, inside a cell.
+
+Each row pairs two module names; {…} stands for the same text in both.
+"""
+
+_STEPS = (("1", "first"), ("2", "second"))
+_SIDES = (("left", "0"), ("right", "1"))
+
+# Of a branch: separable convolutions, or a pointwise convolution or projected pool.
+_BRANCH = (
+    *(
+        row
+        for number, step in _STEPS
+        for row in (
+            (f"separable_{number}.depthwise_conv2d", f"{step}.depthwise"),
+            (f"separable_{number}.pointwise_conv2d", f"{step}.pointwise"),
+            (f"bn_sep_{number}", f"{step}.norm"),
+        )
+    ),
+    ("conv", "conv"),
+    ("bn", "norm"),
+)
+
+# Everything of a cell but what its left input goes through first.
+CELL = (
+    *(
+        (f"comb_iter_{{sum}}_{side}.{torch}", f"branches.{{sum}}.{position}.{here}")
+        for side, position in _SIDES
+        for torch, here in _BRANCH
+    ),
+    ("conv_1x1.conv", "right.conv"),
+    ("conv_1x1.bn", "right.norm"),
+)
+
+# The left input, and the left input where the cell before halved the map.
+LEFT = (
+    ("conv_prev_1x1.conv", "left.conv"),
+    ("conv_prev_1x1.bn", "left.norm"),
+)
+REDUCED_LEFT = (
+    ("path_1.conv", "left.even"),
+    ("path_2.conv", "left.odd"),
+    ("final_path_bn", "left.norm"),
+)
+
+# What the original puts before the trunk's names, and how zoos call the classifier,
+# which the original's checkpoints hold a second time.
+PREFIX = "features.0.base_net."
+ZOO_CLASSIFIER = "last_linear"
+ALIASES = ("features.0.base_net.last_linear",)

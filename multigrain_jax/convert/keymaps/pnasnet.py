@@ -1,0 +1,36 @@
+"""Modules of pretrainedmodels' PNASNet-5-Large and where they are here.
+
+Each row pairs two module names; {…} stands for the same text in both.
+"""
+
+from multigrain_jax.convert.keymaps import nasnet_family as family
+from multigrain_jax.convert.keymaps.nasnet_family import (
+    ALIASES,
+    PREFIX,
+    ZOO_CLASSIFIER,
+)
+
+__all__ = ["ALIASES", "MODULES", "PREFIX", "ZOO_CLASSIFIER"]
+
+# In the order of the network.
+_CELLS = ("cell_stem_0", "cell_stem_1", *(f"cell_{number}" for number in range(12)))
+
+# Those that follow a cell that halves the map; the first cell takes the stem as it is.
+_REDUCED = ("cell_stem_1", "cell_0", "cell_5", "cell_9")
+
+_REDUCED_LEFT = tuple(
+    (f"conv_prev_1x1.{torch}", here) for torch, here in family.REDUCED_LEFT
+)
+
+MODULES = (
+    ("conv_0.conv", "trunk.stem"),
+    ("conv_0.bn", "trunk.stem_norm"),
+    *(
+        (f"{cell}.{torch}", f"trunk.cells.{position}.{here}")
+        for position, cell in enumerate(_CELLS)
+        for torch, here in (
+            *family.CELL,
+            *(_REDUCED_LEFT if cell in _REDUCED else family.LEFT),
+        )
+    ),
+)
