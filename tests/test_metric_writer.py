@@ -1,0 +1,196 @@
+"""metrics.jsonl survives crashes and resumes; events and plots are written."""
+
+import io
+import json
+import struct
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+from multigrain_jax.errors import InputError
+from multigrain_jax.metric_writer import (
+    METRICS_FILE,
+    PLOTS,
+    MetricWriter,
+    draw_curves,
+    draw_plots,
+    read_metrics,
+    write_plots,
+)
+
+
+def refuse_constant(name):
+    raise AssertionError(f"{name} is not JSON")
+
+
+def read_events(workdir):
+    """The events of all files, in the order of the files' first steps."""
+    files = sorted(workdir.glob("events.*"), key=lambda f: int(f.name.split(".")[-1]))
+    events = []
+    for file in files:
+        data = io.BytesIO(file.read_bytes())
+        while header := data.read(12):  # length, its checksum
+            events.append(Event.FromString(data.read(struct.unpack("<Q4x", header)[0])))
+            data.read(4)
+    return events
+
+
+def test_a_line_holds_the_step_and_the_metrics(tmp_path):
+    writer = MetricWriter(tmp_path)
+    writer.write(3, {"epoch": 0.5, "train/loss": np.float32(1.25)})
+    writer.write(6, {"epoch": 1.0, "train/loss": 1.0, "learning_rate": 1e-4})
+    writer.close()
+    lines = (tmp_path / METRICS_FILE).read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"step": 3, "epoch": 0.5, "train/loss": 1.25},
+        {"step": 6, "epoch": 1.0, "train/loss": 1.0, "learning_rate": 1e-4},
+    ]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, np.float32(np.nan)])
+def test_numbers_that_json_lacks_are_null(tmp_path, value):
+    writer = MetricWriter(tmp_path)
+    writer.write(1, {"train/loss": value})
+    writer.close()
+    text = (tmp_path / METRICS_FILE).read_text()
+    row = json.loads(text, parse_constant=refuse_constant)
+    assert row == {"step": 1, "train/loss": None}
+
+
+def test_a_resumed_run_replaces_the_later_lines(tmp_path):
+    writer = MetricWriter(tmp_path)
+    for step in (1, 2, 3, 4):
+        writer.write(step, {"train/loss": float(step)})
+    writer.close()
+    writer = MetricWriter(tmp_path)
+    writer.truncate_after(2)
+    writer.write(3, {"train/loss": 30.0})
+    writer.close()
+    rows = read_metrics(tmp_path / METRICS_FILE)
+    assert [(row["step"], row["train/loss"]) for row in rows] == [
+        (1, 1.0),
+        (2, 2.0),
+        (3, 30.0),
+    ]
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_half_a_line_of_a_crash_is_dropped(tmp_path):
+    path = tmp_path / METRICS_FILE
+    path.write_text('{"step": 1, "train/loss": 2.0}\n{"step": 2, "trai')
+    assert [row["step"] for row in read_metrics(path)] == [1]
+    writer = MetricWriter(tmp_path)
+    writer.write(2, {"train/loss": 1.0})
+    writer.close()
+    assert [row["step"] for row in read_metrics(path)] == [1, 2]
+
+
+@pytest.mark.parametrize("line", ["{", "3", "null", '{"epoch": 1}', '{"step": "1"}'])
+def test_a_broken_line_in_the_middle_is_named(tmp_path, line):
+    path = tmp_path / METRICS_FILE
+    path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n')
+    with pytest.raises(InputError, match=r"metrics\.jsonl: line 2 .*remove the line"):
+        read_metrics(path)
+
+
+def test_events_hold_the_scalars_and_purge_on_resume(tmp_path):
+    writer = MetricWriter(tmp_path)
+    for step in (1, 2):
+        writer.write(step, {"train/loss": step / 2})
+    writer.close()
+    writer = MetricWriter(tmp_path)
+    writer.truncate_after(1)
+    writer.write(2, {"train/loss": 7.0})
+    writer.close()
+    events = read_events(tmp_path)
+    scalars = [
+        (event.step, value.tag, value.simple_value)
+        for event in events
+        for value in event.summary.value
+    ]
+    assert scalars == [
+        (1, "train/loss", 0.5),
+        (2, "train/loss", 1.0),
+        (2, "train/loss", 7.0),
+    ]
+    purges = [e.step for e in events if e.session_log.status == SessionLog.START]
+    assert purges == [2]
+
+
+def test_without_a_workdir_nothing_is_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    writer = MetricWriter(None)
+    writer.truncate_after(0)
+    writer.write(1, {"train/loss": 0.5})
+    writer.close()
+    assert not list(tmp_path.iterdir())
+    assert "loss 0.5" in capsys.readouterr().out
+
+
+def test_plain_lines_where_there_is_no_terminal(capsys):
+    writer = MetricWriter(None, progress_total=20)
+    writer.write(10, {"epoch": 0.5, "train/loss": 0.25, "train/unlisted": 9.0})
+    writer.note("a note")
+    writer.close()
+    captured = capsys.readouterr()
+    assert captured.out == "step 10/20  epoch 0.50  loss 0.25\na note\n"
+    assert captured.err == ""
+
+
+def test_a_progress_bar_in_a_terminal(monkeypatch, capsys):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    writer = MetricWriter(None, progress_total=20)
+    writer.truncate_after(5)
+    writer.write(10, {"epoch": 0.5, "train/loss": 0.25})
+    writer.write(10, {"epoch": 0.5, "val/top1": 0.75})
+    writer.close()
+    assert "10/20" in terminal.getvalue()
+    assert "loss 0.25" in terminal.getvalue()
+    assert capsys.readouterr().out == "step 10/20  epoch 0.50  val top-1 0.75\n"
+
+
+def test_plots_are_drawn_for_the_numbers_there_are(tmp_path):
+    rows = [
+        {"step": s, "epoch": s / 10, "train/loss": 1 / s, "train/beta": None}
+        for s in range(1, 30)
+    ]
+    (tmp_path / METRICS_FILE).write_text("".join(json.dumps(r) + "\n" for r in rows))
+    written = write_plots(tmp_path)
+    assert written == [tmp_path / "plots" / "losses.png"]
+    with Image.open(written[0]) as image:
+        assert image.width == 864
+        assert len(image.convert("RGB").getcolors(1 << 20)) > 50
+
+
+def test_no_metrics_no_plots(tmp_path):
+    assert write_plots(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_plot_has_its_curves_labels_and_legend():
+    keys = [key for plot in PLOTS.values() for key in plot.curves]
+    rows = [{"step": s, "epoch": s, **dict.fromkeys(keys, 0.1 * s)} for s in (1, 2)]
+    figures = draw_plots(rows)
+    assert list(figures) == ["losses", "accuracies", "beta", "learning_rate"]
+    for name, figure in figures.items():
+        (axes,) = figure.axes
+        assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", PLOTS[name].y_label)
+        assert [line.get_label() for line in axes.lines] == list(
+            PLOTS[name].curves.values()
+        )
+        assert (axes.get_legend() is not None) == (len(axes.lines) > 1)
+        np.testing.assert_allclose(axes.lines[0].get_xydata(), [[1, 0.1], [2, 0.2]])
+
+
+def test_only_short_curves_are_marked():
+    def marker(num_points):
+        points = [(float(x), 0.0) for x in range(num_points)]
+        figure = draw_curves({"a": points}, title="", x_label="x", y_label="y")
+        return figure.axes[0].lines[0].get_marker()
+
+    assert (marker(5), marker(500)) == ("o", "None")
