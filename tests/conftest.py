@@ -7,6 +7,7 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 
+import importlib
 import importlib.util
 from pathlib import Path
 
@@ -32,3 +33,12 @@ def golden_weights(golden_dir: Path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def torch():
+    """PyTorch; without it the test is skipped, or fails where it must be there."""
+    if os.environ.get("MULTIGRAIN_REQUIRE_TORCH"):
+        return importlib.import_module("torch")
+    reason = "torch is not installed: pip install -e '.[convert]'"
+    return pytest.importorskip("torch", reason=reason)
