@@ -1,6 +1,8 @@
 """Batches of uint8 crops, decoded and cut on the host by Grain."""
 
+import gc
 import hashlib
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from multigrain_jax.errors import InputError
 # How many other images are tried in place of an unreadable one.
 REPLACEMENT_ATTEMPTS = 20
 READ_THREADS = 4
+SHARED_MEMORY = "/dev/shm"
 
 Batch = dict[str, np.ndarray]
 
@@ -187,7 +190,12 @@ def make_train_batches(
         .map(make.crops)
         .batch(slots, batch_fn=_concatenate)
     )
-    return _iterate(dataset, num_workers=num_workers, prefetch=prefetch)
+    return _iterate(
+        dataset,
+        batch_bytes=3 * (stop - start) * train_size**2,
+        num_workers=num_workers,
+        prefetch=prefetch,
+    )
 
 
 def make_eval_batches(
@@ -223,7 +231,12 @@ def make_eval_batches(
         .map(make.row)
         .batch(batch_size)
     )
-    return _iterate(dataset, num_workers=num_workers, prefetch=prefetch)
+    return _iterate(
+        dataset,
+        batch_bytes=3 * batch_size * test_size**2,
+        num_workers=num_workers,
+        prefetch=prefetch,
+    )
 
 
 def why_unreadable(source: ImageSource, index: int) -> str | None:
@@ -258,22 +271,57 @@ def _concatenate(parts: Sequence[Batch]) -> Batch:
 
 
 def _iterate(
-    dataset: grain.MapDataset, *, num_workers: int, prefetch: int
+    dataset: grain.MapDataset, *, batch_bytes: int, num_workers: int, prefetch: int
 ) -> Iterator[Batch]:
     if num_workers == 0:
         threads = min(READ_THREADS, prefetch)
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
-        return iter(dataset.to_iter_dataset(options))
+        return _closing(dataset.to_iter_dataset(options))
+    # The processes are the parallelism; together they hold `prefetch` batches, and
+    # each one more in its hands.
+    per_worker = max(1, prefetch // num_workers)
+    _check_shared_memory(batch_bytes * num_workers * (per_worker + 1), num_workers)
     if not flags.FLAGS.is_parsed():
         # Grain's processes read absl's flags; a Python user has not parsed any.
         flags.FLAGS(sys.argv[:1])
-    # The processes are the parallelism; together they hold `prefetch` batches.
     iterable = dataset.to_iter_dataset(
         grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
     ).mp_prefetch(
         grain.MultiprocessingOptions(
-            num_workers=num_workers,
-            per_worker_buffer_size=max(1, prefetch // num_workers),
+            num_workers=num_workers, per_worker_buffer_size=per_worker
         )
     )
-    return iter(iterable)
+    return _closing(iterable)
+
+
+def _closing(iterable: grain.IterDataset) -> Iterator[Batch]:
+    iterator = iter(iterable)
+    shared = False
+    try:
+        for batch in iterator:
+            # Batches of other processes lie in shared memory, which is freed with the
+            # first array object over it, whatever still looks at it.
+            shared = type(batch["image"]) is not np.ndarray
+            yield {name: np.array(a) for name, a in batch.items()} if shared else batch
+    finally:
+        iterator.close()
+        if shared:
+            # Grain's iterator keeps its last batches in reference cycles, and memory
+            # that is shared until the process ends is reported as leaked.
+            del iterator, batch
+            gc.collect()
+
+
+def _check_shared_memory(needed: int, num_workers: int) -> None:
+    """Refuse to start where the reading processes would be killed for memory."""
+    try:
+        free = shutil.disk_usage(SHARED_MEMORY).free
+    except OSError:
+        return  # a system without that folder
+    if free < needed:
+        raise InputError(
+            f"num_workers = {num_workers}: the batches in flight take about "
+            f"{needed >> 20} MiB of shared memory, and {SHARED_MEMORY} has "
+            f"{free >> 20} MiB free; lower prefetch_batches, set num_workers to 0, or "
+            "enlarge it (docker run --shm-size)"
+        )
