@@ -22,7 +22,7 @@ class LocalCache:
         """The file's bytes, from its copy if there is one."""
         name = hashlib.sha256(str(path.absolute()).encode()).hexdigest()
         copy = self._folder / name[:2] / name
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             return copy.read_bytes()
         data = path.read_bytes()
         # A full or read-only cache disk makes reading slower, never wrong.

@@ -2,10 +2,9 @@
 
 import io
 import math
-import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 CROP_ATTEMPTS = 10
 RATIO_RANGE = (3 / 4, 4 / 3)
@@ -34,14 +33,14 @@ def decode(data: bytes, *, apply_exif_orientation: bool = False) -> Image.Image:
         UndecodableImageError: Pillow cannot decode it; the message says why.
     """
     try:
-        with warnings.catch_warnings():
-            # Palette images with transparency and decompression-size hints.
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data))
-            image.load()
-            if apply_exif_orientation and image.getexif().get(EXIF_ORIENTATION, 1) != 1:
-                image = ImageOps.exif_transpose(image)
-            return _to_rgb(image)
+        image = Image.open(io.BytesIO(data))
+        image.load()
+        if apply_exif_orientation and image.getexif().get(EXIF_ORIENTATION, 1) != 1:
+            image = ImageOps.exif_transpose(image)
+        return _to_rgb(image)
+    except UnidentifiedImageError as error:
+        what = "not an image file" if data else "an empty file"
+        raise UndecodableImageError(f"{what} ({len(data)} bytes)") from error
     except Exception as error:
         # Pillow's decoders raise many kinds: OSError, SyntaxError, struct.error, …
         reason = str(error) or type(error).__name__
@@ -53,11 +52,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return image
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image, np.float64)
-        # 16 bits to 8; Pillow's own conversion would clip everything above 255.
-        scale = 257.0 if values.max(initial=0) > 255 else 1.0
+        # 16 bits to 8; Pillow's own conversion would clip everything above 255. The
+        # 32-bit modes do not say what range they use.
+        sixteen_bits = image.mode.startswith("I;16") or values.max(initial=0) > 255
+        scale = 257.0 if sixteen_bits else 1.0
         grey = np.clip(np.round(values / scale), 0, 255).astype(np.uint8)
         return Image.fromarray(grey).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
+        # Straight to RGB, Pillow warns. (Silencing it would not be safe in threads.)
         image = image.convert("RGBA")
     return image.convert("RGB")
 

@@ -116,6 +116,11 @@ def test_sixteen_bits_are_scaled_and_not_clipped():
     )
 
 
+def test_a_dark_sixteen_bit_image_stays_dark():
+    values = np.full((3, 4), 200, np.uint16)
+    assert np.asarray(crops.decode(encoded(Image.fromarray(values)))).max() == 1
+
+
 def test_exif_orientation_is_applied_on_request():
     exif = Image.Exif()
     exif[crops.EXIF_ORIENTATION] = 6
