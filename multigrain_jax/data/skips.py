@@ -28,7 +28,11 @@ class SkipLog:
         self._source = source
         self._path = workdir / SKIPPED_FILE if workdir else None
         self._limit = max_fraction * len(source)
-        self._seen: dict[int, str] = {}
+        self._seen: set[int] = set()
+        # A resumed run meets the same images again: its lines count once.
+        self._lines: dict[str, None] = {}
+        if self._path is not None and self._path.exists():
+            self._lines = dict.fromkeys(self._path.read_text().splitlines())
 
     def record(self, indices: np.ndarray) -> None:
         """Note the images of `indices`; -1 stands for none.
@@ -36,25 +40,21 @@ class SkipLog:
         Raises:
             InputError: too many by now; the message names some.
         """
-        for index in sorted({int(i) for i in indices if i >= 0} - self._seen.keys()):
+        for index in sorted({int(i) for i in indices if i >= 0} - self._seen):
+            self._seen.add(index)
             reason = why_unreadable(self._source, index) or "could be read later on"
-            self._seen[index] = f"{self._source.describe(index)}: {reason}"
-            print(f"skipped {self._seen[index]}")
-            self._append(self._seen[index])
-        if len(self._seen) > self._limit:
-            listed = "\n  ".join(list(self._seen.values())[:10])
+            line = f"{self._source.describe(index)}: {reason}".replace("\n", " ")
+            if line in self._lines:
+                continue
+            self._lines[line] = None
+            print(f"skipped {line}")
+            if self._path is not None:
+                with self._path.open("a") as file:
+                    file.write(line + "\n")
+        if len(self._lines) > self._limit:
+            listed = "\n  ".join(list(self._lines)[:10])
             raise InputError(
-                f"{len(self._seen)} of {len(self._source)} images could not be read, "
+                f"{len(self._lines)} of {len(self._source)} images could not be read, "
                 f"more than max_skipped_fraction allows ({self._limit:g}); mend or "
                 f"remove them, or raise the limit\n  {listed}"
             )
-
-    def _append(self, line: str) -> None:
-        if self._path is None:
-            return
-        # A resumed run meets the same images again.
-        known = self._path.read_text().splitlines() if self._path.exists() else []
-        line = line.replace("\n", " ")
-        if line not in known:
-            with self._path.open("a") as file:
-                file.write(line + "\n")
