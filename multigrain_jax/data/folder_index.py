@@ -10,6 +10,7 @@ from multigrain_jax.data.cache import write_whole
 from multigrain_jax.errors import InputError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
+SPLIT_NAMES = ("train", "val", "valid", "validation", "test")
 UNLABELLED = -1
 # Smaller folders are listed faster than a cached list is checked and read.
 CACHE_FROM = 10_000
@@ -27,7 +28,8 @@ def index_folder(root: Path, *, split: str | None) -> tuple[list[ImageFile], lis
 
     Args:
         root: the data set's folder.
-        split: its subfolder; where there is none of that name, `root` itself.
+        split: its subfolder; where `root` has no folder named like a split, `root`
+            itself.
 
     Returns:
         The files with labels, and the class names. A folder with images and no
@@ -36,27 +38,54 @@ def index_folder(root: Path, *, split: str | None) -> tuple[list[ImageFile], lis
     Raises:
         InputError: no folder, or no images in it.
     """
-    folder = root / split if split and (root / split).is_dir() else root
-    if not folder.is_dir():
-        raise InputError(
-            f"data.root: {folder} was expected to be a folder, found "
-            f"{'a file' if folder.exists() else 'nothing'}"
-        )
+    folder = _split_folder(root, split)
     files, folders = _cached_listing(folder)
     if not files:
         raise InputError(
             f"{folder}: no images ({', '.join(EXTENSIONS)}) in it or its "
-            f"{len(folders)} subfolders; expected one subfolder per class"
+            f"{len(folders) - 1} subfolders, expected one subfolder of images per "
+            f"class; found {_first_names(folder)}"
         )
     # A class is a folder at the top; images beside the folders belong to none.
-    tops = [Path(file).parts[0] if "/" in file else None for file in files]
+    tops = [file.split("/")[0] if "/" in file else None for file in files]
     class_names = sorted({top for top in tops if top is not None})
     labels = {name: label for label, name in enumerate(class_names)}
     listed = [
-        ImageFile(str(folder / file), UNLABELLED if top is None else labels[top])
+        ImageFile(f"{folder}/{file}", UNLABELLED if top is None else labels[top])
         for file, top in zip(files, tops, strict=True)
     ]
     return listed, class_names
+
+
+def _split_folder(root: Path, split: str | None) -> Path:
+    if not root.is_dir():
+        raise InputError(
+            f"data.root: {root} was expected to be a folder, found "
+            f"{'a file' if root.exists() else 'nothing'}"
+        )
+    if not split:
+        return root
+    if (root / split).is_dir():
+        return root / split
+    others = [name for name in SPLIT_NAMES if (root / name).is_dir()]
+    if others:
+        # Taking root itself would make classes of the other splits.
+        raise InputError(
+            f"{root}: no folder {split!r}, but {', '.join(others)}; set the split to "
+            "one of these"
+        )
+    print(f"{root}: no folder {split!r}; all of its images are taken as that split")
+    return root
+
+
+def _first_names(folder: Path, count: int = 5) -> str:
+    names = []
+    for base, folders, files in os.walk(folder, followlinks=False):
+        folders.sort()
+        names += [os.path.relpath(f"{base}/{name}", folder) for name in sorted(files)]
+        if len(names) >= count:
+            break
+    return ", ".join(names[:count]) or "no files at all"
 
 
 def read_list_file(path: Path, *, root: Path) -> tuple[list[ImageFile], list[str]]:
@@ -97,7 +126,8 @@ def read_list_file(path: Path, *, root: Path) -> tuple[list[ImageFile], list[str
 def scan(folder: Path) -> tuple[list[str], dict[str, int]]:
     """Images below a folder as sorted relative paths, and each folder's mtime.
 
-    Hidden files and folders are passed over, and links to folders are not followed.
+    Hidden files and folders are passed over. Links to folders are followed, unless
+    they lead back to a folder that they are in.
     """
     files: list[str] = []
     folders: dict[str, int] = {}
@@ -110,11 +140,18 @@ def scan(folder: Path) -> tuple[list[str], dict[str, int]]:
                 if entry.name.startswith("."):
                     continue
                 name = f"{relative}/{entry.name}" if relative else entry.name
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(name)
+                if entry.is_dir():
+                    if not (entry.is_symlink() and _leads_back(entry.path)):
+                        waiting.append(name)
                 elif entry.name.lower().endswith(EXTENSIONS):
                     files.append(name)
     return sorted(files), folders
+
+
+def _leads_back(link: str) -> bool:
+    here = os.path.realpath(os.path.dirname(link))
+    target = os.path.realpath(link)
+    return here == target or here.startswith(target.rstrip(os.sep) + os.sep)
 
 
 def _cached_listing(folder: Path) -> tuple[list[str], dict[str, int]]:

@@ -19,7 +19,7 @@ def imagenet_files(root: Path, *, split: str) -> tuple[list[ImageFile], list[str
     """The images of a split, and the WordNet ids in the order of their labels.
 
     Class folders named by WordNet id; or, for "val", the flat folder with the devkit's
-    `meta.mat` and ground-truth text anywhere below `root`.
+    `meta.mat` and ground-truth text in `root` or up to two folders below it.
 
     Raises:
         InputError: the folders or the devkit's files are not there.
@@ -48,12 +48,11 @@ def imagenet_files(root: Path, *, split: str) -> tuple[list[ImageFile], list[str
 def _flat_validation(
     root: Path, images: list[Path]
 ) -> tuple[list[ImageFile], list[str]]:
-    meta = next(root.rglob(META_FILE), None)
-    truth = next(root.rglob(GROUND_TRUTH_FILE), None)
+    meta, truth = (_find_devkit(root, name) for name in (META_FILE, GROUND_TRUTH_FILE))
     if meta is None or truth is None:
         raise InputError(
             f"{images[0].parent}: flat validation images need the devkit's {META_FILE} "
-            f"and {GROUND_TRUTH_FILE} below {root}; found "
+            f"and {GROUND_TRUTH_FILE} in {root} or below; found "
             f"{'no' if meta is None else 'a'} {META_FILE} and "
             f"{'no' if truth is None else 'a'} {GROUND_TRUTH_FILE}"
         )
@@ -71,6 +70,15 @@ def _flat_validation(
         ImageFile(str(path), labels[ids_by_number[number]])
         for path, number in zip(images, numbers, strict=True)
     ], names
+
+
+def _find_devkit(root: Path, name: str) -> Path | None:
+    # Not a search of the whole tree: that would walk a million images.
+    for pattern in (name, f"*/{name}", f"*/data/{name}"):
+        found = sorted(root.glob(pattern))
+        if found:
+            return found[0]
+    return None
 
 
 def _read_meta(path: Path) -> dict[int, str]:

@@ -115,6 +115,7 @@ def open_source(
     list_file: str | Path | None = None,
     num_images: int | None = None,
     local_cache_dir: str | Path | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> ImageSource:
     """Open a set of images.
 
@@ -127,9 +128,12 @@ def open_source(
         list_file: only these files of a folder; one path a line, relative to root.
         num_images: only so many images, evenly spread over the set.
         local_cache_dir: files are copied here when they are first read.
+        class_names: number the labels like these (the training set's); None numbers
+            the classes that are found, in sorted order.
 
     Raises:
-        InputError: nothing there, or nothing in it; the message says what was found.
+        InputError: nothing there, nothing in it, or a class that is not among
+            `class_names`; the message says what was found.
     """
     opened: ImageSource
     if source == "quickstart":
@@ -139,23 +143,13 @@ def open_source(
             f"data.root: found nothing, expected the folder of source {source!r}; give "
             "it with --config.data.root=DIR"
         )
-    elif source == "folder":
-        if list_file is not None:
-            files, class_names = read_list_file(Path(list_file), root=Path(root))
-        else:
-            files, class_names = index_folder(Path(root), split=split)
+    elif source in ("folder", "imagenet"):
+        files, names = _list_files(source, Path(root), split, list_file)
         opened = FileSource(
             files,
-            class_names=class_names,
-            apply_exif_orientation=True,
-            local_cache_dir=local_cache_dir,
-        )
-    elif source == "imagenet":
-        files, class_names = imagenet_files(Path(root), split=split or "train")
-        opened = FileSource(
-            files,
-            class_names=class_names,
-            apply_exif_orientation=False,
+            class_names=names,
+            # Phone photos lie on their side; ImageNet is read as it always was.
+            apply_exif_orientation=source == "folder",
             local_cache_dir=local_cache_dir,
         )
     elif source == "tfds":
@@ -164,7 +158,37 @@ def open_source(
         raise InputError(
             f"data.source: found {source!r}, expected one of {', '.join(SOURCES)}"
         )
+    if class_names is not None and list(class_names) != list(opened.class_names):
+        opened = _renumber(opened, class_names)
     if num_images is not None and num_images < len(opened):
         indices = np.linspace(0, len(opened) - 1, num_images).astype(np.int64)
         return Subset(opened, indices)
     return opened
+
+
+def _list_files(
+    source: str, root: Path, split: str | None, list_file: str | Path | None
+) -> tuple[list[ImageFile], list[str]]:
+    if source == "imagenet":
+        return imagenet_files(root, split=split or "train")
+    if list_file is not None:
+        return read_list_file(Path(list_file), root=root)
+    return index_folder(root, split=split)
+
+
+def _renumber(source: ImageSource, class_names: Sequence[str]) -> Subset:
+    """The same images, with labels that index `class_names`."""
+    strangers = sorted(set(source.class_names) - set(class_names))
+    if strangers:
+        raise InputError(
+            f"{len(strangers)} classes such as {strangers[:3]} are not among the "
+            f"{len(class_names)} classes of training, {list(class_names[:3])} …; "
+            "expected folders of the same names"
+        )
+    numbers = {name: label for label, name in enumerate(class_names)}
+    # The last entry is that of the label -1.
+    table = np.array([*(numbers[name] for name in source.class_names), -1], np.int32)
+    renumbered = Subset(source, np.arange(len(source)))
+    renumbered.labels = table[source.labels]
+    renumbered.class_names = list(class_names)
+    return renumbered
