@@ -170,7 +170,12 @@ def make_train_batches(
         `image` uint8 [b, S, S, 3], `label` int32 [b], `instance_id` int32 [b] and
         `bad_index` int32 [slots]: the index of each unreadable image that another one
         (with that one's own label and instance) stands in for, or -1.
+
+    Raises:
+        InputError: images without labels, or too little shared memory for the
+            processes.
     """
+    _require_labels(source)
     start, stop, _ = batch_slice.indices(stream.batch_size)
     slots = (stop - start - 1 + stream.num_repeats - 1) // stream.num_repeats + 1
     make = _Train(
@@ -246,6 +251,16 @@ def why_unreadable(source: ImageSource, index: int) -> str | None:
     except (OSError, UndecodableImageError) as error:
         return str(error)
     return None
+
+
+def _require_labels(source: ImageSource) -> None:
+    unlabelled = np.flatnonzero(np.asarray(source.labels) < 0)
+    if unlabelled.size:
+        raise InputError(
+            f"{unlabelled.size} of {len(source)} images have no label, among them "
+            f"{source.describe(int(unlabelled[0]))}; training needs one folder per "
+            "class and no images beside the folders"
+        )
 
 
 def _read(source: ImageSource, index: int) -> Any:
