@@ -1,0 +1,326 @@
+"""Self-contained HTML pages: results, curves, a confusion matrix, found photos.
+
+A page is a list of sections; each function here makes one from plain data. Nothing is
+loaded from elsewhere: styles are inline and pictures are data URIs.
+"""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from multigrain_jax.errors import InputError
+
+THUMBNAIL_SIDE = 160  # pixels, the longer side
+THUMBNAIL_QUALITY = 82
+MAX_CONFUSION_CLASSES = 40
+
+Verdict = Literal["query", "right", "wrong", "ignored"]
+# Symbol and word beside the colour: the page reads without colour vision.
+BADGES: Mapping[Verdict, str] = {
+    "query": "query",
+    "right": "✓ right",
+    "wrong": "✗ wrong",
+    "ignored": "– ignored",
+}
+
+
+class Section(NamedTuple):
+    """A part of a page.
+
+    Attributes:
+        heading: plain text.
+        note: plain text below it; may be empty.
+        body: HTML, with everything from outside already escaped.
+    """
+
+    heading: str
+    note: str
+    body: str
+
+
+class Result(NamedTuple):
+    """One line of a table of results.
+
+    Attributes:
+        name: what was measured.
+        value: the score.
+        explanation: what it means, in a sentence; may be empty.
+        floor: a value that it is compared with.
+        best: the best possible value, at which its bar is full.
+    """
+
+    name: str
+    value: float
+    explanation: str = ""
+    floor: float | None = None
+    best: float = 1.0
+
+
+class GalleryItem(NamedTuple):
+    """One photo of a gallery.
+
+    Attributes:
+        image: of any size and mode; None where it could not be read.
+        title: its class or name.
+        similarity: to the query; None for the query itself.
+        verdict: what it is to the query.
+    """
+
+    image: Image.Image | None
+    title: str
+    similarity: float | None
+    verdict: Verdict
+
+
+class GalleryRow(NamedTuple):
+    """A query and what was found for it, the most similar first."""
+
+    query: GalleryItem
+    neighbours: Sequence[GalleryItem]
+
+
+def save_report(
+    path: Path, *, title: str, subtitle: str, sections: Sequence[Section]
+) -> None:
+    """Write one HTML file that needs nothing but itself.
+
+    Args:
+        path: the file, replaced if it exists.
+        title: the page's heading.
+        subtitle: one line below it; may be empty.
+        sections: from `results_section` and its siblings, in their order.
+    """
+    page = render_page(title=title, subtitle=subtitle, sections=sections)
+    # File names that are not UTF-8 arrive as lone surrogates, which have no encoding.
+    path.write_text(page, encoding="utf-8", errors="replace")
+
+
+def render_page(*, title: str, subtitle: str, sections: Sequence[Section]) -> str:
+    """The HTML text that `save_report` writes."""
+    css = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+    parts = "\n".join(_render_section(section) for section in sections)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>{escape(title)}</title>
+<style>
+{css}</style>
+</head>
+<body>
+<main>
+<header><h1>{escape(title)}</h1>{_paragraph("subtitle", subtitle)}</header>
+{parts}
+</main>
+</body>
+</html>
+"""
+
+
+def results_section(
+    results: Sequence[Result], *, heading: str = "Results", note: str = ""
+) -> Section:
+    """A table of scores; a column of floors if any result has one."""
+    with_floors = any(result.floor is not None for result in results)
+    floor_heading = '<th scope="col">Floor</th>' if with_floors else ""
+    rows = "\n".join(_render_result(result, with_floors) for result in results)
+    body = (
+        '<table class="results"><thead><tr><th scope="col">Measure</th>'
+        f'<th scope="col">Score</th>{floor_heading}<th class="bar"></th></tr></thead>'
+        f"<tbody>\n{rows}\n</tbody></table>"
+    )
+    return Section(heading, note, body)
+
+
+def figures_section(
+    figures: Mapping[str, Figure], *, heading: str = "Training", note: str = ""
+) -> Section:
+    """Drawings side by side, as vector graphics.
+
+    Args:
+        figures: by what they show, which is read to those who do not see them.
+        heading: of the section.
+        note: below the heading.
+    """
+    images = "\n".join(
+        f'<img src="{figure_uri(figure)}" alt="{escape(shows)}">'
+        for shows, figure in figures.items()
+    )
+    return Section(heading, note, f'<div class="figures">\n{images}\n</div>')
+
+
+def confusion_section(
+    counts: np.ndarray,
+    class_names: Sequence[str],
+    *,
+    heading: str = "Confusion matrix",
+    note: str = "Rows: the true class. Columns: the predicted one. Numbers: images.",
+) -> Section:
+    """A heat map of which class is taken for which.
+
+    Of more than `MAX_CONFUSION_CLASSES` classes, those with the most mistakes are
+    shown, and the note says so.
+
+    Args:
+        counts: int [C, C], images of class `row` that were predicted as `column`.
+        class_names: C names.
+        heading: of the section.
+        note: below the heading.
+
+    Raises:
+        InputError: the shapes do not fit.
+    """
+    num_classes = len(class_names)
+    if counts.shape != (num_classes, num_classes):
+        raise InputError(
+            f"confusion counts: shape {counts.shape}, expected "
+            f"{(num_classes, num_classes)} for {num_classes} class names"
+        )
+    shown = list(range(num_classes))
+    if num_classes > MAX_CONFUSION_CLASSES:
+        mistakes = counts.sum(0) + counts.sum(1) - 2 * np.diag(counts)
+        most = np.argsort(-mistakes, kind="stable")[:MAX_CONFUSION_CLASSES]
+        shown = sorted(most.tolist())
+        note = f"{note} The {len(shown)} of {num_classes} classes with most mistakes."
+    columns = "".join(
+        f'<th scope="col"><span>{escape(class_names[c])}</span></th>' for c in shown
+    )
+    rows = "\n".join(
+        _render_confusion_row(counts[row], row, shown, class_names) for row in shown
+    )
+    body = (
+        f'<div class="scroll"><table class="confusion"><thead><tr><th></th>'
+        f"{columns}</tr></thead><tbody>\n{rows}\n</tbody></table></div>"
+    )
+    return Section(heading, note, body)
+
+
+def gallery_section(
+    rows: Sequence[GalleryRow], *, heading: str = "Nearest photos", note: str = ""
+) -> Section:
+    """Queries, each with what was found for it."""
+    body = "\n".join(_render_gallery_row(row) for row in rows)
+    return Section(heading, note, f'<div class="gallery">\n{body}\n</div>')
+
+
+def count_confusions(
+    labels: np.ndarray, predictions: np.ndarray, *, num_classes: int
+) -> np.ndarray:
+    """How often class `row` was predicted as `column`: int [C, C].
+
+    Args:
+        labels: int [N], 0 to C - 1.
+        predictions: int [N], 0 to C - 1.
+        num_classes: C.
+    """
+    cells = np.asarray(labels, np.int64) * num_classes + predictions
+    counts = np.bincount(cells, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes)
+
+
+def figure_uri(figure: Figure) -> str:
+    """A figure as a data URI, in SVG; equal figures give equal text."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "multigrain"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return _data_uri("image/svg+xml", buffer.getvalue())
+
+
+def thumbnail_uri(image: Image.Image) -> str:
+    """A photo as a JPEG data URI, at most `THUMBNAIL_SIDE` pixels wide and high."""
+    small = image.convert("RGB")
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, format="JPEG", quality=THUMBNAIL_QUALITY)
+    return _data_uri("image/jpeg", buffer.getvalue())
+
+
+def _data_uri(media_type: str, data: bytes) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+
+
+def _paragraph(css_class: str, text: str) -> str:
+    return f'<p class="{css_class}">{escape(text)}</p>' if text else ""
+
+
+def _render_section(section: Section) -> str:
+    return (
+        f"<section>\n<h2>{escape(section.heading)}</h2>"
+        f'{_paragraph("note", section.note)}\n<div class="body">\n{section.body}\n'
+        "</div>\n</section>"
+    )
+
+
+def _render_result(result: Result, with_floors: bool) -> str:
+    def percent(value: float) -> str:
+        return f"{100 * float(np.clip(value / result.best, 0, 1)):.2f}%"
+
+    explanation = (
+        f'<span class="explanation">{escape(result.explanation)}</span>'
+        if result.explanation
+        else ""
+    )
+    floor, tick = "", ""
+    if result.floor is not None:
+        floor = f"{result.floor:.3f}"
+        tick = f'<div class="tick" style="left:{percent(result.floor)}"></div>'
+    floor_cell = f'<td class="floor">{floor}</td>' if with_floors else ""
+    return (
+        f'<tr><th scope="row">{escape(result.name)}{explanation}</th>'
+        f'<td class="value">{result.value:.3f}</td>{floor_cell}'
+        f'<td class="bar"><div class="track"><div class="fill" '
+        f'style="width:{percent(result.value)}"></div>{tick}</div></td></tr>'
+    )
+
+
+def _render_confusion_row(
+    counts: np.ndarray, row: int, shown: Sequence[int], class_names: Sequence[str]
+) -> str:
+    total = int(counts.sum())
+    cells = []
+    for column in shown:
+        count = int(counts[column])
+        if count == 0:
+            cells.append('<td class="none"></td>')
+            continue
+        says = f"{count} of {total} {class_names[row]}: {class_names[column]}"
+        css_class = ' class="diagonal"' if column == row else ""
+        # Half the strength at most: the numbers stay readable on it.
+        cells.append(
+            f'<td{css_class} style="--share:{0.08 + 0.47 * count / total:.3f}" '
+            f'title="{escape(says)}">{count}</td>'
+        )
+    return f'<tr><th scope="row">{escape(class_names[row])}</th>{"".join(cells)}</tr>'
+
+
+def _render_gallery_row(row: GalleryRow) -> str:
+    items = "\n".join(_render_item(item) for item in (row.query, *row.neighbours))
+    columns = 1 + len(row.neighbours)
+    return f'<div class="gallery-row" style="--columns:{columns}">\n{items}\n</div>'
+
+
+def _render_item(item: GalleryItem) -> str:
+    badge = BADGES[item.verdict]
+    picture = '<div class="unreadable">not readable</div>'
+    if item.image is not None:
+        alt = escape(f"{item.title} ({item.verdict})")
+        picture = f'<img src="{thumbnail_uri(item.image)}" alt="{alt}">'
+    similarity = ""
+    if item.similarity is not None:
+        similarity = f'<span class="similarity">similarity {item.similarity:.3f}</span>'
+    return (
+        f'<figure class="item {item.verdict}">{picture}<figcaption>'
+        f'<span class="title">{escape(item.title)}</span>{similarity} '
+        f'<span class="badge">{badge}</span></figcaption></figure>'
+    )

@@ -1,0 +1,241 @@
+"""Reports are self-contained, escaped, and show the numbers that went in."""
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from multigrain_jax.errors import InputError
+from multigrain_jax.evaluation.report import (
+    MAX_CONFUSION_CLASSES,
+    THUMBNAIL_SIDE,
+    GalleryItem,
+    GalleryRow,
+    Result,
+    confusion_section,
+    count_confusions,
+    figure_uri,
+    figures_section,
+    gallery_section,
+    render_page,
+    results_section,
+    save_report,
+    thumbnail_uri,
+)
+
+HOSTILE = "<script>alert('1')</script> & \"quoted\""
+VOID = {"meta", "img", "link", "br"}
+
+
+class Page(HTMLParser):
+    """Collects tags, attributes and visible text; checks that tags are balanced."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.attributes, self.texts, self.open = [], [], [], []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += attributes
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open and data.strip():
+            self.texts.append(data.strip())
+
+    def values(self, name):
+        return [value for key, value in self.attributes if key == name]
+
+
+def picture(width=40, height=30, mode="RGB"):
+    pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def figure():
+    drawn = Figure(figsize=(2, 1))
+    drawn.add_subplot().plot([0, 1], [1, 2])
+    return drawn
+
+
+def all_sections(text):
+    counts = np.array([[3, 1], [0, 2]])
+    query = GalleryItem(picture(), text, None, "query")
+    found = GalleryItem(None, text, 0.5, "wrong")
+    return [
+        results_section([Result(text, 0.5, text)], heading=text, note=text),
+        figures_section({text: figure()}, heading=text, note=text),
+        confusion_section(counts, [text, text + "2"], heading=text, note=text),
+        gallery_section([GalleryRow(query, [found])], heading=text, note=text),
+    ]
+
+
+def test_everything_from_outside_is_escaped():
+    sections = all_sections(HOSTILE)
+    page = Page(render_page(title=HOSTILE, subtitle=HOSTILE, sections=sections))
+    assert "script" not in page.tags
+    assert not [key for key, _ in page.attributes if key.startswith("on")]
+    # 2 titles, subtitle, 4 headings, 4 notes, 2 in the table, 2 + 2 class names, and
+    # 2 photos; all arrive as they were.
+    assert sum(text.startswith(HOSTILE) for text in page.texts) == 19
+    assert f"{HOSTILE} (query)" in page.values("alt")
+
+
+def test_a_page_loads_nothing_from_elsewhere():
+    html = render_page(title="t", subtitle="", sections=all_sections("a"))
+    page = Page(html)
+    sources = page.values("src") + page.values("href")
+    assert len(sources) == 2
+    assert all(source.startswith("data:image/") for source in sources)
+    assert "//" not in re.sub(r"base64,[A-Za-z0-9+/=]*", "", html)
+    assert not re.search(r"url\(|@import", html)
+
+
+def test_a_saved_report_is_the_rendered_page(tmp_path):
+    sections = all_sections("β ✓")
+    path = tmp_path / "report.html"
+    path.write_text("an older one")
+    save_report(path, title="t", subtitle="s", sections=sections)
+    page = render_page(title="t", subtitle="s", sections=sections)
+    assert path.read_text(encoding="utf-8") == page
+
+
+def test_names_that_are_not_utf8_are_written(tmp_path):
+    save_report(tmp_path / "r.html", title="a\udcffb", subtitle="", sections=[])
+    assert "<h1>a?b</h1>" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_results_show_value_floor_and_bar():
+    results = [
+        Result("top-1", 0.62349, "share of photos", floor=0.6),
+        Result("score", 3.0, best=4.0),
+    ]
+    body = results_section(results).body
+    texts = Page(body).texts
+    assert texts == [
+        *("Measure", "Score", "Floor"),
+        *("top-1", "share of photos", "0.623", "0.600"),
+        *("score", "3.000"),
+    ]
+    assert Page(body).values("style") == ["width:62.35%", "left:60.00%", "width:75.00%"]
+
+
+def test_without_floors_there_is_no_column_of_floors():
+    assert Page(results_section([Result("a", 0.5)]).body).texts == [
+        *("Measure", "Score", "a", "0.500")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "width"), [(-0.5, "0.00%"), (1.5, "100.00%"), (1.0, "100.00%")]
+)
+def test_a_bar_stays_within_its_track(value, width):
+    (style,) = Page(results_section([Result("a", value)]).body).values("style")
+    assert style == f"width:{width}"
+
+
+def test_confusions_are_counted_as_by_a_plain_loop():
+    rng = np.random.default_rng(1)
+    labels, predictions = rng.integers(0, 5, (2, 200)).astype(np.int32)
+    expected = np.zeros((6, 6), int)
+    for label, prediction in zip(labels, predictions, strict=True):
+        expected[label, prediction] += 1
+    np.testing.assert_array_equal(
+        count_confusions(labels, predictions, num_classes=6), expected
+    )
+
+
+def test_the_confusion_matrix_shows_its_counts():
+    counts = np.array([[3, 1, 0], [0, 2, 0], [0, 0, 0]])
+    body = confusion_section(counts, ["ant", "bee", "cat"]).body
+    page = Page(body)
+    assert page.texts == [
+        *("ant", "bee", "cat"),
+        *("ant", "3", "1"),
+        *("bee", "2"),
+        "cat",
+    ]
+    assert page.values("title") == [
+        "3 of 4 ant: ant",
+        "1 of 4 ant: bee",
+        "2 of 2 bee: bee",
+    ]
+    assert page.values("class").count("diagonal") == 2
+    shares = [float(style.split(":")[1]) for style in page.values("style")]
+    assert shares[1] < shares[0] < shares[2]
+
+
+def test_of_many_classes_those_with_most_mistakes_are_shown():
+    num_classes = MAX_CONFUSION_CLASSES + 10
+    counts = np.diag(np.full(num_classes, 9))
+    counts[2, 45] = 5
+    section = confusion_section(counts, [f"class {c}" for c in range(num_classes)])
+    texts = Page(section.body).texts
+    assert texts[:3] == ["class 0", "class 1", "class 2"]
+    assert texts.count("class 45") == 2
+    assert "class 44" not in texts
+    assert f"The {MAX_CONFUSION_CLASSES} of {num_classes} classes" in section.note
+
+
+def test_a_confusion_matrix_of_another_size_is_refused():
+    with pytest.raises(InputError, match=r"shape \(2, 2\), expected \(3, 3\)"):
+        confusion_section(np.eye(2, dtype=int), ["a", "b", "c"])
+
+
+def test_a_gallery_marks_right_and_wrong_by_word_and_symbol():
+    row = GalleryRow(
+        GalleryItem(picture(), "ant", None, "query"),
+        [
+            GalleryItem(picture(), "ant", 0.98765, "right"),
+            GalleryItem(picture(), "bee", -0.25, "wrong"),
+            GalleryItem(None, "lost", 0.1, "ignored"),
+        ],
+    )
+    page = Page(gallery_section([row]).body)
+    assert page.texts == [
+        *("ant", "query"),
+        *("ant", "similarity 0.988", "✓ right"),
+        *("bee", "similarity -0.250", "✗ wrong"),
+        *("not readable", "lost", "similarity 0.100", "– ignored"),
+    ]
+    assert page.values("alt") == ["ant (query)", "ant (right)", "bee (wrong)"]
+    assert "--columns:4" in page.values("style")
+
+
+def decode_uri(uri, media_type):
+    prefix = f"data:{media_type};base64,"
+    assert uri.startswith(prefix)
+    return base64.b64decode(uri.removeprefix(prefix), validate=True)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((400, 200), (160, 80)), ((200, 800), (40, 160)), ((33, 20), (33, 20))],
+)
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "CMYK", "1"])
+def test_thumbnails_are_small_jpegs(size, expected, mode):
+    image = picture(*size, mode)
+    with Image.open(
+        io.BytesIO(decode_uri(thumbnail_uri(image), "image/jpeg"))
+    ) as small:
+        assert (small.format, small.mode, small.size) == ("JPEG", "RGB", expected)
+    assert max(expected) <= THUMBNAIL_SIDE
+    assert (image.size, image.mode) == (size, mode)
+
+
+def test_figures_are_reproducible_svg():
+    svg = decode_uri(figure_uri(figure()), "image/svg+xml")
+    assert svg.rstrip().endswith(b"</svg>")
+    assert figure_uri(figure()) == figure_uri(figure())
