@@ -1,0 +1,320 @@
+import io
+import subprocess
+import sys
+from collections import namedtuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from multigrain_jax.data import pipeline
+from multigrain_jax.data.crops import decode, random_crop_box, resize_crop
+from multigrain_jax.data.folder_index import ImageFile
+from multigrain_jax.data.pipeline import (
+    make_eval_batches,
+    make_train_batches,
+    why_unreadable,
+)
+from multigrain_jax.data.repeated import RepeatedStream
+from multigrain_jax.data.sources import FileSource
+from multigrain_jax.errors import InputError
+
+BATCH_SIZE = 8
+
+
+def encoded(image, kind="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def photo(number, size=(40, 30)):
+    rng = np.random.default_rng(number)
+    return Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8))
+
+
+def make_source(folder, contents):
+    files = []
+    for number, data in enumerate(contents):
+        path = folder / f"{number}.jpg"
+        path.write_bytes(data)
+        files.append(ImageFile(str(path), number % 3))
+    return FileSource(files, class_names=["a", "b", "c"], apply_exif_orientation=True)
+
+
+@pytest.fixture
+def source(tmp_path):
+    return make_source(tmp_path, [encoded(photo(n), "JPEG") for n in range(7)])
+
+
+def make_stream(source, **changes):
+    options = {"num_repeats": 3, "epoch_len_factor": 6.0, "batch_size": BATCH_SIZE}
+    return RepeatedStream(num_images=len(source), seed=1, **(options | changes))
+
+
+def batches(source, stream=None, **changes):
+    options = {
+        "train_size": 16,
+        "augmentation": "full",
+        "crop_area_min": 0.08,
+        "seed": 5,
+        "first_step": 0,
+        "num_steps": 6,
+        "batch_slice": slice(0, BATCH_SIZE),
+        "num_workers": 0,
+        "prefetch": 3,
+    }
+    iterator = make_train_batches(
+        source, stream or make_stream(source), **(options | changes)
+    )
+    return list(iterator)
+
+
+def assert_equal_batches(got, want):
+    assert len(got) == len(want)
+    for one, other in zip(got, want, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert type(one[name]) is np.ndarray
+            np.testing.assert_array_equal(one[name], other[name], strict=True)
+
+
+@pytest.mark.parametrize("augmentation", ["full", "AA"])
+def test_batches_equal_a_plain_loop_over_samples(source, augmentation):
+    stream = make_stream(source)
+    for step, batch in enumerate(batches(source, augmentation=augmentation)):
+        ids = stream.sample_ids(step)
+        assert batch["image"].dtype == np.uint8
+        assert batch["image"].shape == (BATCH_SIZE, 16, 16, 3)
+        np.testing.assert_array_equal(batch["instance_id"], ids)
+        np.testing.assert_array_equal(batch["label"], source.labels[ids])
+        assert {batch[name].dtype for name in ("label", "instance_id")} == {
+            np.dtype(np.int32)
+        }
+        assert set(batch["bad_index"].tolist()) == {-1}
+        for row, index in enumerate(ids):
+            position = step * BATCH_SIZE + row
+            rng = np.random.Generator(np.random.Philox(key=(5 << 64) | position))
+            image = decode(source.read(int(index)))
+            box = random_crop_box(rng, *image.size, area_min=0.08)
+            crop = resize_crop(image, box, 16)
+            if augmentation == "AA":
+                crop = pipeline.apply_policy(rng, crop)
+            np.testing.assert_array_equal(batch["image"][row], np.asarray(crop))
+
+
+def test_every_distinct_image_of_a_batch_is_decoded_once(source, monkeypatch):
+    decoded = []
+
+    def counted(data, **options):
+        decoded.append(data)
+        return decode(data, **options)
+
+    monkeypatch.setattr(pipeline, "decode", counted)
+    stream = make_stream(source, epoch_len_factor=3.0)
+    got = batches(source, stream, num_steps=2)
+    assert len(decoded) == sum(len(set(b["instance_id"].tolist())) for b in got)
+
+
+def test_a_resumed_run_sees_the_same_batches(source):
+    whole = batches(source)
+    for first in (1, 4):
+        rest = batches(source, first_step=first, num_steps=6 - first)
+        assert_equal_batches(rest, whole[first:])
+
+
+def test_host_slices_make_up_the_batch(source):
+    whole = batches(source)
+    parts = [
+        batches(source, batch_slice=cut)
+        for cut in (slice(0, 3), slice(3, 4), slice(4, 8))
+    ]
+    for step, batch in enumerate(whole):
+        for name in ("image", "label", "instance_id"):
+            joined = np.concatenate([part[step][name] for part in parts])
+            np.testing.assert_array_equal(joined, batch[name])
+
+
+def test_seed_and_position_change_the_crops(source):
+    first, other = batches(source, num_steps=1), batches(source, num_steps=1, seed=6)
+    assert (first[0]["image"] != other[0]["image"]).any()
+    rows = first[0]["image"].reshape(BATCH_SIZE, -1)
+    assert len(np.unique(rows, axis=0)) == BATCH_SIZE
+
+
+@pytest.mark.parametrize("area_min", [1.0, 0.5])
+def test_the_smallest_area_is_respected(tmp_path, area_min):
+    image = Image.fromarray(np.tile(np.arange(64, dtype=np.uint8) * 4, (64, 1)))
+    source = make_source(tmp_path, [encoded(image)])
+    stream = make_stream(source, epoch_len_factor=100.0)
+    spans = [
+        int(crop.max()) - int(crop.min())
+        for batch in batches(source, stream, crop_area_min=area_min)
+        for crop in batch["image"]
+    ]
+    # 252 grey levels over the whole width; a crop of half the area may be narrow.
+    assert min(spans) > 252 * np.sqrt(area_min * 3 / 4) * 0.9
+
+
+@pytest.mark.slow
+def test_reading_processes_change_nothing(source, tmp_path):
+    (tmp_path / "4.jpg").write_bytes(b"broken")
+    stream = make_stream(source)
+    whole = batches(source, stream)
+    assert_equal_batches(batches(source, stream, num_workers=2), whole)
+    resumed = batches(source, stream, num_workers=1, first_step=3, num_steps=3)
+    assert_equal_batches(resumed, whole[3:])
+
+
+FAULTS = {
+    "empty": b"",
+    "not an image": b"<html>not found</html>",
+    "truncated": encoded(photo(0, (200, 150)), "JPEG")[:2000],
+    "header alone": encoded(photo(0), "JPEG")[:40],
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_unreadable_image_is_replaced_by_another_as_itself(tmp_path, fault):
+    contents = [encoded(photo(n), "JPEG") for n in range(7)]
+    contents[4] = FAULTS[fault]
+    source = make_source(tmp_path, contents)
+    stream = make_stream(source)
+    got = batches(source)
+    seen = 0
+    for step, batch in enumerate(got):
+        ids = stream.sample_ids(step)
+        bad = ids == 4
+        seen += bad.any()
+        assert (4 in batch["bad_index"]) == bad.any()
+        np.testing.assert_array_equal(batch["instance_id"][~bad], ids[~bad])
+        assert 4 not in batch["instance_id"]
+        np.testing.assert_array_equal(
+            batch["label"], source.labels[batch["instance_id"]]
+        )
+    assert seen
+    # The same stand-in every time, and every time again.
+    stand_ins = {
+        index
+        for step, batch in enumerate(got)
+        for index in batch["instance_id"][stream.sample_ids(step) == 4].tolist()
+    }
+    assert len(stand_ins) == 1
+    assert_equal_batches(batches(source), got)
+    assert why_unreadable(source, 4)
+    assert why_unreadable(source, 3) is None
+
+
+def test_a_missing_file_is_replaced_too(source, tmp_path):
+    (tmp_path / "2.jpg").unlink()
+    assert any(2 in batch["bad_index"] for batch in batches(source))
+    assert "No such file" in str(why_unreadable(source, 2))
+
+
+def test_unusual_images_are_trained_on(tmp_path):
+    values = np.arange(1200, dtype=np.uint16).reshape(30, 40) * 50
+    palette = photo(1).convert("P")
+    contents = [
+        encoded(photo(0).convert("CMYK"), "JPEG"),
+        encoded(photo(1).convert("L"), "JPEG"),
+        encoded(palette, transparency=bytes(range(256))),
+        encoded(Image.fromarray(values)),
+        encoded(photo(2, (1, 1))),
+        encoded(photo(3).convert("RGBA"), "WEBP"),
+        encoded(photo(4, (1, 300))),
+    ]
+    source = make_source(tmp_path, contents)
+    for batch in batches(source):
+        assert set(batch["bad_index"].tolist()) == {-1}
+
+
+def test_a_lost_data_set_ends_in_an_error_that_names_files(source, tmp_path):
+    for path in tmp_path.glob("*.jpg"):
+        path.unlink()
+    with pytest.raises(InputError, match=r"in a row could not be read.*\n.*\.jpg"):
+        batches(source)
+
+
+def test_unlabelled_images_are_refused(source):
+    source.labels[3] = -1
+    with pytest.raises(InputError, match=r"1 of 7 images have no label.*3\.jpg"):
+        batches(source)
+
+
+def test_too_little_shared_memory_is_refused(source, monkeypatch):
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(pipeline.shutil, "disk_usage", lambda path: usage(1000))
+    with pytest.raises(InputError, match=r"num_workers = 2.*shared memory"):
+        batches(source, num_workers=2)
+
+
+def test_evaluation_gives_every_image_once_and_pads(source):
+    got = list(
+        make_eval_batches(source, test_size=16, test_mode="square", batch_size=4)
+    )
+    assert [batch["mask"].tolist() for batch in got] == [
+        [True] * 4,
+        [True, True, True, False],
+    ]
+    indices = np.concatenate([batch["index"] for batch in got])
+    assert indices.tolist() == [0, 1, 2, 3, 4, 5, 6, -1]
+    for batch in got:
+        assert batch["image"].shape == (4, 16, 16, 3)
+        assert batch["image"].dtype == np.uint8
+        assert {batch["label"].dtype, batch["index"].dtype} == {np.dtype(np.int32)}
+        assert batch["mask"].dtype == batch["bad"].dtype == np.bool_
+        assert not batch["bad"].any()
+        for row in np.flatnonzero(batch["mask"]):
+            image = decode(source.read(int(batch["index"][row])))
+            want = pipeline.eval_transform(image, 16, "square")
+            np.testing.assert_array_equal(batch["image"][row], np.asarray(want))
+            assert batch["label"][row] == source.labels[batch["index"][row]]
+    assert not got[1]["image"][3].any()
+
+
+def test_evaluation_of_chosen_images(source):
+    (batch,) = make_eval_batches(
+        source, test_size=16, test_mode="square", batch_size=4, indices=[5, 2]
+    )
+    assert batch["index"].tolist() == [5, 2, -1, -1]
+
+
+def test_evaluation_replaces_nothing(source, tmp_path):
+    (tmp_path / "1.jpg").write_bytes(b"")
+    (batch,) = make_eval_batches(source, test_size=16, test_mode="square", batch_size=8)
+    assert batch["bad"].tolist() == [False, True] + [False] * 6
+    assert batch["index"][1] == 1
+    assert batch["label"][1] == source.labels[1]
+    assert not batch["image"][1].any()
+
+
+@pytest.mark.slow
+def test_evaluation_with_reading_processes_is_the_same(source):
+    options = {"test_size": 16, "test_mode": "square", "batch_size": 2}
+    want = list(make_eval_batches(source, **options))
+    assert_equal_batches(
+        list(make_eval_batches(source, num_workers=2, **options)), want
+    )
+
+
+def test_an_iterator_can_be_closed_early(source):
+    iterator = make_eval_batches(source, test_size=16, test_mode="square", batch_size=1)
+    next(iterator)
+    iterator.close()
+    assert list(iterator) == []
+
+
+@pytest.mark.slow
+def test_the_loader_starts_no_accelerator():
+    # Reading processes import this and nothing else of the package.
+    code = (
+        "import sys, multigrain_jax.data.skips\n"
+        "ours = [m for m in sys.modules if m.startswith('multigrain_jax.')]\n"
+        "assert all(m.startswith(('multigrain_jax.data', 'multigrain_jax.errors'))"
+        " for m in ours), ours\n"
+        "assert 'tensorflow' not in sys.modules and 'torch' not in sys.modules\n"
+        "if 'jax' in sys.modules:\n"
+        "    from jax._src import xla_bridge\n"
+        "    assert not xla_bridge.backends_are_initialized()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
