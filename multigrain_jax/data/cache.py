@@ -1,4 +1,4 @@
-"""Copies of slow files on a fast local disk."""
+"""What is kept on the local disk: copies of slow files, and lists."""
 
 import contextlib
 import hashlib
@@ -29,6 +29,12 @@ class LocalCache:
         with contextlib.suppress(OSError):
             write_whole(copy, data)
         return data
+
+
+def cache_folder(kind: str) -> Path:
+    """Where lists of one kind are kept between runs: below the user's cache folder."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "multigrain_jax" / kind
 
 
 def write_whole(path: Path, data: bytes) -> None:

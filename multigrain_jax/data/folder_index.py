@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from multigrain_jax.data.cache import write_whole
+from multigrain_jax.data.cache import cache_folder, write_whole
 from multigrain_jax.errors import InputError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
@@ -156,9 +156,8 @@ def _leads_back(link: str) -> bool:
 
 def _cached_listing(folder: Path) -> tuple[list[str], dict[str, int]]:
     """`scan`, from a cached list if no folder changed since it was made."""
-    cache_home = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
     name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()
-    cache = Path(cache_home) / "multigrain_jax" / "folders" / f"{name}.json"
+    cache = cache_folder("folders") / f"{name}.json"
     try:
         stored = json.loads(cache.read_text())
         # Adding, removing or renaming a file changes its folder's time.

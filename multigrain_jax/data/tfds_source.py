@@ -1,11 +1,19 @@
 """TensorFlow Datasets without TensorFlow: prepared data sets by random access."""
 
+import hashlib
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from multigrain_jax.data.cache import cache_folder, write_whole
 from multigrain_jax.errors import InputError
+
+# Labels stand in the same records as the images, so listing them reads everything.
+# From this many records on the list is kept.
+CACHE_FROM = 10_000
+RECORDS_AT_ONCE = 256
 
 
 class TfdsSource:
@@ -43,10 +51,14 @@ class TfdsSource:
                     f"{folder}: feature {key!r} was expected, found "
                     f"{', '.join(info.features)}"
                 )
-        self.class_names = list(info.features[label_key].names)
-        self.labels = np.array(
-            [records[i][label_key] for i in range(len(records))], np.int32
-        )
+        names = getattr(info.features[label_key], "names", None)
+        if not names:
+            raise InputError(
+                f"{folder}: feature {label_key!r} was expected to be a ClassLabel with "
+                f"names, found {info.features[label_key]}"
+            )
+        self.class_names = list(names)
+        self.labels = self._cached_labels(info.as_json)
 
     def _open(self) -> tuple[Any, Any]:
         import tensorflow_datasets as tfds
@@ -64,6 +76,43 @@ class TfdsSource:
             ) from error
         return builder.info, records
 
+    def _cached_labels(self, fingerprint: str) -> np.ndarray:
+        if len(self._records) < CACHE_FROM:
+            return self._read_labels()
+        key = (self._folder, self._split, self._label_key, fingerprint)
+        name = hashlib.sha256(repr(key).encode()).hexdigest()
+        path = cache_folder("labels") / f"{name}.npy"
+        try:
+            labels = np.load(path)
+            if labels.shape == (len(self._records),):
+                return labels
+        except (OSError, ValueError, EOFError):
+            pass  # not kept yet, or damaged
+        print(f"reading the {len(self._records)} labels of {self._folder} once …")
+        labels = self._read_labels()
+        encoded = io.BytesIO()
+        np.save(encoded, labels)
+        try:
+            write_whole(path, encoded.getvalue())
+        except OSError:
+            print(f"the labels of {self._folder} could not be kept in {path}")
+        return labels
+
+    def _read_labels(self) -> np.ndarray:
+        count = len(self._records)
+        labels = np.empty(count, np.int32)
+        for start in range(0, count, RECORDS_AT_ONCE):
+            chunk = range(start, min(start + RECORDS_AT_ONCE, count))
+            try:
+                records = self._records.__getitems__(list(chunk))
+            except Exception as error:
+                raise InputError(
+                    f"{self._folder} {self._split}: records {chunk[0]} to {chunk[-1]} "
+                    f"cannot be read ({error}); prepare the data set anew"
+                ) from error
+            labels[chunk.start : chunk.stop] = [r[self._label_key] for r in records]
+        return labels
+
     def __getstate__(self) -> dict[str, Any]:
         # Open files do not travel to reading processes: each opens its own.
         return {**self.__dict__, "_records": None}
@@ -72,10 +121,14 @@ class TfdsSource:
         return len(self.labels)
 
     def read(self, index: int) -> bytes:
-        """The encoded bytes of one image."""
+        """The encoded bytes of one image; OSError if its record is damaged."""
         if self._records is None:
             _, self._records = self._open()
-        return self._records[index][self._image_key]
+        try:
+            return self._records[index][self._image_key]
+        except Exception as error:
+            # ArrayRecord raises several kinds for records whose checksum is wrong.
+            raise OSError(f"damaged record: {error}") from error
 
     def describe(self, index: int) -> str:
         """The folder, the split and the index."""
