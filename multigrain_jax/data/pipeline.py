@@ -110,7 +110,7 @@ class _Eval:
     test_size: int
     test_mode: str
 
-    def row(self, index: int) -> Batch:
+    def row(self, index: int) -> dict[str, Any]:
         """One row of a batch; index -1 is padding."""
         index = int(index)
         image = np.zeros((self.test_size, self.test_size, 3), np.uint8)
