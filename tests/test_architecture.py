@@ -1,0 +1,296 @@
+"""The rules of the layout, read from the source: layers, imports, sizes, idioms.
+
+Each rule is a function of one file that yields complaints, and each is shown a file
+that breaks it.
+"""
+
+import ast
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = "multigrain_jax"
+
+# Imports go from a higher number to a lower one. Every import of the package runs its
+# root first, in the reading processes too: so it stands at the bottom.
+LAYERS = {
+    "__init__": -1,
+    "errors": -1,
+    "ops": 0,
+    "trees": 0,
+    "losses": 1,
+    "models": 1,
+    "data": 1,
+    "checkpoint": 2,
+    "mesh": 2,
+    "metric_writer": 2,
+    "evaluation": 3,
+    "inference": 3,
+    "train": 3,
+    "convert": 3,
+    "main": 4,
+}
+# Within one layer: training evaluates, and an export loads what it writes out.
+SIDEWAYS = {("train", "evaluation"), ("convert", "inference")}
+# library -> the parts that may import it
+ONLY_IN = {"orbax": {"checkpoint"}, "torch": {"convert"}}
+# part -> what it must not import: arrays of the data are NumPy's
+NEVER_IN = {"data": {"jax", "flax", "optax", f"{PACKAGE}.ops", f"{PACKAGE}.trees"}}
+# folder -> where it may be imported: recipes build on each other, and tests read all
+IMPORTERS = {"configs": ("configs/", "tests/"), "tools": ("tests/",)}
+OUTDATED = {"pmap", "replicate", "unreplicate", "FrozenDict", "PRNGKey", "Optional"}
+MAX_FILE_LINES = 350
+MAX_FUNCTION_LINES = 60
+
+
+class File:
+    """One source file: its path in the repository, and what it says."""
+
+    def __init__(self, path: str, text: str):
+        self.path = path
+        self.text = text
+        folder, _, rest = path.partition("/")
+        self.in_package = folder == PACKAGE
+        # The name in `LAYERS`, for a file of the package.
+        self.part = rest.split("/")[0].removesuffix(".py")
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text)
+
+    @cached_property
+    def functions(self) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+        kinds = ast.FunctionDef | ast.AsyncFunctionDef
+        return [node for node in ast.walk(self.tree) if isinstance(node, kinds)]
+
+    @cached_property
+    def imports(self) -> list[tuple[str, bool]]:
+        """The dotted name of everything imported; whether only in a function."""
+        lazy = {node for function in self.functions for node in ast.walk(function)}
+        found = []
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                found += [(alias.name, node in lazy) for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                module = "." * node.level + (node.module or "")
+                found += [
+                    (f"{module}.{alias.name}", node in lazy) for alias in node.names
+                ]
+        return found
+
+
+def is_within(name: str, module: str) -> bool:
+    """Is a dotted name that module, or something in it?"""
+    return name == module or name.startswith(module + ".")
+
+
+def check_layers(file: File) -> Iterator[str]:
+    """Imports inside the package go down the layers."""
+    if not file.in_package:
+        return
+    if file.part not in LAYERS:
+        yield f"{file.part} has no place in LAYERS"
+        return
+    for name, lazy in file.imports:
+        if name.startswith("."):
+            yield f"relative import {name}: write the whole name"
+        if not is_within(name, PACKAGE):
+            continue
+        target = name.split(".")[1] if "." in name else "__init__"
+        # `from multigrain_jax import load_model` takes a name of the root itself.
+        target = target if target in LAYERS else "__init__"
+        down = LAYERS[target] < LAYERS[file.part]
+        # The root offers names of higher layers; it gets them when they are asked for.
+        offered = file.part == "__init__" and lazy
+        sideways = target == file.part or (file.part, target) in SIDEWAYS
+        if not (down or offered or sideways):
+            yield f"{file.part} imports {name}, which is not below it"
+
+
+def check_libraries(file: File) -> Iterator[str]:
+    """Some libraries are known to one part of the package only."""
+    for name, lazy in file.imports:
+        library = name.split(".")[0]
+        if file.in_package and file.part not in ONLY_IN.get(library, {file.part}):
+            yield f"{library} is for {', '.join(ONLY_IN[library])} alone"
+        if library == "torch" and not lazy:
+            yield "torch is imported with the file: import it in the function"
+        for banned in NEVER_IN.get(file.part, ()) if file.in_package else ():
+            if is_within(name, banned):
+                yield f"{file.part} imports {banned}"
+
+
+def check_configs(file: File) -> Iterator[str]:
+    """A ConfigDict goes no deeper than run(config, workdir)."""
+    is_entry = any(
+        isinstance(node, ast.FunctionDef)
+        and node.name == "run"
+        and [argument.arg for argument in node.args.args] == ["config", "workdir"]
+        for node in file.tree.body
+    )
+    allowed = not file.in_package or file.part == "main" or is_entry
+    for name, _ in file.imports:
+        if is_within(name, "ml_collections") and not allowed:
+            yield "ml_collections outside main.py and the run(config, workdir) entries"
+        for folder, importers in IMPORTERS.items():
+            if is_within(name, folder) and not file.path.startswith(importers):
+                yield f"imports {folder}, which is for {' and '.join(importers)}"
+
+
+def check_sizes(file: File) -> Iterator[str]:
+    """Files and functions stay short.
+
+    A function's docstring does not count, nor do the functions inside it, which count
+    for themselves. A recipe is one list of keys, as long as it must be.
+    """
+    lines = len(file.text.splitlines())
+    if lines > MAX_FILE_LINES:
+        yield f"{lines} lines, at most {MAX_FILE_LINES}: look for the seam"
+    for function in [] if file.path.startswith("configs/") else file.functions:
+        length = own_length(function)
+        if length > MAX_FUNCTION_LINES:
+            yield f"{function.name}: {length} lines, at most {MAX_FUNCTION_LINES}"
+
+
+def own_length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function without its docstring and the functions inside it."""
+
+    def lines(node: ast.AST) -> set[int]:
+        return set(range(node.lineno, node.end_lineno + 1))
+
+    own = lines(function)
+    if ast.get_docstring(function) is not None:
+        own -= lines(function.body[0])
+    for node in ast.walk(function):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            own -= lines(node) if node is not function else set()
+    return len(own)
+
+
+def check_idioms(file: File) -> Iterator[str]:
+    """No outdated names, no catch-all arguments in public functions."""
+    names = {
+        *(node.id for node in ast.walk(file.tree) if isinstance(node, ast.Name)),
+        *(node.attr for node in ast.walk(file.tree) if isinstance(node, ast.Attribute)),
+        *(part for name, _ in file.imports for part in name.split(".")),
+    }
+    yield from (f"{name} is outdated" for name in sorted(names & OUTDATED))
+    if any(is_within(name, "flax.training") for name, _ in file.imports):
+        yield "flax.training is outdated"
+    if file.in_package:
+        for function in file.functions:
+            if function.args.kwarg and not function.name.startswith("_"):
+                yield f"{function.name}: name the arguments instead of **"
+
+
+RULES = (check_layers, check_libraries, check_configs, check_sizes, check_idioms)
+
+
+def source_files() -> list[Path]:
+    """Every Python file of the repository's own folders."""
+    folders = (PACKAGE, "configs", "tools", "tests")
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
+    # The rule for golden weights is shared as it is, and not code of this package.
+    return sorted(set(files) - {ROOT / "tests" / "goldens" / "weights.py"})
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_repository_keeps_the_rules(rule):
+    complaints = []
+    for path in source_files():
+        name = path.relative_to(ROOT).as_posix()
+        file = File(name, path.read_text(encoding="utf-8"))
+        complaints += [f"{name}: {complaint}" for complaint in rule(file)]
+    assert complaints == []
+
+
+def test_all_parts_are_looked_at():
+    names = {path.relative_to(ROOT).as_posix() for path in source_files()}
+    assert {
+        "multigrain_jax/main.py",
+        "multigrain_jax/ops/pooling.py",
+        "multigrain_jax/convert/keymaps/resnet.py",
+        "configs/base.py",
+        "tools/convert_checkpoint.py",
+        "tests/test_architecture.py",
+    } <= names
+    parts = {File(name, "").part for name in names if name.startswith(PACKAGE)}
+    assert parts == set(LAYERS)
+
+
+LONG = "def long():\n" + "    x = 1\n" * 60
+DOCUMENTED = 'def f():\n    """' + "\n" * 70 + '    """\n' + "    x = 1\n" * 59
+BUILDER = "def make():\n" + LONG.replace("\n", "\n    ").replace("def", "    def")
+BAD = [
+    (check_layers, "ops/a.py", "import multigrain_jax.models.layers", "ops imports"),
+    (check_layers, "mesh.py", "from multigrain_jax.train import step", "mesh imports"),
+    (check_layers, "mesh.py", "from multigrain_jax import train", "mesh imports"),
+    (check_layers, "losses/a.py", "from multigrain_jax.models import b", "not below"),
+    (check_layers, "models/a.py", "from multigrain_jax.data import b", "not below"),
+    (check_layers, "data/a.py", "def f():\n    import multigrain_jax.losses", "below"),
+    (check_layers, "evaluation/a.py", "import multigrain_jax.train", "not below"),
+    (check_layers, "convert/a.py", "import multigrain_jax.train", "not below"),
+    (check_layers, "__init__.py", "import multigrain_jax.inference", "not below"),
+    (check_layers, "models/a.py", "from . import layers", "relative import"),
+    (check_layers, "novel/a.py", "import os", "no place in LAYERS"),
+    (check_libraries, "train/a.py", "import orbax.checkpoint as ocp", "orbax is for"),
+    (check_libraries, "train/a.py", "def f():\n    import torch", "torch is for"),
+    (check_libraries, "convert/a.py", "from torch import nn", "in the function"),
+    (check_libraries, "data/a.py", "from jax import numpy", "data imports jax"),
+    (check_libraries, "data/a.py", "from multigrain_jax.ops import color", ".ops"),
+    (check_libraries, "data/a.py", "from multigrain_jax import ops", ".ops"),
+    (check_configs, "train/a.py", "from ml_collections import ConfigDict", "outside"),
+    (check_configs, "train/a.py", "import ml_collections\ndef run(c): 1", "outside"),
+    (check_configs, "train/a.py", "from configs import base", "imports configs"),
+    (check_configs, "../tools/a.py", "import configs.base", "imports configs"),
+    (check_configs, "../tools/a.py", "import tools.b", "imports tools"),
+    (check_sizes, "ops/a.py", "\n" * 351, "351 lines"),
+    (check_sizes, "ops/a.py", LONG, "long: 61 lines"),
+    (check_sizes, "ops/a.py", BUILDER, "long: 61 lines"),
+    (check_idioms, "ops/a.py", "jax.pmap(f)", "pmap is outdated"),
+    (check_idioms, "ops/a.py", "from jax.random import PRNGKey as k", "PRNGKey"),
+    (check_idioms, "ops/a.py", "import typing\nx: typing.Optional[int]", "Optional"),
+    (check_idioms, "ops/a.py", "x: Optional[int] = 1", "Optional is outdated"),
+    (check_idioms, "ops/a.py", "from flax.core import FrozenDict", "FrozenDict"),
+    (check_idioms, "ops/a.py", "from flax.training import x", "flax.training"),
+    (check_idioms, "ops/a.py", "def f(**rest): 1", "f: name the arguments"),
+]
+GOOD = [
+    (check_layers, "train/a.py", "import multigrain_jax.evaluation.embed"),
+    (check_layers, "train/a.py", "from multigrain_jax.train import step"),
+    (check_layers, "data/a.py", "from multigrain_jax.errors import InputError"),
+    (check_layers, "main.py", "import multigrain_jax.train.run"),
+    (check_layers, "__init__.py", "def f():\n    import multigrain_jax.inference"),
+    (check_libraries, "checkpoint.py", "import orbax.checkpoint as ocp"),
+    (check_libraries, "convert/a.py", "def f():\n    import torch"),
+    (check_libraries, "data/a.py", "import jaxtyping, grain"),
+    (check_configs, "train/a.py", "import ml_collections\ndef run(config, workdir): 1"),
+    (check_configs, "main.py", "from ml_collections import config_flags"),
+    (check_configs, "../configs/a.py", "from configs import base"),
+    (check_sizes, "ops/a.py", "\n" * 350),
+    (check_sizes, "ops/a.py", DOCUMENTED),
+    (check_sizes, "../configs/a.py", LONG),
+    (check_idioms, "ops/a.py", "# pmap, Optional[X]\nx: int | None = 'PRNGKey'"),
+    (check_idioms, "ops/a.py", "def _f(**rest): 1"),
+]
+
+
+def make_file(path: str, text: str) -> File:
+    """A file of the package, or with `../` one beside it."""
+    inside = not path.startswith("../")
+    return File(f"{PACKAGE}/{path}" if inside else path.removeprefix("../"), text)
+
+
+@pytest.mark.parametrize(("rule", "path", "text", "complaint"), BAD)
+def test_a_rule_finds_what_breaks_it(rule, path, text, complaint):
+    complaints = list(rule(make_file(path, text)))
+    assert len(complaints) == 1
+    assert complaint in complaints[0]
+
+
+@pytest.mark.parametrize(("rule", "path", "text"), GOOD)
+def test_a_rule_accepts_what_keeps_it(rule, path, text):
+    assert list(rule(make_file(path, text))) == []
