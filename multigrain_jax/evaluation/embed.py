@@ -76,9 +76,11 @@ def embed_all(
         np.concatenate(parts)[mask]
         for parts in zip(*jax.device_get(outputs), strict=True)
     )
+    unreadable = np.concatenate(bad)[mask]
     return Embedded(
-        np.asarray(descriptors, np.float32),
+        # An unreadable image is like no other: its similarity to all is 0.
+        np.where(unreadable[:, None], 0, np.asarray(descriptors, np.float32)),
         np.asarray(logits, np.float32),
         np.concatenate(labels)[mask],
-        np.concatenate(bad)[mask],
+        unreadable,
     )

@@ -1,3 +1,125 @@
-"""temporary"""
-def write_final_page(workdir, source, photos, *, scores):
-    pass
+"""report.html at the end of a training run: curves, scores, mistakes, neighbours."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from multigrain_jax.data.crops import UndecodableImageError, decode
+from multigrain_jax.data.sources import ImageSource
+from multigrain_jax.evaluation.embed import Embedded
+from multigrain_jax.evaluation.report import (
+    GalleryItem,
+    GalleryRow,
+    Result,
+    confusion_section,
+    count_confusions,
+    figures_section,
+    gallery_section,
+    results_section,
+    save_report,
+)
+from multigrain_jax.metric_writer import METRICS_FILE, draw_plots, read_metrics
+
+NUM_GALLERY_QUERIES = 12
+NUM_NEIGHBOURS = 5
+
+EXPLANATIONS = {
+    "top1": "photos whose most probable class is the right one",
+    "top5": "photos whose right class is among the five most probable",
+    "class_map": "each photo looks for its class among the others: mean average "
+    "precision",
+    "copy_recall_at_1": "centre crops of half the area whose nearest photo is their "
+    "original",
+    "copy_map": "mean average precision of finding each crop's original",
+}
+
+
+def write_final_page(
+    workdir: Path,
+    source: ImageSource,
+    photos: Embedded,
+    *,
+    split: str,
+    scores: Mapping[str, float],
+) -> Path:
+    """Write `workdir/report.html`; returns its path.
+
+    Args:
+        workdir: the run's folder, with its metrics.jsonl.
+        source: the photos that were evaluated.
+        photos: what the model made of them.
+        split: their name.
+        scores: by name, without the split.
+    """
+    results = [
+        Result(name, value, EXPLANATIONS.get(name, ""))
+        for name, value in scores.items()
+    ]
+    readable = ~photos.bad & (photos.labels >= 0)
+    counts = count_confusions(
+        photos.labels[readable],
+        photos.logits[readable].argmax(axis=1),
+        num_classes=photos.logits.shape[1],
+    )
+    path = workdir / "report.html"
+    save_report(
+        path,
+        title="MultiGrain: what this run learned",
+        subtitle=f"{len(source)} photos of the split “{split}”, "
+        f"{len(source.class_names)} classes",
+        sections=[
+            results_section(results),
+            gallery_section(
+                gallery_rows(source, photos),
+                note="Each photo on the left looks for its five nearest among the "
+                "others, by the inner product of the embeddings.",
+            ),
+            confusion_section(counts, source.class_names),
+            figures_section(draw_plots(read_metrics(workdir / METRICS_FILE))),
+        ],
+    )
+    return path
+
+
+def gallery_rows(source: ImageSource, photos: Embedded) -> list[GalleryRow]:
+    """A dozen queries, evenly spread over the set, with their nearest photos."""
+    candidates = np.flatnonzero(~photos.bad)
+    if len(candidates) < 2:
+        return []
+    picks = np.linspace(0, len(candidates) - 1, NUM_GALLERY_QUERIES)
+    rows = []
+    for query in np.unique(candidates[picks.astype(int)]):
+        similarity = photos.descriptors @ photos.descriptors[query]
+        similarity[photos.bad] = -np.inf
+        similarity[query] = -np.inf
+        nearest = np.argsort(-similarity, kind="stable")
+        nearest = nearest[np.isfinite(similarity[nearest])][:NUM_NEIGHBOURS]
+        label = photos.labels[query]
+        neighbours = [
+            GalleryItem(
+                _thumbnail(source, int(index)),
+                _class_name(source, photos.labels[index]),
+                float(similarity[index]),
+                "right" if photos.labels[index] == label else "wrong",
+            )
+            for index in nearest
+        ]
+        image = _thumbnail(source, int(query))
+        name = _class_name(source, label)
+        rows.append(GalleryRow(GalleryItem(image, name, None, "query"), neighbours))
+    return rows
+
+
+def _class_name(source: ImageSource, label: int) -> str:
+    return source.class_names[label] if label >= 0 else "no label"
+
+
+def _thumbnail(source: ImageSource, index: int) -> Image.Image | None:
+    try:
+        return decode(
+            source.read(index), apply_exif_orientation=source.apply_exif_orientation
+        )
+    except (OSError, UndecodableImageError):
+        return None

@@ -75,9 +75,9 @@ def evaluate_and_report(
         "class_map": class_map(photos),
         **copy_scores(copies, photos, originals),
     }
+    write_final_page(workdir, source, photos, split=split, scores=scores)
     named = {f"{split}/{name}": value for name, value in scores.items()}
     print_table(named)
-    write_final_page(workdir, source, photos, scores=named)
     return named
 
 

@@ -37,7 +37,9 @@ def fixed_pairs(key, normalized, instance_ids):
     step = instance_ids[0] // 10
     anchor = jnp.arange(BATCH, dtype=jnp.int32)[:, None]
     first = anchor // REPEATS * REPEATS
-    draws = (jnp.arange(2, dtype=jnp.int32)[None, :] + anchor + step) % (BATCH - REPEATS)
+    draws = (jnp.arange(2, dtype=jnp.int32)[None, :] + anchor + step) % (
+        BATCH - REPEATS
+    )
     negative = jnp.where(draws < first, draws, draws + REPEATS)
     within = jnp.arange(2, dtype=jnp.int32)[None, :]
     positive = first + jnp.where(within < anchor - first, within, within + 1)

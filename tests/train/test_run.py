@@ -1,0 +1,178 @@
+"""The task `train` from config to results, on a folder of small made-up photos."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import base
+from multigrain_jax.checkpoint import load_checkpoint
+from multigrain_jax.errors import InputError, StoppedEarly
+from multigrain_jax.inference import load_model
+from multigrain_jax.train.run import run
+
+CLASSES = ("disc", "stripes", "dots")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Two splits of three classes of noisy pictures."""
+    root = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 14), ("val", 4)):
+        for label, name in enumerate(CLASSES):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 120, (40, 48, 3), np.uint8)
+                pixels[::2, :, label] += 120
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    return root
+
+
+def make_config(root: Path, **changes):
+    config = base.get_config()
+    config.update(
+        {
+            "backbone": "tiny",
+            "num_repeats": 3,
+            "classification_weight": 0.5,
+            "pooling_exponent": 3.0,
+            "train_size": 33,
+            "test_size": 33,
+            "batch_size": 24,
+            "batch_norm_group_size": 8,
+            "sampling_group_size": 24,
+            "num_epochs": 2,
+            "epoch_len_factor": 2.0,
+            "learning_rate": 0.05,
+            "log_every_steps": 1,
+            "keep_every_epochs": 100,
+        }
+    )
+    config.data.update({"source": "folder", "root": str(root)})
+    config.update(changes)
+    return config
+
+
+def metrics_of(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def losses_of(workdir):
+    return {
+        row["step"]: row["train/loss"]
+        for row in metrics_of(workdir)
+        if "train/loss" in row
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(photos, tmp_path_factory):
+    """An uninterrupted run of 8 steps with a report."""
+    workdir = tmp_path_factory.mktemp("finished")
+    results = run(make_config(photos, report_split="val"), workdir)
+    return workdir, results
+
+
+def test_a_run_leaves_all_its_outputs(finished):
+    workdir, results = finished
+    for name in ("config.json", "metrics.jsonl", "results.json", "report.html"):
+        assert (workdir / name).stat().st_size > 0, name
+    assert {p.stem for p in (workdir / "plots").glob("*.png")} >= {
+        "losses",
+        "accuracies",
+        "beta",
+        "learning_rate",
+    }
+    assert list(workdir.glob("events.out.tfevents*"))
+    assert json.loads((workdir / "results.json").read_text()) == results
+    assert {"val/top1", "val/class_map", "val/copy_map", "seconds"} <= set(results)
+    rows = metrics_of(workdir)
+    assert "val/top1" in rows[0] and rows[0]["step"] == 0
+    expected = {"step", "epoch", "train/loss", "train/cross_entropy", "train/margin"}
+    expected |= {"train/beta", "train/top1", "train/images_per_second"}
+    expected |= {"train/data_wait_fraction", "learning_rate"}
+    assert expected <= set(rows[1])
+    assert sorted(losses_of(workdir)) == list(range(1, 9))
+
+
+def test_the_trained_model_loads_and_knows_its_classes(finished):
+    model = load_model(finished[0])
+    assert model.step == 8
+    assert model.class_names == sorted(CLASSES)
+    output = model(np.zeros((2, 33, 33, 3), np.float32))
+    assert output.logits.shape == (2, 3)
+    np.testing.assert_allclose(
+        np.linalg.norm(output.normalized_embedding, axis=1), 1, rtol=1e-3
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [1, 3, 4, 6])
+def test_a_resumed_run_continues_bit_equal(photos, finished, tmp_path, stop):
+    with pytest.raises(StoppedEarly, match=f"after step {stop} of 8"):
+        run(make_config(photos, stop_at_step=stop), tmp_path)
+    assert load_checkpoint(tmp_path).data["position"] == stop * 24
+    run(make_config(photos), tmp_path)
+    assert losses_of(tmp_path) == losses_of(finished[0])
+    whole, resumed = load_checkpoint(finished[0]), load_checkpoint(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, whole.model, resumed.model)
+
+
+def test_a_dry_run_writes_nothing(photos, tmp_path):
+    workdir = tmp_path / "dry"
+    run(make_config(photos, dry_run=True), workdir)
+    assert not workdir.exists()
+
+
+def test_a_fine_tune_starts_from_the_given_weights(photos, finished, tmp_path):
+    config = make_config(
+        photos,
+        init_from=str(finished[0]),
+        learning_rate=1e-12,
+        weight_decay=0.0,
+        num_epochs=1,
+    )
+    run(config, tmp_path)
+    before, after = (
+        load_checkpoint(path).model["params"]["trunk"]["conv1"]["kernel"]
+        for path in (finished[0], tmp_path)
+    )
+    np.testing.assert_allclose(before, after, atol=1e-9)
+    assert load_checkpoint(tmp_path).step == 4
+
+
+def test_another_order_of_the_data_is_refused(photos, tmp_path):
+    with pytest.raises(StoppedEarly):
+        run(make_config(photos, stop_at_step=1), tmp_path)
+    with pytest.raises(InputError, match="num_repeats: 3 -> 2"):
+        run(make_config(photos, num_repeats=2), tmp_path)
+
+
+@pytest.mark.slow
+def test_accumulation_runs(photos, tmp_path):
+    config = make_config(photos, gradient_accumulation_steps=2, num_epochs=1)
+    run(config, tmp_path)
+    assert sorted(losses_of(tmp_path)) == [1, 2]
+
+
+def test_bad_files_are_replaced_listed_and_limited(photos, tmp_path):
+    root = tmp_path / "photos"
+    for split in ("train", "val"):
+        for name in CLASSES:
+            (root / split / name).mkdir(parents=True)
+            for path in (photos / split / name).iterdir():
+                (root / split / name / path.name).symlink_to(path)
+    bad = root / "train" / "dots" / "bad.png"
+    bad.write_bytes(b"not an image")
+    workdir = tmp_path / "work"
+    run(make_config(root, num_epochs=1, max_skipped_fraction=0.05), workdir)
+    lines = (workdir / "skipped.txt").read_text().splitlines()
+    assert len(lines) == 1 and str(bad) in lines[0]
+    with pytest.raises(InputError, match=r"1 of 43 images.*(?s:.)*bad\.png"):
+        run(make_config(root, num_epochs=1), tmp_path / "strict")
