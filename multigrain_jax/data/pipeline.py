@@ -112,7 +112,6 @@ class _Eval:
 
     def row(self, index: int) -> dict[str, Any]:
         """One row of a batch; index -1 is padding."""
-        index = int(index)
         image = np.zeros((self.test_size, self.test_size, 3), np.uint8)
         bad = False
         if index >= 0:
@@ -228,14 +227,10 @@ def make_eval_batches(
         `image` uint8 [B, S, S, 3], `label` int32 [B], `index` int32 [B] (-1: padding),
         `mask` bool [B] (False: padding) and `bad` bool [B] (unreadable: zeros).
     """
-    rows = list(range(len(source)) if indices is None else indices)
+    rows = [int(i) for i in (range(len(source)) if indices is None else indices)]
     rows += [-1] * (-len(rows) % batch_size)
     make = _Eval(source, test_size, test_mode)
-    dataset = (
-        grain.MapDataset.source(np.asarray(rows, np.int64))
-        .map(make.row)
-        .batch(batch_size)
-    )
+    dataset = grain.MapDataset.source(rows).map(make.row).batch(batch_size)
     return _iterate(
         dataset,
         batch_bytes=3 * batch_size * test_size**2,

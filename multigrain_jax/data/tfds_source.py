@@ -64,7 +64,7 @@ class TfdsSource:
         import tensorflow_datasets as tfds
 
         try:
-            builder = tfds.builder_from_directory(self._folder)
+            builder: Any = tfds.builder_from_directory(self._folder)
             records = builder.as_data_source(
                 self._split, decoders={self._image_key: tfds.decode.SkipDecoding()}
             )
