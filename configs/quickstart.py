@@ -30,13 +30,13 @@ def get_config(classification_weight: str = "0.5") -> ml_collections.ConfigDict:
     config.batch_size = 96
     config.batch_norm_group_size = 48
     config.sampling_group_size = 96
-    config.num_epochs = 36
+    config.num_epochs = 32
     config.learning_rate = 0.03
     config.learning_rate_schedule = "cosine"
     config.warmup_epochs = 1.0
     config.weight_decay = 5e-4
     config.log_every_steps = 10
-    config.eval_every_epochs = 6
-    config.checkpoint_every_epochs = 12
+    config.eval_every_epochs = 8
+    config.checkpoint_every_epochs = 16
     config.keep_every_epochs = 1000
     return config

@@ -7,14 +7,22 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 
+import atexit
 import importlib
 import importlib.util
+import tempfile
 from pathlib import Path
 
 import jax
 import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+# Many tests compile the same programs: within a session, each is compiled once.
+_COMPILE_CACHE = tempfile.TemporaryDirectory()
+atexit.register(_COMPILE_CACHE.cleanup)
+jax.config.update("jax_compilation_cache_dir", _COMPILE_CACHE.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 @pytest.fixture(scope="session")
