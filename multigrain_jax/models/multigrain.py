@@ -224,10 +224,11 @@ class MultiGrain(nnx.Module):
                 "training; give a key, or call model.eval()"
             )
         keep = jax.random.bernoulli(key, 1 - self.dropout_rate, x.shape)
+        dropped = jnp.where(keep, x / (1 - self.dropout_rate), 0)
         if self.whitening is not None:
-            # The last channel is the constant that carries the bias.
-            keep = keep.at[:, -1].set(True)
-        return jnp.where(keep, x / (1 - self.dropout_rate), 0)
+            # The last channel carries the bias: neither dropped nor scaled.
+            dropped = dropped.at[:, -1].set(x[:, -1])
+        return dropped
 
 
 def create_model(
