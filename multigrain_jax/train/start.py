@@ -17,7 +17,7 @@ from multigrain_jax.errors import InputError
 from multigrain_jax.models.multigrain import Variables
 from multigrain_jax.train.check import check_resumed_config
 from multigrain_jax.train.state import TrainState, create_state
-from multigrain_jax.trees import nested_to_tree
+from multigrain_jax.trees import nested_to_tree, tree_to_nested
 
 
 class RunCheckpoints:
@@ -79,7 +79,8 @@ def start_state(
     """The state to start from, and where checkpoints go (None in a dry run).
 
     In this order: the workdir's newest checkpoint (or `resume_step`); `init_from`, as
-    a fine-tune from epoch 0 with a fresh optimiser; the given fresh arrays.
+    a fine-tune from epoch 0 with a fresh optimiser; the trunk of
+    `pretrained_backbone`; the given fresh arrays.
 
     Args:
         config: the configuration as nested dictionaries.
@@ -111,6 +112,8 @@ def start_state(
         )
     elif config["init_from"]:
         state = _fine_tune(config, fresh, tx)
+    elif config["pretrained_backbone"]:
+        state = _pretrained(config, fresh, tx)
     else:
         state = fresh
     if store is None or config["dry_run"]:
@@ -165,6 +168,35 @@ def _fine_tune(
     print(f"starting from {checkpoint.path}, step {checkpoint.step}, at epoch 0")
     model = nested_to_tree(
         nested, like=checkpoint_model(fresh), name=f"{checkpoint.path}/model"
+    )
+    return TrainState(
+        step=np.zeros((), np.int32), opt_state=tx.init(model["params"]), **model
+    )
+
+
+def _pretrained(
+    config: Mapping[str, Any], fresh: TrainState, tx: optax.GradientTransformation
+) -> TrainState:
+    """The trunk of another checkpoint; its classifier too, if the classes match."""
+    checkpoint = load_checkpoint(config["pretrained_backbone"])
+    start = checkpoint_model(fresh)
+    params = {**start["params"], "trunk": checkpoint.model["params"]["trunk"]}
+    classifier = checkpoint.model["params"]["classifier"]
+    found = classifier["kernel"].shape
+    expected = start["params"]["classifier"]["kernel"].shape
+    if found == expected:
+        params["classifier"] = classifier
+        print(f"trunk and classifier from {checkpoint.path}")
+    else:
+        print(
+            f"trunk from {checkpoint.path}; its classifier has {found[1]} classes and "
+            f"{expected[1]} are wanted: a fresh one is trained"
+        )
+    model = nested_to_tree(
+        tree_to_nested({**start, "params": params})
+        | {"batch_stats": checkpoint.model["batch_stats"]},
+        like=start,
+        name=f"{checkpoint.path}/model",
     )
     return TrainState(
         step=np.zeros((), np.int32), opt_state=tx.init(model["params"]), **model

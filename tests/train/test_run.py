@@ -147,6 +147,37 @@ def test_a_fine_tune_starts_from_the_given_weights(photos, finished, tmp_path):
     assert load_checkpoint(tmp_path).step == 4
 
 
+@pytest.mark.parametrize("num_classes", [3, 5])
+def test_a_pretrained_trunk_keeps_a_fitting_classifier(
+    photos, finished, tmp_path, capsys, num_classes
+):
+    config = make_config(
+        photos,
+        pretrained_backbone=str(finished[0]),
+        num_classes=num_classes,
+        learning_rate=1e-12,
+        weight_decay=0.0,
+        num_epochs=1,
+        stop_at_step=1,
+    )
+    with pytest.raises(StoppedEarly):
+        run(config, tmp_path)
+    before, after = (
+        load_checkpoint(path).model["params"] for path in (finished[0], tmp_path)
+    )
+    np.testing.assert_allclose(
+        before["trunk"]["conv1"]["kernel"],
+        after["trunk"]["conv1"]["kernel"],
+        atol=1e-9,
+    )
+    if num_classes == 3:
+        kernels = (before["classifier"]["kernel"], after["classifier"]["kernel"])
+        np.testing.assert_allclose(*kernels, atol=1e-9)
+        assert "trunk and classifier from" in capsys.readouterr().out
+    else:
+        assert "has 3 classes and 5 are wanted" in capsys.readouterr().out
+
+
 def test_another_order_of_the_data_is_refused(photos, tmp_path):
     with pytest.raises(StoppedEarly):
         run(make_config(photos, stop_at_step=1), tmp_path)
