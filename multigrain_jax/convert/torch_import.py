@@ -91,7 +91,10 @@ def import_state_dict(
             continue
         if target.path in found:
             problems.append(f"{key} and {sources[target.path]} are the same leaf")
-        found[target.path] = _transposed(np.asarray(value), _FROM_TORCH)
+        array = np.asarray(value)
+        # The whitening's projection is applied from the right in both.
+        is_module = key not in _SCALARS
+        found[target.path] = _transposed(array, _FROM_TORCH) if is_module else array
         sources[target.path] = key
     found.setdefault("pooling_exponent", np.array(1.0, np.float32))
     expected = _expected_leaves(found, backbone)
@@ -186,7 +189,6 @@ def _translate(name: str, rows: Any) -> str | None:
 
 def _transposed(value: np.ndarray, orders: Mapping[int, tuple[int, ...]]) -> np.ndarray:
     order = orders.get(value.ndim)
-    # The whitening's projection is applied from the right in both.
     return value if order is None else np.ascontiguousarray(value.transpose(order))
 
 
