@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from multigrain_jax.ops.distances import pairwise_squared_distances
+from multigrain_jax.ops.dtypes import at_least_float32
 
 NEGATIVE_SAMPLINGS = ("reference", "distance_weighted")
 
@@ -50,8 +51,17 @@ def negative_log_weights(
         negative_sampling: one of `NEGATIVE_SAMPLINGS`.
 
     Returns:
-        [G, G], -inf where j is never drawn.
+        [G, G] in at least float32, -inf where j is never drawn; a row of -inf where
+        the group holds no other instance.
+
+    Raises:
+        ValueError: an unknown `negative_sampling`.
     """
+    if negative_sampling not in NEGATIVE_SAMPLINGS:
+        raise ValueError(
+            f"negative_sampling: found {negative_sampling!r}, expected one of "
+            f"{', '.join(NEGATIVE_SAMPLINGS)}"
+        )
     group, dim = normalized.shape
     squared = pairwise_squared_distances(normalized)
     itself = jnp.eye(group, dtype=bool)
@@ -95,19 +105,26 @@ def sample_pairs(
         max_positives: K, the most positives that are looked at per anchor.
 
     Returns:
-        `Pairs` of [B, K].
+        `Pairs` of [B, min(K, group size - 1)], at least one column. An anchor without
+        positives, or with no other instance in its group, has no pair.
+
+    Raises:
+        ValueError: `group_size` does not divide B, or an unknown `negative_sampling`.
     """
     batch, dim = normalized.shape
     group = min(group_size, batch)
+    if batch % group:
+        raise ValueError(
+            f"sampling group size: found {group_size}, which does not divide the batch "
+            f"of {batch}; choose a divisor"
+        )
     normalized = jax.lax.stop_gradient(normalized)
-    keys = jax.random.split(key, batch // group)
-    sample_group = partial(
-        _sample_group,
-        negative_sampling=negative_sampling,
-        num_draws=min(max_positives, group - 1) if group > 1 else 1,
-    )
+    num_draws = max(1, min(max_positives, group - 1))
+    dtype = at_least_float32(normalized.dtype)
+    noise_shape = (batch // group, 1 + num_draws, group, group)
+    sample_group = partial(_sample_group, negative_sampling=negative_sampling)
     pairs = jax.vmap(sample_group)(
-        keys,
+        jax.random.gumbel(key, noise_shape, dtype),
         normalized.reshape(-1, group, dim),
         instance_ids.reshape(-1, group),
     )
@@ -120,14 +137,14 @@ def sample_pairs(
 
 
 def _sample_group(
-    key: jax.Array,
+    noise: jax.Array,
     normalized: jax.Array,
     instance_ids: jax.Array,
     *,
     negative_sampling: str,
-    num_draws: int,
 ) -> Pairs:
-    group = instance_ids.shape[0]
+    """Pairs of one group, indices into the group; Gumbel noise [1 + K, G, G]."""
+    num_draws, group = noise.shape[0] - 1, noise.shape[1]
     same = instance_ids[:, None] == instance_ids[None, :]
     is_positive = same & ~jnp.eye(group, dtype=bool)
     num_positives = jnp.sum(is_positive, axis=1, dtype=jnp.int32)[:, None]
@@ -139,14 +156,12 @@ def _sample_group(
     log_weights = negative_log_weights(
         normalized, instance_ids, negative_sampling=negative_sampling
     )
-    few_key, enough_key = jax.random.split(key)
-    noise = jax.random.gumbel(enough_key, (group, group), log_weights.dtype)
-    # The k largest of log-weight + Gumbel noise are k draws without replacement.
-    _, distinct = jax.lax.top_k(log_weights + noise, num_draws)
-    noise = jax.random.gumbel(few_key, (num_draws, group, group), log_weights.dtype)
-    repeated = jnp.argmax(log_weights[None] + noise, axis=-1).T
-    num_candidates = jnp.sum(log_weights > -jnp.inf, axis=1)[:, None]
+    # The k largest of log-weight + Gumbel noise are k draws without replacement, the
+    # largest under fresh noise is one independent draw.
+    _, distinct = jax.lax.top_k(log_weights + noise[0], num_draws)
+    repeated = jax.lax.argmax(log_weights + noise[1:], 2, jnp.int32).T
+    num_candidates = jnp.sum(log_weights > -jnp.inf, axis=1, dtype=jnp.int32)[:, None]
     enough = num_candidates >= jnp.minimum(num_positives, num_draws)
-    negative = jnp.where(enough, distinct, repeated).astype(jnp.int32)
+    negative = jnp.where(enough, distinct, repeated)
     wanted = jnp.arange(num_draws, dtype=jnp.int32)[None, :] < num_positives
     return Pairs(positive, negative, wanted & (num_candidates > 0))
