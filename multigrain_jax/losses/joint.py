@@ -32,11 +32,12 @@ def joint_loss(
 
     Args:
         logits: [B, classes].
-        labels: int32 [B]; -1 is an unlabelled sample, without cross-entropy.
+        labels: int32 [B]; -1 is an unlabelled sample, which adds 0 to the batch mean.
         normalized: [B, D] unit vectors.
         pairs: positives and negatives; None only for λ = 1.
-        beta: the margin loss's threshold.
-        classification_weight: λ in [0, 1].
+        beta: scalar, the margin loss's threshold.
+        classification_weight: λ in [0, 1]; at 1 the margin loss is skipped, at 0 the
+            cross-entropy is reported without a gradient.
         margin: α of the margin loss.
 
     Raises:
