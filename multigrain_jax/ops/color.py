@@ -4,11 +4,11 @@ The colour operations are Pillow's `ImageEnhance`, to the bit: on whole values 0
 in float32, floor(clip(base + factor * (x - base), 0, 255)).
 """
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 # Lighting noise along the principal components of ImageNet's colours (AlexNet).
 LIGHTING_STD = 0.1
@@ -121,7 +121,15 @@ def augment(
 
     Returns:
         float32 [B, S, S, 3].
+
+    Raises:
+        ValueError: an unknown augmentation.
     """
+    if augmentation not in AUGMENTATIONS:
+        raise ValueError(
+            f"augmentation: found {augmentation!r}, expected one of "
+            f"{', '.join(AUGMENTATIONS)}"
+        )
     row = AUGMENTATIONS[augmentation]
     batch = images.shape[0]
     flip_key, factor_key, order_key, light_key = jax.random.split(key, 4)
@@ -131,10 +139,14 @@ def augment(
     if row.jitter is None:
         return normalize(values / 255.0, mean, std)
     factors = jax.random.uniform(
-        factor_key, (batch, 3), minval=1 - row.jitter, maxval=1 + row.jitter
+        factor_key,
+        (batch, 3),
+        jnp.float32,
+        minval=1 - row.jitter,
+        maxval=1 + row.jitter,
     )
     order = jnp.argsort(jax.random.uniform(order_key, (batch, 3)), axis=1)
-    values = jitter_colors(values, factors.astype(jnp.float32), order)
+    values = jitter_colors(values, factors, order)
     alphas = LIGHTING_STD * jax.random.normal(light_key, (batch, 3), jnp.float32)
     lit = lighting(values / 255.0, alphas)
     return normalize(jnp.clip(lit, 0.0, 1.0), mean, std)
@@ -149,10 +161,11 @@ def _grey(images: jax.Array) -> jax.Array:
 
 def _mean_grey(grey: jax.Array) -> jax.Array:
     """int(mean + 0.5) of each image, [B, H, W] -> [B, 1, 1, 1]."""
-    count = np.prod(grey.shape[1:])
-    total = jnp.sum(grey.astype(jnp.int32), axis=(1, 2))
-    # floor(total / count + 1/2) in whole numbers, exact for any size.
-    mean = (2 * total + count) // (2 * count)
+    count = math.prod(grey.shape[1:])
+    # int32 holds the total of an image of up to 8 million pixels.
+    total = jnp.sum(grey.astype(jnp.int32), axis=(1, 2), dtype=jnp.int32)
+    # floor(total / count + 1/2) in whole numbers.
+    mean = (total + count // 2) // count
     return mean.astype(grey.dtype)[:, None, None, None]
 
 
