@@ -72,10 +72,20 @@ def mean_average_precision(
     return float(np.mean(scores)) if scores else 0.0
 
 
-def recall_at_k(similarity: np.ndarray, relevant: np.ndarray, *, k: int) -> float:
+def recall_at_k(
+    similarity: np.ndarray,
+    relevant: np.ndarray,
+    *,
+    k: int,
+    ignored: np.ndarray | None = None,
+) -> float:
     """Share of queries with a relevant item among their k nearest.
 
-    Arguments as of `rank_positives`.
+    Queries without relevant items are left out. Arguments as of `rank_positives`.
     """
-    ranks = rank_positives(similarity, relevant)
-    return float(np.mean([len(r) > 0 and r[0] < k for r in ranks]))
+    hits = [
+        ranks[0] < k
+        for ranks in rank_positives(similarity, relevant, ignored=ignored)
+        if len(ranks)
+    ]
+    return float(np.mean(hits)) if hits else 0.0
