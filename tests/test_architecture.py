@@ -75,8 +75,17 @@ class File:
 
     @cached_property
     def imports(self) -> list[tuple[str, bool]]:
-        """The dotted name of everything imported; whether only in a function."""
-        lazy = {node for function in self.functions for node in ast.walk(function)}
+        """The dotted name of everything imported; whether later than the file itself.
+
+        That is in a function, or for the type checker alone.
+        """
+        for_types = [
+            node
+            for node in ast.walk(self.tree)
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        ]
+        late = (*self.functions, *for_types)
+        lazy = {node for outer in late for node in ast.walk(outer)}
         found = []
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Import):
@@ -271,6 +280,7 @@ GOOD = [
     (check_layers, "data/a.py", "from multigrain_jax.errors import InputError"),
     (check_layers, "main.py", "import multigrain_jax.train.run"),
     (check_layers, "__init__.py", "def f():\n    import multigrain_jax.inference"),
+    (check_layers, "__init__.py", "if TYPE_CHECKING:\n    import multigrain_jax.main"),
     (check_libraries, "checkpoint.py", "import orbax.checkpoint as ocp"),
     (check_libraries, "convert/a.py", "def f():\n    import torch"),
     (check_libraries, "data/a.py", "import jaxtyping, grain"),
