@@ -127,7 +127,8 @@ def preprocess(
     row = BACKBONES[backbone]
     pixels = np.asarray(eval_transform(image.convert("RGB"), test_size, mode))
     scaled = pixels.astype(np.float32) / np.float32(255)
-    return (scaled - np.float32(row.mean)) / np.float32(row.std)
+    mean, std = (np.asarray(values, np.float32) for values in (row.mean, row.std))
+    return (scaled - mean) / std
 
 
 def load_model(

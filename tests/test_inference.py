@@ -34,7 +34,8 @@ def test_a_checkpoint_gives_features_in_one_call(workdir):
 def test_a_list_of_sizes_equals_one_by_one(workdir):
     model = multigrain_jax.load_model(workdir)
     rng = np.random.default_rng(0)
-    images = [rng.normal(size=(*hw, 3)).astype(np.float32) for hw in ((33, 40), (50, 35))]
+    sizes = ((33, 40), (50, 35))
+    images = [rng.normal(size=(*hw, 3)).astype(np.float32) for hw in sizes]
     together = model(images)
     for row, image in enumerate(images):
         alone = model(image[None])

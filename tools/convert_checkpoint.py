@@ -15,7 +15,7 @@ from multigrain_jax.errors import InputError
 
 def main(arguments: list[str] | None = None) -> int:
     """Convert; returns the exit code: 0 done, 2 bad input (nothing is written)."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", help=".pth or .safetensors file")
     parser.add_argument("destination", help="new workdir; the weights are its step 0")
     parser.add_argument("--backbone", help="override what the keys say")

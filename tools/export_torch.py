@@ -15,7 +15,7 @@ from multigrain_jax.errors import InputError
 
 def main(arguments: list[str] | None = None) -> int:
     """Export; returns the exit code: 0 done, 2 bad input (nothing is written)."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", help="workdir or step folder")
     parser.add_argument("destination", help="file to write, .pth")
     parser.add_argument("--step", type=int, help="step of a workdir (default: newest)")

@@ -16,7 +16,7 @@ from multigrain_jax.errors import InputError
 
 def main(arguments: list[str] | None = None) -> int:
     """Verify and print; returns the exit code: 0 intact, 2 damaged or missing."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", help="workdir or step folder")
     parser.add_argument("--step", type=int, help="step of a workdir (default: newest)")
     options = parser.parse_args(arguments)

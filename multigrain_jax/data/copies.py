@@ -32,7 +32,7 @@ class CopySource:
     def __init__(
         self,
         source: ImageSource,
-        indices: Sequence[int],
+        indices: Sequence[int] | np.ndarray,
         make_copy: Callable[[Image.Image], Image.Image],
     ):
         """Choose the photos and the edit.
@@ -43,7 +43,7 @@ class CopySource:
             make_copy: the edit; picklable, if reading happens in other processes.
         """
         self._source = source
-        self._indices = list(indices)
+        self._indices = [int(index) for index in indices]
         self._make_copy = make_copy
         self.labels = np.asarray(source.labels)[self._indices]
         self.class_names = source.class_names

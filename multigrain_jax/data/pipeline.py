@@ -4,7 +4,7 @@ import gc
 import hashlib
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -144,7 +144,7 @@ def make_train_batches(
     batch_slice: slice,
     num_workers: int,
     prefetch: int,
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Training batches `first_step` to `first_step + num_steps`.
 
     Every distinct image of a batch is decoded once and cropped as often as it stands
@@ -211,7 +211,7 @@ def make_eval_batches(
     indices: Sequence[int] | None = None,
     num_workers: int = 0,
     prefetch: int = 4,
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Every image once, in order, in batches of one size.
 
     Args:
@@ -282,7 +282,7 @@ def _concatenate(parts: Sequence[Batch]) -> Batch:
 
 def _iterate(
     dataset: grain.MapDataset, *, batch_bytes: int, num_workers: int, prefetch: int
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     if num_workers == 0:
         threads = min(READ_THREADS, prefetch)
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
@@ -304,7 +304,7 @@ def _iterate(
     return _closing(iterable)
 
 
-def _closing(iterable: grain.IterDataset) -> Iterator[Batch]:
+def _closing(iterable: grain.IterDataset) -> Generator[Batch]:
     iterator = iter(iterable)
     shared = False
     try:

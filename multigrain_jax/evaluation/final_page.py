@@ -96,11 +96,11 @@ def gallery_rows(source: ImageSource, photos: Embedded) -> list[GalleryRow]:
         similarity[query] = -np.inf
         nearest = np.argsort(-similarity, kind="stable")
         nearest = nearest[np.isfinite(similarity[nearest])][:NUM_NEIGHBOURS]
-        label = photos.labels[query]
+        label = int(photos.labels[query])
         neighbours = [
             GalleryItem(
                 _thumbnail(source, int(index)),
-                _class_name(source, photos.labels[index]),
+                _class_name(source, int(photos.labels[index])),
                 float(similarity[index]),
                 "right" if photos.labels[index] == label else "wrong",
             )

@@ -4,6 +4,7 @@ Classification (top-1, top-5), retrieval of the class (every photo a query among
 others) and detection of copies (a centre crop of half the area finds its original).
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from jax.sharding import Mesh
 
 from multigrain_jax.data.copies import CopySource, crop_center
 from multigrain_jax.data.pipeline import make_eval_batches
+from multigrain_jax.data.skips import SkipLog
 from multigrain_jax.data.sources import ImageSource
 from multigrain_jax.evaluation.embed import Embedded, embed_all, make_embed_step
 from multigrain_jax.evaluation.final_page import write_final_page
@@ -68,6 +70,8 @@ def evaluate_and_report(
         return embed_all(embed_step, variables, batches, mesh=mesh)
 
     photos = embed(source)
+    skips = SkipLog(source, workdir=workdir, max_fraction=math.inf)
+    skips.record(np.flatnonzero(photos.bad))
     originals = copy_query_indices(len(source))
     copies = embed(CopySource(source, originals, partial(crop_center, area=COPY_AREA)))
     scores = {

@@ -32,7 +32,7 @@ def gem(
         [B, C], in at least float32.
     """
     x = features.astype(at_least_float32(features.dtype))
-    batch, height, width, _ = x.shape
+    _, height, width, _ = x.shape
     if sizes is None:
         inside, count = None, jnp.asarray(height * width, x.dtype)
     else:
@@ -58,7 +58,7 @@ def gem(
 
 
 def l2_normalize(x: jax.Array) -> jax.Array:
-    """x / (‖x‖ + 1e-6) along the last axis, in at least float32.
+    """X / (‖x‖ + 1e-6) along the last axis, in at least float32.
 
     The gradient of a zero row is finite.
 

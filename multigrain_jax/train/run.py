@@ -1,26 +1,23 @@
 """Task `train`: from a config to a trained checkpoint, its metrics and its report."""
 
+import contextlib
 import itertools
 import json
-import signal
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from multigrain_jax.data.pipeline import make_eval_batches, make_train_batches
 from multigrain_jax.data.repeated import RepeatedStream
-from multigrain_jax.data.skips import SkipLog
 from multigrain_jax.data.sources import ImageSource, open_source
 from multigrain_jax.errors import StoppedEarly
 from multigrain_jax.evaluation.classification import (
@@ -29,13 +26,15 @@ from multigrain_jax.evaluation.classification import (
 )
 from multigrain_jax.evaluation.final_report import evaluate_and_report
 from multigrain_jax.losses.sampling import Pairs, sample_pairs
-from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
+from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.metric_writer import MetricWriter, write_plots
 from multigrain_jax.models.multigrain import BACKBONES, create_model
 from multigrain_jax.ops.color import augment
 from multigrain_jax.train.check import check_train_config
+from multigrain_jax.train.feed import eval_batches, train_batches
 from multigrain_jax.train.loop import Schedule, train_loop
 from multigrain_jax.train.optimizer import make_learning_rate, make_optimizer
+from multigrain_jax.train.signals import StopSignals
 from multigrain_jax.train.start import RunCheckpoints, start_state
 from multigrain_jax.train.state import TrainState, model_variables, split_for_training
 from multigrain_jax.train.step import make_train_step
@@ -58,6 +57,44 @@ class _Run:
     checkpoints: RunCheckpoints | None
 
 
+@dataclass
+class _Recorder:
+    """What happens beside the updates: validation, metrics, checkpoints."""
+
+    config: ConfigDict
+    built: _Run
+    workdir: Path
+    writer: MetricWriter
+    results: dict[str, float] = field(default_factory=dict)
+
+    def validate(self, state: TrainState, step: int) -> None:
+        source = self.built.val_source
+        if source is None:
+            return
+        batches = eval_batches(self.config, source, workdir=self.workdir)
+        with contextlib.closing(batches):
+            scores = evaluate_classification(
+                self.built.eval_step,
+                model_variables(state),
+                itertools.islice(batches, 1) if self.config.dry_run else batches,
+                mesh=self.built.mesh,
+            )
+        self.results |= {f"val/{name}": value for name, value in scores.items()}
+        self._write(step, self.results)
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        rate = {"learning_rate": float(self.built.learning_rate(step - 1))}
+        self._write(step, {f"train/{k}": v for k, v in metrics.items()} | rate)
+
+    def save(self, state: TrainState, step: int) -> None:
+        if self.built.checkpoints is not None:
+            self.built.checkpoints.save(state, step)
+
+    def _write(self, step: int, metrics: dict[str, float]) -> None:
+        epoch = step / self.built.stream.steps_per_epoch
+        self.writer.write(step, {"epoch": epoch, **metrics})
+
+
 def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     """Train as the config says, in `workdir`; returns what results.json holds.
 
@@ -72,78 +109,92 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     if not config.dry_run:
         workdir.mkdir(parents=True, exist_ok=True)
     built = _build(config, workdir)
-    first_step = int(built.state.step)
-    schedule = _make_schedule(config, built.stream, first_step)
-    if config.dry_run:
-        writer = MetricWriter(None)
-    else:
-        (workdir / "config.json").write_text(
-            json.dumps(config.to_dict(), indent=2) + "\n"
-        )
-        writer = MetricWriter(workdir, progress_total=schedule.last_step)
-        writer.truncate_after(first_step)
-    results: dict[str, float] = {}
-
-    def validate(state: TrainState, step: int) -> None:
-        if built.val_source is None:
-            return
-        batches = _eval_batches(config, built.val_source)
-        if config.dry_run:
-            batches = itertools.islice(batches, 1)
-        scores = evaluate_classification(
-            built.eval_step, model_variables(state), batches, mesh=built.mesh
-        )
-        results.update({f"val/{name}": value for name, value in scores.items()})
-        writer.write(step, _with_epoch(results, step, built.stream))
-
-    def log(step: int, metrics: dict[str, float]) -> None:
-        named = {f"train/{name}": value for name, value in metrics.items()}
-        named["learning_rate"] = float(built.learning_rate(step - 1))
-        writer.write(step, _with_epoch(named, step, built.stream))
-
-    def save(state: TrainState, step: int) -> None:
+    schedule = _make_schedule(config, built)
+    writer = _open_writer(config, built, workdir, schedule)
+    recorder = _Recorder(config, built, workdir, writer)
+    try:
+        state, stopped = _train(config, built, workdir, schedule, recorder)
+    finally:
         if built.checkpoints is not None:
-            built.checkpoints.save(state, step)
-
-    writer.note(_describe(config, built))
-    batches = _device_batches(config, built, workdir, first_step, schedule.last_step)
-    if config.validate_first and first_step == 0:
-        validate(built.state, 0)
-    with _stop_signals() as stop_requested:
-        state, stopped = train_loop(
-            built.state,
-            train_step=_make_step(config, built),
-            batches=batches,
-            images_per_step=config.batch_size * config.gradient_accumulation_steps,
-            schedule=schedule,
-            on_log=log,
-            on_eval=validate,
-            on_save=save,
-            should_stop=stop_requested,
-        )
-    if built.checkpoints is not None:
-        built.checkpoints.close()
-    writer.close()
+            built.checkpoints.close()
+        writer.close()
     if stopped:
         raise StoppedEarly(
             f"after step {int(state.step)} of {schedule.last_step}; the same command "
             f"continues from {workdir}"
         )
+    results = recorder.results
     if config.dry_run:
         return results
     write_plots(workdir)
     if config.report_split:
-        results.update(_report(config, built, state, workdir))
+        results |= _report(config, built, state, workdir)
     results["seconds"] = time.perf_counter() - started
     (workdir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     return results
+
+
+def _train(
+    config: ConfigDict,
+    built: _Run,
+    workdir: Path,
+    schedule: Schedule,
+    recorder: _Recorder,
+) -> tuple[TrainState, bool]:
+    """All updates; returns the last state and whether the run was interrupted."""
+    first_step = int(built.state.step)
+    batches = train_batches(
+        config,
+        built.source,
+        built.stream,
+        mesh=built.mesh,
+        workdir=workdir,
+        first_step=first_step,
+        last_step=schedule.last_step,
+    )
+    if config.validate_first and first_step == 0:
+        recorder.validate(built.state, 0)
+    # Closing the batches ends their reading processes at once.
+    with contextlib.closing(batches), StopSignals() as stop_requested:
+        return train_loop(
+            built.state,
+            train_step=_make_step(config, built),
+            batches=batches,
+            images_per_step=config.batch_size * config.gradient_accumulation_steps,
+            schedule=schedule,
+            on_log=recorder.log,
+            on_eval=recorder.validate,
+            on_save=recorder.save,
+            should_stop=stop_requested,
+        )
+
+
+def _open_writer(
+    config: ConfigDict, built: _Run, workdir: Path, schedule: Schedule
+) -> MetricWriter:
+    if config.dry_run:
+        writer = MetricWriter(None)
+    else:
+        text = json.dumps(config.to_dict(), indent=2)
+        (workdir / "config.json").write_text(text + "\n")
+        writer = MetricWriter(workdir, progress_total=schedule.last_step)
+        writer.truncate_after(int(built.state.step))
+    writer.note(
+        f"{config.backbone}, {len(built.source.class_names)} classes, "
+        f"{len(built.source)} images, {built.stream.steps_per_epoch} steps per epoch, "
+        f"{config.num_epochs} epochs, {jax.device_count()} "
+        f"{jax.default_backend()} device(s)"
+    )
+    return writer
 
 
 def _build(config: ConfigDict, workdir: Path) -> _Run:
     """Open the data, create the model and the optimiser, find the state to start."""
     mesh = make_mesh()
     source = _open(config, config.data.split)
-    val_source = _open(config, config.data.val_split) if config.data.val_split else None
+    val_source = None
+    if config.data.val_split:
+        val_source = _open(config, config.data.val_split, source.class_names)
     accumulation = config.gradient_accumulation_steps
     stream = RepeatedStream(
         num_images=len(source),
@@ -204,7 +255,10 @@ def _build(config: ConfigDict, workdir: Path) -> _Run:
     )
 
 
-def _open(config: ConfigDict, split: str) -> ImageSource:
+def _open(
+    config: ConfigDict, split: str, class_names: Sequence[str] | None = None
+) -> ImageSource:
+    """A split; with `class_names`, numbered as the training images' classes are."""
     return open_source(
         source=config.data.source,
         root=config.data.root,
@@ -212,6 +266,7 @@ def _open(config: ConfigDict, split: str) -> ImageSource:
         list_file=config.data.list_file,
         num_images=config.data.num_images,
         local_cache_dir=config.data.local_cache_dir,
+        class_names=class_names,
     )
 
 
@@ -221,13 +276,11 @@ def _compute_dtype(name: str) -> Any:
     return jnp.dtype(name)
 
 
-def _make_schedule(
-    config: ConfigDict, stream: RepeatedStream, first_step: int
-) -> Schedule:
-    epoch = stream.steps_per_epoch
+def _make_schedule(config: ConfigDict, built: _Run) -> Schedule:
+    epoch = built.stream.steps_per_epoch
     last_step = config.num_epochs * epoch
     if config.dry_run:
-        last_step = min(last_step, first_step + 2)
+        last_step = min(last_step, int(built.state.step) + 2)
     return Schedule(
         last_step=last_step,
         log_every=config.log_every_steps,
@@ -274,65 +327,6 @@ def _make_step(config: ConfigDict, built: _Run) -> Callable[..., Any]:
     )
 
 
-def _device_batches(
-    config: ConfigDict, built: _Run, workdir: Path, first_step: int, last_step: int
-) -> Iterator[dict[str, jax.Array]]:
-    """This host's batches from `first_step` on, put on its devices."""
-    accumulation = config.gradient_accumulation_steps
-    host_batches = make_train_batches(
-        built.source,
-        built.stream,
-        train_size=config.train_size,
-        augmentation=config.augmentation,
-        crop_area_min=config.crop_area_min,
-        seed=config.seed,
-        first_step=first_step,
-        num_steps=last_step - first_step,
-        batch_slice=slice(0, config.batch_size * accumulation),
-        num_workers=config.num_workers,
-        prefetch=config.prefetch_batches,
-    )
-    skips = SkipLog(
-        built.source,
-        workdir=None if config.dry_run else workdir,
-        max_fraction=config.max_skipped_fraction,
-    )
-    for batch in host_batches:
-        skips.record(batch["bad_index"])
-        arrays = {name: batch[name] for name in ("image", "label", "instance_id")}
-        if accumulation > 1:
-            arrays = {
-                name: np.reshape(a, (accumulation, -1, *a.shape[1:]))
-                for name, a in arrays.items()
-            }
-        yield put_batch(built.mesh, arrays, axis=1 if accumulation > 1 else 0)
-
-
-def _eval_batches(config: ConfigDict, source: ImageSource) -> Iterator[Any]:
-    return make_eval_batches(
-        source,
-        test_size=config.test_size,
-        test_mode=config.test_mode,
-        batch_size=config.batch_size,
-        num_workers=config.num_workers,
-    )
-
-
-def _with_epoch(
-    metrics: dict[str, float], step: int, stream: RepeatedStream
-) -> dict[str, float]:
-    return {"epoch": step / stream.steps_per_epoch, **metrics}
-
-
-def _describe(config: ConfigDict, built: _Run) -> str:
-    return (
-        f"{config.backbone}, {len(built.source.class_names)} classes, "
-        f"{len(built.source)} images, {built.stream.steps_per_epoch} steps per epoch, "
-        f"{config.num_epochs} epochs, {jax.device_count()} "
-        f"{jax.default_backend()} device(s)"
-    )
-
-
 def _report(
     config: ConfigDict, built: _Run, state: TrainState, workdir: Path
 ) -> dict[str, float]:
@@ -340,7 +334,7 @@ def _report(
     return evaluate_and_report(
         built.eval_graphdef,
         model_variables(state),
-        _open(config, config.report_split),
+        _open(config, config.report_split, built.source.class_names),
         split=config.report_split,
         mean=backbone.mean,
         std=backbone.std,
@@ -349,22 +343,3 @@ def _report(
         mesh=built.mesh,
         workdir=workdir,
     )
-
-
-class _stop_signals:
-    """While active, SIGTERM and SIGINT ask the loop to save and leave."""
-
-    def __enter__(self) -> Callable[[], bool]:
-        self._requested = False
-        self._previous = {
-            number: signal.signal(number, self._request)
-            for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        return lambda: self._requested
-
-    def _request(self, number: int, frame: Any) -> None:
-        self._requested = True
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -147,7 +148,7 @@ def _resume(
         checkpoint.model, like=checkpoint_model(fresh), name=f"{checkpoint.path}/model"
     )
     return TrainState(
-        step=np.asarray(checkpoint.step, np.int32),
+        step=jnp.asarray(checkpoint.step, jnp.int32),
         opt_state=load_optimizer(checkpoint, like=fresh.opt_state),
         **model,
     )
@@ -170,7 +171,7 @@ def _fine_tune(
         nested, like=checkpoint_model(fresh), name=f"{checkpoint.path}/model"
     )
     return TrainState(
-        step=np.zeros((), np.int32), opt_state=tx.init(model["params"]), **model
+        step=jnp.zeros((), jnp.int32), opt_state=tx.init(model["params"]), **model
     )
 
 
@@ -199,7 +200,7 @@ def _pretrained(
         name=f"{checkpoint.path}/model",
     )
     return TrainState(
-        step=np.zeros((), np.int32), opt_state=tx.init(model["params"]), **model
+        step=jnp.zeros((), jnp.int32), opt_state=tx.init(model["params"]), **model
     )
 
 

@@ -126,7 +126,7 @@ def make_train_step(
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         gradients, batch_stats, metrics = all_gradients(state, batch, key)
         updates, opt_state = tx.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params: Any = optax.apply_updates(state.params, updates)
         metrics["beta"] = params["margin"]["beta"]
         new_state = TrainState(
             step=state.step + 1,

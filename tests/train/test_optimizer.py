@@ -52,7 +52,7 @@ def test_updates_equal_pytorch_sgd_written_out():
     bias, beta = np.array([1.0, -2.0]), 1.2
     bias_velocity, beta_velocity = np.zeros(2), 0.0
     for step in range(4):
-        gradients = jax.tree.map(lambda p: p * 0 + 0.5 + step, params)
+        gradients = jax.tree.map(lambda p, s=step: p * 0 + 0.5 + s, params)
         updates, state = tx.update(gradients, state, params)
         params = optax.apply_updates(params, updates)
         bias_velocity = 0.9 * bias_velocity + (0.5 + step + 0.01 * bias)

@@ -1,0 +1,89 @@
+"""Batches on the devices, for training and for validation."""
+
+import contextlib
+import math
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from multigrain_jax.data.pipeline import make_eval_batches, make_train_batches
+from multigrain_jax.data.repeated import RepeatedStream
+from multigrain_jax.data.skips import SkipLog
+from multigrain_jax.data.sources import ImageSource
+from multigrain_jax.mesh import put_batch
+
+
+def train_batches(
+    config: ConfigDict,
+    source: ImageSource,
+    stream: RepeatedStream,
+    *,
+    mesh: Mesh,
+    workdir: Path,
+    first_step: int,
+    last_step: int,
+) -> Generator[dict[str, jax.Array]]:
+    """Training batches from `first_step` on, on the devices.
+
+    Unreadable images are listed in the workdir's skipped.txt.
+    """
+    accumulation = config.gradient_accumulation_steps
+    host_batches = make_train_batches(
+        source,
+        stream,
+        train_size=config.train_size,
+        augmentation=config.augmentation,
+        crop_area_min=config.crop_area_min,
+        seed=config.seed,
+        first_step=first_step,
+        num_steps=last_step - first_step,
+        batch_slice=slice(0, config.batch_size * accumulation),
+        num_workers=config.num_workers,
+        prefetch=config.prefetch_batches,
+    )
+    skips = SkipLog(
+        source,
+        workdir=None if config.dry_run else workdir,
+        max_fraction=config.max_skipped_fraction,
+    )
+    with contextlib.closing(host_batches):
+        for batch in host_batches:
+            skips.record(batch["bad_index"])
+            arrays = {name: batch[name] for name in ("image", "label", "instance_id")}
+            if accumulation > 1:
+                arrays = {
+                    name: np.reshape(a, (accumulation, -1, *a.shape[1:]))
+                    for name, a in arrays.items()
+                }
+            yield put_batch(mesh, arrays, axis=1 if accumulation > 1 else 0)
+
+
+def eval_batches(
+    config: ConfigDict, source: ImageSource, *, workdir: Path
+) -> Generator[dict[str, Any]]:
+    """Evaluation batches on the host.
+
+    Nothing stands in for unreadable images: they are marked bad, count as wrong, and
+    are listed in the workdir's skipped.txt.
+    """
+    skips = SkipLog(
+        source,
+        workdir=None if config.dry_run else workdir,
+        max_fraction=math.inf,
+    )
+    host_batches = make_eval_batches(
+        source,
+        test_size=config.test_size,
+        test_mode=config.test_mode,
+        batch_size=config.batch_size,
+        num_workers=config.num_workers,
+    )
+    with contextlib.closing(host_batches):
+        for batch in host_batches:
+            skips.record(batch["index"][batch["bad"]])
+            yield batch
