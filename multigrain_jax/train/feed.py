@@ -2,14 +2,13 @@
 
 import contextlib
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from multigrain_jax.data.pipeline import make_eval_batches, make_train_batches
 from multigrain_jax.data.repeated import RepeatedStream
@@ -19,7 +18,7 @@ from multigrain_jax.mesh import put_batch
 
 
 def train_batches(
-    config: ConfigDict,
+    config: Mapping[str, Any],
     source: ImageSource,
     stream: RepeatedStream,
     *,
@@ -31,25 +30,34 @@ def train_batches(
     """Training batches from `first_step` on, on the devices.
 
     Unreadable images are listed in the workdir's skipped.txt.
+
+    Args:
+        config: the configuration as nested dictionaries.
+        source: the images.
+        stream: which image stands where.
+        mesh: the devices.
+        workdir: the run's folder.
+        first_step: the first update to feed.
+        last_step: the one after the last.
     """
-    accumulation = config.gradient_accumulation_steps
+    accumulation = config["gradient_accumulation_steps"]
     host_batches = make_train_batches(
         source,
         stream,
-        train_size=config.train_size,
-        augmentation=config.augmentation,
-        crop_area_min=config.crop_area_min,
-        seed=config.seed,
+        train_size=config["train_size"],
+        augmentation=config["augmentation"],
+        crop_area_min=config["crop_area_min"],
+        seed=config["seed"],
         first_step=first_step,
         num_steps=last_step - first_step,
-        batch_slice=slice(0, config.batch_size * accumulation),
-        num_workers=config.num_workers,
-        prefetch=config.prefetch_batches,
+        batch_slice=slice(0, config["batch_size"] * accumulation),
+        num_workers=config["num_workers"],
+        prefetch=config["prefetch_batches"],
     )
     skips = SkipLog(
         source,
-        workdir=None if config.dry_run else workdir,
-        max_fraction=config.max_skipped_fraction,
+        workdir=None if config["dry_run"] else workdir,
+        max_fraction=config["max_skipped_fraction"],
     )
     with contextlib.closing(host_batches):
         for batch in host_batches:
@@ -64,24 +72,29 @@ def train_batches(
 
 
 def eval_batches(
-    config: ConfigDict, source: ImageSource, *, workdir: Path
+    config: Mapping[str, Any], source: ImageSource, *, workdir: Path
 ) -> Generator[dict[str, Any]]:
     """Evaluation batches on the host.
 
     Nothing stands in for unreadable images: they are marked bad, count as wrong, and
     are listed in the workdir's skipped.txt.
+
+    Args:
+        config: the configuration as nested dictionaries.
+        source: the images.
+        workdir: the run's folder.
     """
     skips = SkipLog(
         source,
-        workdir=None if config.dry_run else workdir,
+        workdir=None if config["dry_run"] else workdir,
         max_fraction=math.inf,
     )
     host_batches = make_eval_batches(
         source,
-        test_size=config.test_size,
-        test_mode=config.test_mode,
-        batch_size=config.batch_size,
-        num_workers=config.num_workers,
+        test_size=config["test_size"],
+        test_mode=config["test_mode"],
+        batch_size=config["batch_size"],
+        num_workers=config["num_workers"],
     )
     with contextlib.closing(host_batches):
         for batch in host_batches:

@@ -71,7 +71,7 @@ class _Recorder:
         source = self.built.val_source
         if source is None:
             return
-        batches = eval_batches(self.config, source, workdir=self.workdir)
+        batches = eval_batches(self.config.to_dict(), source, workdir=self.workdir)
         with contextlib.closing(batches):
             scores = evaluate_classification(
                 self.built.eval_step,
@@ -123,9 +123,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
             f"after step {int(state.step)} of {schedule.last_step}; the same command "
             f"continues from {workdir}"
         )
-    results = recorder.results
     if config.dry_run:
-        return results
+        return recorder.results
+    results = recorder.results
     write_plots(workdir)
     if config.report_split:
         results |= _report(config, built, state, workdir)
@@ -144,7 +144,7 @@ def _train(
     """All updates; returns the last state and whether the run was interrupted."""
     first_step = int(built.state.step)
     batches = train_batches(
-        config,
+        config.to_dict(),
         built.source,
         built.stream,
         mesh=built.mesh,
@@ -154,7 +154,6 @@ def _train(
     )
     if config.validate_first and first_step == 0:
         recorder.validate(built.state, 0)
-    # Closing the batches ends their reading processes at once.
     with contextlib.closing(batches), StopSignals() as stop_requested:
         return train_loop(
             built.state,
@@ -213,21 +212,7 @@ def _build(config: ConfigDict, workdir: Path) -> _Run:
         seed=config.seed,
     )
     train_graphdef, eval_graphdef, variables = split_for_training(model)
-    learning_rate = make_learning_rate(
-        config.learning_rate_schedule,
-        base=config.learning_rate,
-        steps_per_epoch=stream.steps_per_epoch,
-        num_epochs=config.num_epochs,
-        drop_epochs=config.learning_rate_drop_epochs,
-        drop_factors=config.learning_rate_drop_factors,
-        warmup_epochs=config.warmup_epochs,
-    )
-    tx = make_optimizer(
-        learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        beta_learning_rate_factor=config.beta_learning_rate_factor,
-    )
+    learning_rate, tx = _make_optimizer(config, stream)
     state, checkpoints = start_state(
         config.to_dict(),
         workdir,
@@ -255,6 +240,27 @@ def _build(config: ConfigDict, workdir: Path) -> _Run:
     )
 
 
+def _make_optimizer(
+    config: ConfigDict, stream: RepeatedStream
+) -> tuple[Callable[[Any], jax.Array], optax.GradientTransformation]:
+    learning_rate = make_learning_rate(
+        config.learning_rate_schedule,
+        base=config.learning_rate,
+        steps_per_epoch=stream.steps_per_epoch,
+        num_epochs=config.num_epochs,
+        drop_epochs=config.learning_rate_drop_epochs,
+        drop_factors=config.learning_rate_drop_factors,
+        warmup_epochs=config.warmup_epochs,
+    )
+    tx = make_optimizer(
+        learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        beta_learning_rate_factor=config.beta_learning_rate_factor,
+    )
+    return learning_rate, tx
+
+
 def _open(
     config: ConfigDict, split: str, class_names: Sequence[str] | None = None
 ) -> ImageSource:
@@ -271,9 +277,8 @@ def _open(
 
 
 def _compute_dtype(name: str) -> Any:
-    if name == "auto":
-        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    return jnp.dtype(name)
+    on_cpu = jax.default_backend() == "cpu"
+    return jnp.dtype(name if name != "auto" else "float32" if on_cpu else "bfloat16")
 
 
 def _make_schedule(config: ConfigDict, built: _Run) -> Schedule:
