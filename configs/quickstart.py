@@ -21,10 +21,11 @@ def get_config(classification_weight: str = "0.5") -> ml_collections.ConfigDict:
     config.data.source = "quickstart"
     config.report_split = "test"
     config.backbone = "resnet18"
+    # The colour tells many kinds of fruit apart: it is not jittered.
+    config.augmentation = "torch"
     config.num_repeats = 3
     config.classification_weight = float(classification_weight)
     config.pooling_exponent = 3.0
-    config.crop_area_min = 0.3
     config.train_size = 64
     config.test_size = 64
     config.batch_size = 96

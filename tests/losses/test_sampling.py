@@ -1,7 +1,5 @@
 """Sampling against recorded probabilities, plain loops and its own statistics."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +7,6 @@ import pytest
 
 from multigrain_jax.losses.sampling import (
     NEGATIVE_SAMPLINGS,
-    negative_log_weights,
-    sample_pairs,
 )
 
 CASES = (
@@ -34,15 +30,10 @@ def goldens(golden_dir):
     return dict(np.load(golden_dir / "functional" / "distance_weighted_sampling.npz"))
 
 
-@partial(jax.jit, static_argnames="sampling")
-def log_weights_of(x, ids, *, sampling):
-    return negative_log_weights(x, ids, negative_sampling=sampling)
-
-
-def golden_log_weights(goldens, case, sampling, dtype=jnp.float32):
+def weigh_golden(weigh, goldens, case, sampling, dtype=jnp.float32):
     embedding = jnp.asarray(goldens[f"{case}/embedding"], dtype)
     ids = jnp.asarray(goldens[f"{case}/target"], jnp.int32)
-    return log_weights_of(embedding, ids, sampling=sampling)
+    return weigh(embedding, ids, sampling=sampling)
 
 
 def softmax(log_weights):
@@ -50,13 +41,6 @@ def softmax(log_weights):
     log_weights = np.asarray(log_weights)
     weights = np.exp(log_weights - log_weights.max(axis=1, keepdims=True))
     return weights / weights.sum(axis=1, keepdims=True)
-
-
-def unit_rows(rows, dim, seed, spread=1.0):
-    """Rows around one direction; the smaller `spread`, the nearer to each other."""
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(1, dim)) + spread * rng.normal(size=(rows, dim))
-    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
 
 
 def loop_probabilities(x, ids, *, negative_sampling):
@@ -85,8 +69,8 @@ def loop_probabilities(x, ids, *, negative_sampling):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_reference_probabilities_equal_the_original(goldens, case):
-    log_weights = np.asarray(golden_log_weights(goldens, case, "reference"))
+def test_reference_probabilities_equal_the_original(goldens, case, weigh):
+    log_weights = np.asarray(weigh_golden(weigh, goldens, case, "reference"))
     expected = goldens[f"{case}/probs"]
     # Exactly the original's candidates, subnormal probabilities included.
     np.testing.assert_array_equal(log_weights > -np.inf, expected > 0)
@@ -118,13 +102,13 @@ def test_goldens_reach_the_special_rows(goldens):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_distance_weighted_probabilities_equal_float64(goldens, case):
+def test_distance_weighted_probabilities_equal_float64(goldens, case, weigh):
     # Where the recorded float64 run underflowed too, the loop below is the check.
     defined = ~goldens[f"{case}/uniform_row_f64"]
     expected = goldens[f"{case}/probs_f64"]
     with jax.enable_x64(True):
         found = softmax(
-            golden_log_weights(goldens, case, "distance_weighted", jnp.float64)
+            weigh_golden(weigh, goldens, case, "distance_weighted", jnp.float64)
         )
     assert found.dtype == np.float64
     np.testing.assert_allclose(found[defined], expected[defined], rtol=0, atol=1e-11)
@@ -134,9 +118,9 @@ def test_distance_weighted_probabilities_equal_float64(goldens, case):
     np.testing.assert_allclose(found, loop, rtol=0, atol=1e-11)
 
 
-def test_distance_weighted_does_not_underflow_where_the_reference_does(goldens):
+def test_distance_weighted_does_not_underflow_where_the_reference_does(goldens, weigh):
     probabilities = softmax(
-        golden_log_weights(goldens, "d2048_b24", "distance_weighted")
+        weigh_golden(weigh, goldens, "d2048_b24", "distance_weighted")
     )
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
     # Nearly hardest-negative sampling: far from uniform over 21 others.
@@ -145,13 +129,11 @@ def test_distance_weighted_does_not_underflow_where_the_reference_does(goldens):
 
 @pytest.mark.parametrize("negative_sampling", NEGATIVE_SAMPLINGS)
 @pytest.mark.parametrize("spread", [0.3, 1.0, 3.0])
-def test_probabilities_equal_a_loop(negative_sampling, spread):
+def test_probabilities_equal_a_loop(negative_sampling, spread, unit_rows, weigh):
     x = unit_rows(15, 24, seed=5, spread=spread)
     ids = np.arange(15) // 3
     found = softmax(
-        log_weights_of(
-            jnp.asarray(x), jnp.asarray(ids, jnp.int32), sampling=negative_sampling
-        )
+        weigh(jnp.asarray(x), jnp.asarray(ids, jnp.int32), sampling=negative_sampling)
     )
     expected = loop_probabilities(
         x.astype(np.float64), ids, negative_sampling=negative_sampling
@@ -159,34 +141,10 @@ def test_probabilities_equal_a_loop(negative_sampling, spread):
     np.testing.assert_allclose(found, expected, rtol=0, atol=24 * 2e-7)
 
 
-@partial(jax.jit, static_argnames=("group_size", "max_positives", "sampling", "runs"))
-def draw_many(x, ids, *, runs, group_size, max_positives, sampling):
-    sample = partial(
-        sample_pairs,
-        negative_sampling=sampling,
-        group_size=group_size,
-        max_positives=max_positives,
-    )
-    keys = jax.random.split(jax.random.key(1), runs)
-    return jax.vmap(sample, in_axes=(0, None, None))(keys, x, ids)
-
-
-def draw(x, ids, *, group_size=64, max_positives=2, sampling="reference"):
-    pairs = draw_many(
-        jnp.asarray(x),
-        jnp.asarray(ids, jnp.int32),
-        runs=1,
-        group_size=group_size,
-        max_positives=max_positives,
-        sampling=sampling,
-    )
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[0], pairs)
-
-
 @pytest.mark.parametrize(
     "case", ["cut1_d128_b13", "cutfirst_d128_b16", "shuffled_d128_b18"]
 )
-def test_anchors_and_positives_equal_the_original(goldens, case):
+def test_anchors_and_positives_equal_the_original(goldens, case, draw):
     pairs = draw(goldens[f"{case}/embedding"], goldens[f"{case}/target"])
     anchor, column = np.nonzero(np.asarray(pairs.mask))
     np.testing.assert_array_equal(anchor, goldens[f"{case}/anchor_idx"])
@@ -196,7 +154,7 @@ def test_anchors_and_positives_equal_the_original(goldens, case):
     assert np.all(goldens[f"{case}/probs"][anchor, negative] > 0)
 
 
-def test_draws_follow_the_probabilities():
+def test_draws_follow_the_probabilities(unit_rows, draw_many):
     x, ids = unit_rows(9, 16, seed=7, spread=0.8), np.arange(9) // 3
     expected = loop_probabilities(
         x.astype(np.float64), ids, negative_sampling="distance_weighted"
@@ -228,7 +186,7 @@ def test_draws_follow_the_probabilities():
     assert np.all(negative[..., 0] != negative[..., 1])
 
 
-def test_the_two_negatives_may_be_equal_only_with_replacement():
+def test_the_two_negatives_may_be_equal_only_with_replacement(unit_rows, draw):
     # Anchor 0..2 have one other instance's sample; anchor 3 has no positive.
     x, ids = unit_rows(4, 16, seed=2), [0, 0, 0, 1]
     pairs = draw(x, ids)
@@ -236,7 +194,7 @@ def test_the_two_negatives_may_be_equal_only_with_replacement():
     np.testing.assert_array_equal(pairs.negative[:3], 3)
 
 
-def test_with_replacement_draws_are_independent_per_row():
+def test_with_replacement_draws_are_independent_per_row(unit_rows, draw_many):
     # Row 0 has two candidates for three draws: every pattern of the two must occur.
     x, ids = unit_rows(6, 16, seed=3, spread=0.5), [0, 0, 0, 0, 1, 2]
     many = draw_many(
@@ -252,7 +210,7 @@ def test_with_replacement_draws_are_independent_per_row():
     }
 
 
-def test_groups_see_only_themselves_and_cut_instances():
+def test_groups_see_only_themselves_and_cut_instances(unit_rows, draw):
     # Groups of four cut the instances of three: 0 0 0 1 | 1 1 2 2 | 2 3 3 3.
     x, ids = unit_rows(12, 16, seed=4), np.arange(12) // 3
     pairs = draw(x, ids, group_size=4)
@@ -267,109 +225,14 @@ def test_groups_see_only_themselves_and_cut_instances():
     assert np.all(positive != anchor) and np.all(ids[negative] != ids[anchor])
 
 
-def test_a_batch_smaller_than_the_group_is_one_group():
+def test_a_batch_smaller_than_the_group_is_one_group(unit_rows, draw):
     x, ids = unit_rows(12, 16, seed=4), np.arange(12) // 3
     whole, small = draw(x, ids, group_size=12), draw(x, ids, group_size=64)
     jax.tree.map(np.testing.assert_array_equal, whole, small)
 
 
-def test_positives_are_limited_to_the_first():
+def test_positives_are_limited_to_the_first(unit_rows, draw):
     pairs = draw(unit_rows(8, 16, seed=1), [5, 5, 5, 5, 7, 7, 7, 7], max_positives=2)
     expected = [[1, 2], [0, 2], [0, 1], [0, 1], [5, 6], [4, 6], [4, 5], [4, 5]]
     np.testing.assert_array_equal(pairs.positive, expected)
     assert np.all(pairs.mask)
-
-
-def special_batch(name):
-    x = unit_rows(6, 8, seed=0)
-    if name == "duplicates":
-        x[:] = x[0]
-    if name == "antipodal":
-        x[3:] = -x[:3]
-    ids = np.zeros(6, int) if name == "one instance" else np.arange(6) // 2
-    return x, ids
-
-
-@pytest.mark.parametrize("sampling", NEGATIVE_SAMPLINGS)
-@pytest.mark.parametrize("name", ["duplicates", "antipodal", "one instance"])
-def test_special_embeddings_give_no_nan(name, sampling):
-    x, ids = special_batch(name)
-    log_weights = np.asarray(
-        log_weights_of(jnp.asarray(x), jnp.asarray(ids, jnp.int32), sampling=sampling)
-    )
-    assert not np.isnan(log_weights).any() and not (log_weights == np.inf).any()
-    pairs = draw(x, ids, sampling=sampling, max_positives=1)
-    np.testing.assert_array_equal(pairs.mask, name != "one instance")
-    assert pairs.negative.min() >= 0 and pairs.negative.max() < 6
-
-
-def test_antipodal_pair_turns_the_reference_uniform():
-    # The original's weight is infinite there: every other one is zero beside it.
-    x, ids = special_batch("antipodal")
-    log_weights = log_weights_of(
-        jnp.asarray(x), jnp.asarray(ids, jnp.int32), sampling="reference"
-    )
-    other = ids[:, None] != ids[None, :]
-    np.testing.assert_array_equal(log_weights, np.where(other, 0.0, -np.inf))
-
-
-def test_single_sample():
-    pairs = draw(unit_rows(1, 8, seed=0), [3])
-    assert pairs.mask.shape == (1, 1) and not np.any(pairs.mask)
-
-
-def test_no_gradient_flows_through_the_choice():
-    x, ids = jnp.asarray(unit_rows(6, 8, seed=0)), jnp.arange(6, dtype=jnp.int32) // 2
-
-    def drawn(x):
-        pairs = sample_pairs(
-            jax.random.key(0),
-            x,
-            ids,
-            negative_sampling="distance_weighted",
-            group_size=6,
-            max_positives=1,
-        )
-        return jnp.sum(x[pairs.negative]), pairs
-
-    gradient, pairs = jax.jit(jax.grad(drawn, has_aux=True))(x)
-    # Only through the gather: each row as often as it was drawn.
-    times = np.bincount(np.asarray(pairs.negative).ravel(), minlength=6)
-    np.testing.assert_array_equal(gradient, np.repeat(times[:, None], 8, axis=1))
-
-
-def test_draws_do_not_depend_on_the_devices():
-    x, ids = unit_rows(48, 32, seed=6), np.arange(48) // 3
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    compiled = partial(
-        draw_many, runs=1, group_size=16, max_positives=2, sampling="reference"
-    )
-    ids = jnp.asarray(ids, jnp.int32)
-    alone = compiled(jnp.asarray(x), ids)
-    shared = compiled(jax.device_put(x, split), jax.device_put(ids, split))
-    jax.tree.map(np.testing.assert_array_equal, alone, shared)
-
-
-def test_float64_embeddings_are_sampled_in_float64():
-    with jax.enable_x64(True):
-        x = jnp.asarray(unit_rows(6, 8, seed=0), jnp.float64)
-        pairs = draw(x, np.arange(6) // 2)
-        weights = log_weights_of(x, jnp.arange(6), sampling="reference")
-    assert weights.dtype == np.float64
-    assert pairs.positive.dtype == pairs.negative.dtype == np.int32
-    np.testing.assert_array_equal(pairs.mask, [[True, False]] * 6)
-
-
-def test_narrow_embeddings_are_weighted_in_float32():
-    x, ids = jnp.asarray(unit_rows(6, 8, seed=0), jnp.bfloat16), jnp.arange(6)
-    found = log_weights_of(x, ids, sampling="reference")
-    assert found.dtype == jnp.float32
-
-
-def test_wrong_arguments_are_refused():
-    x, ids = unit_rows(10, 8, seed=0), np.arange(10) // 2
-    with pytest.raises(ValueError, match=r"group size: found 4.*batch of 10"):
-        draw(x, ids, group_size=4)
-    with pytest.raises(ValueError, match=r"'hardest'.*reference, distance_weighted"):
-        draw(x, ids, sampling="hardest")
