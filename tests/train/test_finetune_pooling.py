@@ -1,0 +1,70 @@
+"""Fine-tuning of p, against the trajectory recorded from the original."""
+
+import contextlib
+import gzip
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from multigrain_jax.convert.torch_import import import_state_dict
+from multigrain_jax.models.multigrain import create_model, split_model
+from multigrain_jax.train.finetune_pooling import (
+    create_pooling_state,
+    make_pooling_optimizer,
+    make_pooling_step,
+)
+
+NUM_STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def golden(golden_dir):
+    return dict(np.load(golden_dir / "train" / "finetune_p_resnet18.npz"))
+
+
+def test_the_rate_falls_as_recorded(golden_dir):
+    recorded = json.loads((golden_dir / "functional" / "discrete.json").read_text())
+    rates = recorded["finetune_p_lr"]["lr"]
+    tx = make_pooling_optimizer(len(rates))
+    state = tx.init(jnp.float32(0.0))
+    velocity = 0.0
+    for rate in rates:
+        update, state = tx.update(jnp.float32(1.0), state)
+        velocity = 0.9 * velocity + 1.0
+        np.testing.assert_allclose(-update, rate * velocity, rtol=2e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", [3, 1])
+@pytest.mark.parametrize(("kind", "tolerance"), [("f64", 1e-5), ("f32", 1e-5)])
+def test_six_steps(golden, golden_dir, golden_weights, start, kind, tolerance):
+    path = golden_dir / "manifests" / "resnet18.json.gz"
+    entries = json.loads(gzip.decompress(path.read_bytes()))["entries"]
+    x64 = jax.enable_x64(True) if kind == "f64" else contextlib.nullcontext()
+    with x64:
+        dtype = jnp.dtype("float64" if kind == "f64" else "float32")
+        model = create_model("resnet18", pooling_exponent=float(start), dtype=dtype)
+        model.eval()
+        graphdef, _ = split_model(model)
+        weights = golden_weights.state_dict(entries, 0, p=float(start))
+        variables, _ = import_state_dict(weights, backbone="resnet18")
+        variables = jax.tree.map(lambda x: jnp.asarray(x, dtype), variables)
+        tx = make_pooling_optimizer(NUM_STEPS)
+        step = make_pooling_step(graphdef, tx)
+        state = create_pooling_state(float(start), tx, dtype=dtype)
+        for number in range(NUM_STEPS):
+            images = golden_weights.images(0, 96, 128, 4, f"ft{number}")
+            rng = golden_weights.rng_for(f"ftlabels{number}", 0)
+            labels = jnp.asarray(rng.integers(0, 1000, 4), jnp.int32)
+            state, metrics = step(state, variables, jnp.asarray(images, dtype), labels)
+            for ours, theirs in (
+                ("cross_entropy", "cross_entropy"),
+                ("pooling_exponent_grad", "p_grad"),
+                ("pooling_exponent", "p"),
+            ):
+                want = golden[f"p{start}/{kind}/{theirs}"]
+                error = abs(float(metrics[ours]) - want[number]) / np.abs(want).max()
+                assert error < tolerance, (ours, number, error)
