@@ -71,6 +71,8 @@ def _parse_flags(argv: list[str]) -> list[str]:
                 "--config is missing: give a recipe, for example "
                 "--config configs/quickstart.py"
             )
+        # A file that cannot be loaded is only reported when the config is first used.
+        _CONFIG.value.to_dict()
     except (flags.Error, InputError, OSError, AttributeError, KeyError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)

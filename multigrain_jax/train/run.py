@@ -177,7 +177,9 @@ def _open_writer(
         text = json.dumps(config.to_dict(), indent=2)
         (workdir / "config.json").write_text(text + "\n")
         writer = MetricWriter(workdir, progress_total=schedule.last_step)
-        writer.truncate_after(int(built.state.step))
+        step = int(built.state.step)
+        # A run that was killed before its first checkpoint writes step 0 anew.
+        writer.truncate_after(step if step else -1)
     writer.note(
         f"{config.backbone}, {len(built.source.class_names)} classes, "
         f"{len(built.source)} images, {built.stream.steps_per_epoch} steps per epoch, "

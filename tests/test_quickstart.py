@@ -1,0 +1,62 @@
+"""The quick start from the command line, shortened, on its real photographs."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_main(*arguments):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    return subprocess.run(
+        [sys.executable, "-m", "multigrain_jax.main", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_the_quick_start_trains_evaluates_and_reports(tmp_path):
+    done = run_main(
+        "--config",
+        "configs/quickstart.py",
+        "--workdir",
+        str(tmp_path),
+        "--config.num_epochs=2",
+        "--config.warmup_epochs=0.2",
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "results.json").read_text())
+    names = {"top1", "top5", "class_map", "copy_recall_at_1", "copy_map"}
+    scores = {name: results[f"test/{name}"] for name in names}
+    assert all(0 <= score <= 1 for score in scores.values())
+    # Two epochs already beat chance: 14 classes, 661 photos to find a copy among.
+    assert scores["top1"] > 0.12
+    assert scores["copy_recall_at_1"] > 0.1
+    assert all(f"test/{name}" in done.stdout for name in names)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/jpeg") >= 72
+    assert 'src="http' not in page and 'href="http' not in page
+
+
+def test_mistakes_end_with_one_line_and_code_two(tmp_path):
+    quickstart = ("--config", "configs/quickstart.py", "--workdir", str(tmp_path / "w"))
+    for arguments, message in (
+        ((*quickstart, "--config.batch_sise=3"), "batch_size"),
+        ((*quickstart, "--config.num_repeats=1"), "num_repeats = 1"),
+        (("--config", "configs/nothing.py"), "nothing.py"),
+        ((), "--config is missing"),
+    ):
+        done = run_main(*arguments)
+        assert done.returncode == 2, (arguments, done.stderr)
+        assert "error: " in done.stderr and message in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
+    assert not (tmp_path / "w").exists()
