@@ -1,0 +1,73 @@
+"""Time to compile and to run one batch of every backbone, forward only.
+
+python tools/benchmark_backbones.py [--size 224] [--batch 2] [BACKBONE …]
+"""
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import jax
+import numpy as np
+
+from multigrain_jax.models.multigrain import (
+    BACKBONES,
+    create_model,
+    merge_model,
+    split_model,
+)
+
+
+def measure(name: str, *, size: int, batch: int) -> tuple[int, float, float]:
+    """Parameters, seconds to compile, and the best of three runs in seconds."""
+    model = create_model(name)
+    model.eval()
+    graphdef, variables = split_model(model)
+    images = np.zeros((batch, size, size, 3), np.float32)
+
+    def forward(variables, images):
+        return merge_model(graphdef, variables)(images)
+
+    started = time.perf_counter()
+    compiled = jax.jit(forward).lower(variables, images).compile()
+    compile_seconds = time.perf_counter() - started
+    runs = []
+    for _ in range(4):
+        started = time.perf_counter()
+        jax.block_until_ready(compiled(variables, images))
+        runs.append(time.perf_counter() - started)
+    count = sum(leaf.size for leaf in jax.tree.leaves(variables.params))
+    return count, compile_seconds, min(runs[1:])
+
+
+def main() -> int:
+    """Print the machine, the versions and one row per backbone."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("backbones", nargs="*", default=list(BACKBONES))
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=2)
+    options = parser.parse_args()
+    versions = ", ".join(
+        f"{package} {importlib.metadata.version(package)}"
+        for package in ("jax", "flax", "numpy")
+    )
+    device = jax.devices()[0].device_kind
+    print(f"{platform.machine()}, {os.cpu_count()} cores, {device}; {versions}")
+    print(f"batch {options.batch} at {options.size} x {options.size}, float32")
+    print(f"{'backbone':<15}{'parameters':>13}{'compile s':>11}{'run s':>9}")
+    for name in options.backbones:
+        count, compile_seconds, run_seconds = measure(
+            name, size=options.size, batch=options.batch
+        )
+        print(f"{name:<15}{count:>13,}{compile_seconds:>11.1f}{run_seconds:>9.3f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
