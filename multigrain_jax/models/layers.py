@@ -136,17 +136,29 @@ class Conv(nnx.Module):
         ):
             out = _convolve_tiny(values, kernel, window)
         else:
+            values, padding = _without_negative_padding(values, window.padding)
             out = lax.conv_general_dilated(
                 values,
                 kernel,
                 (window.stride, window.stride),
-                window.padding,
+                padding,
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
                 feature_group_count=self.groups,
             )
         if self.bias is not None:
             out = out + self.bias[...].astype(self.dtype)
         return FeatureMap(out, window.out_sizes(features.sizes))
+
+
+def _without_negative_padding(
+    values: jax.Array, padding: tuple[tuple[int, int], tuple[int, int]]
+) -> tuple[jax.Array, tuple[tuple[int, int], tuple[int, int]]]:
+    # With a negative padding XLA's CPU convolutions read past the end of the map.
+    if min(min(sides) for sides in padding) >= 0:
+        return values, padding
+    config = [(0, 0, 0), *((before, after, 0) for before, after in padding), (0, 0, 0)]
+    zero = jnp.zeros((), values.dtype)
+    return lax.pad(values, zero, config), ((0, 0), (0, 0))
 
 
 def _convolve_tiny(values: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
