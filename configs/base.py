@@ -45,7 +45,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.source = "imagenet"  # "folder", "imagenet", "tfds", "quickstart"
     config.data.root = config_dict.placeholder(str)
     config.data.split = "train"
-    config.data.val_split = config_dict.placeholder(str)
+    config.data.val_split = config_dict.placeholder(str)  # None: no validation
     config.data.val_split = "val"
     config.data.list_file = config_dict.placeholder(str)
     config.data.num_images = config_dict.placeholder(int)
