@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -53,3 +54,9 @@ def put_batch(
 def put_replicated(mesh: Mesh, tree: Any) -> Any:
     """Put a tree of arrays whole on every device of the mesh."""
     return jax.device_put(tree, replicated(mesh))
+
+
+def compute_dtype(name: str) -> np.dtype:
+    """The dtype that a config names; "auto" is bfloat16, but float32 on CPUs."""
+    on_cpu = jax.default_backend() == "cpu"
+    return jnp.dtype(name if name != "auto" else "float32" if on_cpu else "bfloat16")

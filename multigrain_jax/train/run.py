@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax.sharding import Mesh
@@ -26,7 +25,7 @@ from multigrain_jax.evaluation.classification import (
 )
 from multigrain_jax.evaluation.final_report import evaluate_and_report
 from multigrain_jax.losses.sampling import Pairs, sample_pairs
-from multigrain_jax.mesh import make_mesh, put_replicated
+from multigrain_jax.mesh import compute_dtype, make_mesh, put_replicated
 from multigrain_jax.metric_writer import MetricWriter, write_plots
 from multigrain_jax.models.multigrain import BACKBONES, create_model
 from multigrain_jax.ops.color import augment
@@ -209,7 +208,7 @@ def _build(config: ConfigDict, workdir: Path) -> _Run:
         config.backbone,
         num_classes=num_classes,
         pooling_exponent=config.pooling_exponent,
-        dtype=_compute_dtype(config.compute_dtype),
+        dtype=compute_dtype(config.compute_dtype),
         batch_norm_group_size=config.batch_norm_group_size,
         seed=config.seed,
     )
@@ -276,11 +275,6 @@ def _open(
         local_cache_dir=config.data.local_cache_dir,
         class_names=class_names,
     )
-
-
-def _compute_dtype(name: str) -> Any:
-    on_cpu = jax.default_backend() == "cpu"
-    return jnp.dtype(name if name != "auto" else "float32" if on_cpu else "bfloat16")
 
 
 def _make_schedule(config: ConfigDict, built: _Run) -> Schedule:
