@@ -1,4 +1,6 @@
-"""Three augmentations per image and the joint loss: joint_3B_λ of the paper.
+"""The joint loss with GeM pooling: joint_3B_λ of the paper (3B: p = 3).
+
+Three augmentations per image, as in all of the paper's joint models.
 
 λ is the argument behind the file's name, 0.5 by default. Expected ImageNet top-1 at
 224: 76.9 % for λ = 1 and 77.4 % for λ = 0.5; at 500 (test_mode "rect") with p = 4:

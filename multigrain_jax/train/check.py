@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from multigrain_jax.data.sources import SOURCES
 from multigrain_jax.errors import InputError
 from multigrain_jax.losses.sampling import NEGATIVE_SAMPLINGS
 from multigrain_jax.models.multigrain import BACKBONES
@@ -10,7 +11,6 @@ from multigrain_jax.ops.color import AUGMENTATIONS
 from multigrain_jax.train.optimizer import LEARNING_RATE_SCHEDULES
 
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16", "float64")
-SOURCES = ("folder", "imagenet", "tfds", "quickstart")
 
 # A resumed run must see the same samples in the same order …
 ORDER_KEYS = (

@@ -1,6 +1,6 @@
 import pytest
 
-from configs import base, joint_3B, quickstart
+from configs import base, joint_1B, joint_3B, joint_3BAA, quickstart
 from multigrain_jax.errors import InputError
 from multigrain_jax.train.check import check_resumed_config, check_train_config
 
@@ -20,9 +20,17 @@ def config(**changes):
 def test_the_recipes_are_accepted():
     check_train_config(config(), num_devices=8)
     check_train_config(quickstart.get_config().to_dict(), num_devices=1)
-    joint = joint_3B.get_config("0.5")
-    joint.data.root = "/images"
-    check_train_config(joint.to_dict(), num_devices=8)
+    for recipe in (joint_1B, joint_3B, joint_3BAA):
+        joint = recipe.get_config("0.5")
+        joint.data.root = "/images"
+        check_train_config(joint.to_dict(), num_devices=8)
+
+
+def test_the_paper_recipes_are_named_by_their_exponent():
+    for recipe, exponent in ((joint_1B, 1.0), (joint_3B, 3.0), (joint_3BAA, 3.0)):
+        config = recipe.get_config("0.5")
+        assert (config.pooling_exponent, config.num_repeats) == (exponent, 3)
+        assert config.classification_weight == 0.5
 
 
 @pytest.mark.parametrize(
