@@ -324,6 +324,7 @@ def _make_step(config: ConfigDict, built: _Run) -> Callable[..., Any]:
         ),
         select_pairs=select_pairs,
         classification_weight=config.classification_weight,
+        margin=config.margin,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
     )
 

@@ -10,6 +10,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from multigrain_jax.losses.joint import joint_loss
+from multigrain_jax.losses.margin import MARGIN
 from multigrain_jax.losses.sampling import Pairs
 from multigrain_jax.mesh import batch_sharding, replicated
 from multigrain_jax.models.multigrain import Variables, merge_model, split_model
@@ -32,6 +33,7 @@ def make_train_step(
     prepare_images: PrepareImages,
     select_pairs: SelectPairs,
     classification_weight: float,
+    margin: float = MARGIN,
     gradient_accumulation_steps: int = 1,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Compile the training step `(state, batch) -> (state, metrics)`.
@@ -48,6 +50,7 @@ def make_train_step(
         prepare_images: augmentation and normalisation on the device.
         select_pairs: positives and negatives of the margin loss.
         classification_weight: λ, the weight of the cross-entropy, in [0, 1].
+        margin: α of the margin loss.
         gradient_accumulation_steps: microbatches per update. With more than one, every
             array of the batch has a leading axis of that length, gradients are
             averaged over it and running statistics are updated by each in turn.
@@ -81,6 +84,7 @@ def make_train_step(
                 pairs,
                 params["margin"]["beta"],
                 classification_weight=classification_weight,
+                margin=margin,
             )
             guess = jnp.argmax(output.logits, axis=-1).astype(jnp.int32)
             correct = guess == microbatch["label"]

@@ -207,3 +207,10 @@ def test_bad_files_are_replaced_listed_and_limited(photos, tmp_path):
     assert len(lines) == 1 and str(bad) in lines[0]
     with pytest.raises(InputError, match=r"1 of 43 images.*(?s:.)*bad\.png"):
         run(make_config(root, num_epochs=1), tmp_path / "strict")
+
+
+def test_the_margin_of_the_config_counts(photos, finished, tmp_path):
+    with pytest.raises(StoppedEarly):
+        run(make_config(photos, margin=0.5, stop_at_step=1), tmp_path)
+    # The first step's batch and weights are the same: only α differs.
+    assert losses_of(tmp_path)[1] > losses_of(finished[0])[1]
