@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from multigrain_jax.data.crops import decode
-from multigrain_jax.data.sources import ImageSource
+from multigrain_jax.data.image_source import ImageSource
 
 
 def crop_center(image: Image.Image, *, area: float) -> Image.Image:
@@ -26,7 +26,7 @@ def crop_center(image: Image.Image, *, area: float) -> Image.Image:
     return image.crop((left, top, left + new_width, top + new_height))
 
 
-class CopySource:
+class CopySource(ImageSource):
     """An image source of edited copies of another source's images."""
 
     def __init__(

@@ -2,6 +2,7 @@
 
 import io
 import math
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -11,6 +12,7 @@ RATIO_RANGE = (3 / 4, 4 / 3)
 # The shorter side is resized to 256/224 of the crop's side.
 SQUARE_RESIZE = 256 / 224
 EXIF_ORIENTATION = 0x0112
+EXIF_SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
 
 Box = tuple[int, int, int, int]
 
@@ -111,13 +113,37 @@ def resize_crop(image: Image.Image, box: Box, size: int) -> Image.Image:
     return image.crop(box).resize((size, size), Image.Resampling.BILINEAR)
 
 
+def encoded_size(
+    file: BinaryIO, *, apply_exif_orientation: bool = False
+) -> tuple[int, int]:
+    """Width and height of an encoded image, from its header alone.
+
+    Args:
+        file: the encoded bytes.
+        apply_exif_orientation: of the photo turned upright as its EXIF data says.
+
+    Raises:
+        UndecodableImageError: not an image; a broken body is not noticed.
+    """
+    try:
+        with Image.open(file) as image:
+            width, height = image.size
+            orientation = 1
+            if apply_exif_orientation:
+                orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception as error:
+        raise UndecodableImageError(str(error) or type(error).__name__) from error
+    return (height, width) if orientation in EXIF_SIDEWAYS else (width, height)
+
+
 def resized_size(
-    width: int, height: int, *, test_size: int, mode: str
+    width: int, height: int, *, test_size: int, mode: str, smallest_side: int = 1
 ) -> tuple[int, int]:
     """Width and height that an image is resized to before evaluation.
 
     "square": the shorter side becomes int(256/224 · test_size). "rect": the longer one
-    becomes test_size. The other side is truncated to a whole number.
+    becomes test_size. The other side is truncated to a whole number; for "rect" it is
+    at least `smallest_side`, which only images of extreme proportions notice.
 
     Raises:
         ValueError: another mode.
@@ -129,20 +155,25 @@ def resized_size(
     else:
         raise ValueError(f"test_mode: found {mode!r}, expected 'square' or 'rect'")
     return tuple(  # type: ignore[return-value]
-        target if side == base else max(1, int(target * side / base))
+        target if side == base else max(smallest_side, int(target * side / base))
         for side in (width, height)
     )
 
 
-def eval_transform(image: Image.Image, test_size: int, mode: str) -> Image.Image:
+def eval_transform(
+    image: Image.Image, test_size: int, mode: str, *, smallest_side: int = 1
+) -> Image.Image:
     """An image as evaluation sees it: resized, and for "square" cropped.
 
     Args:
         image: RGB.
         test_size: S, in pixels.
         mode: "square": S x S from the centre; "rect": the whole image, longer side S.
+        smallest_side: what the shorter side of a "rect" image has at least.
     """
-    size = resized_size(*image.size, test_size=test_size, mode=mode)
+    size = resized_size(
+        *image.size, test_size=test_size, mode=mode, smallest_side=smallest_side
+    )
     if size != image.size:
         image = image.resize(size, Image.Resampling.BILINEAR)
     if mode == "rect":

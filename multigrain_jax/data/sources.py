@@ -6,12 +6,13 @@ loader's reading processes receive it.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO
 
 import numpy as np
 
 from multigrain_jax.data.cache import LocalCache
 from multigrain_jax.data.folder_index import ImageFile, index_folder, read_list_file
+from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.imagenet import imagenet_files
 from multigrain_jax.data.quickstart import QuickstartSource
 from multigrain_jax.data.tfds_source import TfdsSource
@@ -20,33 +21,7 @@ from multigrain_jax.errors import InputError
 SOURCES = ("folder", "imagenet", "tfds", "quickstart")
 
 
-class ImageSource(Protocol):
-    """A numbered set of encoded images.
-
-    Attributes:
-        labels: int32 [N]; -1 is unlabelled.
-        class_names: the name of each label.
-        apply_exif_orientation: whether photos are turned upright as EXIF says.
-    """
-
-    labels: np.ndarray
-    class_names: list[str]
-    apply_exif_orientation: bool
-
-    def __len__(self) -> int:
-        """How many images there are."""
-        ...
-
-    def read(self, index: int) -> bytes:
-        """The encoded bytes of one image."""
-        ...
-
-    def describe(self, index: int) -> str:
-        """Where one image is: its path, or the data set's key."""
-        ...
-
-
-class FileSource:
+class FileSource(ImageSource):
     """Images that are files on disk."""
 
     def __init__(
@@ -79,12 +54,16 @@ class FileSource:
         path = Path(self._paths[index])
         return self._cache.read(path) if self._cache else path.read_bytes()
 
+    def open(self, index: int) -> BinaryIO:
+        """The file, open; OSError if it cannot be read."""
+        return super().open(index) if self._cache else open(self._paths[index], "rb")
+
     def describe(self, index: int) -> str:
         """The file's path."""
         return self._paths[index]
 
 
-class Subset:
+class Subset(ImageSource):
     """The chosen images of another source, in the given order."""
 
     def __init__(self, source: ImageSource, indices: Sequence[int] | np.ndarray):
@@ -101,6 +80,10 @@ class Subset:
     def read(self, index: int) -> bytes:
         """The encoded bytes of one image."""
         return self._source.read(int(self._indices[index]))
+
+    def open(self, index: int) -> BinaryIO:
+        """One image's encoded bytes as an open file."""
+        return self._source.open(int(self._indices[index]))
 
     def describe(self, index: int) -> str:
         """Where one image is."""

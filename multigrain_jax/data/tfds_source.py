@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from multigrain_jax.data.cache import cache_folder, write_whole
+from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.errors import InputError
 
 # Labels stand in the same records as the images, so listing them reads everything.
@@ -16,7 +17,7 @@ CACHE_FROM = 10_000
 RECORDS_AT_ONCE = 256
 
 
-class TfdsSource:
+class TfdsSource(ImageSource):
     """A split of a data set that lies prepared as ArrayRecord."""
 
     apply_exif_orientation = False

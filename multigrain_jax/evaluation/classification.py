@@ -1,6 +1,6 @@
 """Accuracy and cross-entropy of a classifier over a labelled set."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,68 +9,63 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
 from multigrain_jax.mesh import batch_sharding, put_batch, replicated
-from multigrain_jax.models.multigrain import Output, Variables, merge_model
-from multigrain_jax.ops.color import normalize
+from multigrain_jax.models.multigrain import Backbone, Variables, merge_model
 from multigrain_jax.ops.ranking import top_k_correct
 
 TOP_KS = (1, 5)
+COUNTS = ("count", "readable")
 EvalStep = Callable[[Variables, dict[str, jax.Array]], dict[str, jax.Array]]
-
-
-def forward_uint8(
-    graphdef: nnx.GraphDef,
-    variables: Variables,
-    images: jax.Array,
-    *,
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
-) -> Output:
-    """The model's output for images as they come from the host.
-
-    Args:
-        graphdef: the model's evaluation structure.
-        variables: its arrays.
-        images: [B, S, S, 3] uint8.
-        mean: the backbone's input mean, of values in [0, 1].
-        std: the backbone's input standard deviation.
-    """
-    model = merge_model(graphdef, variables)
-    scaled = images.astype(jnp.float32) / 255.0
-    return model(normalize(scaled, mean, std))
 
 
 def make_eval_step(
     graphdef: nnx.GraphDef,
     *,
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
+    backbone: Backbone,
     mesh: Mesh,
+    exponents: Sequence[float | None] = (None,),
 ) -> EvalStep:
     """Compile `(variables, batch) -> sums` over the batch's samples that count.
 
-    `batch` has `image` uint8 [B, S, S, 3], `label` int32 [B], `mask` bool [B] (False:
-    padding of the last batch) and `bad` bool [B] (unreadable: counted as wrong). The
-    sums are `count`, `top1`, `top5` and `cross_entropy` (of readable samples only).
+    `batch` has `image` uint8 [B, H, W, 3], `label` int32 [B], `mask` bool [B] (False:
+    padding of the last batch), `bad` bool [B] (unreadable: counted as wrong), and in
+    the "rect" mode `size` int32 [B, 2]. The sums are `count` and `readable`, and for
+    each exponent `top1`, `top5` and `cross_entropy` (of readable samples only), [P].
+
+    Args:
+        graphdef: the model's evaluation structure.
+        backbone: the model's row of `BACKBONES`, for its input statistics.
+        mesh: the devices; the batch is split over them.
+        exponents: P values of the pooling's p, for which the trunk runs once; None is
+            the model's own.
     """
 
-    def step(variables: Variables, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        output = forward_uint8(graphdef, variables, batch["image"], mean=mean, std=std)
+    def scores(logits: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         readable = batch["mask"] & ~batch["bad"]
         # A set without labels (-1) is counted, with nothing right.
         label = jnp.maximum(batch["label"], 0)
-        log_probs = jax.nn.log_softmax(output.logits, axis=-1)
+        log_probs = jax.nn.log_softmax(logits, axis=-1)
         loss = -jnp.take_along_axis(log_probs, label[:, None], axis=-1)[:, 0]
-        sums = {
-            "count": jnp.sum(batch["mask"]),
-            "cross_entropy": jnp.sum(jnp.where(readable, loss, 0.0)),
-            "readable": jnp.sum(readable),
-        }
+        sums = {"cross_entropy": jnp.sum(jnp.where(readable, loss, 0.0))}
         for k in TOP_KS:
-            k_possible = min(k, output.logits.shape[-1])
-            correct = top_k_correct(output.logits, batch["label"], k_possible)
+            k_possible = min(k, logits.shape[-1])
+            correct = top_k_correct(logits, batch["label"], k_possible)
             sums[f"top{k}"] = jnp.sum(correct & readable)
         return sums
+
+    def step(variables: Variables, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        model = merge_model(graphdef, variables)
+        features = features_of_uint8(model, batch, backbone=backbone)
+        each = [
+            scores(model.head(features, exponent=exponent).logits, batch)
+            for exponent in exponents
+        ]
+        return {
+            "count": jnp.sum(batch["mask"]),
+            "readable": jnp.sum(batch["mask"] & ~batch["bad"]),
+            **{name: jnp.stack([s[name] for s in each]) for name in each[0]},
+        }
 
     whole = replicated(mesh)
     return jax.jit(
@@ -84,30 +79,31 @@ def evaluate_classification(
     batches: Iterable[Mapping[str, np.ndarray]],
     *,
     mesh: Mesh,
-) -> dict[str, float]:
+) -> list[dict[str, float]]:
     """Top-1, top-5 (fractions) and mean cross-entropy over all batches.
 
     Args:
         eval_step: from `make_eval_step`.
         variables: the model's arrays.
-        batches: evaluation batches of the data pipeline.
+        batches: as `make_eval_batches` yields them.
         mesh: the devices.
 
     Returns:
-        `top1`, `top5`, `cross_entropy`. Unreadable images count as wrong, and are left
-        out of the cross-entropy.
+        `top1`, `top5`, `cross_entropy` for each of the step's exponents. Unreadable
+        images count as wrong, and are left out of the cross-entropy.
     """
     totals: list[dict[str, jax.Array]] = []
     for batch in batches:
-        wanted = {name: batch[name] for name in ("image", "label", "mask", "bad")}
-        totals.append(eval_step(variables, put_batch(mesh, wanted)))
+        totals.append(eval_step(variables, put_batch(mesh, network_inputs(batch))))
     sums: dict[str, Any] = {}
     for total in jax.device_get(totals):
         for name, value in total.items():
-            sums[name] = sums.get(name, 0.0) + float(value)
-    count = max(1.0, sums.get("count", 0.0))
-    return {
-        **{f"top{k}": sums.get(f"top{k}", 0.0) / count for k in TOP_KS},
-        "cross_entropy": sums.get("cross_entropy", 0.0)
-        / max(1.0, sums.get("readable", 0.0)),
-    }
+            sums[name] = sums.get(name, 0.0) + value.astype(np.float64)
+    count, readable = (max(1.0, float(sums.pop(name, 0))) for name in COUNTS)
+    divisors = {"cross_entropy": readable}
+    means = {name: total / divisors.get(name, count) for name, total in sums.items()}
+    num_exponents = len(next(iter(means.values()), ()))
+    return [
+        {name: float(values[i]) for name, values in means.items()}
+        for i in range(num_exponents)
+    ]

@@ -1,6 +1,7 @@
 """Embeddings and logits of whole image sets."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -8,9 +9,12 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from multigrain_jax.evaluation.classification import forward_uint8
+from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
 from multigrain_jax.mesh import batch_sharding, put_batch, replicated
-from multigrain_jax.models.multigrain import Output, Variables
+from multigrain_jax.models.multigrain import Backbone, Output, Variables, merge_model
+
+# Batches whose outputs are still on the devices: enough to keep them busy.
+BATCHES_IN_FLIGHT = 2
 
 EmbedStep = Callable[[Variables, dict[str, jax.Array]], Output]
 
@@ -34,25 +38,75 @@ class Embedded(NamedTuple):
 def make_embed_step(
     graphdef: nnx.GraphDef,
     *,
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
+    backbone: Backbone,
     mesh: Mesh,
 ) -> EmbedStep:
-    """Compile `(variables, {"image": uint8 [B, S, S, 3]}) -> Output`.
+    """Compile `(variables, batch) -> Output`.
+
+    `batch` has `image` uint8 [B, H, W, 3] and in the "rect" mode `size` int32 [B, 2].
 
     Args:
         graphdef: the model's evaluation structure.
-        mean: the backbone's input mean.
-        std: the backbone's input standard deviation.
+        backbone: the model's row of `BACKBONES`, for its input statistics.
         mesh: the devices; the batch is split over them.
     """
 
     def step(variables: Variables, batch: dict[str, jax.Array]) -> Output:
-        return forward_uint8(graphdef, variables, batch["image"], mean=mean, std=std)
+        model = merge_model(graphdef, variables)
+        return model.head(features_of_uint8(model, batch, backbone=backbone))
 
     whole = replicated(mesh)
     return jax.jit(
         step, in_shardings=(whole, batch_sharding(mesh)), out_shardings=whole
+    )
+
+
+class EmbeddedBatch(NamedTuple):
+    """What a model makes of the n images of one batch, padding left out.
+
+    Attributes:
+        indices: int32 [n], the images' numbers in their source.
+        output: arrays [n, …] on the host; rows of unreadable images mean nothing.
+        labels: int32 [n].
+        bad: bool [n], images that could not be read.
+    """
+
+    indices: np.ndarray
+    output: Output
+    labels: np.ndarray
+    bad: np.ndarray
+
+
+def embed_batches(
+    embed_step: EmbedStep,
+    variables: Variables,
+    batches: Iterable[Mapping[str, np.ndarray]],
+    *,
+    mesh: Mesh,
+) -> Generator[EmbeddedBatch]:
+    """The outputs of every batch, one after the other.
+
+    Args:
+        embed_step: from `make_embed_step`.
+        variables: the model's arrays.
+        batches: as `make_eval_batches` yields them.
+        mesh: the devices.
+    """
+    waiting: deque[tuple[Mapping[str, np.ndarray], Output]] = deque()
+    for batch in batches:
+        output = embed_step(variables, put_batch(mesh, network_inputs(batch)))
+        waiting.append((batch, output))
+        if len(waiting) > BATCHES_IN_FLIGHT:
+            yield _without_padding(*waiting.popleft())
+    for batch, output in waiting:
+        yield _without_padding(batch, output)
+
+
+def _without_padding(batch: Mapping[str, np.ndarray], output: Output) -> EmbeddedBatch:
+    mask = batch["mask"]
+    fetched = Output(*(np.asarray(part)[mask] for part in jax.device_get(output)))
+    return EmbeddedBatch(
+        batch["index"][mask], fetched, batch["label"][mask], batch["bad"][mask]
     )
 
 
@@ -63,24 +117,19 @@ def embed_all(
     *,
     mesh: Mesh,
 ) -> Embedded:
-    """Descriptors and logits of every image of the batches, padding left out."""
-    outputs, masks, labels, bad = [], [], [], []
-    for batch in batches:
-        output = embed_step(variables, put_batch(mesh, {"image": batch["image"]}))
-        outputs.append((output.normalized_embedding, output.logits))
-        masks.append(batch["mask"])
-        labels.append(batch["label"])
-        bad.append(batch["bad"])
-    mask = np.concatenate(masks)
-    descriptors, logits = (
-        np.concatenate(parts)[mask]
-        for parts in zip(*jax.device_get(outputs), strict=True)
-    )
-    unreadable = np.concatenate(bad)[mask]
+    """Descriptors and logits of every image of the batches, in the source's order."""
+    parts = list(embed_batches(embed_step, variables, batches, mesh=mesh))
+    order = np.argsort(np.concatenate([part.indices for part in parts]), kind="stable")
+
+    def gather(arrays: Iterable[np.ndarray]) -> np.ndarray:
+        return np.concatenate(list(arrays))[order]
+
+    unreadable = gather(part.bad for part in parts)
+    descriptors = gather(part.output.normalized_embedding for part in parts)
     return Embedded(
         # An unreadable image is like no other: its similarity to all is 0.
         np.where(unreadable[:, None], 0, np.asarray(descriptors, np.float32)),
-        np.asarray(logits, np.float32),
-        np.concatenate(labels)[mask],
+        np.asarray(gather(part.output.logits for part in parts), np.float32),
+        gather(part.labels for part in parts),
         unreadable,
     )

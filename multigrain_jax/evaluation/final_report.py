@@ -14,12 +14,12 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from multigrain_jax.data.copies import CopySource, crop_center
-from multigrain_jax.data.pipeline import make_eval_batches
+from multigrain_jax.data.eval_batches import make_eval_batches, plan_batches
+from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.skips import SkipLog
-from multigrain_jax.data.sources import ImageSource
 from multigrain_jax.evaluation.embed import Embedded, embed_all, make_embed_step
 from multigrain_jax.evaluation.final_page import write_final_page
-from multigrain_jax.models.multigrain import Variables
+from multigrain_jax.models.multigrain import Backbone, Variables
 from multigrain_jax.ops.ranking import mean_average_precision, recall_at_k
 
 NUM_COPY_QUERIES = 200
@@ -32,9 +32,9 @@ def evaluate_and_report(
     source: ImageSource,
     *,
     split: str,
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
+    backbone: Backbone,
     test_size: int,
+    test_mode: str,
     batch_size: int,
     mesh: Mesh,
     workdir: Path,
@@ -46,9 +46,9 @@ def evaluate_and_report(
         variables: its arrays.
         source: labelled photos.
         split: their name, the first part of the scores' names.
-        mean: the backbone's input mean.
-        std: the backbone's input standard deviation.
-        test_size: side of the evaluated centre crop, in pixels.
+        backbone: the model's row of `BACKBONES`.
+        test_size: S, in pixels.
+        test_mode: "square" or "rect", as `plan_batches` has them.
         batch_size: photos per step.
         mesh: the devices.
         workdir: where report.html goes.
@@ -57,16 +57,17 @@ def evaluate_and_report(
         `<split>/top1`, `/top5`, `/class_map`, `/copy_recall_at_1`, `/copy_map`, as
         fractions.
     """
-    embed_step = make_embed_step(graphdef, mean=mean, std=std, mesh=mesh)
+    embed_step = make_embed_step(graphdef, backbone=backbone, mesh=mesh)
 
     def embed(images: ImageSource) -> Embedded:
-        batches = make_eval_batches(
+        plan = plan_batches(
             images,
             test_size=test_size,
-            test_mode="square",
+            test_mode=test_mode,
             batch_size=batch_size,
-            num_workers=0,
+            smallest_side=backbone.smallest_side,
         )
+        batches = make_eval_batches(images, plan)
         return embed_all(embed_step, variables, batches, mesh=mesh)
 
     photos = embed(source)

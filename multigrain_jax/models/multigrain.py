@@ -5,9 +5,7 @@ classes and instances", 2019.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -16,73 +14,9 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
+from multigrain_jax.models.backbones import BACKBONES, Backbone
 from multigrain_jax.models.layers import FeatureMap, Linear, parameter_dtype
-from multigrain_jax.models.nasnet import NASNET_A_MOBILE, NASNET_A_MOBILE_STEM_WIDTH
-from multigrain_jax.models.nasnet_cells import CellNetwork
-from multigrain_jax.models.pnasnet import PNASNET_5_LARGE, PNASNET_5_LARGE_STEM_WIDTH
-from multigrain_jax.models.resnet import ResNet
-from multigrain_jax.models.senet import SENet
-from multigrain_jax.ops.pooling import gem, l2_normalize
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-HALVES = (0.5, 0.5, 0.5)
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """One row of the table of backbones.
-
-    Attributes:
-        make_trunk: makes the trunk, given group_size, dtype and rng.
-        embedding_dim: D, channels of the trunk's output.
-        mean: input mean, of RGB values in [0, 1].
-        std: input standard deviation.
-        dropout_rate: share of the embedding that is dropped before the classifier.
-        default_size: the side of the images it was designed for, in pixels.
-    """
-
-    make_trunk: Callable[..., Callable[[FeatureMap], FeatureMap]]
-    embedding_dim: int
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-    dropout_rate: float = 0.0
-    default_size: int = 224
-
-
-BACKBONES: dict[str, Backbone] = {
-    "resnet18": Backbone(partial(ResNet, block="basic", stages=(2, 2, 2, 2)), 512),
-    "resnet50": Backbone(
-        partial(ResNet, block="bottleneck", stages=(3, 4, 6, 3)), 2048
-    ),
-    "resnet101": Backbone(
-        partial(ResNet, block="bottleneck", stages=(3, 4, 23, 3)), 2048
-    ),
-    "resnet152": Backbone(
-        partial(ResNet, block="bottleneck", stages=(3, 8, 36, 3)), 2048
-    ),
-    "senet154": Backbone(partial(SENet, stages=(3, 8, 36, 3)), 2048, dropout_rate=0.2),
-    "pnasnet5large": Backbone(
-        partial(
-            CellNetwork, stem_width=PNASNET_5_LARGE_STEM_WIDTH, cells=PNASNET_5_LARGE
-        ),
-        4320,
-        mean=HALVES,
-        std=HALVES,
-        dropout_rate=0.5,
-        default_size=331,
-    ),
-    "nasnetamobile": Backbone(
-        partial(
-            CellNetwork, stem_width=NASNET_A_MOBILE_STEM_WIDTH, cells=NASNET_A_MOBILE
-        ),
-        1056,
-        mean=HALVES,
-        std=HALVES,
-        dropout_rate=0.5,
-    ),
-    # Two blocks of width 8, for tests and rehearsals.
-    "tiny": Backbone(partial(ResNet, block="basic", stages=(2,), width=8), 8),
-}
+from multigrain_jax.ops.pooling import gem, l2_normalize, whitening_input
 
 
 class PoolingExponent(nnx.Variable):
@@ -96,13 +30,13 @@ class WhiteningValue(nnx.Variable):
 class Whitening(nnx.Module):
     """(x - mean) @ projection."""
 
-    def __init__(self, dim: int, *, dtype: DTypeLike):
-        """Creates the identity: mean 0, projection 1 [dim, dim]."""
+    def __init__(self, dim: int, *, num_components: int, dtype: DTypeLike):
+        """Creates mean 0 [dim] and projection 1 [dim, num_components]."""
         self.mean = WhiteningValue(jnp.zeros(dim, dtype))
-        self.projection = WhiteningValue(jnp.eye(dim, dtype=dtype))
+        self.projection = WhiteningValue(jnp.eye(dim, num_components, dtype=dtype))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, dim] -> [B, dim]."""
+        """[B, dim] -> [B, num_components]."""
         centred = x - self.mean[...]
         return jnp.matmul(
             centred, self.projection[...], precision=jax.lax.Precision.HIGHEST
@@ -113,8 +47,8 @@ class Output(NamedTuple):
     """What the network makes of B images.
 
     Attributes:
-        embedding: [B, D], what the classifier reads.
-        normalized_embedding: [B, D], of unit length: what retrieval compares.
+        embedding: [B, D], what the classifier reads; [B, K] after a whitening.
+        normalized_embedding: the same of unit length: what retrieval compares.
         logits: [B, classes].
     """
 
@@ -130,7 +64,7 @@ class Variables(NamedTuple):
         params: what is trained: {"trunk": …, "classifier": …}.
         batch_stats: running means and variances.
         pooling_exponent: scalar p.
-        whitening: {"mean": [D + 1], "projection": [D + 1, D + 1]}, or empty.
+        whitening: {"mean": [D + 1], "projection": [D + 1, K]}, or empty.
     """
 
     params: dict[str, Any]
@@ -151,6 +85,7 @@ class MultiGrain(nnx.Module):
         dtype: DTypeLike,
         batch_norm_group_size: int,
         whitened: bool,
+        num_components: int | None = None,
         rng: np.random.Generator,
     ):
         """Creates the layers; arguments as of `create_model`."""
@@ -165,8 +100,21 @@ class MultiGrain(nnx.Module):
         self.dropout_rate = backbone.dropout_rate
         self.deterministic = False  # set by model.train() and model.eval()
         dim = backbone.embedding_dim + (1 if whitened else 0)
-        self.whitening = Whitening(dim, dtype=stored) if whitened else None
-        self.classifier = Linear(dim, num_classes, dtype=stored, rng=rng)
+        components = dim if num_components is None else num_components
+        self.whitening = (
+            Whitening(dim, num_components=components, dtype=stored)
+            if whitened
+            else None
+        )
+        # A classifier cannot be folded into a projection that loses dimensions: it
+        # goes on reading what comes before it.
+        self.reads_whitened = whitened and components == dim
+        self.classifier = Linear(
+            dim if self.reads_whitened else backbone.embedding_dim,
+            num_classes,
+            dtype=stored,
+            rng=rng,
+        )
 
     def features(self, images: jax.Array, sizes: jax.Array | None = None) -> FeatureMap:
         """The trunk's output.
@@ -197,13 +145,13 @@ class MultiGrain(nnx.Module):
             exponent = self.constant_exponent
         if exponent is None:
             exponent = self.pooling_exponent[...]
-        embedding = gem(features.values, exponent, sizes=features.sizes)
+        pooled = gem(features.values, exponent, sizes=features.sizes)
+        embedding = pooled
         if self.whitening is not None:
-            ones = jnp.ones((len(embedding), 1), embedding.dtype)
-            with_bias = jnp.concatenate([embedding, ones], axis=-1)
-            embedding = self.whitening(l2_normalize(with_bias))
-        kept = self._dropout(embedding, dropout_key)
-        return Output(embedding, l2_normalize(embedding), self.classifier(kept))
+            embedding = self.whitening(whitening_input(pooled))
+        read = embedding if self.reads_whitened else pooled
+        logits = self.classifier(self._dropout(read, dropout_key))
+        return Output(embedding, l2_normalize(embedding), logits)
 
     def __call__(
         self,
@@ -225,7 +173,7 @@ class MultiGrain(nnx.Module):
             )
         keep = jax.random.bernoulli(key, 1 - self.dropout_rate, x.shape)
         dropped = jnp.where(keep, x / (1 - self.dropout_rate), 0)
-        if self.whitening is not None:
+        if self.reads_whitened:
             # The last channel carries the bias: neither dropped nor scaled.
             dropped = dropped.at[:, -1].set(x[:, -1])
         return dropped
@@ -239,6 +187,7 @@ def create_model(
     dtype: DTypeLike = jnp.float32,
     batch_norm_group_size: int = 64,
     whitened: bool = False,
+    num_components: int | None = None,
     seed: int = 0,
 ) -> MultiGrain:
     """A MultiGrain network with fresh weights.
@@ -252,6 +201,8 @@ def create_model(
         batch_norm_group_size: consecutive samples that share batch statistics; a
             smaller batch is one group.
         whitened: leave room for a whitening (and its constant channel).
+        num_components: K, dimensions of a whitened embedding; None is all D + 1. With
+            fewer the classifier reads the embedding before the whitening.
         seed: of the initial weights.
 
     Raises:
@@ -272,6 +223,7 @@ def create_model(
         dtype=dtype,
         batch_norm_group_size=batch_norm_group_size,
         whitened=whitened,
+        num_components=num_components,
         rng=np.random.default_rng(seed),
     )
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from multigrain_jax.data.eval_batches import TEST_MODES
 from multigrain_jax.data.sources import SOURCES
 from multigrain_jax.errors import InputError
 from multigrain_jax.losses.sampling import NEGATIVE_SAMPLINGS
@@ -105,7 +106,7 @@ def _choice_problems(config: Mapping[str, Any]) -> list[str]:
         "negative_sampling": NEGATIVE_SAMPLINGS,
         "learning_rate_schedule": LEARNING_RATE_SCHEDULES,
         "compute_dtype": COMPUTE_DTYPES,
-        "test_mode": ("square",),
+        "test_mode": TEST_MODES,
     }
     problems = [
         f"{key}: found {config[key]!r}, expected one of {', '.join(allowed)}"

@@ -10,11 +10,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from multigrain_jax.data.pipeline import make_eval_batches, make_train_batches
+from multigrain_jax.data.eval_batches import make_eval_batches, plan_batches
+from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.data.skips import SkipLog
-from multigrain_jax.data.sources import ImageSource
+from multigrain_jax.data.train_batches import make_train_batches
 from multigrain_jax.mesh import put_batch
+from multigrain_jax.models.multigrain import BACKBONES
 
 
 def train_batches(
@@ -89,13 +91,14 @@ def eval_batches(
         workdir=None if config["dry_run"] else workdir,
         max_fraction=math.inf,
     )
-    host_batches = make_eval_batches(
+    plan = plan_batches(
         source,
         test_size=config["test_size"],
         test_mode=config["test_mode"],
         batch_size=config["batch_size"],
-        num_workers=config["num_workers"],
+        smallest_side=BACKBONES[config["backbone"]].smallest_side,
     )
+    host_batches = make_eval_batches(source, plan, num_workers=config["num_workers"])
     with contextlib.closing(host_batches):
         for batch in host_batches:
             skips.record(batch["index"][batch["bad"]])

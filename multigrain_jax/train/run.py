@@ -72,7 +72,7 @@ class _Recorder:
             return
         batches = eval_batches(self.config.to_dict(), source, workdir=self.workdir)
         with contextlib.closing(batches):
-            scores = evaluate_classification(
+            (scores,) = evaluate_classification(
                 self.built.eval_step,
                 model_variables(state),
                 itertools.islice(batches, 1) if self.config.dry_run else batches,
@@ -223,7 +223,6 @@ def _build(config: ConfigDict, workdir: Path) -> _Run:
         num_classes=num_classes,
         class_names=source.class_names,
     )
-    backbone = BACKBONES[config.backbone]
     return _Run(
         mesh=mesh,
         source=source,
@@ -235,7 +234,7 @@ def _build(config: ConfigDict, workdir: Path) -> _Run:
         learning_rate=learning_rate,
         state=put_replicated(mesh, state),
         eval_step=make_eval_step(
-            eval_graphdef, mean=backbone.mean, std=backbone.std, mesh=mesh
+            eval_graphdef, backbone=BACKBONES[config.backbone], mesh=mesh
         ),
         checkpoints=checkpoints,
     )
@@ -332,15 +331,14 @@ def _make_step(config: ConfigDict, built: _Run) -> Callable[..., Any]:
 def _report(
     config: ConfigDict, built: _Run, state: TrainState, workdir: Path
 ) -> dict[str, float]:
-    backbone = BACKBONES[config.backbone]
     return evaluate_and_report(
         built.eval_graphdef,
         model_variables(state),
         _open(config, config.report_split, built.source.class_names),
         split=config.report_split,
-        mean=backbone.mean,
-        std=backbone.std,
+        backbone=BACKBONES[config.backbone],
         test_size=config.test_size,
+        test_mode=config.test_mode,
         batch_size=config.batch_size,
         mesh=built.mesh,
         workdir=workdir,

@@ -7,16 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multigrain_jax.data import pipeline
+from multigrain_jax.data import reading, train_batches
 from multigrain_jax.data.crops import decode, random_crop_box, resize_crop
 from multigrain_jax.data.folder_index import ImageFile
-from multigrain_jax.data.pipeline import (
-    make_eval_batches,
-    make_train_batches,
-    why_unreadable,
-)
+from multigrain_jax.data.reading import why_unreadable
 from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.data.sources import FileSource
+from multigrain_jax.data.train_batches import make_train_batches
 from multigrain_jax.errors import InputError
 
 BATCH_SIZE = 8
@@ -99,7 +96,7 @@ def test_batches_equal_a_plain_loop_over_samples(source, augmentation):
             box = random_crop_box(rng, *image.size, area_min=0.08)
             crop = resize_crop(image, box, 16)
             if augmentation == "AA":
-                crop = pipeline.apply_policy(rng, crop)
+                crop = train_batches.apply_policy(rng, crop)
             np.testing.assert_array_equal(batch["image"][row], np.asarray(crop))
 
 
@@ -110,7 +107,7 @@ def test_every_distinct_image_of_a_batch_is_decoded_once(source, monkeypatch):
         decoded.append(data)
         return decode(data, **options)
 
-    monkeypatch.setattr(pipeline, "decode", counted)
+    monkeypatch.setattr(reading, "decode", counted)
     stream = make_stream(source, epoch_len_factor=3.0)
     got = batches(source, stream, num_steps=2)
     assert len(decoded) == sum(len(set(b["instance_id"].tolist())) for b in got)
@@ -243,65 +240,9 @@ def test_unlabelled_images_are_refused(source):
 
 def test_too_little_shared_memory_is_refused(source, monkeypatch):
     usage = namedtuple("usage", "free")
-    monkeypatch.setattr(pipeline.shutil, "disk_usage", lambda path: usage(1000))
+    monkeypatch.setattr(reading.shutil, "disk_usage", lambda path: usage(1000))
     with pytest.raises(InputError, match=r"num_workers = 2.*shared memory"):
         batches(source, num_workers=2)
-
-
-def test_evaluation_gives_every_image_once_and_pads(source):
-    got = list(
-        make_eval_batches(source, test_size=16, test_mode="square", batch_size=4)
-    )
-    assert [batch["mask"].tolist() for batch in got] == [
-        [True] * 4,
-        [True, True, True, False],
-    ]
-    indices = np.concatenate([batch["index"] for batch in got])
-    assert indices.tolist() == [0, 1, 2, 3, 4, 5, 6, -1]
-    for batch in got:
-        assert batch["image"].shape == (4, 16, 16, 3)
-        assert batch["image"].dtype == np.uint8
-        assert {batch["label"].dtype, batch["index"].dtype} == {np.dtype(np.int32)}
-        assert batch["mask"].dtype == batch["bad"].dtype == np.bool_
-        assert not batch["bad"].any()
-        for row in np.flatnonzero(batch["mask"]):
-            image = decode(source.read(int(batch["index"][row])))
-            want = pipeline.eval_transform(image, 16, "square")
-            np.testing.assert_array_equal(batch["image"][row], np.asarray(want))
-            assert batch["label"][row] == source.labels[batch["index"][row]]
-    assert not got[1]["image"][3].any()
-
-
-def test_evaluation_of_chosen_images(source):
-    (batch,) = make_eval_batches(
-        source, test_size=16, test_mode="square", batch_size=4, indices=[5, 2]
-    )
-    assert batch["index"].tolist() == [5, 2, -1, -1]
-
-
-def test_evaluation_replaces_nothing(source, tmp_path):
-    (tmp_path / "1.jpg").write_bytes(b"")
-    (batch,) = make_eval_batches(source, test_size=16, test_mode="square", batch_size=8)
-    assert batch["bad"].tolist() == [False, True] + [False] * 6
-    assert batch["index"][1] == 1
-    assert batch["label"][1] == source.labels[1]
-    assert not batch["image"][1].any()
-
-
-@pytest.mark.slow
-def test_evaluation_with_reading_processes_is_the_same(source):
-    options = {"test_size": 16, "test_mode": "square", "batch_size": 2}
-    want = list(make_eval_batches(source, **options))
-    assert_equal_batches(
-        list(make_eval_batches(source, num_workers=2, **options)), want
-    )
-
-
-def test_an_iterator_can_be_closed_early(source):
-    iterator = make_eval_batches(source, test_size=16, test_mode="square", batch_size=1)
-    next(iterator)
-    iterator.close()
-    assert list(iterator) == []
 
 
 @pytest.mark.slow

@@ -1,9 +1,6 @@
-"""Batches of uint8 crops, decoded and cut on the host by Grain."""
+"""Training batches of uint8 crops, decoded and cut on the host by Grain."""
 
-import gc
 import hashlib
-import shutil
-import sys
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,26 +8,20 @@ from typing import Any
 
 import grain
 import numpy as np
-from absl import flags
 
 from multigrain_jax.data.autoaugment import apply_policy
 from multigrain_jax.data.crops import (
     UndecodableImageError,
-    decode,
-    eval_transform,
     random_crop_box,
     resize_crop,
 )
+from multigrain_jax.data.image_source import ImageSource
+from multigrain_jax.data.reading import Batch, iterate, read_image
 from multigrain_jax.data.repeated import RepeatedStream, Slot
-from multigrain_jax.data.sources import ImageSource
 from multigrain_jax.errors import InputError
 
 # How many other images are tried in place of an unreadable one.
 REPLACEMENT_ATTEMPTS = 20
-READ_THREADS = 4
-SHARED_MEMORY = "/dev/shm"
-
-Batch = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -88,7 +79,7 @@ class _Train:
         for attempt in range(REPLACEMENT_ATTEMPTS + 1):
             candidate = index if attempt == 0 else self._stand_in(index, attempt)
             try:
-                return _read(self.source, candidate), candidate
+                return read_image(self.source, candidate), candidate
             except (OSError, UndecodableImageError) as error:
                 tried.append(f"{self.source.describe(candidate)}: {error}")
         listed = "\n  ".join(tried[:5])
@@ -100,35 +91,6 @@ class _Train:
     def _stand_in(self, index: int, attempt: int) -> int:
         name = f"{self.seed}/{index}/{attempt}".encode()
         return int.from_bytes(hashlib.sha256(name).digest()[:8]) % len(self.source)
-
-
-@dataclass(frozen=True)
-class _Eval:
-    """Makes the evaluation crop of one image, or an empty row of the last batch."""
-
-    source: ImageSource
-    test_size: int
-    test_mode: str
-
-    def row(self, index: int) -> dict[str, Any]:
-        """One row of a batch; index -1 is padding."""
-        image = np.zeros((self.test_size, self.test_size, 3), np.uint8)
-        bad = False
-        if index >= 0:
-            try:
-                decoded = _read(self.source, index)
-                image = np.asarray(
-                    eval_transform(decoded, self.test_size, self.test_mode)
-                )
-            except (OSError, UndecodableImageError):
-                bad = True
-        return {
-            "image": image,
-            "label": np.int32(self.source.labels[index] if index >= 0 else -1),
-            "index": np.int32(index),
-            "mask": np.bool_(index >= 0),
-            "bad": np.bool_(bad),
-        }
 
 
 def make_train_batches(
@@ -194,58 +156,12 @@ def make_train_batches(
         .map(make.crops)
         .batch(slots, batch_fn=_concatenate)
     )
-    return _iterate(
+    return iterate(
         dataset,
         batch_bytes=3 * (stop - start) * train_size**2,
         num_workers=num_workers,
         prefetch=prefetch,
     )
-
-
-def make_eval_batches(
-    source: ImageSource,
-    *,
-    test_size: int,
-    test_mode: str,
-    batch_size: int,
-    indices: Sequence[int] | None = None,
-    num_workers: int = 0,
-    prefetch: int = 4,
-) -> Generator[Batch]:
-    """Every image once, in order, in batches of one size.
-
-    Args:
-        source: the images.
-        test_size: side of the centre crop, in pixels.
-        test_mode: "square".
-        batch_size: rows per batch; the last batch is padded.
-        indices: which images; None is all.
-        num_workers: reading processes; 0 reads with threads.
-        prefetch: batches that are made ahead.
-
-    Yields:
-        `image` uint8 [B, S, S, 3], `label` int32 [B], `index` int32 [B] (-1: padding),
-        `mask` bool [B] (False: padding) and `bad` bool [B] (unreadable: zeros).
-    """
-    rows = [int(i) for i in (range(len(source)) if indices is None else indices)]
-    rows += [-1] * (-len(rows) % batch_size)
-    make = _Eval(source, test_size, test_mode)
-    dataset = grain.MapDataset.source(rows).map(make.row).batch(batch_size)
-    return _iterate(
-        dataset,
-        batch_bytes=3 * batch_size * test_size**2,
-        num_workers=num_workers,
-        prefetch=prefetch,
-    )
-
-
-def why_unreadable(source: ImageSource, index: int) -> str | None:
-    """The reason why an image cannot be decoded, or None if it can."""
-    try:
-        _read(source, index)
-    except (OSError, UndecodableImageError) as error:
-        return str(error)
-    return None
 
 
 def _require_labels(source: ImageSource) -> None:
@@ -256,11 +172,6 @@ def _require_labels(source: ImageSource) -> None:
             f"{source.describe(int(unlabelled[0]))}; training needs one folder per "
             "class and no images beside the folders"
         )
-
-
-def _read(source: ImageSource, index: int) -> Any:
-    data = source.read(index)
-    return decode(data, apply_exif_orientation=source.apply_exif_orientation)
 
 
 @lru_cache(maxsize=64)
@@ -278,60 +189,3 @@ def _generator(seed: int, position: int) -> np.random.Generator:
 
 def _concatenate(parts: Sequence[Batch]) -> Batch:
     return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
-
-
-def _iterate(
-    dataset: grain.MapDataset, *, batch_bytes: int, num_workers: int, prefetch: int
-) -> Generator[Batch]:
-    if num_workers == 0:
-        threads = min(READ_THREADS, prefetch)
-        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
-        return _closing(dataset.to_iter_dataset(options))
-    # The processes are the parallelism; together they hold `prefetch` batches, and
-    # each one more in its hands.
-    per_worker = max(1, prefetch // num_workers)
-    _check_shared_memory(batch_bytes * num_workers * (per_worker + 1), num_workers)
-    if not flags.FLAGS.is_parsed():
-        # Grain's processes read absl's flags; a Python user has not parsed any.
-        flags.FLAGS(sys.argv[:1])
-    iterable = dataset.to_iter_dataset(
-        grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-    ).mp_prefetch(
-        grain.MultiprocessingOptions(
-            num_workers=num_workers, per_worker_buffer_size=per_worker
-        )
-    )
-    return _closing(iterable)
-
-
-def _closing(iterable: grain.IterDataset) -> Generator[Batch]:
-    iterator = iter(iterable)
-    shared = False
-    try:
-        for batch in iterator:
-            # Batches of other processes lie in shared memory, which is freed with the
-            # first array object over it, whatever still looks at it.
-            shared = type(batch["image"]) is not np.ndarray
-            yield {name: np.array(a) for name, a in batch.items()} if shared else batch
-    finally:
-        iterator.close()
-        if shared:
-            # Grain's iterator keeps its last batches in reference cycles, and memory
-            # that is shared until the process ends is reported as leaked.
-            del iterator, batch
-            gc.collect()
-
-
-def _check_shared_memory(needed: int, num_workers: int) -> None:
-    """Refuse to start where the reading processes would be killed for memory."""
-    try:
-        free = shutil.disk_usage(SHARED_MEMORY).free
-    except OSError:
-        return  # a system without that folder
-    if free < needed:
-        raise InputError(
-            f"num_workers = {num_workers}: the batches in flight take about "
-            f"{needed >> 20} MiB of shared memory, and {SHARED_MEMORY} has "
-            f"{free >> 20} MiB free; lower prefetch_batches, set num_workers to 0, or "
-            "enlarge it (docker run --shm-size)"
-        )

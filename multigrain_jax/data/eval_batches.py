@@ -1,0 +1,219 @@
+"""Evaluation batches: every image once, in batches of a few fixed shapes."""
+
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import grain
+import numpy as np
+
+from multigrain_jax.data.canvases import (
+    choose_canvases,
+    group_by_canvas,
+    smallest_canvases,
+)
+from multigrain_jax.data.crops import (
+    UndecodableImageError,
+    encoded_size,
+    eval_transform,
+    resized_size,
+)
+from multigrain_jax.data.image_source import ImageSource
+from multigrain_jax.data.reading import Batch, iterate, read_image
+
+TEST_MODES = ("square", "rect")
+HEADER_THREADS = 16
+
+
+@dataclass(frozen=True)
+class EvalPlan:
+    """Which images form which batch, known before any of them is decoded.
+
+    Attributes:
+        rows: int32 [batches, B], indices of the source; -1 is padding.
+        shapes: int32 [batches, 2], height and width of each batch's canvas.
+        wasted_fraction: share of all canvases' pixels that belongs to no image.
+        test_size: S, in pixels.
+        test_mode: "square" or "rect".
+        smallest_side: what the shorter side of a "rect" image has at least.
+    """
+
+    rows: np.ndarray
+    shapes: np.ndarray
+    wasted_fraction: float
+    test_size: int
+    test_mode: str
+    smallest_side: int
+
+    def __len__(self) -> int:
+        """How many batches there are."""
+        return len(self.rows)
+
+    def __str__(self) -> str:
+        """The shapes and the waste, in a line."""
+        shapes, counts = np.unique(self.shapes, axis=0, return_counts=True)
+        listed = ", ".join(
+            f"{height}x{width} ({count})"
+            for (height, width), count in zip(shapes, counts, strict=True)
+        )
+        return (
+            f"{np.sum(self.rows >= 0)} images in {len(self)} batches of "
+            f"{self.rows.shape[1]}; compiled shapes (batches): {listed}; "
+            f"{self.wasted_fraction:.1%} of the pixels wasted"
+        )
+
+
+def plan_batches(
+    source: ImageSource,
+    *,
+    test_size: int,
+    test_mode: str,
+    batch_size: int,
+    indices: Sequence[int] | np.ndarray | None = None,
+    smallest_side: int = 1,
+) -> EvalPlan:
+    """Put images that are evaluated alike into the same batches.
+
+    "square" takes them in order. "rect" reads every image's header, chooses
+    a few canvas shapes and takes the images of each shape in order.
+
+    Args:
+        source: the images.
+        test_size: S, in pixels.
+        test_mode: "square": S x S from the centre; "rect": the whole image, longer
+            side S.
+        batch_size: rows per batch; what no image fills is padding.
+        indices: which images; None is all.
+        smallest_side: what the shorter side of a "rect" image has at least: the
+            backbone's.
+    """
+    chosen = np.arange(len(source)) if indices is None else np.asarray(indices)
+    chosen = chosen.astype(np.int64)
+    if test_mode == "square" or not len(chosen):
+        canvases = np.array([[test_size, test_size]], np.int32)
+        sizes = np.repeat(canvases, len(chosen), axis=0)
+    else:
+        sizes = _rect_sizes(source, chosen, test_size, smallest_side)
+        canvases = choose_canvases(sizes)
+    batches = group_by_canvas(smallest_canvases(sizes, canvases), canvases, batch_size)
+    rows = np.full((len(batches), batch_size), -1, np.int32)
+    for row, (_, members) in zip(rows, batches, strict=True):
+        row[: len(members)] = chosen[members]
+    shapes = canvases[[canvas for canvas, _ in batches]]
+    computed = batch_size * shapes.astype(np.int64).prod(axis=1).sum()
+    used = sizes.astype(np.int64).prod(axis=1).sum()
+    return EvalPlan(
+        rows=rows,
+        shapes=shapes,
+        wasted_fraction=float(1 - used / max(1, computed)),
+        test_size=test_size,
+        test_mode=test_mode,
+        smallest_side=smallest_side,
+    )
+
+
+def make_eval_batches(
+    source: ImageSource, plan: EvalPlan, *, num_workers: int = 0, prefetch: int = 4
+) -> Generator[Batch]:
+    """The batches of a plan, in its order.
+
+    Args:
+        source: the images that were planned.
+        plan: from `plan_batches`.
+        num_workers: reading processes; 0 reads with threads.
+        prefetch: batches that are made ahead.
+
+    Yields:
+        `image` uint8 [B, H, W, 3], `label` int32 [B], `index` int32 [B] (-1: padding),
+        `mask` bool [B] (False: padding) and `bad` bool [B] (unreadable: zeros); in
+        "rect" mode also `size` int32 [B, 2], each image's height and width in the
+        top-left corner of its canvas.
+    """
+    batch_size = plan.rows.shape[1]
+    dataset = (
+        grain.MapDataset.source(range(plan.rows.size))
+        .map(_Eval(source, plan).row)
+        .batch(batch_size)
+    )
+    largest = int(plan.shapes.astype(np.int64).prod(axis=1).max(initial=0))
+    return iterate(
+        dataset,
+        batch_bytes=3 * batch_size * largest,
+        num_workers=num_workers,
+        prefetch=prefetch,
+    )
+
+
+@dataclass(frozen=True)
+class _Eval:
+    """Makes one row of one batch: an image on its canvas, or padding."""
+
+    source: ImageSource
+    plan: EvalPlan
+
+    def row(self, number: int) -> dict[str, Any]:
+        """Row `number % B` of batch `number // B`."""
+        batch, row = divmod(number, self.plan.rows.shape[1])
+        index = int(self.plan.rows[batch, row])
+        height, width = (int(side) for side in self.plan.shapes[batch])
+        canvas = np.zeros((height, width, 3), np.uint8)
+        size, bad = (height, width), False
+        if index >= 0:
+            try:
+                image = self._transform(index, canvas)
+                size = image.shape[:2]
+            except (OSError, UndecodableImageError):
+                bad = True
+        rect = self.plan.test_mode == "rect"
+        return {
+            "image": canvas,
+            "label": np.int32(self.source.labels[index] if index >= 0 else -1),
+            "index": np.int32(index),
+            "mask": np.bool_(index >= 0),
+            "bad": np.bool_(bad),
+            **({"size": np.array(size, np.int32)} if rect else {}),
+        }
+
+    def _transform(self, index: int, canvas: np.ndarray) -> np.ndarray:
+        """Write an image to the corner of its canvas; returns that corner."""
+        plan = self.plan
+        image = np.asarray(
+            eval_transform(
+                read_image(self.source, index),
+                plan.test_size,
+                plan.test_mode,
+                smallest_side=plan.smallest_side,
+            )
+        )
+        corner = canvas[: image.shape[0], : image.shape[1]]
+        if corner.shape != image.shape:
+            raise UndecodableImageError(
+                f"{image.shape[:2]} after resizing, {canvas.shape[:2]} when it was "
+                "planned: the file was changed"
+            )
+        corner[:] = image
+        return corner
+
+
+def _rect_sizes(
+    source: ImageSource, indices: np.ndarray, test_size: int, smallest_side: int
+) -> np.ndarray:
+    """Height and width of each image after resizing: int32 [N, 2]."""
+
+    def measure(index: int) -> tuple[int, int]:
+        try:
+            with source.open(index) as file:
+                upright = source.apply_exif_orientation
+                size = encoded_size(file, apply_exif_orientation=upright)
+        except (OSError, UndecodableImageError):
+            # It will be a bad row, on whatever canvas.
+            return smallest_side, test_size
+        width, height = resized_size(
+            *size, test_size=test_size, mode="rect", smallest_side=smallest_side
+        )
+        return height, width
+
+    with ThreadPoolExecutor(HEADER_THREADS) as pool:
+        sizes = list(pool.map(measure, (int(index) for index in indices)))
+    return np.array(sizes, np.int32)

@@ -1,0 +1,39 @@
+"""What the rest of the package knows of a set of images."""
+
+import io
+from typing import BinaryIO, Protocol
+
+import numpy as np
+
+
+class ImageSource(Protocol):
+    """A numbered set of encoded images.
+
+    Attributes:
+        labels: int32 [N]; -1 is unlabelled.
+        class_names: the name of each label.
+        apply_exif_orientation: whether photos are turned upright as EXIF says.
+    """
+
+    labels: np.ndarray
+    class_names: list[str]
+    apply_exif_orientation: bool
+
+    def __len__(self) -> int:
+        """How many images there are."""
+        ...
+
+    def read(self, index: int) -> bytes:
+        """The encoded bytes of one image."""
+        ...
+
+    def describe(self, index: int) -> str:
+        """Where one image is: its path, or the data set's key."""
+        ...
+
+    def open(self, index: int) -> BinaryIO:
+        """One image's encoded bytes as an open file.
+
+        To look at a header only: a source of files need not read the whole file.
+        """
+        return io.BytesIO(self.read(index))

@@ -1,0 +1,74 @@
+"""The table of backbones."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from multigrain_jax.models.layers import FeatureMap
+from multigrain_jax.models.nasnet import NASNET_A_MOBILE, NASNET_A_MOBILE_STEM_WIDTH
+from multigrain_jax.models.nasnet_cells import CellNetwork
+from multigrain_jax.models.pnasnet import PNASNET_5_LARGE, PNASNET_5_LARGE_STEM_WIDTH
+from multigrain_jax.models.resnet import ResNet
+from multigrain_jax.models.senet import SENet
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALVES = (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One row of the table of backbones.
+
+    Attributes:
+        make_trunk: makes the trunk, given group_size, dtype and rng.
+        embedding_dim: D, channels of the trunk's output.
+        mean: input mean, of RGB values in [0, 1].
+        std: input standard deviation.
+        dropout_rate: share of the embedding that is dropped before the classifier.
+        default_size: the side of the images it was designed for, in pixels.
+        smallest_side: smaller images leave nothing for its last layers, in pixels.
+    """
+
+    make_trunk: Callable[..., Callable[[FeatureMap], FeatureMap]]
+    embedding_dim: int
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    dropout_rate: float = 0.0
+    default_size: int = 224
+    smallest_side: int = 1
+
+
+BACKBONES: dict[str, Backbone] = {
+    "resnet18": Backbone(partial(ResNet, block="basic", stages=(2, 2, 2, 2)), 512),
+    "resnet50": Backbone(
+        partial(ResNet, block="bottleneck", stages=(3, 4, 6, 3)), 2048
+    ),
+    "resnet101": Backbone(
+        partial(ResNet, block="bottleneck", stages=(3, 4, 23, 3)), 2048
+    ),
+    "resnet152": Backbone(
+        partial(ResNet, block="bottleneck", stages=(3, 8, 36, 3)), 2048
+    ),
+    "senet154": Backbone(partial(SENet, stages=(3, 8, 36, 3)), 2048, dropout_rate=0.2),
+    "pnasnet5large": Backbone(
+        partial(
+            CellNetwork, stem_width=PNASNET_5_LARGE_STEM_WIDTH, cells=PNASNET_5_LARGE
+        ),
+        4320,
+        mean=HALVES,
+        std=HALVES,
+        dropout_rate=0.5,
+        default_size=331,
+    ),
+    "nasnetamobile": Backbone(
+        partial(
+            CellNetwork, stem_width=NASNET_A_MOBILE_STEM_WIDTH, cells=NASNET_A_MOBILE
+        ),
+        1056,
+        mean=HALVES,
+        std=HALVES,
+        dropout_rate=0.5,
+    ),
+    # Two blocks of width 8, for tests and rehearsals.
+    "tiny": Backbone(partial(ResNet, block="basic", stages=(2,), width=8), 8),
+}

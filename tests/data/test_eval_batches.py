@@ -1,0 +1,180 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from multigrain_jax.data.crops import decode, encoded_size, eval_transform
+from multigrain_jax.data.eval_batches import make_eval_batches, plan_batches
+from multigrain_jax.data.folder_index import ImageFile
+from multigrain_jax.data.sources import FileSource
+
+SIDEWAYS = 6  # EXIF: the photo lies on its side
+
+
+def photo(number, size):
+    rng = np.random.default_rng(number)
+    return Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8))
+
+
+def make_source(folder, sizes):
+    files = []
+    for number, size in enumerate(sizes):
+        path = folder / f"{number}.jpg"
+        photo(number, size).save(path)
+        files.append(ImageFile(str(path), number % 3))
+    return FileSource(files, class_names=["a", "b", "c"], apply_exif_orientation=True)
+
+
+@pytest.fixture
+def source(tmp_path):
+    return make_source(tmp_path, [(40, 30)] * 7)
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    sizes = [(40, 30), (30, 40), (64, 64), (100, 20), (33, 50), (80, 61), (20, 90)]
+    return make_source(tmp_path, sizes * 3)
+
+
+def plan(source, **changes):
+    options = {"test_size": 16, "test_mode": "square", "batch_size": 4}
+    return plan_batches(source, **(options | changes))
+
+
+def check_rows(source, batch, test_mode):
+    """Every row against the plain transform of its photo."""
+    for row in np.flatnonzero(batch["mask"]):
+        index = int(batch["index"][row])
+        upright = decode(source.read(index), apply_exif_orientation=True)
+        want = np.asarray(eval_transform(upright, 16, test_mode))
+        height, width = want.shape[:2]
+        if test_mode == "rect":
+            assert batch["size"][row].tolist() == [height, width]
+        got = batch["image"][row]
+        np.testing.assert_array_equal(got[:height, :width], want)
+        assert not got[height:].any()
+        assert not got[:, width:].any()
+        assert batch["label"][row] == source.labels[index]
+
+
+def test_every_image_comes_once_and_the_last_batch_is_padded(source):
+    got = list(make_eval_batches(source, plan(source)))
+    assert [batch["mask"].tolist() for batch in got] == [
+        [True] * 4,
+        [True, True, True, False],
+    ]
+    indices = np.concatenate([batch["index"] for batch in got])
+    assert indices.tolist() == [0, 1, 2, 3, 4, 5, 6, -1]
+    for batch in got:
+        assert batch["image"].shape == (4, 16, 16, 3)
+        assert batch["image"].dtype == np.uint8
+        assert {batch["label"].dtype, batch["index"].dtype} == {np.dtype(np.int32)}
+        assert batch["mask"].dtype == batch["bad"].dtype == np.bool_
+        assert not batch["bad"].any()
+        check_rows(source, batch, "square")
+    assert not got[1]["image"][3].any()
+
+
+def test_rectangular_images_share_canvases(mixed):
+    planned = plan(mixed, test_mode="rect")
+    got = list(make_eval_batches(mixed, planned))
+    indices = np.concatenate([batch["index"] for batch in got])
+    assert sorted(indices[indices >= 0]) == list(range(21))
+    assert len({batch["image"].shape for batch in got}) <= 8
+    assert sum(not batch["mask"].all() for batch in got) <= 2
+    for batch in got:
+        assert batch["size"].dtype == np.int32
+        check_rows(mixed, batch, "rect")
+        # Padding rows say that all of the canvas is valid: no division by nothing.
+        assert np.all(batch["size"][~batch["mask"]] == batch["image"].shape[1:3])
+
+
+def test_the_plan_says_how_much_is_wasted(mixed):
+    planned = plan(mixed, test_mode="rect")
+    batches = list(make_eval_batches(mixed, planned))
+    used = sum(batch["size"][batch["mask"]].prod(axis=1).sum() for batch in batches)
+    computed = sum(np.prod(batch["image"].shape[:3]) for batch in batches)
+    assert planned.wasted_fraction == pytest.approx(1 - used / computed)
+    assert f"{planned.wasted_fraction:.1%} of the pixels wasted" in str(planned)
+    assert "21 images" in str(planned)
+
+
+def test_a_photo_on_its_side_is_planned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = SIDEWAYS
+    path = tmp_path / "a.jpg"
+    photo(0, (40, 30)).save(path, exif=exif)
+    with path.open("rb") as file:
+        assert encoded_size(file, apply_exif_orientation=True) == (30, 40)
+    with path.open("rb") as file:
+        assert encoded_size(file) == (40, 30)
+    source = FileSource(
+        [ImageFile(str(path), 0)], class_names=["a"], apply_exif_orientation=True
+    )
+    (batch,) = make_eval_batches(source, plan(source, test_mode="rect"))
+    assert batch["image"].shape == (4, 16, 12, 3)
+    check_rows(source, batch, "rect")
+
+
+def test_extreme_proportions_keep_the_smallest_side(tmp_path):
+    source = make_source(tmp_path, [(400, 5)])
+    planned = plan(source, test_mode="rect", batch_size=1, smallest_side=6)
+    (batch,) = make_eval_batches(source, planned)
+    assert batch["image"].shape == (1, 6, 16, 3)
+    (batch,) = make_eval_batches(source, plan(source, test_mode="rect", batch_size=1))
+    assert batch["image"].shape == (1, 1, 16, 3)
+
+
+def test_chosen_images(source):
+    (batch,) = make_eval_batches(source, plan(source, indices=[5, 2]))
+    assert batch["index"].tolist() == [5, 2, -1, -1]
+
+
+def test_no_images_are_no_batches(source):
+    for test_mode in ("square", "rect"):
+        nothing = plan(source, indices=[], test_mode=test_mode)
+        assert list(make_eval_batches(source, nothing)) == []
+
+
+@pytest.mark.parametrize("test_mode", ["square", "rect"])
+def test_nothing_stands_in_for_an_unreadable_image(source, tmp_path, test_mode):
+    (tmp_path / "1.jpg").write_bytes(b"")
+    planned = plan(source, batch_size=8, test_mode=test_mode)
+    (batch,) = make_eval_batches(source, planned)
+    assert batch["bad"].tolist() == [False, True] + [False] * 6
+    assert batch["index"][1] == 1
+    assert batch["label"][1] == source.labels[1]
+    assert not batch["image"][1].any()
+
+
+def test_a_file_that_changes_after_the_plan_is_bad_and_not_cut(source, tmp_path):
+    planned = plan(source, batch_size=8, test_mode="rect")
+    photo(0, (30, 40)).save(tmp_path / "2.jpg")
+    (batch,) = make_eval_batches(source, planned)
+    assert np.flatnonzero(batch["bad"]).tolist() == [2]
+
+
+def test_a_header_is_read_without_the_body(tmp_path):
+    data = io.BytesIO()
+    photo(0, (640, 480)).save(data, "JPEG")
+    assert encoded_size(io.BytesIO(data.getvalue()[:2000])) == (640, 480)
+
+
+@pytest.mark.slow
+def test_reading_processes_change_nothing(mixed):
+    planned = plan(mixed, batch_size=2, test_mode="rect")
+    want = list(make_eval_batches(mixed, planned))
+    got = list(make_eval_batches(mixed, planned, num_workers=2))
+    for one, other in zip(got, want, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert type(one[name]) is np.ndarray
+            np.testing.assert_array_equal(one[name], other[name], strict=True)
+
+
+def test_an_iterator_can_be_closed_early(source):
+    iterator = make_eval_batches(source, plan(source, batch_size=1))
+    next(iterator)
+    iterator.close()
+    assert list(iterator) == []
