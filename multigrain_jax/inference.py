@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
+from jax.typing import DTypeLike
 from PIL import Image
 
 from multigrain_jax.checkpoint import load_checkpoint
@@ -22,8 +25,82 @@ from multigrain_jax.models.multigrain import (
 from multigrain_jax.trees import nested_to_tree
 
 
+class OpenedModel(NamedTuple):
+    """A model in evaluation mode: its structure, its arrays, and what they are.
+
+    Attributes:
+        graphdef: the structure; `merge_model(graphdef, variables)` is the model.
+        variables: the weights, as plain arrays.
+        backbone: its name, a key of `BACKBONES`.
+        num_classes: rows of the classifier.
+        pooling_exponent: p of the GeM pooling in use.
+        class_names: names of the classes, if the checkpoint has them.
+        step: optimiser updates behind the weights.
+        path: the checkpoint's folder.
+    """
+
+    graphdef: nnx.GraphDef
+    variables: Variables
+    backbone: str
+    num_classes: int
+    pooling_exponent: float
+    class_names: list[str]
+    step: int
+    path: Path
+
+
+def open_model(
+    path: str | Path,
+    *,
+    step: int | None = None,
+    pooling_exponent: float | None = None,
+    dtype: DTypeLike = jnp.float32,
+) -> OpenedModel:
+    """A checkpoint as the structure and the arrays of a model.
+
+    Args:
+        path: a workdir or a step folder.
+        step: which step of a workdir; None is the newest.
+        pooling_exponent: p of the GeM pooling; None is the checkpoint's.
+        dtype: compute dtype.
+
+    Raises:
+        InputError: no such checkpoint, a damaged one, or one of another model.
+    """
+    checkpoint = load_checkpoint(path, step=step)
+    variables = variables_of(checkpoint.model)
+    name, num_classes = checkpoint.meta["backbone"], checkpoint.meta["num_classes"]
+    if pooling_exponent is None:
+        pooling_exponent = float(variables.pooling_exponent)
+    projection = variables.whitening.get("projection")
+    model = create_model(
+        name,
+        num_classes=num_classes,
+        pooling_exponent=pooling_exponent,
+        dtype=dtype,
+        whitened=projection is not None,
+        num_components=None if projection is None else projection.shape[1],
+    )
+    model.eval()
+    graphdef, expected = split_model(model)
+    fitted = nested_to_tree(
+        variables._asdict(), like=expected._asdict(), name=f"{checkpoint.path}/model"
+    )
+    fitted["pooling_exponent"] = expected.pooling_exponent
+    return OpenedModel(
+        graphdef=graphdef,
+        variables=Variables(**fitted),
+        backbone=name,
+        num_classes=num_classes,
+        pooling_exponent=pooling_exponent,
+        class_names=list(checkpoint.meta["class_names"]),
+        step=checkpoint.step,
+        path=checkpoint.path,
+    )
+
+
 class LoadedModel:
-    """A model in evaluation mode with its weights.
+    """A model in evaluation mode with its weights, made by `load_model`.
 
     Attributes:
         backbone: its name, a key of `BACKBONES`.
@@ -33,38 +110,14 @@ class LoadedModel:
         variables: the weights, as plain arrays.
     """
 
-    def __init__(
-        self,
-        variables: Variables,
-        *,
-        backbone: str,
-        num_classes: int,
-        pooling_exponent: float,
-        class_names: Sequence[str] = (),
-        step: int = 0,
-    ):
-        """Build the model around its weights.
-
-        Raises:
-            InputError: the weights do not fit the backbone.
-        """
-        model = create_model(
-            backbone,
-            num_classes=num_classes,
-            pooling_exponent=pooling_exponent,
-            whitened=bool(variables.whitening),
-        )
-        model.eval()
-        graphdef, expected = split_model(model)
-        fitted = nested_to_tree(
-            variables._asdict(), like=expected._asdict(), name=f"weights of {backbone}"
-        )
-        fitted["pooling_exponent"] = expected.pooling_exponent
-        self.backbone = backbone
-        self.pooling_exponent = pooling_exponent
-        self.class_names = list(class_names)
-        self.step = step
-        self.variables = jax.device_put(Variables(**fitted))
+    def __init__(self, opened: OpenedModel):
+        """Put the model's arrays on the default device."""
+        self.backbone = opened.backbone
+        self.pooling_exponent = opened.pooling_exponent
+        self.class_names = opened.class_names
+        self.step = opened.step
+        self.variables = jax.device_put(opened.variables)
+        graphdef = opened.graphdef
         self._apply = jax.jit(lambda v, images: merge_model(graphdef, v)(images))
 
     def __call__(
@@ -125,7 +178,10 @@ def preprocess(
         float32 [H, W, 3].
     """
     row = BACKBONES[backbone]
-    pixels = np.asarray(eval_transform(image.convert("RGB"), test_size, mode))
+    resized = eval_transform(
+        image.convert("RGB"), test_size, mode, smallest_side=row.smallest_side
+    )
+    pixels = np.asarray(resized)
     scaled = pixels.astype(np.float32) / np.float32(255)
     mean, std = (np.asarray(values, np.float32) for values in (row.mean, row.std))
     return (scaled - mean) / std
@@ -144,17 +200,7 @@ def load_model(
     Raises:
         InputError: no such checkpoint, or a damaged one.
     """
-    checkpoint = load_checkpoint(path, step=step)
-    if pooling_exponent is None:
-        pooling_exponent = float(checkpoint.model["pooling_exponent"])
-    return LoadedModel(
-        variables_of(checkpoint.model),
-        backbone=checkpoint.meta["backbone"],
-        num_classes=checkpoint.meta["num_classes"],
-        pooling_exponent=pooling_exponent,
-        class_names=checkpoint.meta["class_names"],
-        step=checkpoint.step,
-    )
+    return LoadedModel(open_model(path, step=step, pooling_exponent=pooling_exponent))
 
 
 def variables_of(model_item: dict) -> Variables:

@@ -71,3 +71,12 @@ def l2_normalize(x: jax.Array) -> jax.Array:
     is_zero = squared == 0
     norm = jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, squared)))
     return x / (norm + NORM_EPSILON)
+
+
+def whitening_input(embedding: jax.Array) -> jax.Array:
+    """What a whitening takes: [embedding, 1] of unit length, [B, D] -> [B, D + 1].
+
+    The constant channel lets the classifier's bias be folded into the projection.
+    """
+    ones = jnp.ones((len(embedding), 1), embedding.dtype)
+    return l2_normalize(jnp.concatenate([embedding, ones], axis=-1))
