@@ -264,7 +264,9 @@ class BatchNorm(nnx.Module):
         unbiased = var * (count / max(count - 1, 1))
         for running, new in ((self.mean, mean), (self.var, unbiased)):
             new = lax.stop_gradient(new.mean(axis=0))
-            running[...] = RUNNING_KEPT * running[...] + (1 - RUNNING_KEPT) * new
+            kept = RUNNING_KEPT * running[...]
+            # `running[...] =` would look at the tracer's sharding: half of all tracing.
+            running.set_value(kept + (1 - RUNNING_KEPT) * new)
         spread = (batch // group, group, channels)
         mean, var = (
             jnp.broadcast_to(moment[:, None], spread).reshape(batch, 1, 1, channels)
