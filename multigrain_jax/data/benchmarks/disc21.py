@@ -1,0 +1,168 @@
+"""DISC21: edited photos look for their original, and most of them have none.
+
+Douze et al., "The 2021 image similarity dataset and challenge", arXiv 2106.09672.
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from multigrain_jax.data.benchmarks.benchmark import (
+    Benchmark,
+    BenchmarkFiles,
+    Protocol,
+    file_names,
+    first_folder,
+    name_some,
+    require_count,
+)
+from multigrain_jax.errors import InputError
+
+ORIGIN = (
+    "the images are on the page of the Image Similarity dataset DISC21, and the ground "
+    "truth is there and in the repository of the Image Similarity Challenge 2021"
+)
+METRICS = ("micro_ap", "recall_at_p90")
+QUERY_FOLDERS = ("queries", "dev_queries")
+TRUTH_FILES = ("ground_truth.csv", "public_ground_truth.csv", "dev_ground_truth.csv")
+
+
+def load_disc21(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
+    """DISC21: all (query, reference) pairs are ranked together.
+
+    The queries are those that the ground truth lists, with or without a reference.
+
+    Args:
+        files: `root` has the folders `queries` (or `dev_queries`) and `references`,
+            and, if `ground_truth` is not given, a ground truth such as
+            public_ground_truth.csv, also in a folder `list_files`.
+        counts: `queries`, `references`, `matches` and, if it is given, `training`.
+
+    Raises:
+        InputError: files are missing, or the ground truth cannot be read.
+    """
+    queries_folder = first_folder(files.root, QUERY_FOLDERS)
+    references_folder = files.root / "references"
+    truth_file = files.ground_truth or _find_truth(files.root)
+    pairs, query_names = _read_truth(truth_file)
+    if files.query_list is not None:
+        query_names += _read_list(files.query_list)
+    query_names = list(dict.fromkeys(query_names))
+    references = file_names(references_folder)
+    positions = {Path(name).stem: number for number, name in enumerate(references)}
+    query_files = {Path(name).stem: name for name in file_names(queries_folder)}
+    _require_named("queries", queries_folder, query_names, query_files)
+    _require_named("references", references_folder, [r for _, r in pairs], positions)
+    training = [] if files.training is None else file_names(files.training)
+    listings: list[tuple[str, Path | None, Sequence[object], str]] = [
+        ("references", references_folder, references, "R"),
+        ("queries", truth_file, query_names, ""),
+        ("matches", truth_file, pairs, ""),
+        ("training", files.training, training, "T"),
+    ]
+    for what, folder, found, letter in listings:
+        if folder is not None and len(found) != counts[what]:
+            require_count(
+                f"disc21, {what}",
+                folder,
+                found=len(found),
+                expected=counts[what],
+                origin=ORIGIN,
+                missing=_missing_numbers(letter, found, counts[what]) if letter else (),
+            )
+    positives: dict[str, list[int]] = {name: [] for name in query_names}
+    for query, reference in pairs:
+        positives[query].append(positions[reference])
+    return Benchmark(
+        name="disc21",
+        root=files.root,
+        paths=[
+            *(str(references_folder / name) for name in references),
+            *(str(queries_folder / query_files[name]) for name in query_names),
+            *(str(files.training / name) for name in training if files.training),
+        ],
+        database=np.arange(len(references)),
+        queries=len(references) + np.arange(len(query_names)),
+        training=len(references) + len(query_names) + np.arange(len(training)),
+        protocols=_protocols(positives, with_training=bool(training)),
+    )
+
+
+def _protocols(
+    positives: Mapping[str, list[int]], *, with_training: bool
+) -> list[Protocol]:
+    """Scores as they are and, with a training set, normalised by it."""
+    found = [np.array(references, np.int64) for references in positives.values()]
+    junk = [np.empty(0, np.int64)] * len(found)
+    everything = np.arange(len(found))
+    raw = Protocol("raw", METRICS, everything, found, junk)
+    if not with_training:
+        return [raw]
+    return [
+        raw,
+        Protocol("normalized", METRICS, everything, found, junk, normalized=True),
+    ]
+
+
+def _find_truth(root: Path) -> Path:
+    candidates = [
+        folder / name for folder in (root, root / "list_files") for name in TRUTH_FILES
+    ]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise InputError(
+        f"disc21: no ground truth in {root}, expected one of {', '.join(TRUTH_FILES)}; "
+        f"nothing is downloaded, {ORIGIN}"
+    )
+
+
+def _read_truth(path: Path) -> tuple[list[tuple[str, str]], list[str]]:
+    """The (query, reference) pairs, and all queries, those without reference too."""
+    pairs, queries = [], []
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.reader(file) if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"ground truth {path}: cannot be read ({error})") from error
+    for number, row in enumerate(rows):
+        if number == 0 and row[0].strip() == "query_id":
+            continue
+        if len(row) != 2 or not row[0].strip():
+            raise InputError(
+                f"ground truth {path}: found the row {row}, expected a query and its "
+                "reference, which may be empty"
+            )
+        query, reference = (cell.strip() for cell in row)
+        queries.append(query)
+        if reference:
+            pairs.append((query, reference))
+    return list(dict.fromkeys(pairs)), queries
+
+
+def _read_list(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"query_list {path}: cannot be read ({error})") from error
+    return [Path(line).stem for line in lines]
+
+
+def _require_named(
+    what: str, folder: Path, names: list[str], present: Mapping[str, object]
+) -> None:
+    missing = sorted({f"{name}.jpg" for name in names if name not in present})
+    if missing:
+        raise InputError(
+            f"disc21, {what}: {len(missing)} files of the ground truth are not "
+            f"in {folder}: {name_some(missing)}; nothing is downloaded, {ORIGIN}"
+        )
+
+
+def _missing_numbers(letter: str, names: Sequence[object], expected: int) -> list[str]:
+    """Files are called R000000.jpg and so on."""
+    numbered = (f"{letter}{number:06d}.jpg" for number in range(expected))
+    present = set(names)
+    return [name for name in numbered if name not in present]

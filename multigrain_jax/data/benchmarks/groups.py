@@ -1,0 +1,185 @@
+"""Benchmarks in which an image looks for the others of its group."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from multigrain_jax.data.benchmarks.benchmark import (
+    Benchmark,
+    BenchmarkFiles,
+    Edit,
+    Protocol,
+    file_names,
+    first_folder,
+    rank_among_groups,
+    require_count,
+    require_files,
+)
+from multigrain_jax.data.folder_index import index_folder
+from multigrain_jax.errors import InputError
+
+HOLIDAYS_ORIGIN = (
+    "the photos are on INRIA's page of the Holidays dataset (Jégou, Douze and Schmid "
+    "2008), as jpg1.tar.gz and jpg2.tar.gz"
+)
+ROTATIONS_ORIGIN = (
+    "the table of upright rotations is holidays-rotate.yaml in the original MultiGrain "
+    "repository; without it the photos are taken as they are"
+)
+UKBENCH_ORIGIN = (
+    "the photos are on the page of the Recognition Benchmark Images (Nistér and "
+    "Stewénius 2006), as ukbench.zip"
+)
+HOLIDAYS_FIRST_GROUP = 1000  # a file is called group · 100 + n
+UKBENCH_GROUP = 4
+ROTATION = re.compile(r"""["']?([\w.-]+)["']?\s*[:,\s]\s*(-?\d+)\s*,?""")
+
+
+def load_holidays(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
+    """INRIA Holidays: the first photo of each group looks for the others.
+
+    Args:
+        files: `root` has the photos, or a folder `jpg` of them.
+        counts: `images` and `groups`.
+
+    Raises:
+        InputError: photos are missing, or the table of rotations cannot be read.
+    """
+    folder = first_folder(files.root, ("jpg",))
+    names = [name for name in file_names(folder) if re.fullmatch(r"\d{6}\.jpg", name)]
+    numbers = np.array([int(name[:6]) for name in names], np.int64)
+    groups = numbers // 100
+    expected_groups = HOLIDAYS_FIRST_GROUP + np.arange(counts["groups"])
+    wanted = [int(group) * 100 for group in expected_groups]
+    for group in expected_groups:
+        # A gap in a group's numbers; what is missing at its end is not known.
+        members = numbers[groups == group]
+        wanted += range(int(group) * 100 + 1, int(members.max(initial=0)))
+    missing = [f"{number}.jpg" for number in sorted(set(wanted) - set(numbers))]
+    queries = np.flatnonzero(numbers % 100 == 0)
+    for what, found in (("groups", len(queries)), ("images", len(names))):
+        require_count(
+            f"holidays, {what}",
+            folder,
+            found=found,
+            expected=counts[what],
+            origin=HOLIDAYS_ORIGIN,
+            missing=missing,
+        )
+    positives, junk = rank_among_groups(groups, queries)
+    edits = {}
+    if files.rotations is not None:
+        edits = _read_rotations(files.rotations, names)
+    return Benchmark(
+        name="holidays",
+        root=files.root,
+        paths=[str(folder / name) for name in names],
+        queries=queries,
+        database=np.arange(len(names)),
+        protocols=[Protocol("all", ("map",), np.arange(len(queries)), positives, junk)],
+        edits=edits,
+    )
+
+
+def _read_rotations(path: Path, names: list[str]) -> dict[int, Edit]:
+    """Lines such as `"100600.jpg": 90,`, in braces or not."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"rotations {path}: cannot be read ({error}); {ROTATIONS_ORIGIN}"
+        ) from error
+    positions = {name: position for position, name in enumerate(names)}
+    edits = {}
+    for line in text.splitlines():
+        line = line.strip()
+        if line in ("", "{", "}") or line.startswith("#"):
+            continue
+        match = ROTATION.fullmatch(line)
+        degrees = int(match[2]) % 360 if match else -1
+        if match is None or degrees % 90:
+            raise InputError(
+                f"rotations {path}: found the line {line!r}, expected a photo and "
+                '0, 90, 180 or 270, such as "100600.jpg": 90; '
+                f"{ROTATIONS_ORIGIN}"
+            )
+        if degrees and match[1] in positions:
+            edits[positions[match[1]]] = Edit(clockwise=degrees)
+    if not edits:
+        raise InputError(
+            f"rotations {path}: turns none of the photos; {ROTATIONS_ORIGIN}"
+        )
+    return edits
+
+
+def load_ukbench(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
+    """UKBench: every photo looks for the four of its object, itself among them.
+
+    Args:
+        files: `root` has ukbench00000.jpg and so on, or a folder `full` of them.
+        counts: `images`, a multiple of four.
+
+    Raises:
+        InputError: photos are missing.
+    """
+    folder = first_folder(files.root, ("full",))
+    total = counts["images"]
+    if total % UKBENCH_GROUP:
+        raise InputError(
+            f"ukbench, images: {total} expected, which is no multiple of 4"
+        )
+    names = [f"ukbench{number:05d}.jpg" for number in range(total)]
+    paths = require_files("ukbench", folder, names, origin=UKBENCH_ORIGIN)
+    everything = np.arange(total)
+    positives, _ = rank_among_groups(everything // UKBENCH_GROUP, everything)
+    return Benchmark(
+        name="ukbench",
+        root=files.root,
+        paths=paths,
+        queries=everything,
+        database=everything,
+        protocols=[
+            Protocol("", ("score",), everything, positives, [_nothing()] * total)
+        ],
+    )
+
+
+def load_folder(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
+    """One's own folder: each image looks for the others of its subfolder.
+
+    Images of a subfolder of one, and those beside the subfolders, are no queries; they
+    are there to be found wrongly.
+
+    Args:
+        files: `root` has one subfolder of images per object.
+        counts: none.
+
+    Raises:
+        InputError: no such subfolders, or none with two images.
+    """
+    listed, objects = index_folder(files.root, split=None)
+    groups = np.array([file.label for file in listed], np.int64)
+    sizes = np.bincount(groups[groups >= 0], minlength=len(objects))
+    is_query = (groups >= 0) & (np.append(sizes, 0)[groups] > 1)
+    queries = np.flatnonzero(is_query)
+    if not len(queries):
+        raise InputError(
+            f"{files.root}: {len(listed)} images in {len(objects)} subfolders, "
+            "expected one subfolder per object, with two or more images in it"
+        )
+    positives, junk = rank_among_groups(groups, queries)
+    return Benchmark(
+        name="folder",
+        root=files.root,
+        paths=[file.path for file in listed],
+        queries=queries,
+        database=np.arange(len(listed)),
+        protocols=[Protocol("all", ("map",), np.arange(len(queries)), positives, junk)],
+        apply_exif_orientation=True,
+    )
+
+
+def _nothing() -> np.ndarray:
+    return np.empty(0, np.int64)

@@ -1,0 +1,72 @@
+"""A benchmark's images, turned and cut as its protocol says."""
+
+import io
+from typing import BinaryIO
+
+from PIL import Image
+
+from multigrain_jax.data.benchmarks.benchmark import Benchmark, Edit
+from multigrain_jax.data.crops import UndecodableImageError, decode
+from multigrain_jax.data.folder_index import UNLABELLED, ImageFile
+from multigrain_jax.data.sources import FileSource
+
+TURNS = {
+    90: Image.Transpose.ROTATE_270,  # Pillow turns the other way
+    180: Image.Transpose.ROTATE_180,
+    270: Image.Transpose.ROTATE_90,
+}
+
+
+class BenchmarkSource(FileSource):
+    """Every image of a benchmark, in the order of its `paths`."""
+
+    def __init__(self, benchmark: Benchmark):
+        """Take the images of `benchmark`."""
+        super().__init__(
+            [ImageFile(path, UNLABELLED) for path in benchmark.paths],
+            class_names=[],
+            apply_exif_orientation=benchmark.apply_exif_orientation,
+        )
+        self._edits = dict(benchmark.edits)
+
+    def read(self, index: int) -> bytes:
+        """The file's bytes; of an edited image, those of a PNG file.
+
+        Raises:
+            OSError: the file cannot be read.
+            UndecodableImageError: an image that is to be edited cannot be decoded.
+        """
+        data = super().read(index)
+        if index not in self._edits:
+            return data
+        image = decode(data, apply_exif_orientation=self.apply_exif_orientation)
+        encoded = io.BytesIO()
+        edit_image(image, self._edits[index]).save(
+            encoded, format="PNG", compress_level=0
+        )
+        return encoded.getvalue()
+
+    def open(self, index: int) -> BinaryIO:
+        """The image's encoded bytes as an open file."""
+        if index in self._edits:
+            return io.BytesIO(self.read(index))
+        return super().open(index)
+
+
+def edit_image(image: Image.Image, edit: Edit) -> Image.Image:
+    """The image, turned and cut; the box's sides are rounded to whole pixels.
+
+    Raises:
+        UndecodableImageError: a box without a pixel of the image in it.
+    """
+    if edit.clockwise:
+        image = image.transpose(TURNS[edit.clockwise])
+    if edit.box is None:
+        return image
+    left, top, right, bottom = (round(side) for side in edit.box)
+    width, height = image.size
+    if min(right, width) <= max(left, 0) or min(bottom, height) <= max(top, 0):
+        raise UndecodableImageError(
+            f"the box {edit.box} has no pixel of an image of {width} x {height}"
+        )
+    return image.crop((left, top, right, bottom))

@@ -1,0 +1,125 @@
+"""Pickle files of plain data are read; those that would run something are not."""
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+from multigrain_jax.data.benchmarks.plain_pickle import load_plain_pickle
+from multigrain_jax.errors import InputError
+
+ARRAYS = [
+    np.arange(6).reshape(2, 3),
+    np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    np.array([1.5, -2], ">f4"),
+    np.array([], np.int64),
+    np.array([True, False]),
+    np.array(7, np.uint8),
+]
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_plain_data_come_back(tmp_path, protocol):
+    content = {
+        "names": ["ä", "b"],
+        "rows": [{"box": (1.5, 2), "easy": array} for array in ARRAYS],
+        "more": [None, True, np.float64(2.5), np.int32(-3)],
+    }
+    path = tmp_path / "file.pkl"
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+    found = load_plain_pickle(path)
+    assert found["names"] == content["names"]
+    assert found["more"] == [None, True, 2.5, -3]
+    for row, array in zip(found["rows"], ARRAYS, strict=True):
+        assert row["box"] == (1.5, 2)
+        value = np.asarray(row["easy"])
+        np.testing.assert_array_equal(value, array)
+        assert value.dtype == array.dtype
+
+
+def test_files_of_python_2_come_back(tmp_path):
+    # {'a': numpy.array([1, 2])}, its bytes a str, as Python 2 wrote it.
+    data = (
+        b"\x80\x02}q\x00U\x01aq\x01cnumpy.core.multiarray\n_reconstruct\nq\x02cnumpy\n"
+        b"ndarray\nq\x03K\x00\x85q\x04U\x01bq\x05\x87q\x06Rq\x07(K\x01K\x02\x85q\x08"
+        b"cnumpy\ndtype\nq\tU\x02i8q\nK\x00K\x01\x87q\x0bRq\x0c(K\x03U\x01<q\rNNNJ\xff"
+        b"\xff\xff\xffJ\xff\xff\xff\xffK\x00tq\x0eb\x89U\x10\x01\x00\x00\x00\x00\x00\x00"
+        b"\x00\x02\x00\x00\x00\x00\x00\x00\x00q\x0ftq\x10bs."
+    )
+    path = tmp_path / "file.pkl"
+    path.write_bytes(data)
+    np.testing.assert_array_equal(np.asarray(load_plain_pickle(path)["a"]), [1, 2])
+
+
+class Touch:
+    """Its pickle makes a file when it is loaded."""
+
+    def __init__(self, call, *arguments):
+        self.answer = (call, arguments)
+
+    def __reduce__(self):
+        return self.answer
+
+
+HOSTILE = {
+    "system": lambda path: Touch(os.system, f"touch {path}"),
+    "open": lambda path: Touch(open, str(path), "w"),
+    "mkdir": lambda path: Touch(os.mkdir, str(path)),
+    "eval": lambda path: Touch(eval, f"open({str(path)!r}, 'w')"),
+    "bytearray": lambda path: Touch(bytearray, 10),
+    "numpy": lambda path: Touch(np.save, str(path), 1),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(HOSTILE))
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_hostile_file_is_refused_and_runs_nothing(tmp_path, kind, protocol):
+    hostile = HOSTILE[kind](tmp_path / "made")
+    path = tmp_path / "file.pkl"
+    path.write_bytes(pickle.dumps({"gnd": [hostile]}, protocol=protocol))
+    with pytest.raises(InputError, match="which is no plain data"):
+        load_plain_pickle(path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["file.pkl"]
+
+
+def test_a_name_alone_is_refused(tmp_path):
+    path = tmp_path / "file.pkl"
+    path.write_bytes(b"cos\nsystem\n.")
+    with pytest.raises(InputError, match="it names os.system, which is no plain data"):
+        load_plain_pickle(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        np.array([None, "a"], dtype=object),
+        np.array(["a", "b"]),
+        np.zeros(2, [("a", "i4")]),
+        np.array(["2020-01-01"], "datetime64[D]"),
+    ],
+)
+def test_arrays_of_anything_but_numbers_are_refused(tmp_path, content):
+    path = tmp_path / "file.pkl"
+    path.write_bytes(pickle.dumps(content))
+    with pytest.raises(InputError, match="not of numbers"):
+        load_plain_pickle(path)
+
+
+def test_a_wrong_shape_is_refused(tmp_path):
+    data = pickle.dumps(np.arange(6, dtype=np.int16), protocol=2)
+    path = tmp_path / "file.pkl"
+    path.write_bytes(data.replace(b"K\x06\x85", b"K\x07\x85"))
+    with pytest.raises(InputError, match=r"6 numbers in the shape \(7,\)"):
+        load_plain_pickle(path)
+
+
+def test_a_broken_file_is_refused(tmp_path):
+    path = tmp_path / "file.pkl"
+    whole = pickle.dumps(ARRAYS)
+    for content in (b"", b"\x80", b"hello", whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="not a pickle file of plain data"):
+            load_plain_pickle(path)
+    with pytest.raises(InputError, match="No such file"):
+        load_plain_pickle(tmp_path / "absent.pkl")
