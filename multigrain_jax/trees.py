@@ -12,10 +12,10 @@ from multigrain_jax.errors import InputError
 
 
 def tree_to_nested(tree: Any) -> dict[str, Any]:
-    """A tree of arrays as nested dictionaries of NumPy copies, named by path.
+    """A tree of arrays as nested dictionaries of NumPy arrays, named by path.
 
-    Copies, since the arrays of a train state are donated to the next step while the
-    save still runs.
+    What is not of NumPy is copied: the arrays of a train state are donated to the next
+    step while the save still runs.
     """
     nested: dict[str, Any] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
@@ -23,7 +23,7 @@ def tree_to_nested(tree: Any) -> dict[str, Any]:
         inner = nested
         for parent in parents:
             inner = inner.setdefault(parent, {})
-        inner[last] = np.array(leaf, copy=True)
+        inner[last] = leaf if isinstance(leaf, np.ndarray) else np.array(leaf)
     return nested
 
 

@@ -18,7 +18,7 @@ from multigrain_jax.convert.source_file import (
 from multigrain_jax.convert.torch_import import ImportReport, import_state_dict
 from multigrain_jax.errors import InputError
 from multigrain_jax.models.multigrain import BACKBONES, Variables
-from multigrain_jax.trees import leaf_digests, tree_to_nested
+from multigrain_jax.trees import leaf_digests
 
 REFERENCE_LICENCE = (
     "weights of the original MultiGrain release are under CC BY-NC 4.0; "
@@ -87,12 +87,13 @@ def convert_checkpoint(
         raise InputError(
             f"backbone: found {backbone!r}, expected one of {', '.join(BACKBONES)}"
         )
-    file = read_source_file(source)
-    name = backbone or recognise_backbone(file.state_dict)
-    state_dict, notes = file.state_dict, []
+    file, state_dict = read_source_file(source)
+    name = backbone or recognise_backbone(state_dict)
+    notes = []
     if file.kind == "model zoo" and not keep_background:
         state_dict, notes = drop_background(state_dict)
     variables, report = import_state_dict(state_dict, backbone=name)
+    del state_dict  # as large as the file
     conversion = _summarise(file, name, variables, report, notes)
     _write(destination, conversion, variables)
     return conversion
@@ -150,7 +151,7 @@ def _summarise(
     report: ImportReport,
     notes: list[str],
 ) -> Conversion:
-    digests = leaf_digests(tree_to_nested(variables))
+    digests = leaf_digests(variables._asdict())
     return Conversion(
         backbone=name,
         num_classes=variables.params["classifier"]["bias"].shape[0],
@@ -167,9 +168,10 @@ def _summarise(
 
 def _write(destination: Path, conversion: Conversion, variables: Variables) -> None:
     file = conversion.source
-    model = tree_to_nested(variables)
+    margin = {}
     if file.beta is not None:
-        model["params"]["margin"] = {"beta": np.asarray(file.beta, np.float32)}
+        margin = {"margin": {"beta": np.asarray(file.beta, np.float32)}}
+    model = {**variables._asdict(), "params": {**variables.params, **margin}}
     meta = {
         "backbone": conversion.backbone,
         "num_classes": conversion.num_classes,

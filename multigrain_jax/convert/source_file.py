@@ -41,25 +41,23 @@ _PREFIXES = ("features.0.base_net.", "features.")
 
 @dataclass(frozen=True)
 class SourceFile:
-    """What a weight file holds.
+    """What a weight file is, apart from its arrays.
 
     Attributes:
         path: the file.
         sha256: digest of its bytes.
         kind: "reference checkpoint", "reference state dict" or "model zoo".
-        state_dict: NumPy arrays by torch key.
         beta: the margin's threshold, if the file has one.
     """
 
     path: Path
     sha256: str
     kind: str
-    state_dict: dict[str, np.ndarray]
     beta: float | None
 
 
-def read_source_file(path: str | Path) -> SourceFile:
-    """Read a weight file.
+def read_source_file(path: str | Path) -> tuple[SourceFile, dict[str, np.ndarray]]:
+    """Read a weight file: what it is, and its arrays by torch key.
 
     Raises:
         InputError: no such file, damaged, not a weight file, or a pickle that asks for
@@ -78,7 +76,7 @@ def read_source_file(path: str | Path) -> SourceFile:
     tensors, beta, kind = _split_content(path, content)
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return SourceFile(path, sha256, kind, tensors, beta)
+    return SourceFile(path, sha256, kind, beta), tensors
 
 
 def recognise_backbone(state_dict: Mapping[str, np.ndarray]) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from multigrain_jax.convert.keymaps import KEYMAPS
@@ -105,7 +106,9 @@ def import_state_dict(
             f"the state dict does not fit {backbone}; {len(problems)} problems:\n  "
             f"{listed}"
         )
-    nested = nest_flat({k: v.astype(expected[k].dtype) for k, v in found.items()})
+    nested = nest_flat(
+        {k: v.astype(expected[k].dtype, copy=False) for k, v in found.items()}
+    )
     variables = Variables(**{"whitening": {}, **nested})
     return variables, ImportReport(len(sources), dict(ignored))
 
@@ -194,19 +197,25 @@ def _transposed(value: np.ndarray, orders: Mapping[int, tuple[int, ...]]) -> np.
 
 def _expected_leaves(
     found: Mapping[str, np.ndarray], backbone: str
-) -> dict[str, np.ndarray]:
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shape and dtype of every leaf, by dotted path."""
     bias = found.get("params.classifier.bias")
-    model = create_model(
-        backbone,
-        num_classes=1000 if bias is None else bias.shape[0],
-        whitened="whitening.mean" in found or "whitening.projection" in found,
-    )
-    return flatten_nested(tree_to_nested(split_model(model)[1]))
+
+    def make() -> Variables:
+        model = create_model(
+            backbone,
+            num_classes=1000 if bias is None else bias.shape[0],
+            whitened="whitening.mean" in found or "whitening.projection" in found,
+        )
+        return split_model(model)[1]
+
+    leaves = jax.tree_util.tree_leaves_with_path(jax.eval_shape(make))
+    return {jax.tree_util.keystr(k, simple=True, separator="."): v for k, v in leaves}
 
 
 def _shape_problems(
     found: Mapping[str, np.ndarray],
-    expected: Mapping[str, np.ndarray],
+    expected: Mapping[str, jax.ShapeDtypeStruct],
     sources: Mapping[str, str],
     keymap: ModuleType,
 ) -> list[str]:
