@@ -89,3 +89,96 @@ def recall_at_k(
         if len(ranks)
     ]
     return float(np.mean(hits)) if hits else 0.0
+
+
+def ranks_in_row(
+    similarity: np.ndarray, positives: np.ndarray, junk: np.ndarray
+) -> np.ndarray:
+    """Ranks of one query's positives, 0-based, junk taken out first.
+
+    Ties are broken in index order. Items at −inf are not found.
+
+    Args:
+        similarity: [N], larger is nearer.
+        positives: int, indices of what should be found.
+        junk: int, indices of what does not count, positives or not.
+
+    Returns:
+        int64, ascending; at most as many as there are positives.
+    """
+    relevant = np.zeros(len(similarity), bool)
+    relevant[positives] = True
+    counts = similarity > -np.inf
+    counts[junk] = False
+    found = similarity[relevant & counts]
+    if not len(found):
+        return np.empty(0, np.int64)
+    # Only what comes no later than the last positive has to be sorted.
+    near = np.flatnonzero(counts & (similarity >= found.min()))
+    order = near[np.argsort(-similarity[near], kind="stable")]
+    return np.flatnonzero(relevant[order])
+
+
+def precision_at_k(ranks: np.ndarray, k: int) -> float:
+    """Share of positives among the k first of one query's ranking.
+
+    As the revisited Oxford and Paris benchmarks have it: where the last positive that
+    was found comes before rank k, up to that one.
+
+    Args:
+        ranks: ranks of the positives that were found, 0-based and ascending.
+        k: at least 1.
+    """
+    if not len(ranks):
+        return 0.0
+    looked_at = min(int(ranks[-1]) + 1, k)
+    return float(np.sum(ranks < looked_at) / looked_at)
+
+
+def ukbench_score(ranks: np.ndarray) -> float:
+    """How many of a query's four images are among its four nearest: 0 to 4.
+
+    Nistér and Stewénius 2006.
+
+    Args:
+        ranks: ranks of the positives that were found, 0-based.
+    """
+    return float(np.sum(np.asarray(ranks) < 4))
+
+
+def micro_average_precision(
+    scores: np.ndarray, correct: np.ndarray, *, num_positives: int
+) -> float:
+    """Average precision of the candidates of all queries, ranked together.
+
+    The mean over all positives of the precision at their rank, 0 for those that are no
+    candidates. Among equal scores, wrong candidates come first, as in the Image
+    Similarity Challenge: giving all the same score does not pay. Perronnin et al. 2009.
+
+    Args:
+        scores: [C], of (query, database image) pairs, larger is more certain.
+        correct: bool [C], whether a pair is one of the positives.
+        num_positives: how many there are, candidates or not.
+    """
+    hits = _rank_together(scores, correct)
+    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+    return float(np.sum(precision[hits]) / num_positives) if num_positives else 0.0
+
+
+def recall_at_precision(
+    scores: np.ndarray, correct: np.ndarray, *, num_positives: int, precision: float
+) -> float:
+    """The largest recall at which the candidates' precision is at least `precision`.
+
+    0 if it never is. Arguments and ties as of `micro_average_precision`.
+    """
+    hits = _rank_together(scores, correct)
+    found = np.cumsum(hits)
+    precise = found / np.arange(1, len(hits) + 1) >= precision
+    best = int(np.max(found[precise], initial=0))
+    return best / num_positives if num_positives else 0.0
+
+
+def _rank_together(scores: np.ndarray, correct: np.ndarray) -> np.ndarray:
+    """`correct` in the order of falling scores, wrong candidates first among equals."""
+    return np.asarray(correct, bool)[np.lexsort((correct, -np.asarray(scores)))]

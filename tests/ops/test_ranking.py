@@ -9,9 +9,14 @@ import pytest
 from multigrain_jax.ops.ranking import (
     average_precision,
     mean_average_precision,
+    micro_average_precision,
+    precision_at_k,
     rank_positives,
+    ranks_in_row,
     recall_at_k,
+    recall_at_precision,
     top_k_correct,
+    ukbench_score,
 )
 
 
@@ -120,3 +125,87 @@ def test_no_query_with_positives_scores_zero():
     similarity, nothing = np.zeros((2, 3)), np.zeros((2, 3), bool)
     assert mean_average_precision(similarity, nothing) == 0
     assert recall_at_k(similarity, nothing, k=1) == 0
+
+
+def test_ranks_in_a_row_equal_a_loop(scores):
+    similarity, relevant, ignored = scores
+    ignored = ignored | (np.random.default_rng(1).random(ignored.shape) < 0.2)
+    assert np.any(relevant & ignored)
+    expected = loop_ranks(similarity, relevant, ignored)
+    for row, ranks in enumerate(expected):
+        positives, junk = np.flatnonzero(relevant[row]), np.flatnonzero(ignored[row])
+        # The order of the lists does not matter.
+        found = ranks_in_row(similarity[row], positives[::-1], junk[::-1])
+        assert list(found) == ranks
+
+
+def test_what_is_at_minus_infinity_is_not_found():
+    similarity = np.array([2.0, -np.inf, 1.0, -np.inf, 3.0], np.float32)
+    nothing = np.empty(0, np.int64)
+    assert list(ranks_in_row(similarity, np.array([1, 2]), nothing)) == [2]
+    assert list(ranks_in_row(similarity, np.array([1, 2]), np.array([4]))) == [1]
+    assert list(ranks_in_row(similarity, np.array([1, 3]), nothing)) == []
+
+
+def test_precision_at_k_by_hand():
+    ranks = np.array([0, 2, 3])
+    found = [precision_at_k(ranks, k) for k in (1, 2, 3, 4, 10)]
+    # The last positive is fourth: no further images are looked at.
+    assert found == pytest.approx([1, 1 / 2, 2 / 3, 3 / 4, 3 / 4])
+    assert precision_at_k(np.array([7]), 5) == 0
+    assert precision_at_k(np.empty(0, np.int64), 5) == 0
+
+
+def test_ukbench_score_counts_the_first_four():
+    assert ukbench_score(np.array([0, 1, 2, 3])) == 4
+    assert ukbench_score(np.array([0, 3, 4, 90])) == 2
+    assert ukbench_score(np.array([4, 5])) == 0
+
+
+def test_micro_scores_by_hand():
+    scores = np.array([0.2, 0.9, 0.5, 0.8, 0.5], np.float32)
+    correct = np.array([True, True, True, False, False])
+    # In order: right, wrong, wrong (a tie), right, right; one positive is missing.
+    found = micro_average_precision(scores, correct, num_positives=4)
+    assert found == pytest.approx((1 + 2 / 4 + 3 / 5) / 4)
+    for precision, recall in ((1.0, 1 / 4), (0.6, 3 / 4), (0.61, 1 / 4), (0.5, 3 / 4)):
+        found = recall_at_precision(
+            scores, correct, num_positives=4, precision=precision
+        )
+        assert found == recall
+    best = recall_at_precision(scores, ~correct, num_positives=2, precision=0.9)
+    assert best == 0
+
+
+def test_micro_scores_equal_a_loop():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        scores = rng.integers(0, 6, 30).astype(np.float32)
+        correct = rng.random(30) < rng.choice([0.1, 0.5, 0.95])
+        order = sorted(range(30), key=lambda i: (-scores[i], correct[i]))
+        total, hits, precision, recall = int(correct.sum()) + 2, 0, 0.0, 0.0
+        for rank, candidate in enumerate(order):
+            if correct[candidate]:
+                hits += 1
+                precision += hits / (rank + 1)
+            if hits / (rank + 1) >= 0.9:
+                recall = hits / total
+        found = micro_average_precision(scores, correct, num_positives=total)
+        assert found == pytest.approx(precision / total, abs=1e-12)
+        found = recall_at_precision(scores, correct, num_positives=total, precision=0.9)
+        assert found == pytest.approx(recall, abs=1e-12)
+
+
+def test_ninety_percent_is_reached_exactly():
+    # 27 of 30: 0.9 · 30 is not 27 in every rounding.
+    correct = np.arange(30) >= 3
+    scores = np.where(correct, 2.0, 3.0)
+    found = recall_at_precision(scores, correct, num_positives=27, precision=0.9)
+    assert found == 1
+
+
+def test_without_candidates_micro_scores_are_zero():
+    nothing = (np.empty(0, np.float32), np.empty(0, bool))
+    assert micro_average_precision(*nothing, num_positives=3) == 0
+    assert recall_at_precision(*nothing, num_positives=3, precision=0.9) == 0
+    assert micro_average_precision(*nothing, num_positives=0) == 0
