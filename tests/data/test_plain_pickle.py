@@ -86,7 +86,7 @@ def test_a_hostile_file_is_refused_and_runs_nothing(tmp_path, kind, protocol):
 def test_a_name_alone_is_refused(tmp_path):
     path = tmp_path / "file.pkl"
     path.write_bytes(b"cos\nsystem\n.")
-    with pytest.raises(InputError, match="it names os.system, which is no plain data"):
+    with pytest.raises(InputError, match=r"names os\.system, which is no"):
         load_plain_pickle(path)
 
 

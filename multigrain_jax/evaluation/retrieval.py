@@ -1,0 +1,265 @@
+"""From descriptors to a benchmark's scores.
+
+All of it in NumPy, in blocks of queries. Beside the descriptors it takes about four
+times `BLOCK_BYTES` of memory, or four rows of similarities where these are larger.
+"""
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from multigrain_jax.data.benchmarks import Benchmark, Protocol
+from multigrain_jax.evaluation.refinement import (
+    BLOCK_BYTES,
+    indices_of_largest,
+    normalize_scores,
+    query_blocks,
+)
+from multigrain_jax.ops.ranking import (
+    average_precision,
+    micro_average_precision,
+    precision_at_k,
+    ranks_in_row,
+    recall_at_precision,
+    ukbench_score,
+)
+
+MAX_CANDIDATES = 500_000  # the best pairs of all queries, which micro scores rank
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+# metric -> one query's score, from its positives' ranks and their number
+PER_QUERY: Mapping[str, Callable[[np.ndarray, int], float]] = {
+    "map": average_precision,
+    "mp_at_1": lambda ranks, _: precision_at_k(ranks, 1),
+    "mp_at_5": lambda ranks, _: precision_at_k(ranks, 5),
+    "mp_at_10": lambda ranks, _: precision_at_k(ranks, 10),
+    "score": lambda ranks, _: ukbench_score(ranks),
+}
+# metric -> the score of all queries' candidates, from (scores, correct, num_positives)
+OVER_ALL: Mapping[str, Callable[[np.ndarray, np.ndarray, int], float]] = {
+    "micro_ap": lambda scores, correct, number: micro_average_precision(
+        scores, correct, num_positives=number
+    ),
+    "recall_at_p90": lambda scores, correct, number: recall_at_precision(
+        scores, correct, num_positives=number, precision=0.9
+    ),
+}
+
+
+class QueryScore(NamedTuple):
+    """How one query fared.
+
+    Attributes:
+        protocol: the protocol's name.
+        query: its position among the benchmark's queries.
+        average_precision: in [0, 1].
+        num_positives: how many images should be found.
+        first_rank: 0-based rank of the first one; None if none was found.
+    """
+
+    protocol: str
+    query: int
+    average_precision: float
+    num_positives: int
+    first_rank: int | None
+
+
+class RetrievalScores(NamedTuple):
+    """A benchmark's scores.
+
+    Attributes:
+        results: by the names that results.json has.
+        queries: every query with positives, of one protocol after the other.
+    """
+
+    results: dict[str, float]
+    queries: list[QueryScore]
+
+
+def evaluate_retrieval(
+    benchmark: Benchmark,
+    queries: np.ndarray,
+    database: np.ndarray,
+    *,
+    training: np.ndarray | None = None,
+    normalization_weight: float = 2.0,
+    normalization_neighbours: int = 10,
+    max_candidates: int = MAX_CANDIDATES,
+    block_bytes: int = BLOCK_BYTES,
+) -> RetrievalScores:
+    """Score every protocol of a benchmark.
+
+    The similarity is the inner product in float32; ties are broken in index order. A
+    descriptor of zeros is that of an image that could not be read: it is not found, and
+    as a query finds nothing. Queries without positives are left out.
+
+    Args:
+        benchmark: what is right.
+        queries: float32 [Q, D], of the benchmark's queries.
+        database: float32 [N, D], of its database.
+        training: float32 [T, D], of its training set; needed by a protocol that
+            normalises scores.
+        normalization_weight: as of `normalize_scores`.
+        normalization_neighbours: as of `normalize_scores`.
+        max_candidates: how many pairs the micro scores rank.
+        block_bytes: size of the similarities that are computed at once.
+
+    Raises:
+        ValueError: descriptors of other numbers than the benchmark's.
+    """
+    for what, found, wanted in (
+        ("queries", queries, benchmark.queries),
+        ("database", database, benchmark.database),
+    ):
+        if len(found) != len(wanted):
+            raise ValueError(
+                f"{what}: {len(found)} descriptors, expected {len(wanted)}"
+            )
+    tallies = [
+        _Tally(protocol, len(database), max_candidates)
+        for protocol in benchmark.protocols
+    ]
+    if training is None and any(tally.protocol.normalized for tally in tallies):
+        raise ValueError("training: None, and a protocol normalises scores")
+    absent = ~np.any(database, axis=1)
+    for rows in query_blocks(queries, (database, training), block_bytes):
+        block = queries[rows]
+        similarity = block @ database.T
+        similarity[:, absent] = -np.inf
+        similarity[~np.any(block, axis=1)] = -np.inf
+        for tally in tallies:
+            scores = similarity
+            if tally.protocol.normalized:
+                assert training is not None
+                scores = normalize_scores(
+                    similarity,
+                    block @ training.T,
+                    weight=normalization_weight,
+                    num_neighbours=normalization_neighbours,
+                )
+            tally.add(rows.start, scores)
+    results: dict[str, float] = {}
+    for tally in tallies:
+        parts = [part for part in (benchmark.name, tally.protocol.name) if part]
+        results |= {
+            "/".join([*parts, name]): value for name, value in tally.results().items()
+        }
+    return RetrievalScores(
+        results, [score for tally in tallies for score in tally.seen]
+    )
+
+
+class _Tally:
+    """Gathers one protocol's scores from blocks of queries."""
+
+    def __init__(self, protocol: Protocol, num_database: int, max_candidates: int):
+        self.protocol = protocol
+        self.seen: list[QueryScore] = []
+        self._numbers = {int(q): n for n, q in enumerate(protocol.queries)}
+        self._num_database = num_database
+        self._per_query = [name for name in protocol.metrics if name in PER_QUERY]
+        self._over_all = [name for name in protocol.metrics if name in OVER_ALL]
+        self._values: dict[str, list[float]] = {name: [] for name in self._per_query}
+        self._max_candidates = max_candidates
+        # (score, query · N + database image), the best first
+        self._candidates = (np.empty(0, np.float32), np.empty(0, np.int64))
+
+    def add(self, first_query: int, scores: np.ndarray) -> None:
+        """Score the queries from `first_query` on; scores is [block, N]."""
+        keep = []
+        for row, similarity in enumerate(scores):
+            number = self._numbers.get(first_query + row)
+            if number is not None:
+                keep.append(row)
+                self._add_query(number, similarity)
+        if self._over_all and keep:
+            block = scores[keep]
+            queries = first_query + np.array(keep)
+            for row, query in enumerate(queries):
+                block[row, self.protocol.junk[self._numbers[int(query)]]] = -np.inf
+            self._add_candidates(block, queries)
+
+    def results(self) -> dict[str, float]:
+        """The protocol's metrics, in its order."""
+        values = {name: _mean(v) for name, v in self._values.items()}
+        if self._over_all:
+            scores, pairs = self._candidates
+            wanted = self._positive_pairs()
+            correct = np.isin(pairs, wanted)
+            for name in self._over_all:
+                values[name] = OVER_ALL[name](scores, correct, len(wanted))
+        return {name: values[name] for name in self.protocol.metrics}
+
+    def _add_query(self, number: int, similarity: np.ndarray) -> None:
+        positives, junk = self.protocol.positives[number], self.protocol.junk[number]
+        num_positives = len(np.setdiff1d(positives, junk))
+        if not num_positives:
+            return
+        ranks = ranks_in_row(similarity, positives, junk)
+        for name in self._per_query:
+            self._values[name].append(PER_QUERY[name](ranks, num_positives))
+        self.seen.append(
+            QueryScore(
+                self.protocol.name,
+                int(self.protocol.queries[number]),
+                average_precision(ranks, num_positives),
+                num_positives,
+                int(ranks[0]) if len(ranks) else None,
+            )
+        )
+
+    def _add_candidates(self, block: np.ndarray, queries: np.ndarray) -> None:
+        scores = block.reshape(-1)
+        chosen = indices_of_largest(scores, self._max_candidates)
+        row, column = np.divmod(chosen, self._num_database)
+        pairs = queries[row] * self._num_database + column
+        # Those before come first among equals: their queries do.
+        all_scores = np.concatenate([self._candidates[0], scores[chosen]])
+        all_pairs = np.concatenate([self._candidates[1], pairs])
+        kept = indices_of_largest(all_scores, self._max_candidates)
+        self._candidates = (all_scores[kept], all_pairs[kept])
+
+    def _positive_pairs(self) -> np.ndarray:
+        pairs = [
+            query * self._num_database + np.setdiff1d(positives, junk)
+            for query, positives, junk in zip(
+                self.protocol.queries,
+                self.protocol.positives,
+                self.protocol.junk,
+                strict=True,
+            )
+        ]
+        return np.concatenate(pairs) if pairs else np.empty(0, np.int64)
+
+
+def write_per_query_csv(
+    path: Path, benchmark: Benchmark, queries: Sequence[QueryScore]
+) -> None:
+    """Write protocol, query, ap, num_positives and the rank of the first positive.
+
+    Ranks start from 1 here; without a rank, none was found. A name that a spreadsheet
+    would take for a formula is put behind an apostrophe.
+    """
+    with open(path, "w", encoding="utf-8", errors="replace", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            ["protocol", "query", "ap", "num_positives", "first_positive_rank"]
+        )
+        for score in queries:
+            name = benchmark.image_name(int(benchmark.queries[score.query]))
+            writer.writerow(
+                [
+                    score.protocol,
+                    f"'{name}" if name.startswith(FORMULA_STARTS) else name,
+                    f"{score.average_precision:.6f}",
+                    score.num_positives,
+                    "" if score.first_rank is None else score.first_rank + 1,
+                ]
+            )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else 0.0

@@ -1,0 +1,266 @@
+"""Retrieval scores, and what is done before the ranking, against plain loops."""
+
+import csv
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from multigrain_jax.data.benchmarks import Benchmark, Protocol
+from multigrain_jax.evaluation.refinement import (
+    expand_queries,
+    indices_of_largest,
+    merge_scales,
+    normalize_scores,
+)
+from multigrain_jax.evaluation.retrieval import (
+    QueryScore,
+    evaluate_retrieval,
+    write_per_query_csv,
+)
+
+
+def unit_rows(rng, count, width=5):
+    vectors = rng.normal(size=(count, width)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def benchmark():
+    """Nine queries among twelve images; not every query is in every protocol."""
+    rng = np.random.default_rng(3)
+    protocols = []
+    for name, metrics in (
+        ("first", ("map", "mp_at_5")),
+        ("second", ("micro_ap", "recall_at_p90", "map")),
+        ("third", ("micro_ap",)),
+    ):
+        asked = np.sort(rng.choice(9, 6, replace=False))
+        kinds = rng.integers(0, 4, (6, 12))
+        kinds[2] = 3  # nothing to find
+        protocols.append(
+            Protocol(
+                name,
+                metrics,
+                asked,
+                [np.flatnonzero(row == 0) for row in kinds],
+                [np.flatnonzero(row == 1) for row in kinds],
+                normalized=name == "third",
+            )
+        )
+    return Benchmark(
+        name="mine",
+        root=Path("/data"),
+        paths=[f"/data/{n}.jpg" for n in range(21)],
+        queries=np.arange(12, 21),
+        database=np.arange(12),
+        protocols=protocols,
+    )
+
+
+@pytest.fixture
+def descriptors():
+    rng = np.random.default_rng(4)
+    return {name: unit_rows(rng, n) for name, n in (("q", 9), ("x", 12), ("t", 7))}
+
+
+def loop_results(benchmark, similarity, offsets, max_candidates):
+    """Every protocol by walking down sorted lists."""
+    results = {}
+    for protocol in benchmark.protocols:
+        precisions, at_five, pairs, total = [], [], [], 0
+        for number, query in enumerate(protocol.queries):
+            positives, junk = protocol.positives[number], protocol.junk[number]
+            row = similarity[query] - protocol.normalized * offsets[query]
+            order = sorted(set(range(12)) - set(junk), key=lambda i: (-row[i], i))
+            pairs += [(-row[i], query, i, i in positives) for i in order]
+            total += len(positives)
+            if not len(positives):
+                continue
+            ranks = [rank for rank, image in enumerate(order) if image in positives]
+            parts = [
+                ((n / r if r else 1) + (n + 1) / (r + 1)) / 2
+                for n, r in enumerate(ranks)
+            ]
+            precisions.append(sum(parts) / len(ranks))
+            looked_at = min(5, ranks[-1] + 1)
+            at_five.append(sum(rank < looked_at for rank in ranks) / looked_at)
+        right = [pair[3] for pair in sorted(pairs)[:max_candidates]]
+        precision = [sum(right[: n + 1]) / (n + 1) for n in range(len(right))]
+        best = [n for n, p in enumerate(precision) if p >= 0.9]
+        values = {
+            "map": np.mean(precisions),
+            "mp_at_5": np.mean(at_five),
+            "micro_ap": sum(p for p, r in zip(precision, right, strict=True) if r)
+            / total,
+            "recall_at_p90": sum(right[: best[-1] + 1]) / total if best else 0,
+        }
+        for metric in protocol.metrics:
+            results[f"mine/{protocol.name}/{metric}"] = values[metric]
+    return results
+
+
+@pytest.mark.parametrize("block_bytes", [1, 4 * 12 * 2, 1 << 20])
+@pytest.mark.parametrize("max_candidates", [20, 1000])
+def test_scores_equal_loops(benchmark, descriptors, block_bytes, max_candidates):
+    similarity = descriptors["q"] @ descriptors["x"].T
+    nearest = np.sort(descriptors["q"] @ descriptors["t"].T, axis=1)[:, -3:]
+    offsets = 1.5 * nearest.mean(axis=1)
+    scores = evaluate_retrieval(
+        benchmark,
+        descriptors["q"],
+        descriptors["x"],
+        training=descriptors["t"],
+        normalization_weight=1.5,
+        normalization_neighbours=3,
+        max_candidates=max_candidates,
+        block_bytes=block_bytes,
+    )
+    expected = loop_results(benchmark, similarity, offsets, max_candidates)
+    assert list(scores.results) == list(expected)
+    assert scores.results == pytest.approx(expected, abs=1e-6)
+    precisions = [q.average_precision for q in scores.queries if q.protocol == "first"]
+    assert len(precisions) == 5
+    assert np.mean(precisions) == pytest.approx(expected["mine/first/map"])
+
+
+def test_unreadable_images_are_not_found_and_find_nothing(benchmark, descriptors):
+    protocol = Protocol(
+        "one",
+        ("map", "micro_ap"),
+        np.array([0, 1]),
+        [np.array([3, 5]), np.array([3])],
+        [np.empty(0, np.int64)] * 2,
+    )
+    one = dataclasses.replace(benchmark, protocols=[protocol])
+    queries, database = descriptors["q"].copy(), -np.abs(descriptors["x"])
+    queries[0] = np.abs(queries[0])  # everything is less like it than zeros are
+    database[3], queries[1] = 0, 0
+    scores = evaluate_retrieval(one, queries, database)
+    first, second = scores.queries
+    row = database @ queries[0]
+    rank = sum(value > row[5] for value in np.delete(row, 3))
+    expected = ((1.0 if rank == 0 else 0.0) + 1 / (rank + 1)) / 2 / 2
+    assert first[:4] == ("one", 0, pytest.approx(expected), 2)
+    assert first.first_rank == rank
+    assert second == QueryScore("one", 1, 0.0, 1, None)
+    assert scores.results["mine/one/map"] == pytest.approx(expected / 2)
+    # The pairs of unreadable images are no candidates, even where there is room.
+    assert scores.results["mine/one/micro_ap"] == pytest.approx(1 / (rank + 1) / 3)
+
+
+def test_wrong_numbers_of_descriptors_are_refused(benchmark, descriptors):
+    with pytest.raises(ValueError, match="queries: 8 descriptors, expected 9"):
+        evaluate_retrieval(benchmark, descriptors["q"][1:], descriptors["x"])
+    with pytest.raises(ValueError, match="database: 7 descriptors, expected 12"):
+        evaluate_retrieval(benchmark, descriptors["q"], descriptors["t"])
+    with pytest.raises(ValueError, match="training: None"):
+        evaluate_retrieval(benchmark, descriptors["q"], descriptors["x"])
+
+
+def test_every_query_is_a_row_of_the_csv(benchmark, tmp_path):
+    paths = list(benchmark.paths)
+    paths[12] = '/data/=HYPERLINK("x").jpg'
+    paths[13] = '/elsewhere/a, "b"\n.jpg'
+    paths[14] = "/data/\udcff.jpg"
+    named = dataclasses.replace(benchmark, paths=paths)
+    rows = [
+        QueryScore("first", 0, 0.25, 3, 4),
+        QueryScore("first", 1, 0.0, 1, None),
+        QueryScore("second", 2, 1.0, 1, 0),
+    ]
+    write_per_query_csv(tmp_path / "per_query.csv", named, rows)
+    with open(tmp_path / "per_query.csv", encoding="utf-8", newline="") as file:
+        found = list(csv.reader(file))
+    assert found == [
+        ["protocol", "query", "ap", "num_positives", "first_positive_rank"],
+        ["first", '\'=HYPERLINK("x").jpg', "0.250000", "3", "5"],
+        ["first", '/elsewhere/a, "b"\n.jpg', "0.000000", "1", ""],
+        ["second", "?.jpg", "1.000000", "1", "1"],
+    ]
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_no_name_is_a_formula(benchmark, tmp_path, start):
+    paths = [f"/data/{start}1+1.jpg"] * 21
+    named = dataclasses.replace(benchmark, paths=paths)
+    path = tmp_path / "per_query.csv"
+    write_per_query_csv(path, named, [QueryScore("", 0, 1.0, 1, 0)])
+    with open(path, encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file))[1][1] == f"'{start}1+1.jpg"
+
+
+def test_normalized_scores_equal_a_loop(descriptors):
+    similarity = descriptors["q"] @ descriptors["x"].T
+    training = descriptors["q"] @ descriptors["t"].T
+    found = normalize_scores(similarity, training, weight=2.0, num_neighbours=3)
+    for query in range(9):
+        offset = 2 * sum(sorted(training[query])[-3:]) / 3
+        np.testing.assert_allclose(
+            found[query], similarity[query] - offset, rtol=0, atol=1e-6
+        )
+    # Fewer images than neighbours: all of them.
+    found = normalize_scores(similarity, training, weight=1.0, num_neighbours=50)
+    expected = similarity - training.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 3.0])
+@pytest.mark.parametrize("block_bytes", [1, 1 << 20])
+def test_expanded_queries_equal_a_loop(descriptors, alpha, block_bytes):
+    queries, database = descriptors["q"], descriptors["x"]
+    itself = np.array([-1, 3, -1, -1, 0, -1, 7, -1, -1])
+    found = expand_queries(
+        queries,
+        database,
+        num_neighbours=4,
+        alpha=alpha,
+        itself=itself,
+        block_bytes=block_bytes,
+    )
+    for query in range(9):
+        values = database.astype(np.float64) @ queries[query]
+        others = [i for i in range(12) if i != itself[query]]
+        nearest = sorted(others, key=lambda i: (-values[i], i))[:4]
+        total = queries[query].astype(np.float64)
+        for image in nearest:
+            if values[image] > 0:
+                total = total + values[image] ** alpha * database[image]
+        expected = total / np.linalg.norm(total)
+        np.testing.assert_allclose(found[query], expected, rtol=0, atol=2e-6)
+    assert found.dtype == np.float32
+
+
+def test_expansion_leaves_zeros_and_its_arguments_alone(descriptors):
+    queries, database = descriptors["q"].copy(), descriptors["x"].copy()
+    queries[2] = 0
+    found = expand_queries(queries, database, num_neighbours=3, alpha=3.0)
+    assert not found[2].any()
+    np.testing.assert_array_equal(database, descriptors["x"])
+    np.testing.assert_array_equal(
+        np.delete(queries, 2, 0), np.delete(descriptors["q"], 2, 0)
+    )
+
+
+def test_merged_scales_are_the_unit_mean():
+    rng = np.random.default_rng(0)
+    # Of different lengths: the mean is taken before the length is made one.
+    scales = [rng.normal(size=(4, 6)).astype(np.float32) * s for s in (1, 5, 20)]
+    found = merge_scales(scales)
+    mean = (scales[0] + scales[1] + scales[2]) / 3
+    expected = mean / np.linalg.norm(mean, axis=1, keepdims=True)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    zeros = merge_scales([np.zeros((1, 6), np.float32)])
+    assert not zeros.any()
+
+
+def test_the_largest_come_in_index_order_among_equals():
+    rng = np.random.default_rng(0)
+    for count in (1, 3, 10, 60):
+        scores = rng.integers(0, 5, 40).astype(np.float32)
+        scores[rng.random(40) < 0.3] = -np.inf
+        expected = sorted(
+            (i for i in range(40) if scores[i] > -np.inf), key=lambda i: (-scores[i], i)
+        )
+        assert list(indices_of_largest(scores, count)) == expected[:count]
