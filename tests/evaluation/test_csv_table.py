@@ -1,0 +1,28 @@
+"""Tables of results: names from outside do no harm in a spreadsheet."""
+
+import csv
+
+import pytest
+
+from multigrain_jax.evaluation.csv_table import write_table
+
+
+@pytest.mark.parametrize(
+    ("cell", "written"),
+    [
+        ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
+        ("+1.jpg", "'+1.jpg"),
+        ("-1.jpg", "'-1.jpg"),
+        ("@sum.jpg", "'@sum.jpg"),
+        ("\t=1.jpg", "'\t=1.jpg"),
+        ('a,b\n"c".jpg', 'a,b\n"c".jpg'),
+        ("/photos/=1.jpg", "/photos/=1.jpg"),
+        ("ü\udcff.jpg", "ü\udcff.jpg"),
+        (-0.5, "-0.5"),
+    ],
+)
+def test_a_cell_is_written_as_data(tmp_path, cell, written):
+    path = tmp_path / "t.csv"
+    write_table(path, ("name", "rank"), [(cell, 1)])
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        assert list(csv.reader(file)) == [["name", "rank"], [written, "1"]]
