@@ -3,11 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from multigrain_jax.evaluation.search import DescriptorIndex
     from multigrain_jax.inference import LoadedModel, load_model, preprocess
     from multigrain_jax.models.multigrain import BACKBONES, Output, create_model
 
 __all__ = [
     "BACKBONES",
+    "DescriptorIndex",
     "LoadedModel",
     "Output",
     "create_model",
@@ -19,6 +21,7 @@ __all__ = [
 # library: the names are looked up when they are first used.
 _HOMES = {
     "BACKBONES": "multigrain_jax.models.multigrain",
+    "DescriptorIndex": "multigrain_jax.evaluation.search",
     "LoadedModel": "multigrain_jax.inference",
     "Output": "multigrain_jax.models.multigrain",
     "create_model": "multigrain_jax.models.multigrain",

@@ -1,0 +1,334 @@
+"""Exact nearest neighbours by inner product, and near duplicates, in blocks.
+
+The database stays on disk; a block of it at a time goes through one compiled step, on
+all devices. Memory is bounded by `BLOCK_BYTES`, whatever the size of the database.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from multigrain_jax.errors import InputError
+from multigrain_jax.evaluation.descriptors import (
+    HEAD_FILE,
+    OK,
+    DescriptorSettings,
+    read_head,
+    read_index,
+    shard_path,
+)
+from multigrain_jax.mesh import DATA_AXIS, batch_sharding, make_mesh, put_replicated
+
+# What the arrays of a search take at most, beside queries and results.
+BLOCK_BYTES = 256 << 20
+QUERIES_PER_STEP = 256
+# Of so many rows at a time only the largest similarity is sorted at first.
+CHUNK = 128
+NOTHING = -1
+
+
+class ScoreNormalization(NamedTuple):
+    """Makes the similarities of different queries comparable (SPEC: ISC 2021).
+
+    Subtracts weight · (mean similarity of the `count` nearest training images).
+
+    Attributes:
+        training: descriptors of images that no query shows.
+        count: n, at most as many as there are.
+        weight: of their mean.
+    """
+
+    training: "DescriptorIndex"
+    count: int = 10
+    weight: float = 2.0
+
+
+class DescriptorIndex:
+    """A collection of descriptors that can be searched.
+
+    Attributes:
+        dim: D.
+        live: bool [N]; False are rows of images that are gone or have changed.
+        settings: how the descriptors were made; None where that is not known.
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[Path | np.ndarray],
+        *,
+        live: np.ndarray | None = None,
+        folder: Path | None = None,
+    ):
+        """Number the rows of all shards one after the other.
+
+        Args:
+            shards: [n, D] arrays of one dtype, or .npy files, at least one.
+            live: bool [N], rows that can be found; None is all.
+            folder: of descriptors, which the shards belong to.
+        """
+        self._shards = list(shards)
+        shapes = [_open_shard(shard).shape for shard in self._shards]
+        self._starts = np.cumsum([0, *(shape[0] for shape in shapes)])
+        self._dtype = _open_shard(self._shards[0]).dtype
+        self._folder = folder
+        self.dim: int = shapes[0][1]
+        self.live = np.ones(len(self), bool) if live is None else live
+        self.settings: DescriptorSettings | None = None
+        if folder is not None:
+            self.settings = read_head(folder).settings
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Open a folder of descriptors, or a workdir of the task `embed`.
+
+        Raises:
+            InputError: no such folder, or no descriptors in it.
+        """
+        folder = Path(path)
+        if not (folder / HEAD_FILE).exists() and (folder / "descriptors").is_dir():
+            folder = folder / "descriptors"
+        head = read_head(folder)
+        if not head.num_shards:
+            raise InputError(f"{folder}: no descriptors in it; embed some images first")
+        shards = [shard_path(folder, number) for number in range(head.num_shards)]
+        live = [
+            row.status == OK
+            for row in read_index(folder, head.num_rows)
+            if row.shard is not None
+        ]
+        index = cls(shards, live=np.array(live, bool), folder=folder)
+        if len(live) != len(index):
+            raise InputError(
+                f"{folder}: {len(index)} descriptors, but {len(live)} lines of the "
+                "index for them; the folder is damaged: embed the images anew"
+            )
+        return index
+
+    def __len__(self) -> int:
+        """N: rows, those that are not live among them."""
+        return int(self._starts[-1])
+
+    def paths(self, rows: np.ndarray | Sequence[int]) -> list[str]:
+        """The image that each row belongs to; the index is read for this."""
+        if self._folder is None:
+            return [str(row) for row in rows]
+        wanted = dict.fromkeys(int(row) for row in rows)
+        found: dict[int, str] = {}
+        number = 0
+        for line in read_index(self._folder, read_head(self._folder).num_rows):
+            if line.shard is not None:
+                if number in wanted:
+                    found[number] = line.image.path
+                number += 1
+        return [found[int(row)] for row in rows]
+
+    def read(self, first: int, count: int) -> np.ndarray:
+        """Rows first … first + count - 1 as [count, D]; zeros behind the end."""
+        block = np.zeros((count, self.dim), self._dtype)
+        number = int(np.searchsorted(self._starts, first, side="right")) - 1
+        while number < len(self._shards) and self._starts[number] < first + count:
+            start = int(self._starts[number])
+            # Mapped for this read only: pages that stay mapped count as memory.
+            part = _open_shard(self._shards[number])[
+                max(0, first - start) : first + count - start
+            ]
+            offset = max(0, start - first)
+            block[offset : offset + len(part)] = part
+            number += 1
+        return block
+
+    def search(
+        self,
+        descriptors: np.ndarray,
+        k: int = 10,
+        *,
+        normalization: ScoreNormalization | None = None,
+        block_bytes: int = BLOCK_BYTES,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The k rows of largest inner product for each query, exactly.
+
+        Args:
+            descriptors: [Q, D] queries.
+            k: how many, at least 1.
+            normalization: of the similarities; the order of one query's rows stays.
+            block_bytes: memory of the search.
+
+        Returns:
+            Similarities float32 [Q, k], descending, and rows int64 [Q, k]; equal
+            similarities in the order of the rows. Where fewer than k rows are live,
+            -inf and -1.
+
+        Raises:
+            InputError: queries of another width, or not finite.
+        """
+        queries = self._checked(descriptors)
+        if k < 1:
+            raise InputError(f"k: found {k}, expected at least 1")
+        mesh = make_mesh()
+        per_step = min(QUERIES_PER_STEP, 1 << (max(1, len(queries)) - 1).bit_length())
+        step = _search_step(mesh, k)
+        state = [
+            (part, *_nothing_found(mesh, per_step, k))
+            for part in _query_blocks(mesh, queries, per_step)
+        ]
+        count = self._block_rows(mesh, k, per_step, block_bytes)
+        for first in range(0, len(self), count):
+            block, live = self._put_block(mesh, first, count)
+            # One block is read while the last one is searched, and no more wait.
+            jax.block_until_ready(state)
+            state = [
+                (part, *step(part, block, live, np.int32(first), values, rows))
+                for part, values, rows in state
+            ]
+        similarities, rows = _merge_devices(
+            [found[1:] for found in state], len(queries), k
+        )
+        if normalization is not None:
+            similarities -= _offsets(queries, normalization, block_bytes)[:, None]
+        return similarities, rows
+
+    def _checked(self, descriptors: np.ndarray) -> np.ndarray:
+        queries = np.asarray(descriptors, np.float32)
+        if queries.ndim != 2 or queries.shape[1] != self.dim:
+            raise InputError(
+                f"descriptors: found shape {queries.shape}, expected (Q, {self.dim}), "
+                "as the database has them"
+            )
+        if not np.isfinite(queries).all():
+            raise InputError("descriptors: found NaN or infinity, expected numbers")
+        return queries
+
+    def _block_rows(
+        self, mesh: Mesh, k: int, num_queries: int, block_bytes: int
+    ) -> int:
+        """Rows per block: what fits, for each device a multiple of `CHUNK`."""
+        stored = 2 * self._dtype.itemsize * self.dim  # on the host, on the device
+        per_row = 2 * stored + 4 * self.dim + 2 * 4 * num_queries
+        unit = CHUNK * mesh.size
+        fitting = block_bytes // per_row // unit * unit
+        needed = -(-max(len(self), k * mesh.size) // unit) * unit
+        return min(needed, max(fitting, -(-k // CHUNK) * unit))
+
+    def _put_block(
+        self, mesh: Mesh, first: int, count: int
+    ) -> tuple[jax.Array, jax.Array]:
+        live = np.zeros(count, bool)
+        known = self.live[first : first + count]
+        live[: len(known)] = known
+        rows = batch_sharding(mesh)
+        return jax.device_put(self.read(first, count), rows), jax.device_put(live, rows)
+
+
+def _open_shard(shard: Path | np.ndarray) -> np.ndarray:
+    return np.load(shard, mmap_mode="r") if isinstance(shard, Path) else shard
+
+
+def _query_blocks(mesh: Mesh, queries: np.ndarray, size: int) -> list[jax.Array]:
+    blocks = []
+    for start in range(0, len(queries), size):
+        block = np.zeros((size, queries.shape[1]), np.float32)
+        part = queries[start : start + size]
+        block[: len(part)] = part
+        blocks.append(put_replicated(mesh, block))
+    return blocks
+
+
+def _nothing_found(mesh: Mesh, num_queries: int, k: int) -> tuple[jax.Array, jax.Array]:
+    shape = (mesh.size, num_queries, k)
+    return jax.device_put(
+        (np.full(shape, -np.inf, np.float32), np.full(shape, NOTHING, np.int32)),
+        batch_sharding(mesh),
+    )
+
+
+@lru_cache
+def _search_step(mesh: Mesh, k: int):
+    """Compile `(queries, block, live, first, values, rows) -> (values, rows)`.
+
+    Each device keeps the k best of the rows that it has seen: [devices, Q, k].
+    """
+
+    def step(queries, block, live, first, values, rows):
+        similarity = jnp.matmul(
+            queries,
+            block.astype(jnp.float32).T,
+            precision=jax.lax.Precision.HIGHEST,
+        )
+        similarity = jnp.where(live, similarity, -jnp.inf)
+        new_values, new = top_k_of_chunks(similarity, k)
+        new = new + first + jax.lax.axis_index(DATA_AXIS) * len(block)
+        new = jnp.where(jnp.isneginf(new_values), NOTHING, new)
+        # Of equals the first stays first: what was found has the smaller rows.
+        values, places = jax.lax.top_k(jnp.concatenate([values[0], new_values], 1), k)
+        rows = jnp.take_along_axis(jnp.concatenate([rows[0], new], 1), places, axis=1)
+        return values[None], rows[None]
+
+    whole, split = PartitionSpec(), PartitionSpec(DATA_AXIS)
+    return jax.jit(
+        jax.shard_map(
+            step,
+            mesh=mesh,
+            in_specs=(whole, split, split, whole, split, split),
+            out_specs=(split, split),
+        ),
+        donate_argnums=(4, 5),
+    )
+
+
+def top_k_of_chunks(similarity: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """`jax.lax.top_k` of [Q, N], to the tie, for N much larger than k.
+
+    The k largest are in the k chunks of largest maximum, where of equal maxima the
+    first chunks are taken: any other chunk has k values before its own.
+
+    Args:
+        similarity: [Q, N], N a multiple of `CHUNK`.
+        k: at most N.
+
+    Returns:
+        Values [Q, k] and indices int32 [Q, k].
+    """
+    num_queries, width = similarity.shape
+    if width // CHUNK <= k:
+        return jax.lax.top_k(similarity, k)
+    chunks = similarity.reshape(num_queries, width // CHUNK, CHUNK)
+    _, best = jax.lax.top_k(chunks.max(axis=2), k)
+    best = jnp.sort(best, axis=1)
+    candidates = jnp.take_along_axis(chunks, best[:, :, None], axis=1)
+    values, places = jax.lax.top_k(candidates.reshape(num_queries, k * CHUNK), k)
+    chosen = jnp.take_along_axis(best, places // CHUNK, axis=1)
+    return values, chosen * CHUNK + places % CHUNK
+
+
+def _merge_devices(
+    found: Sequence[tuple[jax.Array, jax.Array]], num_queries: int, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What all devices found, [devices, Q, k] each, as [Q, k]."""
+    if not found:
+        return np.zeros((0, k), np.float32), np.zeros((0, k), np.int64)
+    values, rows = (
+        np.concatenate([np.concatenate(list(part), axis=1) for part in parts])
+        for parts in zip(*jax.device_get(found), strict=True)
+    )
+    order = np.lexsort((rows, -values), axis=-1)[:num_queries, :k]
+    take = partial(np.take_along_axis, indices=order, axis=1)
+    return take(values[:num_queries]), take(rows[:num_queries].astype(np.int64))
+
+
+def _offsets(
+    queries: np.ndarray, normalization: ScoreNormalization, block_bytes: int
+) -> np.ndarray:
+    training, count, weight = normalization
+    if not 1 <= count <= training.live.sum():
+        raise InputError(
+            f"score normalisation: found count = {count}, expected 1 to "
+            f"{training.live.sum()}, the training descriptors"
+        )
+    nearest, _ = training.search(queries, count, block_bytes=block_bytes)
+    return np.float32(weight) * nearest.mean(axis=1)
