@@ -124,7 +124,7 @@ def evaluate_retrieval(
     ]
     if training is None and any(tally.protocol.normalized for tally in tallies):
         raise ValueError("training: None, and a protocol normalises scores")
-    absent = ~np.any(database, axis=1)
+    absent = np.flatnonzero(~np.any(database, axis=1))
     for rows in query_blocks(queries, (database, training), block_bytes):
         block = queries[rows]
         similarity = block @ database.T
@@ -213,7 +213,13 @@ class _Tally:
 
     def _add_candidates(self, block: np.ndarray, queries: np.ndarray) -> None:
         scores = block.reshape(-1)
-        chosen = indices_of_largest(scores, self._max_candidates)
+        # Once there are enough, hardly any pair is better than the last of them.
+        is_full = len(self._candidates[0]) == self._max_candidates
+        better = scores > (self._candidates[0][-1] if is_full else -np.inf)
+        if np.count_nonzero(better) > self._max_candidates:
+            chosen = indices_of_largest(scores, self._max_candidates)
+        else:
+            chosen = np.flatnonzero(better)
         row, column = np.divmod(chosen, self._num_database)
         pairs = queries[row] * self._num_database + column
         # Those before come first among equals: their queries do.
