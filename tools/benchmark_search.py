@@ -1,0 +1,121 @@
+"""Speed and memory of the exact search, against faiss.IndexFlatIP where it is there.
+
+    python tools/benchmark_search.py --rows 1000000 --dim 256
+
+Makes random float16 descriptors in a temporary folder, searches them, and prints the
+machine, the versions, queries per second and the peak resident memory.
+"""
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).absolute().parent.parent))
+
+from multigrain_jax.evaluation.search import BLOCK_BYTES, DescriptorIndex
+
+SHARD_ROWS = 50_000
+
+
+def main() -> None:
+    """Run the benchmark as the arguments say."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--dim", type=int, default=256)
+    parser.add_argument("--queries", type=int, default=256)
+    parser.add_argument("--k", type=int, default=10)
+    parser.add_argument("--block-mib", type=int, default=BLOCK_BYTES >> 20)
+    arguments = parser.parse_args()
+    threads = len(os.sched_getaffinity(0))
+    print(f"{platform.platform()}, {threads} cores, {jax.devices()}")
+    names = ("jax", "numpy")
+    print(", ".join(f"{name} {importlib.metadata.version(name)}" for name in names))
+    print(f"{vars(arguments)}, float16")
+    with tempfile.TemporaryDirectory() as folder:
+        measure(arguments, Path(folder), threads)
+
+
+def measure(arguments: argparse.Namespace, folder: Path, threads: int) -> None:
+    """Search the rows, print times and memory, compare with faiss."""
+    shards = write_shards(folder, arguments.rows, arguments.dim)
+    rng = np.random.default_rng(1)
+    queries = unit(rng, arguments.queries, arguments.dim)
+    block_bytes = arguments.block_mib << 20
+    # What the compiler and the libraries take is there before any database is.
+    small = DescriptorIndex([np.load(shards[0])[:1000]])
+    small.search(queries, arguments.k, block_bytes=block_bytes)
+    before = peak_mib()
+    index = DescriptorIndex(shards)
+
+    def ours() -> np.ndarray:
+        return index.search(queries, arguments.k, block_bytes=block_bytes)[1]
+
+    seconds, rows = best_time(ours)
+    report("this package", seconds, arguments.queries)
+    print(
+        f"peak memory {peak_mib():.0f} MiB, {before:.0f} before the database, "
+        f"{peak_mib() - before:.0f} MiB more"
+    )
+    try:
+        import faiss
+    except ImportError:
+        print("faiss is not installed: pip install -e '.[faiss]'")
+        return
+    faiss.omp_set_num_threads(threads)
+    flat = faiss.IndexFlatIP(arguments.dim)
+    for shard in shards:
+        flat.add(np.load(shard).astype(np.float32))
+    seconds, theirs = best_time(lambda: flat.search(queries, arguments.k)[1])
+    report(f"faiss.IndexFlatIP {faiss.__version__}", seconds, arguments.queries)
+    print(f"equal rows: {np.mean(rows == theirs):.4%} (rounding orders near ties)")
+
+
+def write_shards(folder: Path, rows: int, dim: int) -> list[Path]:
+    """Random unit vectors as float16 shards."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for start in range(0, rows, SHARD_ROWS):
+        paths.append(folder / f"shard-{len(paths):05d}.npy")
+        count = min(SHARD_ROWS, rows - start)
+        np.save(paths[-1], unit(rng, count, dim).astype(np.float16))
+    return paths
+
+
+def unit(rng: np.random.Generator, rows: int, dim: int) -> np.ndarray:
+    """Random rows of unit length, float32 [rows, dim]."""
+    vectors = rng.standard_normal((rows, dim), np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def best_time(search: Callable[[], np.ndarray]) -> tuple[float, np.ndarray]:
+    """The shortest of three runs in seconds, and the result."""
+    times, result = [], search()
+    for _ in range(3):
+        start = time.perf_counter()
+        result = search()
+        times.append(time.perf_counter() - start)
+    return min(times), result
+
+
+def report(name: str, seconds: float, queries: int) -> None:
+    """Print one line of speed."""
+    print(f"{name}: {seconds:.3f} s, {queries / seconds:.1f} queries/s", flush=True)
+
+
+def peak_mib() -> float:
+    """Peak resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main()
