@@ -4,7 +4,6 @@ All of it in NumPy, in blocks of queries. Beside the descriptors it takes about 
 times `BLOCK_BYTES` of memory, or four rows of similarities where these are larger.
 """
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from multigrain_jax.data.benchmarks import Benchmark, Protocol
+from multigrain_jax.evaluation.csv_table import write_table
 from multigrain_jax.evaluation.refinement import (
     BLOCK_BYTES,
     indices_of_largest,
@@ -28,7 +28,6 @@ from multigrain_jax.ops.ranking import (
 )
 
 MAX_CANDIDATES = 500_000  # the best pairs of all queries, which micro scores rank
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 # metric -> one query's score, from its positives' ranks and their number
 PER_QUERY: Mapping[str, Callable[[np.ndarray, int], float]] = {
@@ -246,25 +245,22 @@ def write_per_query_csv(
 ) -> None:
     """Write protocol, query, ap, num_positives and the rank of the first positive.
 
-    Ranks start from 1 here; without a rank, none was found. A name that a spreadsheet
-    would take for a formula is put behind an apostrophe.
+    Ranks start from 1 here; without a rank, none was found.
     """
-    with open(path, "w", encoding="utf-8", errors="replace", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            ["protocol", "query", "ap", "num_positives", "first_positive_rank"]
-        )
-        for score in queries:
-            name = benchmark.image_name(int(benchmark.queries[score.query]))
-            writer.writerow(
-                [
-                    score.protocol,
-                    f"'{name}" if name.startswith(FORMULA_STARTS) else name,
-                    f"{score.average_precision:.6f}",
-                    score.num_positives,
-                    "" if score.first_rank is None else score.first_rank + 1,
-                ]
-            )
+    write_table(
+        path,
+        ["protocol", "query", "ap", "num_positives", "first_positive_rank"],
+        (
+            [
+                score.protocol,
+                benchmark.image_name(int(benchmark.queries[score.query])),
+                round(score.average_precision, 6),
+                score.num_positives,
+                "" if score.first_rank is None else score.first_rank + 1,
+            ]
+            for score in queries
+        ),
+    )
 
 
 def _mean(values: Sequence[float]) -> float:
