@@ -26,7 +26,7 @@ from multigrain_jax.evaluation.descriptors import (
 from multigrain_jax.mesh import DATA_AXIS, batch_sharding, make_mesh, put_replicated
 
 # What the arrays of a search take at most, beside queries and results.
-BLOCK_BYTES = 256 << 20
+BLOCK_BYTES = 128 << 20
 QUERIES_PER_STEP = 256
 # Of so many rows at a time only the largest similarity is sorted at first.
 CHUNK = 128
