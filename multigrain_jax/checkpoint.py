@@ -129,6 +129,40 @@ class CheckpointStore:
         self._manager.close()
 
 
+def require_no_checkpoints(workdir: Path) -> None:
+    """Refuse a workdir that holds a result already.
+
+    Raises:
+        InputError: there are checkpoints.
+    """
+    if (workdir / CHECKPOINTS_FOLDER).exists() or (workdir / "model").exists():
+        raise InputError(
+            f"{workdir}: an empty or new folder was expected, found checkpoints; "
+            "choose another one, or delete them"
+        )
+
+
+def save_derived(
+    workdir: Path,
+    source: Checkpoint,
+    *,
+    model: Mapping[str, Any],
+    config: Mapping[str, Any],
+) -> None:
+    """Write a checkpoint made from another one: of the same step, without optimiser.
+
+    Args:
+        workdir: a folder without checkpoints.
+        source: the checkpoint it was made from.
+        model: the new `model` item.
+        config: how it was made; a JSON object.
+    """
+    store = CheckpointStore(workdir)
+    meta = {**source.meta, "config": dict(config), "made_from": str(source.path)}
+    store.save(source.step, model=model, meta=meta)
+    store.close()
+
+
 def find_checkpoint(path: str | Path, *, step: int | None = None) -> Path:
     """The step folder that `path` means: a step folder itself, or a workdir's newest.
 

@@ -1,5 +1,6 @@
-"""Where a run's numbers go: the terminal, metrics.jsonl, TensorBoard and plots."""
+"""Where a run's numbers go: the terminal, JSON, TensorBoard and plots."""
 
+import itertools
 import json
 import math
 import os
@@ -16,6 +17,8 @@ from tqdm import tqdm
 from multigrain_jax.errors import InputError
 
 METRICS_FILE = "metrics.jsonl"
+RESULTS_FILE = "results.json"
+CONFIG_FILE = "config.json"
 # Shown in the terminal, in this order and under these names.
 TERMINAL_NAMES = {
     "train/loss": "loss",
@@ -24,6 +27,7 @@ TERMINAL_NAMES = {
     "train/top1": "top-1",
     "train/images_per_second": "images/s",
     "train/data_wait_fraction": "waiting",
+    "train/pooling_exponent": "p",
     "val/top1": "val top-1",
     "val/top5": "val top-5",
 }
@@ -57,12 +61,22 @@ PLOTS = {
         },
     ),
     "beta": Plot("Boundary of the margin loss", "β, a distance", {"train/beta": "β"}),
+    "pooling_exponent": Plot("Pooling exponent", "p", {"train/pooling_exponent": "p"}),
     "learning_rate": Plot(
         "Learning rate", "learning rate", {"learning_rate": "learning rate"}
     ),
 }
 # Told apart without colour vision: the lightness and the dashes differ too.
-LINE_STYLES = (("#0b63ce", "-"), ("#d9480f", "-"), ("#1b7f5c", "--"))
+LINE_STYLES = (
+    ("#0b63ce", "-"),
+    ("#d9480f", "-"),
+    ("#1b7f5c", "--"),
+    ("#7048e8", "-."),
+    ("#a61e4d", ":"),
+    ("#495057", "--"),
+    ("#e8a200", "-."),
+    ("#0c8599", ":"),
+)
 INK, GREY = "#1f2933", "#9aa5b1"
 # Up to here every point of a curve is marked: a few validations, say.
 MAX_MARKED_POINTS = 30
@@ -106,7 +120,15 @@ class MetricWriter:
             _replace_rows(self._path, [row for row in rows if row["step"] <= step])
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Write one line of metrics.
+        """Write one line of metrics to the files and to the terminal.
+
+        Arguments as of `record`.
+        """
+        self.record(step, metrics)
+        self._show(step, metrics)
+
+    def record(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Write one line of metrics to the files alone.
 
         JSON has no NaN and no infinity: they are written as null.
 
@@ -124,7 +146,6 @@ class MetricWriter:
             events = self._open_events(step)
             for name, value in metrics.items():
                 events.add_scalar(name, float(value), step)
-        self._show(step, metrics)
 
     def note(self, line: str) -> None:
         """Print a line, above the progress bar if there is one."""
@@ -170,12 +191,35 @@ class MetricWriter:
             self.note(line)
 
 
+def write_config(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Write config.json, so that the workdir tells how it was made."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(config, indent=2, default=str)
+    (workdir / CONFIG_FILE).write_text(text + "\n")
+
+
+def write_results(workdir: Path, results: Mapping[str, Any]) -> None:
+    """Write results.json: one flat object."""
+    text = json.dumps(results, indent=2)
+    (workdir / RESULTS_FILE).write_text(text + "\n")
+
+
+def print_table(scores: Mapping[str, float]) -> None:
+    """Print scores, one a line."""
+    width = max(len(name) for name in scores)
+    print("\n".join(f"{name:<{width}}  {value:6.3f}" for name, value in scores.items()))
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl; a last line that a crash cut off is left out.
+    """The rows of a metrics.jsonl, none if there is no such file.
+
+    A last line that a crash cut off is left out.
 
     Raises:
         InputError: another line is not a JSON object with a `step`.
     """
+    if not path.exists():
+        return []
     rows = []
     lines = path.read_text(errors="replace").split("\n")
     for number, line in enumerate(lines[:-1], start=1):
@@ -194,14 +238,18 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def write_plots(workdir: Path) -> list[Path]:
     """Draw plots/*.png from metrics.jsonl: those for which there are numbers."""
-    path = workdir / METRICS_FILE
-    rows = read_metrics(path) if path.exists() else []
-    written = []
-    for name, figure in draw_plots(rows).items():
-        written.append(workdir / "plots" / f"{name}.png")
-        written[-1].parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(written[-1], dpi=144)
-    return written
+    rows = read_metrics(workdir / METRICS_FILE)
+    return [
+        save_plot(workdir, name, figure) for name, figure in draw_plots(rows).items()
+    ]
+
+
+def save_plot(workdir: Path, name: str, figure: Figure) -> Path:
+    """Write plots/<name>.png; returns its path."""
+    path = workdir / "plots" / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=144)
+    return path
 
 
 def draw_plots(rows: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
@@ -235,10 +283,11 @@ def draw_curves(
     x_label: str,
     y_label: str,
 ) -> Figure:
-    """A figure with one line per named curve, at most as many as `LINE_STYLES`.
+    """A figure with one line per named curve.
 
     Args:
-        curves: (x, y) points by the name in the legend.
+        curves: (x, y) points by the name in the legend. Beyond the number of
+            `LINE_STYLES` the styles repeat.
         title: above the axes.
         x_label: what x is, with its unit.
         y_label: what y is, with its unit.
@@ -247,7 +296,7 @@ def draw_curves(
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)  # inches
     figure = Figure(figsize=(6, 3.4), layout=layout, facecolor="white")
     axes = figure.add_subplot()
-    styled = zip(curves.items(), LINE_STYLES, strict=False)
+    styled = zip(curves.items(), itertools.cycle(LINE_STYLES), strict=False)
     for (name, points), (color, dashes) in styled:
         x, y = zip(*points, strict=True)
         marker = "o" if len(points) <= MAX_MARKED_POINTS else ""

@@ -19,6 +19,7 @@ from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.skips import SkipLog
 from multigrain_jax.evaluation.embed import Embedded, embed_all, make_embed_step
 from multigrain_jax.evaluation.final_page import write_final_page
+from multigrain_jax.metric_writer import print_table
 from multigrain_jax.models.multigrain import Backbone, Variables
 from multigrain_jax.ops.ranking import mean_average_precision, recall_at_k
 
@@ -121,9 +122,3 @@ def copy_scores(
         "copy_recall_at_1": recall_at_k(similarity, relevant, k=1),
         "copy_map": mean_average_precision(similarity, relevant),
     }
-
-
-def print_table(scores: dict[str, float]) -> None:
-    """Print the scores, one a line."""
-    width = max(len(name) for name in scores)
-    print("\n".join(f"{name:<{width}}  {value:6.3f}" for name, value in scores.items()))

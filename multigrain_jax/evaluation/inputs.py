@@ -1,11 +1,21 @@
-"""From a batch of the loader to the trunk's output."""
+"""From a set of images to the trunk's output, as all evaluation tasks do it."""
 
-from collections.abc import Mapping
+import contextlib
+import math
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
+from multigrain_jax.data.eval_batches import EvalPlan, make_eval_batches, plan_batches
+from multigrain_jax.data.image_source import ImageSource
+from multigrain_jax.data.reading import Batch
+from multigrain_jax.data.skips import SkipLog
+from multigrain_jax.data.sources import open_source
 from multigrain_jax.models.layers import FeatureMap
 from multigrain_jax.models.multigrain import Backbone, MultiGrain
 from multigrain_jax.ops.color import normalize
@@ -33,3 +43,75 @@ def features_of_uint8(
     scaled = batch["image"].astype(jnp.float32) / 255.0
     normalized = normalize(scaled, backbone.mean, backbone.std)
     return model.features(normalized, batch.get("size"))
+
+
+def open_split(
+    config: Mapping[str, Any], split: str, class_names: Sequence[str] | None = None
+) -> ImageSource:
+    """A split; with `class_names`, numbered as the training images' classes are."""
+    return open_source(
+        source=config["data"]["source"],
+        root=config["data"]["root"],
+        split=split,
+        list_file=config["data"]["list_file"],
+        num_images=config["data"]["num_images"],
+        local_cache_dir=config["data"]["local_cache_dir"],
+        class_names=class_names,
+    )
+
+
+def plan_from_config(
+    config: Mapping[str, Any],
+    source: ImageSource,
+    *,
+    backbone: Backbone,
+    test_size: int | None = None,
+) -> EvalPlan:
+    """The plan of an evaluation by the keys that all configurations share.
+
+    Args:
+        config: the configuration as nested dictionaries.
+        source: the images.
+        backbone: the model's row of `BACKBONES`.
+        test_size: in place of the configuration's.
+    """
+    return plan_batches(
+        source,
+        test_size=config["test_size"] if test_size is None else test_size,
+        test_mode=config["test_mode"],
+        batch_size=config["batch_size"],
+        smallest_side=backbone.smallest_side,
+    )
+
+
+def recorded_batches(
+    source: ImageSource,
+    plan: EvalPlan,
+    *,
+    workdir: Path | None,
+    num_workers: int = 0,
+    prefetch: int = 4,
+) -> Generator[Batch]:
+    """The batches of a plan; unreadable images are listed in skipped.txt.
+
+    Nothing stands in for them: they are marked bad and count as wrong. A terminal
+    shows the progress.
+
+    Args:
+        source: the images.
+        plan: from `plan_batches`.
+        workdir: the run's folder; None writes nothing.
+        num_workers: reading processes; 0 reads with threads.
+        prefetch: batches that are made ahead.
+    """
+    skips = SkipLog(source, workdir=workdir, max_fraction=math.inf)
+    batches = make_eval_batches(
+        source, plan, num_workers=num_workers, prefetch=prefetch
+    )
+    with contextlib.closing(batches):
+        # disable=None: no bar where nobody watches.
+        for batch in tqdm(
+            batches, total=len(plan), unit="batch", disable=None, leave=False
+        ):
+            skips.record(batch["index"][batch["bad"]])
+            yield batch

@@ -4,14 +4,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from multigrain_jax.data.eval_batches import TEST_MODES
-from multigrain_jax.data.sources import SOURCES
 from multigrain_jax.errors import InputError
+from multigrain_jax.evaluation.check import (
+    COMPUTE_DTYPES,
+    choice_problems,
+    data_problems,
+    minimum_problems,
+    refuse,
+    size_problems,
+)
 from multigrain_jax.losses.sampling import NEGATIVE_SAMPLINGS
 from multigrain_jax.models.multigrain import BACKBONES
 from multigrain_jax.ops.color import AUGMENTATIONS
 from multigrain_jax.train.optimizer import LEARNING_RATE_SCHEDULES
-
-COMPUTE_DTYPES = ("auto", "float32", "bfloat16", "float64")
 
 # A resumed run must see the same samples in the same order …
 ORDER_KEYS = (
@@ -39,14 +44,14 @@ def check_train_config(config: Mapping[str, Any], *, num_devices: int) -> None:
     Raises:
         InputError: one message that lists every problem with its remedy.
     """
-    problems = [
-        *_choice_problems(config),
-        *_range_problems(config),
-        *_loss_problems(config),
-        *_batch_problems(config, num_devices),
-    ]
-    if problems:
-        raise InputError("the configuration cannot work:\n  " + "\n  ".join(problems))
+    refuse(
+        [
+            *_choice_problems(config),
+            *_range_problems(config),
+            *_loss_problems(config),
+            *_batch_problems(config, num_devices),
+        ]
+    )
 
 
 def config_differences(
@@ -108,23 +113,7 @@ def _choice_problems(config: Mapping[str, Any]) -> list[str]:
         "compute_dtype": COMPUTE_DTYPES,
         "test_mode": TEST_MODES,
     }
-    problems = [
-        f"{key}: found {config[key]!r}, expected one of {', '.join(allowed)}"
-        for key, allowed in choices.items()
-        if config[key] not in allowed
-    ]
-    data = config["data"]
-    if data["source"] not in SOURCES:
-        problems.append(
-            f"data.source: found {data['source']!r}, expected one of "
-            f"{', '.join(SOURCES)}"
-        )
-    elif data["source"] != "quickstart" and not data["root"]:
-        problems.append(
-            "data.root: found nothing, expected the folder of the images; give it "
-            "with --config.data.root=DIR"
-        )
-    return problems
+    return [*choice_problems(config, choices), *data_problems(config["data"])]
 
 
 def _range_problems(config: Mapping[str, Any]) -> list[str]:
@@ -141,15 +130,12 @@ def _range_problems(config: Mapping[str, Any]) -> list[str]:
         "keep_every_epochs",
         "prefetch_batches",
     )
+    at_least_zero = ("num_workers", "weight_decay", "warmup_epochs")
     problems = [
-        f"{key}: found {config[key]}, expected at least 1"
-        for key in at_least_one
-        if config[key] < 1
-    ]
-    problems += [
-        f"{key}: found {config[key]}, expected at least 32 pixels"
-        for key in ("train_size", "test_size")
-        if config[key] < 32
+        *minimum_problems(config, dict.fromkeys(at_least_one, 1)),
+        *minimum_problems(config, dict.fromkeys(at_least_zero, 0)),
+        *size_problems("train_size", [config["train_size"]]),
+        *size_problems("test_size", [config["test_size"]]),
     ]
     positive = ("epoch_len_factor", "learning_rate", "pooling_exponent")
     problems += [
@@ -173,9 +159,6 @@ def _range_problems(config: Mapping[str, Any]) -> list[str]:
         )
     if not 0 <= config["momentum"] < 1:
         problems.append(f"momentum: found {config['momentum']}, expected [0, 1)")
-    for key in ("num_workers", "weight_decay", "warmup_epochs"):
-        if config[key] < 0:
-            problems.append(f"{key}: found {config[key]}, expected at least 0")
     return problems
 
 

@@ -1,7 +1,6 @@
-"""Batches on the devices, for training and for validation."""
+"""Training batches on the devices."""
 
 import contextlib
-import math
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from multigrain_jax.data.eval_batches import make_eval_batches, plan_batches
 from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.data.skips import SkipLog
 from multigrain_jax.data.train_batches import make_train_batches
 from multigrain_jax.mesh import put_batch
-from multigrain_jax.models.multigrain import BACKBONES
 
 
 def train_batches(
@@ -71,35 +68,3 @@ def train_batches(
                     for name, a in arrays.items()
                 }
             yield put_batch(mesh, arrays, axis=1 if accumulation > 1 else 0)
-
-
-def eval_batches(
-    config: Mapping[str, Any], source: ImageSource, *, workdir: Path
-) -> Generator[dict[str, Any]]:
-    """Evaluation batches on the host.
-
-    Nothing stands in for unreadable images: they are marked bad, count as wrong, and
-    are listed in the workdir's skipped.txt.
-
-    Args:
-        config: the configuration as nested dictionaries.
-        source: the images.
-        workdir: the run's folder.
-    """
-    skips = SkipLog(
-        source,
-        workdir=None if config["dry_run"] else workdir,
-        max_fraction=math.inf,
-    )
-    plan = plan_batches(
-        source,
-        test_size=config["test_size"],
-        test_mode=config["test_mode"],
-        batch_size=config["batch_size"],
-        smallest_side=BACKBONES[config["backbone"]].smallest_side,
-    )
-    host_batches = make_eval_batches(source, plan, num_workers=config["num_workers"])
-    with contextlib.closing(host_batches):
-        for batch in host_batches:
-            skips.record(batch["index"][batch["bad"]])
-            yield batch

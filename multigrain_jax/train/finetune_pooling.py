@@ -4,7 +4,7 @@ The trunk only runs forward: the one gradient is that of p, through the pooling 
 classifier. Batch norm and dropout are in evaluation mode.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,11 +12,16 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from multigrain_jax.models.multigrain import Variables, merge_model
+from multigrain_jax.models.layers import FeatureMap
+from multigrain_jax.models.multigrain import MultiGrain, Variables, merge_model
 
 MOMENTUM = 0.9
 LEARNING_RATE = 0.005
 DECAY_POWER = 0.9
+
+Batch = Mapping[str, jax.Array]
+# (model in evaluation mode, batch) -> the trunk's output
+MakeFeatures = Callable[[MultiGrain, Batch], FeatureMap]
 
 
 class PoolingState(NamedTuple):
@@ -27,8 +32,7 @@ class PoolingState(NamedTuple):
 
 
 PoolingStep = Callable[
-    [PoolingState, Variables, jax.Array, jax.Array],
-    tuple[PoolingState, dict[str, jax.Array]],
+    [PoolingState, Variables, Batch], tuple[PoolingState, dict[str, jax.Array]]
 ]
 
 
@@ -49,40 +53,40 @@ def make_pooling_optimizer(
     return optax.sgd(learning_rate, momentum=MOMENTUM)
 
 
-def create_pooling_state(
-    exponent: float | jax.Array, tx: optax.GradientTransformation, *, dtype: Any
-) -> PoolingState:
-    """The state at the start, with p = `exponent` as an array of `dtype`."""
-    start = jnp.asarray(exponent, dtype)
-    return PoolingState(start, tx.init(start))
-
-
 def make_pooling_step(
-    graphdef: nnx.GraphDef, tx: optax.GradientTransformation
+    graphdef: nnx.GraphDef,
+    tx: optax.GradientTransformation,
+    *,
+    make_features: MakeFeatures,
 ) -> PoolingStep:
-    """Compile `(state, variables, images, labels) -> (state, metrics)`.
+    """Compile `(state, variables, batch) -> (state, metrics)`.
 
     Args:
         graphdef: the model's evaluation structure.
         tx: from `make_pooling_optimizer`.
+        make_features: runs the trunk; no gradient is computed for it.
 
     Returns:
-        The compiled function; images are [B, H, W, 3], normalised, labels int32 [B].
-        The metrics are scalars: `cross_entropy`, the gradient `pooling_exponent_grad`,
-        and `pooling_exponent` after the update.
+        The compiled function. Besides what `make_features` needs, a batch has `label`
+        int32 [B] and `mask` bool [B]; rows that are masked out (padding, unreadable
+        images) do not count. The metrics are scalars: `cross_entropy`, the gradient
+        `pooling_exponent_grad`, and `pooling_exponent` after the update.
     """
 
     @jax.jit
     def step(
-        state: PoolingState, variables: Variables, images: jax.Array, labels: jax.Array
+        state: PoolingState, variables: Variables, batch: Batch
     ) -> tuple[PoolingState, dict[str, jax.Array]]:
         model = merge_model(graphdef, variables)
-        features = jax.lax.stop_gradient(model.features(images))
+        features = make_features(model, batch)
+        counts = batch["mask"].astype(state.exponent.dtype)
 
         def cross_entropy(exponent: jax.Array) -> jax.Array:
             logits = model.head(features, exponent=exponent).logits
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-            return jnp.mean(losses)
+            losses = optax.softmax_cross_entropy_with_integer_labels(
+                logits, jnp.maximum(batch["label"], 0)
+            )
+            return jnp.sum(losses * counts) / jnp.maximum(jnp.sum(counts), 1.0)
 
         loss, gradient = jax.value_and_grad(cross_entropy)(state.exponent)
         updates, opt_state = tx.update(gradient, state.opt_state, state.exponent)
@@ -95,3 +99,40 @@ def make_pooling_step(
         return PoolingState(exponent, opt_state), metrics
 
     return step
+
+
+def finetune_pooling(
+    step: PoolingStep,
+    variables: Variables,
+    batches: Iterable[Batch],
+    *,
+    tx: optax.GradientTransformation,
+    exponent: float,
+    fetch_every: int,
+) -> Generator[dict[str, float]]:
+    """One pass over the batches; yields each step's metrics.
+
+    Args:
+        step: from `make_pooling_step`.
+        variables: the model's arrays, which stay as they are.
+        batches: on the devices.
+        tx: the optimiser of `step`.
+        exponent: p at the start.
+        fetch_every: the host waits for the devices after so many steps, and yields
+            their metrics then.
+    """
+    start = jnp.asarray(exponent, variables.pooling_exponent.dtype)
+    state = PoolingState(start, tx.init(start))
+    waiting: list[dict[str, jax.Array]] = []
+    for batch in batches:
+        state, metrics = step(state, variables, batch)
+        waiting.append(metrics)
+        if len(waiting) == fetch_every:
+            yield from _fetch(waiting)
+            waiting = []
+    yield from _fetch(waiting)
+
+
+def _fetch(waiting: list[dict[str, jax.Array]]) -> Generator[dict[str, float]]:
+    for metrics in jax.device_get(waiting):
+        yield {name: float(value) for name, value in metrics.items()}

@@ -2,58 +2,36 @@
 
 import contextlib
 import itertools
-import json
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
-import optax
-from flax import nnx
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from multigrain_jax.data.repeated import RepeatedStream
-from multigrain_jax.data.sources import ImageSource, open_source
 from multigrain_jax.errors import StoppedEarly
 from multigrain_jax.evaluation.classification import (
     evaluate_classification,
-    make_eval_step,
 )
 from multigrain_jax.evaluation.final_report import evaluate_and_report
-from multigrain_jax.losses.sampling import Pairs, sample_pairs
-from multigrain_jax.mesh import compute_dtype, make_mesh, put_replicated
-from multigrain_jax.metric_writer import MetricWriter, write_plots
-from multigrain_jax.models.multigrain import BACKBONES, create_model
-from multigrain_jax.ops.color import augment
+from multigrain_jax.evaluation.inputs import (
+    open_split,
+    plan_from_config,
+    recorded_batches,
+)
+from multigrain_jax.metric_writer import (
+    MetricWriter,
+    write_config,
+    write_plots,
+    write_results,
+)
+from multigrain_jax.models.multigrain import BACKBONES
+from multigrain_jax.train.build import Run, build_run, make_step
 from multigrain_jax.train.check import check_train_config
-from multigrain_jax.train.feed import eval_batches, train_batches
+from multigrain_jax.train.feed import train_batches
 from multigrain_jax.train.loop import Schedule, train_loop
-from multigrain_jax.train.optimizer import make_learning_rate, make_optimizer
 from multigrain_jax.train.signals import StopSignals
-from multigrain_jax.train.start import RunCheckpoints, start_state
-from multigrain_jax.train.state import TrainState, model_variables, split_for_training
-from multigrain_jax.train.step import make_train_step
-
-
-@dataclass(frozen=True)
-class _Run:
-    """Everything that is built once from the config."""
-
-    mesh: Mesh
-    source: ImageSource
-    val_source: ImageSource | None
-    stream: RepeatedStream
-    train_graphdef: nnx.GraphDef
-    eval_graphdef: nnx.GraphDef
-    tx: optax.GradientTransformation
-    learning_rate: Callable[[Any], jax.Array]
-    state: TrainState
-    eval_step: Callable[..., Any]
-    checkpoints: RunCheckpoints | None
+from multigrain_jax.train.state import TrainState, model_variables
 
 
 @dataclass
@@ -61,7 +39,7 @@ class _Recorder:
     """What happens beside the updates: validation, metrics, checkpoints."""
 
     config: ConfigDict
-    built: _Run
+    built: Run
     workdir: Path
     writer: MetricWriter
     results: dict[str, float] = field(default_factory=dict)
@@ -70,7 +48,14 @@ class _Recorder:
         source = self.built.val_source
         if source is None:
             return
-        batches = eval_batches(self.config.to_dict(), source, workdir=self.workdir)
+        batches = recorded_batches(
+            source,
+            plan_from_config(
+                self.config.to_dict(), source, backbone=BACKBONES[self.config.backbone]
+            ),
+            workdir=None if self.config.dry_run else self.workdir,
+            num_workers=self.config.num_workers,
+        )
         with contextlib.closing(batches):
             (scores,) = evaluate_classification(
                 self.built.eval_step,
@@ -107,7 +92,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     check_train_config(config.to_dict(), num_devices=jax.device_count())
     if not config.dry_run:
         workdir.mkdir(parents=True, exist_ok=True)
-    built = _build(config, workdir)
+    built = build_run(config.to_dict(), workdir)
     schedule = _make_schedule(config, built)
     writer = _open_writer(config, built, workdir, schedule)
     recorder = _Recorder(config, built, workdir, writer)
@@ -129,13 +114,13 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     if config.report_split:
         results |= _report(config, built, state, workdir)
     results["seconds"] = time.perf_counter() - started
-    (workdir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    write_results(workdir, results)
     return results
 
 
 def _train(
     config: ConfigDict,
-    built: _Run,
+    built: Run,
     workdir: Path,
     schedule: Schedule,
     recorder: _Recorder,
@@ -156,7 +141,7 @@ def _train(
     with contextlib.closing(batches), StopSignals() as stop_requested:
         return train_loop(
             built.state,
-            train_step=_make_step(config, built),
+            train_step=make_step(config.to_dict(), built),
             batches=batches,
             images_per_step=config.batch_size * config.gradient_accumulation_steps,
             schedule=schedule,
@@ -168,13 +153,12 @@ def _train(
 
 
 def _open_writer(
-    config: ConfigDict, built: _Run, workdir: Path, schedule: Schedule
+    config: ConfigDict, built: Run, workdir: Path, schedule: Schedule
 ) -> MetricWriter:
     if config.dry_run:
         writer = MetricWriter(None)
     else:
-        text = json.dumps(config.to_dict(), indent=2)
-        (workdir / "config.json").write_text(text + "\n")
+        write_config(workdir, config.to_dict())
         writer = MetricWriter(workdir, progress_total=schedule.last_step)
         step = int(built.state.step)
         # A run that was killed before its first checkpoint writes step 0 anew.
@@ -188,95 +172,7 @@ def _open_writer(
     return writer
 
 
-def _build(config: ConfigDict, workdir: Path) -> _Run:
-    """Open the data, create the model and the optimiser, find the state to start."""
-    mesh = make_mesh()
-    source = _open(config, config.data.split)
-    val_source = None
-    if config.data.val_split:
-        val_source = _open(config, config.data.val_split, source.class_names)
-    accumulation = config.gradient_accumulation_steps
-    stream = RepeatedStream(
-        num_images=len(source),
-        num_repeats=config.num_repeats,
-        epoch_len_factor=config.epoch_len_factor,
-        batch_size=config.batch_size * accumulation,
-        seed=config.seed,
-    )
-    num_classes = config.num_classes or len(source.class_names)
-    model = create_model(
-        config.backbone,
-        num_classes=num_classes,
-        pooling_exponent=config.pooling_exponent,
-        dtype=compute_dtype(config.compute_dtype),
-        batch_norm_group_size=config.batch_norm_group_size,
-        seed=config.seed,
-    )
-    train_graphdef, eval_graphdef, variables = split_for_training(model)
-    learning_rate, tx = _make_optimizer(config, stream)
-    state, checkpoints = start_state(
-        config.to_dict(),
-        workdir,
-        variables=variables,
-        tx=tx,
-        stream=stream,
-        num_classes=num_classes,
-        class_names=source.class_names,
-    )
-    return _Run(
-        mesh=mesh,
-        source=source,
-        val_source=val_source,
-        stream=stream,
-        train_graphdef=train_graphdef,
-        eval_graphdef=eval_graphdef,
-        tx=tx,
-        learning_rate=learning_rate,
-        state=put_replicated(mesh, state),
-        eval_step=make_eval_step(
-            eval_graphdef, backbone=BACKBONES[config.backbone], mesh=mesh
-        ),
-        checkpoints=checkpoints,
-    )
-
-
-def _make_optimizer(
-    config: ConfigDict, stream: RepeatedStream
-) -> tuple[Callable[[Any], jax.Array], optax.GradientTransformation]:
-    learning_rate = make_learning_rate(
-        config.learning_rate_schedule,
-        base=config.learning_rate,
-        steps_per_epoch=stream.steps_per_epoch,
-        num_epochs=config.num_epochs,
-        drop_epochs=config.learning_rate_drop_epochs,
-        drop_factors=config.learning_rate_drop_factors,
-        warmup_epochs=config.warmup_epochs,
-    )
-    tx = make_optimizer(
-        learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        beta_learning_rate_factor=config.beta_learning_rate_factor,
-    )
-    return learning_rate, tx
-
-
-def _open(
-    config: ConfigDict, split: str, class_names: Sequence[str] | None = None
-) -> ImageSource:
-    """A split; with `class_names`, numbered as the training images' classes are."""
-    return open_source(
-        source=config.data.source,
-        root=config.data.root,
-        split=split,
-        list_file=config.data.list_file,
-        num_images=config.data.num_images,
-        local_cache_dir=config.data.local_cache_dir,
-        class_names=class_names,
-    )
-
-
-def _make_schedule(config: ConfigDict, built: _Run) -> Schedule:
+def _make_schedule(config: ConfigDict, built: Run) -> Schedule:
     epoch = built.stream.steps_per_epoch
     last_step = config.num_epochs * epoch
     if config.dry_run:
@@ -290,51 +186,13 @@ def _make_schedule(config: ConfigDict, built: _Run) -> Schedule:
     )
 
 
-def _make_step(config: ConfigDict, built: _Run) -> Callable[..., Any]:
-    backbone = BACKBONES[config.backbone]
-    max_positives = min(
-        built.stream.max_positives, config.sampling_group_size - 1, config.batch_size
-    )
-
-    def select_pairs(
-        key: jax.Array, normalized: jax.Array, instance_ids: jax.Array
-    ) -> Pairs | None:
-        if config.classification_weight == 1:
-            return None
-        return sample_pairs(
-            key,
-            normalized,
-            instance_ids,
-            negative_sampling=config.negative_sampling,
-            group_size=config.sampling_group_size,
-            max_positives=max_positives,
-        )
-
-    return make_train_step(
-        built.train_graphdef,
-        built.tx,
-        mesh=built.mesh,
-        seed=config.seed,
-        prepare_images=partial(
-            augment,
-            augmentation=config.augmentation,
-            mean=backbone.mean,
-            std=backbone.std,
-        ),
-        select_pairs=select_pairs,
-        classification_weight=config.classification_weight,
-        margin=config.margin,
-        gradient_accumulation_steps=config.gradient_accumulation_steps,
-    )
-
-
 def _report(
-    config: ConfigDict, built: _Run, state: TrainState, workdir: Path
+    config: ConfigDict, built: Run, state: TrainState, workdir: Path
 ) -> dict[str, float]:
     return evaluate_and_report(
         built.eval_graphdef,
         model_variables(state),
-        _open(config, config.report_split, built.source.class_names),
+        open_split(config.to_dict(), config.report_split, built.source.class_names),
         split=config.report_split,
         backbone=BACKBONES[config.backbone],
         test_size=config.test_size,

@@ -1,0 +1,124 @@
+"""Refuses evaluation configurations that cannot work, before anything is built."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from multigrain_jax.data.eval_batches import TEST_MODES
+from multigrain_jax.data.sources import SOURCES
+from multigrain_jax.errors import InputError
+
+COMPUTE_DTYPES = ("auto", "float32", "bfloat16", "float64")
+SMALLEST_IMAGE = 32  # pixels
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """Raise one InputError that lists all problems, if there are any."""
+    if problems:
+        raise InputError("the configuration cannot work:\n  " + "\n  ".join(problems))
+
+
+def choice_problems(
+    config: Mapping[str, Any], choices: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """A line for every key whose value is not among its choices."""
+    return [
+        f"{key}: found {config[key]!r}, expected one of {', '.join(allowed)}"
+        for key, allowed in choices.items()
+        if config[key] not in allowed
+    ]
+
+
+def minimum_problems(
+    config: Mapping[str, Any], minima: Mapping[str, float]
+) -> list[str]:
+    """A line for every key whose value is below its minimum."""
+    return [
+        f"{key}: found {config[key]}, expected at least {minimum}"
+        for key, minimum in minima.items()
+        if config[key] < minimum
+    ]
+
+
+def size_problems(name: str, sizes: Sequence[int]) -> list[str]:
+    """A line for every image size that is too small for the networks."""
+    return [
+        f"{name}: found {size}, expected at least {SMALLEST_IMAGE} pixels"
+        for size in sizes
+        if size < SMALLEST_IMAGE
+    ]
+
+
+def data_problems(data: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the `data` part of a configuration."""
+    if data["source"] not in SOURCES:
+        return [
+            f"data.source: found {data['source']!r}, expected one of "
+            f"{', '.join(SOURCES)}"
+        ]
+    if data["source"] != "quickstart" and not data["root"]:
+        return [
+            "data.root: found nothing, expected the folder of the images; give it "
+            "with --config.data.root=DIR"
+        ]
+    return []
+
+
+def model_problems(config: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the choice of a model to evaluate."""
+    if config["init_from"]:
+        return []
+    return [
+        "init_from: found nothing, expected a checkpoint: a workdir or a step folder; "
+        "give it with --config.init_from=DIR"
+    ]
+
+
+def evaluation_problems(config: Mapping[str, Any], *, num_devices: int) -> list[str]:
+    """What is wrong with the keys that all evaluation tasks share.
+
+    Args:
+        config: the configuration as nested dictionaries; `test_size` may be a list.
+        num_devices: how many devices share a batch.
+    """
+    sizes = as_tuple(config["test_size"])
+    problems = [
+        *model_problems(config),
+        *data_problems(config["data"]),
+        *choice_problems(
+            config, {"compute_dtype": COMPUTE_DTYPES, "test_mode": TEST_MODES}
+        ),
+        *size_problems("test_size", sizes),
+        *minimum_problems(
+            config, {"batch_size": 1, "num_workers": 0, "prefetch_batches": 1}
+        ),
+        *exponent_problems(config["pooling_exponent"]),
+    ]
+    if config["batch_size"] % num_devices:
+        problems.append(
+            f"batch_size = {config['batch_size']} does not divide over {num_devices} "
+            "devices; choose a multiple"
+        )
+    return problems
+
+
+def exponent_problems(value: Any) -> list[str]:
+    """What is wrong with a pooling exponent, a list of them, or None."""
+    try:
+        wrong = [p for p in pooling_exponents(value) if not p > 0]
+    except (TypeError, ValueError):
+        wrong = [value]
+    return [
+        f"pooling_exponent: found {p!r}, expected a number above 0, a list of such "
+        "numbers, or None for the checkpoint's"
+        for p in wrong
+    ]
+
+
+def pooling_exponents(value: Any) -> tuple[float, ...]:
+    """The exponents that a config's value means; none for None; "inf" is max-pool."""
+    return () if value is None else tuple(float(p) for p in as_tuple(value))
+
+
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    """A list or tuple as a tuple, and anything else as a tuple of one."""
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)

@@ -1,0 +1,155 @@
+"""From a training configuration to everything that is built once."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from multigrain_jax.data.image_source import ImageSource
+from multigrain_jax.data.repeated import RepeatedStream
+from multigrain_jax.evaluation.classification import make_eval_step
+from multigrain_jax.evaluation.inputs import open_split
+from multigrain_jax.losses.sampling import Pairs, sample_pairs
+from multigrain_jax.mesh import compute_dtype, make_mesh, put_replicated
+from multigrain_jax.models.multigrain import BACKBONES, create_model
+from multigrain_jax.ops.color import augment
+from multigrain_jax.train.optimizer import make_learning_rate, make_optimizer
+from multigrain_jax.train.start import RunCheckpoints, start_state
+from multigrain_jax.train.state import TrainState, split_for_training
+from multigrain_jax.train.step import make_train_step
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that is built once from the config."""
+
+    mesh: Mesh
+    source: ImageSource
+    val_source: ImageSource | None
+    stream: RepeatedStream
+    train_graphdef: nnx.GraphDef
+    eval_graphdef: nnx.GraphDef
+    tx: optax.GradientTransformation
+    learning_rate: Callable[[Any], jax.Array]
+    state: TrainState
+    eval_step: Callable[..., Any]
+    checkpoints: RunCheckpoints | None
+
+
+def build_run(config: Mapping[str, Any], workdir: Path) -> Run:
+    """Open the data, create the model and the optimiser, find the state to start."""
+    mesh = make_mesh()
+    source = open_split(config, config["data"]["split"])
+    val_source = None
+    if config["data"]["val_split"]:
+        val_source = open_split(config, config["data"]["val_split"], source.class_names)
+    accumulation = config["gradient_accumulation_steps"]
+    stream = RepeatedStream(
+        num_images=len(source),
+        num_repeats=config["num_repeats"],
+        epoch_len_factor=config["epoch_len_factor"],
+        batch_size=config["batch_size"] * accumulation,
+        seed=config["seed"],
+    )
+    num_classes = config["num_classes"] or len(source.class_names)
+    model = create_model(
+        config["backbone"],
+        num_classes=num_classes,
+        pooling_exponent=config["pooling_exponent"],
+        dtype=compute_dtype(config["compute_dtype"]),
+        batch_norm_group_size=config["batch_norm_group_size"],
+        seed=config["seed"],
+    )
+    train_graphdef, eval_graphdef, variables = split_for_training(model)
+    learning_rate, tx = _make_optimizer(config, stream)
+    state, checkpoints = start_state(
+        config,
+        workdir,
+        variables=variables,
+        tx=tx,
+        stream=stream,
+        num_classes=num_classes,
+        class_names=source.class_names,
+    )
+    return Run(
+        mesh=mesh,
+        source=source,
+        val_source=val_source,
+        stream=stream,
+        train_graphdef=train_graphdef,
+        eval_graphdef=eval_graphdef,
+        tx=tx,
+        learning_rate=learning_rate,
+        state=put_replicated(mesh, state),
+        eval_step=make_eval_step(
+            eval_graphdef, backbone=BACKBONES[config["backbone"]], mesh=mesh
+        ),
+        checkpoints=checkpoints,
+    )
+
+
+def _make_optimizer(
+    config: Mapping[str, Any], stream: RepeatedStream
+) -> tuple[Callable[[Any], jax.Array], optax.GradientTransformation]:
+    learning_rate = make_learning_rate(
+        config["learning_rate_schedule"],
+        base=config["learning_rate"],
+        steps_per_epoch=stream.steps_per_epoch,
+        num_epochs=config["num_epochs"],
+        drop_epochs=config["learning_rate_drop_epochs"],
+        drop_factors=config["learning_rate_drop_factors"],
+        warmup_epochs=config["warmup_epochs"],
+    )
+    tx = make_optimizer(
+        learning_rate,
+        momentum=config["momentum"],
+        weight_decay=config["weight_decay"],
+        beta_learning_rate_factor=config["beta_learning_rate_factor"],
+    )
+    return learning_rate, tx
+
+
+def make_step(config: Mapping[str, Any], built: Run) -> Callable[..., Any]:
+    """The compiled training step, as the configuration wants it."""
+    backbone = BACKBONES[config["backbone"]]
+    group_size = config["sampling_group_size"]
+    max_positives = min(
+        built.stream.max_positives, group_size - 1, config["batch_size"]
+    )
+
+    def select_pairs(
+        key: jax.Array, normalized: jax.Array, instance_ids: jax.Array
+    ) -> Pairs | None:
+        if config["classification_weight"] == 1:
+            return None
+        return sample_pairs(
+            key,
+            normalized,
+            instance_ids,
+            negative_sampling=config["negative_sampling"],
+            group_size=group_size,
+            max_positives=max_positives,
+        )
+
+    return make_train_step(
+        built.train_graphdef,
+        built.tx,
+        mesh=built.mesh,
+        seed=config["seed"],
+        prepare_images=partial(
+            augment,
+            augmentation=config["augmentation"],
+            mean=backbone.mean,
+            std=backbone.std,
+        ),
+        select_pairs=select_pairs,
+        classification_weight=config["classification_weight"],
+        margin=config["margin"],
+        gradient_accumulation_steps=config["gradient_accumulation_steps"],
+    )

@@ -1,0 +1,252 @@
+"""Task `finetune_pooling`: the pooling exponent p* for a larger test size."""
+
+import contextlib
+import math
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from multigrain_jax.checkpoint import require_no_checkpoints, save_derived
+from multigrain_jax.data.eval_batches import EvalPlan, plan_ordered_batches
+from multigrain_jax.data.image_source import ImageSource
+from multigrain_jax.data.sources import Subset
+from multigrain_jax.evaluation.check import (
+    evaluation_problems,
+    exponent_problems,
+    minimum_problems,
+    refuse,
+)
+from multigrain_jax.evaluation.classification import (
+    evaluate_classification,
+    make_eval_step,
+)
+from multigrain_jax.evaluation.inputs import (
+    features_of_uint8,
+    network_inputs,
+    open_split,
+    plan_from_config,
+    recorded_batches,
+)
+from multigrain_jax.evaluation.run_classification import require_classes
+from multigrain_jax.inference import OpenedModel, open_model
+from multigrain_jax.mesh import compute_dtype, make_mesh, put_batch, put_replicated
+from multigrain_jax.metric_writer import (
+    MetricWriter,
+    print_table,
+    write_config,
+    write_plots,
+    write_results,
+)
+from multigrain_jax.models.multigrain import BACKBONES, Backbone
+from multigrain_jax.train.finetune_pooling import (
+    finetune_pooling,
+    make_pooling_optimizer,
+    make_pooling_step,
+)
+
+# Neither of the limits 1 and infinity, whose pooling is another program: with it the
+# model reads p from its arrays.
+ANY_EXPONENT = 2.0
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Everything that is built once from the config."""
+
+    opened: OpenedModel
+    backbone: Backbone
+    exponent: float
+    train_source: ImageSource
+    val_source: ImageSource | None
+    plan: EvalPlan
+    mesh: Mesh
+
+
+def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
+    """Fine-tune p as the config says; returns what results.json holds.
+
+    `pooling_exponent` (p*), `init_pooling_exponent`, and the validation before and
+    after: `before/top1`, `after/top1` and so on.
+
+    Raises:
+        InputError: a config, checkpoint or data that cannot work.
+    """
+    started = time.perf_counter()
+    settings = config.to_dict()
+    # A batch is small: as many devices take part as divide it.
+    num_devices = math.gcd(config.batch_size, jax.local_device_count())
+    refuse(_problems(settings, num_devices))
+    require_no_checkpoints(workdir)
+    task = _build(settings, make_mesh(num_devices))
+    write_config(workdir, settings)
+    writer = MetricWriter(workdir, progress_total=len(task.plan))
+    try:
+        before = _validate(settings, task, task.exponent, workdir)
+        writer.write(0, {"epoch": 0.0, **_named("val", before)})
+        exponent = _finetune(settings, task, writer, workdir)
+        after = _validate(settings, task, exponent, workdir)
+        writer.write(len(task.plan), {"epoch": 1.0, **_named("val", after)})
+    finally:
+        writer.close()
+    model = dict(task.opened.checkpoint.model)
+    dtype = np.asarray(model["pooling_exponent"]).dtype
+    model["pooling_exponent"] = np.asarray(exponent, dtype)
+    save_derived(workdir, task.opened.checkpoint, model=model, config=settings)
+    write_plots(workdir)
+    results = {
+        "init_pooling_exponent": task.exponent,
+        "pooling_exponent": exponent,
+        **_named("before", before),
+        **_named("after", after),
+    }
+    print_table(results)
+    results["seconds"] = time.perf_counter() - started
+    write_results(workdir, results)
+    return results
+
+
+def _problems(settings: Mapping[str, Any], num_devices: int) -> list[str]:
+    problems = evaluation_problems(settings, num_devices=num_devices)
+    problems += exponent_problems(settings["init_pooling_exponent"])
+    problems += minimum_problems(
+        settings, {"images_per_class": 1, "log_every_steps": 1, "learning_rate": 0}
+    )
+    if settings["test_mode"] != "rect":
+        problems.append(
+            f"test_mode: found {settings['test_mode']!r}, expected 'rect': p is "
+            "fine-tuned on whole images"
+        )
+    if settings["pooling_exponent"] is not None:
+        problems.append(
+            "pooling_exponent: this task finds it; give the start as "
+            "init_pooling_exponent"
+        )
+    return problems
+
+
+def _build(settings: Mapping[str, Any], mesh: Mesh) -> _Task:
+    opened = open_model(
+        settings["init_from"],
+        step=settings["init_step"],
+        pooling_exponent=ANY_EXPONENT,
+        dtype=compute_dtype(settings["compute_dtype"]),
+    )
+    names = opened.class_names or None
+    source = open_split(settings, settings["data"]["split"], names)
+    require_classes(source, opened)
+    val_source = None
+    if settings["data"]["val_split"]:
+        val_source = open_split(settings, settings["data"]["val_split"], names)
+        require_classes(val_source, opened)
+    chosen = first_of_each_class(source.labels, settings["images_per_class"])
+    order = np.random.default_rng(settings["seed"]).permutation(len(chosen))
+    backbone = BACKBONES[opened.backbone]
+    train_source = Subset(source, chosen)
+    plan = plan_ordered_batches(
+        train_source,
+        order,
+        test_size=settings["test_size"],
+        batch_size=settings["batch_size"],
+        smallest_side=backbone.smallest_side,
+    )
+    exponent = settings["init_pooling_exponent"]
+    if exponent is None:
+        exponent = float(opened.checkpoint.model["pooling_exponent"])
+    print(f"{opened.backbone} from {opened.checkpoint.path}: {plan}", flush=True)
+    return _Task(
+        opened=opened,
+        backbone=backbone,
+        exponent=exponent,
+        train_source=train_source,
+        val_source=val_source,
+        plan=plan,
+        mesh=mesh,
+    )
+
+
+def first_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:
+    """The indices of the first `count` images of every class, class after class."""
+    order = np.argsort(labels, kind="stable")
+    ordered = labels[order]
+    number_in_class = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    return order[number_in_class < count]
+
+
+def _finetune(
+    settings: Mapping[str, Any], task: _Task, writer: MetricWriter, workdir: Path
+) -> float:
+    """One pass; returns p*."""
+    num_steps, every = len(task.plan), settings["log_every_steps"]
+    tx = make_pooling_optimizer(num_steps, base=settings["learning_rate"])
+    step = make_pooling_step(
+        task.opened.graphdef,
+        tx,
+        make_features=partial(features_of_uint8, backbone=task.backbone),
+    )
+    exponent = task.exponent
+    history = finetune_pooling(
+        step,
+        put_replicated(task.mesh, task.opened.variables),
+        _train_batches(settings, task, workdir),
+        tx=tx,
+        exponent=exponent,
+        fetch_every=every,
+    )
+    with contextlib.closing(history):
+        for number, metrics in enumerate(history, start=1):
+            exponent = metrics["pooling_exponent"]
+            row = {"epoch": number / num_steps, **_named("train", metrics)}
+            # Every step is on file, some of them on the terminal.
+            shown = number % every == 0 or number == num_steps
+            (writer.write if shown else writer.record)(number, row)
+    return exponent
+
+
+def _train_batches(
+    settings: Mapping[str, Any], task: _Task, workdir: Path
+) -> Generator[dict[str, jax.Array]]:
+    for batch in recorded_batches(
+        task.train_source,
+        task.plan,
+        workdir=workdir,
+        num_workers=settings["num_workers"],
+        prefetch=settings["prefetch_batches"],
+    ):
+        arrays = network_inputs({**batch, "mask": batch["mask"] & ~batch["bad"]})
+        yield put_batch(task.mesh, arrays)
+
+
+def _validate(
+    settings: Mapping[str, Any], task: _Task, exponent: float, workdir: Path
+) -> dict[str, float]:
+    if task.val_source is None:
+        return {}
+    plan = plan_from_config(settings, task.val_source, backbone=task.backbone)
+    variables = task.opened.variables
+    p = jnp.asarray(exponent, variables.pooling_exponent.dtype)
+    (scores,) = evaluate_classification(
+        make_eval_step(task.opened.graphdef, backbone=task.backbone, mesh=task.mesh),
+        put_replicated(task.mesh, variables._replace(pooling_exponent=p)),
+        recorded_batches(
+            task.val_source,
+            plan,
+            workdir=workdir,
+            num_workers=settings["num_workers"],
+            prefetch=settings["prefetch_batches"],
+        ),
+        mesh=task.mesh,
+    )
+    return scores
+
+
+def _named(prefix: str, scores: Mapping[str, float]) -> dict[str, float]:
+    return {f"{prefix}/{name}": value for name, value in scores.items()}
