@@ -11,7 +11,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from PIL import Image
 
-from multigrain_jax.checkpoint import load_checkpoint
+from multigrain_jax.checkpoint import Checkpoint, load_checkpoint
 from multigrain_jax.data.crops import eval_transform
 from multigrain_jax.errors import InputError
 from multigrain_jax.models.multigrain import (
@@ -35,8 +35,7 @@ class OpenedModel(NamedTuple):
         num_classes: rows of the classifier.
         pooling_exponent: p of the GeM pooling in use.
         class_names: names of the classes, if the checkpoint has them.
-        step: optimiser updates behind the weights.
-        path: the checkpoint's folder.
+        checkpoint: what was read.
     """
 
     graphdef: nnx.GraphDef
@@ -45,8 +44,7 @@ class OpenedModel(NamedTuple):
     num_classes: int
     pooling_exponent: float
     class_names: list[str]
-    step: int
-    path: Path
+    checkpoint: Checkpoint
 
 
 def open_model(
@@ -67,7 +65,27 @@ def open_model(
     Raises:
         InputError: no such checkpoint, a damaged one, or one of another model.
     """
-    checkpoint = load_checkpoint(path, step=step)
+    return open_checkpoint(
+        load_checkpoint(path, step=step), pooling_exponent=pooling_exponent, dtype=dtype
+    )
+
+
+def open_checkpoint(
+    checkpoint: Checkpoint,
+    *,
+    pooling_exponent: float | None = None,
+    dtype: DTypeLike = jnp.float32,
+) -> OpenedModel:
+    """What was read of a checkpoint as the structure and the arrays of a model.
+
+    Args:
+        checkpoint: what was read.
+        pooling_exponent: p of the GeM pooling; None is the checkpoint's.
+        dtype: compute dtype.
+
+    Raises:
+        InputError: weights that do not fit the backbone.
+    """
     variables = variables_of(checkpoint.model)
     name, num_classes = checkpoint.meta["backbone"], checkpoint.meta["num_classes"]
     if pooling_exponent is None:
@@ -94,8 +112,7 @@ def open_model(
         num_classes=num_classes,
         pooling_exponent=pooling_exponent,
         class_names=list(checkpoint.meta["class_names"]),
-        step=checkpoint.step,
-        path=checkpoint.path,
+        checkpoint=checkpoint,
     )
 
 
@@ -115,7 +132,7 @@ class LoadedModel:
         self.backbone = opened.backbone
         self.pooling_exponent = opened.pooling_exponent
         self.class_names = opened.class_names
-        self.step = opened.step
+        self.step = opened.checkpoint.step
         self.variables = jax.device_put(opened.variables)
         graphdef = opened.graphdef
         self._apply = jax.jit(lambda v, images: merge_model(graphdef, v)(images))

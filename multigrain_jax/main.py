@@ -14,7 +14,13 @@ from ml_collections import config_flags
 from multigrain_jax.errors import InputError, StoppedEarly
 
 # task -> module with run(config, workdir); imported only when it is asked for.
-TASKS = {"train": "multigrain_jax.train.run"}
+TASKS = {
+    "train": "multigrain_jax.train.run",
+    "finetune_pooling": "multigrain_jax.train.run_finetune_pooling",
+    "sweep_pooling": "multigrain_jax.evaluation.run_sweep_pooling",
+    "whiten": "multigrain_jax.evaluation.run_whiten",
+    "eval_classification": "multigrain_jax.evaluation.run_classification",
+}
 
 EXIT_BAD_INPUT = 2
 EXIT_STOPPED_EARLY = 3

@@ -34,8 +34,13 @@ LAYERS = {
     "convert": 3,
     "main": 4,
 }
-# Within one layer: training evaluates, and an export loads what it writes out.
-SIDEWAYS = {("train", "evaluation"), ("convert", "inference")}
+# Within one layer: training evaluates, and many tasks begin by loading a model.
+SIDEWAYS = {
+    ("train", "evaluation"),
+    ("train", "inference"),
+    ("evaluation", "inference"),
+    ("convert", "inference"),
+}
 # library -> the parts that may import it
 ONLY_IN = {"orbax": {"checkpoint"}, "torch": {"convert"}}
 # part -> what it must not import: arrays of the data are NumPy's

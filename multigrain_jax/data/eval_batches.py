@@ -89,7 +89,6 @@ def plan_batches(
             backbone's.
     """
     chosen = np.arange(len(source)) if indices is None else np.asarray(indices)
-    chosen = chosen.astype(np.int64)
     if test_mode == "square" or not len(chosen):
         canvases = np.array([[test_size, test_size]], np.int32)
         sizes = np.repeat(canvases, len(chosen), axis=0)
@@ -101,16 +100,53 @@ def plan_batches(
     for row, (_, members) in zip(rows, batches, strict=True):
         row[: len(members)] = chosen[members]
     shapes = canvases[[canvas for canvas, _ in batches]]
-    computed = batch_size * shapes.astype(np.int64).prod(axis=1).sum()
-    used = sizes.astype(np.int64).prod(axis=1).sum()
     return EvalPlan(
         rows=rows,
         shapes=shapes,
-        wasted_fraction=float(1 - used / max(1, computed)),
+        wasted_fraction=_wasted_fraction(shapes, batch_size, sizes),
         test_size=test_size,
         test_mode=test_mode,
         smallest_side=smallest_side,
     )
+
+
+def plan_ordered_batches(
+    source: ImageSource,
+    indices: Sequence[int] | np.ndarray,
+    *,
+    test_size: int,
+    batch_size: int,
+    smallest_side: int = 1,
+) -> EvalPlan:
+    """Batches of whole ("rect") images that follow each other in a given order.
+
+    Each batch lies on the smallest of a few canvases that holds all its images.
+    Arguments as of `plan_batches`.
+    """
+    chosen = np.asarray(indices)
+    sizes = _rect_sizes(source, chosen, test_size, smallest_side)
+    rows = np.full((-(-len(chosen) // batch_size), batch_size), -1, np.int32)
+    rows.reshape(-1)[: len(chosen)] = chosen
+    starts = range(0, len(chosen), batch_size)
+    boxes = np.array(
+        [sizes[start : start + batch_size].max(axis=0) for start in starts]
+    )
+    canvases = choose_canvases(boxes)
+    shapes = canvases[smallest_canvases(boxes, canvases)]
+    return EvalPlan(
+        rows=rows,
+        shapes=shapes,
+        wasted_fraction=_wasted_fraction(shapes, batch_size, sizes),
+        test_size=test_size,
+        test_mode="rect",
+        smallest_side=smallest_side,
+    )
+
+
+def _wasted_fraction(shapes: np.ndarray, batch_size: int, sizes: np.ndarray) -> float:
+    computed = batch_size * shapes.astype(np.int64).prod(axis=1).sum()
+    used = sizes.astype(np.int64).prod(axis=1).sum()
+    return float(1 - used / max(1, computed))
 
 
 def make_eval_batches(
@@ -201,14 +237,13 @@ def _rect_sizes(
 ) -> np.ndarray:
     """Height and width of each image after resizing: int32 [N, 2]."""
 
-    def measure(index: int) -> tuple[int, int]:
+    def measure(index: int) -> tuple[int, int] | None:
         try:
             with source.open(index) as file:
                 upright = source.apply_exif_orientation
                 size = encoded_size(file, apply_exif_orientation=upright)
         except (OSError, UndecodableImageError):
-            # It will be a bad row, on whatever canvas.
-            return smallest_side, test_size
+            return None
         width, height = resized_size(
             *size, test_size=test_size, mode="rect", smallest_side=smallest_side
         )
@@ -216,4 +251,6 @@ def _rect_sizes(
 
     with ThreadPoolExecutor(HEADER_THREADS) as pool:
         sizes = list(pool.map(measure, (int(index) for index in indices)))
-    return np.array(sizes, np.int32)
+    # An unreadable image becomes a bad row, on whatever canvas there is.
+    default = next((size for size in sizes if size), (test_size, test_size))
+    return np.array([size or default for size in sizes], np.int32)

@@ -66,13 +66,17 @@ class EmbeddedBatch(NamedTuple):
 
     Attributes:
         indices: int32 [n], the images' numbers in their source.
-        output: arrays [n, …] on the host; rows of unreadable images mean nothing.
+        embedding: [n, D]; rows of unreadable images mean nothing, here and below.
+        descriptors: [n, D], the embedding of unit length.
+        logits: [n, classes].
         labels: int32 [n].
         bad: bool [n], images that could not be read.
     """
 
     indices: np.ndarray
-    output: Output
+    embedding: np.ndarray
+    descriptors: np.ndarray
+    logits: np.ndarray
     labels: np.ndarray
     bad: np.ndarray
 
@@ -104,9 +108,16 @@ def embed_batches(
 
 def _without_padding(batch: Mapping[str, np.ndarray], output: Output) -> EmbeddedBatch:
     mask = batch["mask"]
-    fetched = Output(*(np.asarray(part)[mask] for part in jax.device_get(output)))
+    embedding, descriptors, logits = (
+        np.asarray(part)[mask] for part in jax.device_get(output)
+    )
     return EmbeddedBatch(
-        batch["index"][mask], fetched, batch["label"][mask], batch["bad"][mask]
+        indices=batch["index"][mask],
+        embedding=embedding,
+        descriptors=descriptors,
+        logits=logits,
+        labels=batch["label"][mask],
+        bad=batch["bad"][mask],
     )
 
 
@@ -125,11 +136,11 @@ def embed_all(
         return np.concatenate(list(arrays))[order]
 
     unreadable = gather(part.bad for part in parts)
-    descriptors = gather(part.output.normalized_embedding for part in parts)
+    descriptors = gather(part.descriptors for part in parts)
     return Embedded(
         # An unreadable image is like no other: its similarity to all is 0.
         np.where(unreadable[:, None], 0, np.asarray(descriptors, np.float32)),
-        np.asarray(gather(part.output.logits for part in parts), np.float32),
+        np.asarray(gather(part.logits for part in parts), np.float32),
         gather(part.labels for part in parts),
         unreadable,
     )

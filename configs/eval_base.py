@@ -1,0 +1,39 @@
+"""Every key that the evaluation tasks share, with its default.
+
+The recipes that evaluate, fine-tune p or whiten start from this file.
+"""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The configuration; every value can be set with --config.key=value."""
+    config = ml_collections.ConfigDict()
+    config.task = "eval_classification"
+    config.seed = 0
+
+    # The model: a workdir or a step folder (of a workdir, None is the newest step).
+    config.init_from = config_dict.placeholder(str)
+    config.init_step = config_dict.placeholder(int)
+    # p of GeM; None: the checkpoint's. Some tasks take several: "(1, 2.5, 3)".
+    config.pooling_exponent = config_dict.placeholder(object)
+    config.compute_dtype = "auto"  # bfloat16 on GPU and TPU, float32 on CPU
+
+    # The images.
+    config.data = ml_collections.ConfigDict()
+    config.data.source = "folder"  # "folder", "imagenet", "tfds", "quickstart"
+    config.data.root = config_dict.placeholder(str)
+    config.data.split = config_dict.placeholder(str)
+    config.data.list_file = config_dict.placeholder(str)
+    config.data.num_images = config_dict.placeholder(int)
+    config.data.local_cache_dir = config_dict.placeholder(str)
+
+    # "square": shorter side to 256/224 · S, centre crop S x S. "rect": longer side to
+    # S, no crop; images of similar shape share a batch, with exact results.
+    config.test_size = 224  # S
+    config.test_mode = "square"
+    config.batch_size = 64
+    config.num_workers = 0  # reading processes; 0 reads with threads
+    config.prefetch_batches = 4
+    return config

@@ -1,0 +1,110 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import multigrain_jax
+from configs import eval_base
+from multigrain_jax.errors import InputError
+from multigrain_jax.evaluation.run_classification import run
+
+
+def make_config(photo_folder, tiny_checkpoint, **changes):
+    config = eval_base.get_config()
+    config.init_from = str(tiny_checkpoint)
+    config.data.root = str(photo_folder)
+    config.data.split = "train"
+    config.test_size = 48
+    config.batch_size = 8
+    config.update(changes)
+    return config
+
+
+def scores_one_by_one(photo_folder, checkpoint, *, mode, exponent):
+    """Every photo alone, through the public interface."""
+    model = multigrain_jax.load_model(checkpoint, pooling_exponent=exponent)
+    names = model.class_names
+    right, losses = [], []
+    for path in sorted((photo_folder / "train").rglob("*.png")):
+        with Image.open(path) as photo:
+            pixels = model.preprocess(photo, 48, mode)
+        logits = np.asarray(model(pixels[None]).logits[0], np.float64)
+        label = names.index(path.parent.name)
+        right.append(np.argmax(logits) == label)
+        losses.append(np.log(np.exp(logits - logits[label]).sum()))
+    return np.mean(right), np.mean(losses)
+
+
+@pytest.mark.parametrize("mode", ["square", "rect"])
+def test_scores_equal_those_of_photos_one_by_one(
+    photo_folder, tiny_checkpoint, tmp_path, mode
+):
+    exponents = (1.0, 2.5, "inf")
+    config = make_config(
+        photo_folder, tiny_checkpoint, test_mode=mode, pooling_exponent=exponents
+    )
+    results = run(config, tmp_path)
+    assert json.loads((tmp_path / "results.json").read_text()) == results
+    assert json.loads((tmp_path / "config.json").read_text())["test_mode"] == mode
+    for exponent in exponents:
+        top1, loss = scores_one_by_one(
+            photo_folder, tiny_checkpoint, mode=mode, exponent=float(exponent)
+        )
+        prefix = f"train/p{float(exponent):g}"
+        assert results[f"{prefix}/top1"] == pytest.approx(top1)
+        assert results[f"{prefix}/cross_entropy"] == pytest.approx(loss, rel=2e-5)
+        assert results[f"{prefix}/top5"] == 1
+
+
+def test_without_an_exponent_it_is_the_checkpoints(
+    photo_folder, tiny_checkpoint, tmp_path
+):
+    config = make_config(photo_folder, tiny_checkpoint)
+    results = run(config, tmp_path)
+    _, loss = scores_one_by_one(
+        photo_folder, tiny_checkpoint, mode="square", exponent=3.0
+    )
+    assert results["train/cross_entropy"] == pytest.approx(loss, rel=2e-5)
+
+
+def test_an_unreadable_photo_counts_as_wrong_and_is_listed(
+    photo_folder, tiny_checkpoint, tmp_path
+):
+    folder = tmp_path / "bad" / "train" / "ant"
+    folder.mkdir(parents=True)
+    (folder / "1.png").write_bytes(b"nothing")
+    config = make_config(tmp_path / "bad", tiny_checkpoint, test_mode="rect")
+    assert run(config, tmp_path / "out")["train/top1"] == 0
+    assert "1.png" in (tmp_path / "out" / "skipped.txt").read_text()
+
+
+def test_all_problems_are_listed_at_once(photo_folder, tiny_checkpoint, tmp_path):
+    config = make_config(
+        photo_folder,
+        tiny_checkpoint,
+        test_size=31,
+        test_mode="round",
+        batch_size=9,
+        pooling_exponent=(2.0, -1.0),
+    )
+    config.init_from = None
+    with pytest.raises(InputError) as caught:
+        run(config, tmp_path)
+    for line in (
+        "init_from: found nothing",
+        "test_size: found 31, expected at least 32",
+        "test_mode: found 'round'",
+        "batch_size = 9 does not divide over 8 devices",
+        "pooling_exponent: found -1.0",
+    ):
+        assert line in str(caught.value)
+
+
+def test_another_number_of_classes_is_refused(tiny_checkpoint, photo_folder, tmp_path):
+    (tmp_path / "train" / "dog").mkdir(parents=True)
+    photo = photo_folder / "train" / "ant" / "0.png"
+    (tmp_path / "train" / "dog" / "0.png").write_bytes(photo.read_bytes())
+    config = make_config(tmp_path, tiny_checkpoint)
+    with pytest.raises(InputError, match="dog"):
+        run(config, tmp_path / "out")
