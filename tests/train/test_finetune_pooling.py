@@ -12,7 +12,7 @@ import pytest
 from multigrain_jax.convert.torch_import import import_state_dict
 from multigrain_jax.models.multigrain import create_model, split_model
 from multigrain_jax.train.finetune_pooling import (
-    create_pooling_state,
+    finetune_pooling,
     make_pooling_optimizer,
     make_pooling_step,
 )
@@ -53,18 +53,39 @@ def test_six_steps(golden, golden_dir, golden_weights, start, kind, tolerance):
         variables, _ = import_state_dict(weights, backbone="resnet18")
         variables = jax.tree.map(lambda x: jnp.asarray(x, dtype), variables)
         tx = make_pooling_optimizer(NUM_STEPS)
-        step = make_pooling_step(graphdef, tx)
-        state = create_pooling_state(float(start), tx, dtype=dtype)
-        for number in range(NUM_STEPS):
-            images = golden_weights.images(0, 96, 128, 4, f"ft{number}")
-            rng = golden_weights.rng_for(f"ftlabels{number}", 0)
-            labels = jnp.asarray(rng.integers(0, 1000, 4), jnp.int32)
-            state, metrics = step(state, variables, jnp.asarray(images, dtype), labels)
+        step = make_pooling_step(
+            graphdef,
+            tx,
+            make_features=lambda model, batch: model.features(batch["image"]),
+        )
+        history = finetune_pooling(
+            step,
+            variables,
+            (
+                golden_batch(golden_weights, number, dtype)
+                for number in range(NUM_STEPS)
+            ),
+            tx=tx,
+            exponent=float(start),
+            fetch_every=4,
+        )
+        for number, metrics in enumerate(history):
             for ours, theirs in (
                 ("cross_entropy", "cross_entropy"),
                 ("pooling_exponent_grad", "p_grad"),
                 ("pooling_exponent", "p"),
             ):
                 want = golden[f"p{start}/{kind}/{theirs}"]
-                error = abs(float(metrics[ours]) - want[number]) / np.abs(want).max()
+                error = abs(metrics[ours] - want[number]) / np.abs(want).max()
                 assert error < tolerance, (ours, number, error)
+        assert number == NUM_STEPS - 1
+
+
+def golden_batch(golden_weights, number, dtype):
+    labels = golden_weights.rng_for(f"ftlabels{number}", 0).integers(0, 1000, 4)
+    images = golden_weights.images(0, 96, 128, 4, f"ft{number}")
+    return {
+        "image": jnp.asarray(images, dtype),
+        "label": jnp.asarray(labels, jnp.int32),
+        "mask": jnp.ones(4, bool),
+    }

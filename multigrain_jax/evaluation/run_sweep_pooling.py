@@ -1,0 +1,132 @@
+"""Task `sweep_pooling`: p* by trying a grid of exponents and test sizes."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from multigrain_jax.evaluation.check import (
+    evaluation_problems,
+    pooling_exponents,
+    refuse,
+)
+from multigrain_jax.evaluation.classification import (
+    evaluate_classification,
+    make_eval_step,
+)
+from multigrain_jax.evaluation.inputs import (
+    open_split,
+    plan_from_config,
+    recorded_batches,
+)
+from multigrain_jax.evaluation.run_classification import require_classes
+from multigrain_jax.inference import open_model
+from multigrain_jax.mesh import compute_dtype, make_mesh, put_replicated
+from multigrain_jax.metric_writer import (
+    draw_curves,
+    save_plot,
+    write_config,
+    write_results,
+)
+from multigrain_jax.models.multigrain import BACKBONES
+
+# test size -> exponent -> scores
+Grid = Mapping[int, Mapping[float, Mapping[str, float]]]
+
+
+def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
+    """Evaluate the whole grid; returns what results.json holds.
+
+    `<size>/p<exponent>/top1`, `/top5` and `/cross_entropy` for every pair, and
+    `<size>/best_pooling_exponent`. The table is printed, and drawn as
+    plots/sweep_pooling.png.
+
+    Raises:
+        InputError: a config, checkpoint or data that cannot work.
+    """
+    started = time.perf_counter()
+    settings = config.to_dict()
+    exponents = pooling_exponents(settings["pooling_exponent"])
+    problems = evaluation_problems(
+        {**settings, "test_size": config.test_sizes}, num_devices=jax.device_count()
+    )
+    if not exponents:
+        problems.append("pooling_exponent: found nothing, expected the grid, a list")
+    refuse(problems)
+    opened = open_model(
+        config.init_from,
+        step=config.init_step,
+        dtype=compute_dtype(config.compute_dtype),
+    )
+    source = open_split(settings, config.data.split, opened.class_names or None)
+    require_classes(source, opened)
+    write_config(workdir, settings)
+
+    mesh, backbone = make_mesh(), BACKBONES[opened.backbone]
+    eval_step = make_eval_step(
+        opened.graphdef, backbone=backbone, mesh=mesh, exponents=exponents
+    )
+    variables = put_replicated(mesh, opened.variables)
+    grid = {}
+    for size in config.test_sizes:
+        plan = plan_from_config(settings, source, backbone=backbone, test_size=size)
+        print(f"test_size {size}: {plan}", flush=True)
+        each = evaluate_classification(
+            eval_step,
+            variables,
+            recorded_batches(
+                source,
+                plan,
+                workdir=workdir,
+                num_workers=config.num_workers,
+                prefetch=config.prefetch_batches,
+            ),
+            mesh=mesh,
+        )
+        grid[size] = dict(zip(exponents, each, strict=True))
+    print(format_grid(grid, exponents))
+    curves = {
+        f"{size} px": [(p, scores["top1"]) for p, scores in row.items()]
+        for size, row in grid.items()
+    }
+    figure = draw_curves(
+        curves, title="Accuracy by pooling exponent", x_label="p", y_label="top-1"
+    )
+    save_plot(workdir, "sweep_pooling", figure)
+    results = flatten_grid(grid)
+    results["seconds"] = time.perf_counter() - started
+    write_results(workdir, results)
+    return results
+
+
+def best_exponent(row: Mapping[float, Mapping[str, float]]) -> float:
+    """The exponent of the best top-1; of equals, that of the lower cross-entropy."""
+    return max(row, key=lambda p: (row[p]["top1"], -row[p]["cross_entropy"]))
+
+
+def flatten_grid(grid: Grid) -> dict[str, float]:
+    """The grid as one flat object, with each size's best exponent."""
+    results = {}
+    for size, row in grid.items():
+        for exponent, scores in row.items():
+            for name, value in scores.items():
+                results[f"{size}/p{exponent:g}/{name}"] = value
+        results[f"{size}/best_pooling_exponent"] = best_exponent(row)
+    return results
+
+
+def format_grid(grid: Grid, exponents: Sequence[float]) -> str:
+    """Top-1 as a table: a line for each exponent, a column for each size.
+
+    A star marks the best of each column.
+    """
+    lines = ["top-1   p " + "".join(f"{f'{size} px':>10}" for size in grid)]
+    for exponent in exponents:
+        cells = [
+            f"{row[exponent]['top1']:9.4f}" + "* "[exponent != best_exponent(row)]
+            for row in grid.values()
+        ]
+        lines.append(f"{exponent:9g} " + "".join(cells))
+    return "\n".join(lines)

@@ -1,0 +1,307 @@
+"""Task `whiten`: a PCA whitening, fitted to images and folded into the classifier."""
+
+import dataclasses
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from multigrain_jax.checkpoint import require_no_checkpoints, save_derived
+from multigrain_jax.data.reading import Batch
+from multigrain_jax.errors import InputError
+from multigrain_jax.evaluation.check import (
+    evaluation_problems,
+    minimum_problems,
+    pooling_exponents,
+    refuse,
+)
+from multigrain_jax.evaluation.embed import embed_batches, make_embed_step
+from multigrain_jax.evaluation.final_report import evaluate_and_report
+from multigrain_jax.evaluation.inputs import (
+    features_of_uint8,
+    network_inputs,
+    open_split,
+    plan_from_config,
+    recorded_batches,
+)
+from multigrain_jax.inference import OpenedModel, open_checkpoint, open_model
+from multigrain_jax.mesh import compute_dtype, make_mesh, put_batch, put_replicated
+from multigrain_jax.metric_writer import (
+    draw_curves,
+    print_table,
+    save_plot,
+    write_config,
+    write_results,
+)
+from multigrain_jax.models.multigrain import BACKBONES, merge_model
+from multigrain_jax.ops.pooling import whitening_input
+from multigrain_jax.ops.whitening import (
+    Moments,
+    PcaWhitening,
+    add_to_moments,
+    empty_moments,
+    fit_pca_whitening,
+    fold_into_classifier,
+    pass_channel_through,
+)
+
+NORM_EPSILON = 1e-6
+# Of the largest logit: what folding in float32 may cost.
+FOLDING_TOLERANCE = 1e-3
+TOP_K = 5
+
+
+def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
+    """Whiten as the config says; returns what results.json holds.
+
+    `num_images`, `num_skipped`, `num_components`, the largest, mean and smallest
+    eigenvalue, `folding_error` where the classifier was folded, and with a
+    `report_split` the scores `before/…` and `after/…`.
+
+    Raises:
+        InputError: a config, checkpoint or data that cannot work; too few images, or
+            directions without variance.
+    """
+    started = time.perf_counter()
+    settings = config.to_dict()
+    refuse(_problems(settings))
+    require_no_checkpoints(workdir)
+    exponent = next(iter(pooling_exponents(settings["pooling_exponent"])), None)
+    opened = open_model(
+        config.init_from,
+        step=config.init_step,
+        pooling_exponent=exponent,
+        dtype=compute_dtype(config.compute_dtype),
+    )
+    if opened.variables.whitening:
+        raise InputError(
+            f"init_from: {opened.checkpoint.path} is whitened already; give the "
+            "checkpoint it was made from"
+        )
+    write_config(workdir, settings)
+    mesh = make_mesh()
+    moments, examples, num_skipped = _collect(settings, opened, mesh, workdir)
+    whitening = _fit(settings, moments)
+    whitened, results = _whitened_model(settings, opened, whitening, mesh, examples[0])
+    save_derived(workdir, opened.checkpoint, model=whitened, config=settings)
+    _save_spectrum(workdir, whitening)
+    results |= {
+        "num_images": moments.count,
+        "num_skipped": num_skipped,
+        "num_components": whitening.projection.shape[1],
+        "largest_eigenvalue": float(whitening.eigenvalues[0]),
+        "mean_eigenvalue": float(whitening.eigenvalues.mean()),
+        "smallest_eigenvalue": float(whitening.eigenvalues[-1]),
+    }
+    print("\n".join(f"{name:<20}  {value:g}" for name, value in results.items()))
+    if config.report_split:
+        results |= _report(settings, opened, whitened, mesh, workdir)
+    results["seconds"] = time.perf_counter() - started
+    write_results(workdir, results)
+    return results
+
+
+def _problems(settings: Mapping[str, Any]) -> list[str]:
+    problems = evaluation_problems(settings, num_devices=jax.device_count())
+    problems += minimum_problems(settings, {"eigenvalue_floor": 0.0})
+    if settings["num_components"] is not None:
+        problems += minimum_problems(settings, {"num_components": 1})
+        if not settings["include_bias_channel"]:
+            problems.append(
+                "num_components with include_bias_channel = False: the channel that "
+                "carries the bias is of use to a folded classifier alone, and one with "
+                "fewer components cannot be folded; leave one of the two out"
+            )
+    if len(pooling_exponents(settings["pooling_exponent"])) > 1:
+        problems.append("pooling_exponent: found several, expected one")
+    return problems
+
+
+def _collect(
+    settings: Mapping[str, Any], opened: OpenedModel, mesh: Mesh, workdir: Path
+) -> tuple[Moments, list[Batch], int]:
+    """The moments of all images, a batch of them, and how many were unreadable."""
+    data = settings["data"]
+    source = open_split(settings, data["split"])
+    backbone = BACKBONES[opened.backbone]
+    plan = plan_from_config(settings, source, backbone=backbone)
+    print(f"{opened.backbone} from {opened.checkpoint.path}: {plan}", flush=True)
+    batches = recorded_batches(
+        source,
+        plan,
+        workdir=workdir,
+        num_workers=settings["num_workers"],
+        prefetch=settings["prefetch_batches"],
+    )
+    seen: list[Batch] = []
+
+    def watched() -> Iterable[Batch]:
+        for batch in batches:
+            if not seen and np.any(batch["mask"] & ~batch["bad"]):
+                seen.append(batch)
+            yield batch
+
+    moments = empty_moments(backbone.embedding_dim + 1)
+    num_skipped = 0
+    for embedded in embed_batches(
+        make_embed_step(opened.graphdef, backbone=backbone, mesh=mesh),
+        put_replicated(mesh, opened.variables),
+        watched(),
+        mesh=mesh,
+    ):
+        embedding = embedded.embedding[~embedded.bad]
+        num_skipped += int(embedded.bad.sum())
+        vectors = np.asarray(whitening_input(jnp.asarray(embedding)))
+        moments = add_to_moments(moments, vectors)
+    return moments, seen, num_skipped
+
+
+def _fit(settings: Mapping[str, Any], moments: Moments) -> PcaWhitening:
+    if settings["include_bias_channel"]:
+        return fit_pca_whitening(
+            moments,
+            num_components=settings["num_components"],
+            eigenvalue_floor=settings["eigenvalue_floor"],
+        )
+    inner = Moments(moments.count, moments.mean[:-1], moments.scatter[:-1, :-1])
+    return pass_channel_through(
+        fit_pca_whitening(inner, eigenvalue_floor=settings["eigenvalue_floor"])
+    )
+
+
+def _whitened_model(
+    settings: Mapping[str, Any],
+    opened: OpenedModel,
+    whitening: PcaWhitening,
+    mesh: Mesh,
+    batch: Batch,
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """The new `model` item, verified, and what there is to say of it."""
+    model = dict(opened.checkpoint.model)
+    classifier = model["params"]["classifier"]
+    dtype = np.asarray(classifier["kernel"]).dtype
+    model["whitening"] = {
+        "mean": whitening.mean.astype(dtype),
+        "projection": whitening.projection.astype(dtype),
+    }
+    model["pooling_exponent"] = np.asarray(opened.pooling_exponent, dtype)
+    if settings["num_components"] not in (None, len(whitening.mean)):
+        print(
+            f"{settings['num_components']} of {len(whitening.mean)} components: the "
+            "classifier is left unfolded, it reads the embedding before the whitening"
+        )
+        return model, {}
+    kernel, bias = fold_into_classifier(
+        np.asarray(classifier["kernel"]), np.asarray(classifier["bias"]), whitening
+    )
+    folded = {"kernel": kernel.astype(dtype), "bias": bias.astype(dtype)}
+    model["params"] = {**model["params"], "classifier": folded}
+    return model, {"folding_error": _verify_folding(opened, model, mesh, batch)}
+
+
+def _verify_folding(
+    opened: OpenedModel, model: Mapping[str, Any], mesh: Mesh, batch: Batch
+) -> float:
+    """Compare the folded classifier with the original on a batch of images.
+
+    Returns:
+        The largest error of a logit, as a share of the largest logit.
+
+    Raises:
+        InputError: the error is too large, or it changes the five best classes.
+    """
+    checkpoint = dataclasses.replace(opened.checkpoint, model=dict(model))
+    whitened = open_checkpoint(checkpoint, pooling_exponent=opened.pooling_exponent)
+    backbone = BACKBONES[opened.backbone]
+
+    @jax.jit
+    def both(plain_variables, whitened_variables, batch):
+        plain = merge_model(opened.graphdef, plain_variables)
+        features = features_of_uint8(plain, batch, backbone=backbone)
+        before = plain.head(features)
+        after = merge_model(whitened.graphdef, whitened_variables).head(features)
+        # The norm of [embedding, 1].
+        squared = jnp.sum(before.embedding**2, axis=-1, keepdims=True) + 1.0
+        return before.logits / (jnp.sqrt(squared) + NORM_EPSILON), after.logits
+
+    expected, found = jax.device_get(
+        both(
+            put_replicated(mesh, opened.variables),
+            put_replicated(mesh, whitened.variables),
+            put_batch(mesh, network_inputs(batch)),
+        )
+    )
+    readable = batch["mask"] & ~batch["bad"]
+    expected, found = expected[readable], found[readable]
+    scale = np.abs(expected).max()
+    error = float(np.abs(found - expected).max() / scale)
+    count = min(TOP_K, expected.shape[1])
+    best = np.argsort(-found, axis=1)[:, :count]
+    chosen = np.take_along_axis(expected, best, axis=1).min(axis=1)
+    deserved = np.sort(expected, axis=1)[:, -count]
+    # Classes closer to each other than the error may change places.
+    if error > FOLDING_TOLERANCE or np.any(chosen < deserved - 2 * error * scale):
+        raise InputError(
+            f"whitening: the folded classifier's logits are off by {error:.2g} of the "
+            f"largest, at most {FOLDING_TOLERANCE:g} was expected with the same "
+            f"{count} best classes; nothing was written: give more images or a larger "
+            "eigenvalue_floor"
+        )
+    return error
+
+
+def _save_spectrum(workdir: Path, whitening: PcaWhitening) -> None:
+    values = whitening.eigenvalues
+    points = [(float(i), float(v)) for i, v in enumerate(values, start=1) if v > 0]
+    figure = draw_curves(
+        {"variance": points},
+        title="Spectrum of the whitening",
+        x_label="principal axis",
+        y_label="variance along it",
+    )
+    figure.axes[0].set_yscale("log")
+    save_plot(workdir, "spectrum", figure)
+
+
+def _report(
+    settings: Mapping[str, Any],
+    opened: OpenedModel,
+    whitened: Mapping[str, Any],
+    mesh: Mesh,
+    workdir: Path,
+) -> dict[str, float]:
+    """Scores on the report's split before and after; report.html is of after."""
+    split = settings["report_split"]
+    source = open_split(settings, split, opened.class_names or None)
+    checkpoint = dataclasses.replace(opened.checkpoint, model=dict(whitened))
+    after = open_checkpoint(
+        checkpoint,
+        pooling_exponent=opened.pooling_exponent,
+        dtype=compute_dtype(settings["compute_dtype"]),
+    )
+    results = {}
+    for name, model in (("before", opened), ("after", after)):
+        scores = evaluate_and_report(
+            model.graphdef,
+            put_replicated(mesh, model.variables),
+            source,
+            split=split,
+            backbone=BACKBONES[model.backbone],
+            test_size=settings["test_size"],
+            test_mode=settings["test_mode"],
+            batch_size=settings["batch_size"],
+            mesh=mesh,
+            workdir=workdir,
+        )
+        results |= {
+            f"{name}/{key.removeprefix(split + '/')}": value
+            for key, value in scores.items()
+        }
+    print_table(results)
+    return results

@@ -1,0 +1,149 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+import multigrain_jax
+from configs import whiten
+from multigrain_jax.errors import InputError
+from multigrain_jax.evaluation.run_whiten import run
+from multigrain_jax.ops.pooling import whitening_input
+
+FLOOR = 1e-3
+
+
+def make_config(photo_folder, tiny_checkpoint, **changes):
+    config = whiten.get_config()
+    config.init_from = str(tiny_checkpoint)
+    config.data.root = str(photo_folder)
+    config.data.split = "train"
+    config.test_size = 48
+    config.batch_size = 8
+    config.update(changes)
+    return config
+
+
+def embed_photos(photo_folder, checkpoint):
+    model = multigrain_jax.load_model(checkpoint)
+    outputs = []
+    for path in sorted((photo_folder / "train").rglob("*.png")):
+        with Image.open(path) as photo:
+            pixels = model.preprocess(photo, 48, "rect")
+        outputs.append(model(pixels[None]))
+    return [np.concatenate(part) for part in zip(*outputs, strict=True)]
+
+
+def test_the_whitened_checkpoint_does_what_the_formula_says(
+    photo_folder, tiny_checkpoint, tmp_path
+):
+    results = run(make_config(photo_folder, tiny_checkpoint), tmp_path)
+    assert (results["num_images"], results["num_skipped"]) == (18, 0)
+    assert results["num_components"] == 9
+    assert results["folding_error"] < 1e-4
+    assert (tmp_path / "plots" / "spectrum.png").exists()
+    embedding, _, logits = embed_photos(photo_folder, tiny_checkpoint)
+    x = np.asarray(whitening_input(embedding), np.float64)
+    covariance = np.cov(x.T)
+    whitened, normalized, folded = embed_photos(photo_folder, tmp_path)
+    # The signs of the components are free.
+    want = (x - x.mean(0)) @ np.linalg.inv(covariance) @ (x - x.mean(0)).T
+    np.testing.assert_allclose(whitened @ whitened.T, want, atol=2e-3 * want.max())
+    np.testing.assert_allclose(np.linalg.norm(normalized, axis=1), 1, atol=1e-5)
+    norm = np.sqrt((embedding**2).sum(1, keepdims=True) + 1) + 1e-6
+    np.testing.assert_allclose(folded, logits / norm, atol=1e-4 * np.abs(logits).max())
+    np.testing.assert_array_equal(np.argsort(folded), np.argsort(logits))
+
+
+def test_fewer_components_leave_the_classifier_as_it_is(
+    photo_folder, tiny_checkpoint, tmp_path, capsys
+):
+    config = make_config(photo_folder, tiny_checkpoint, num_components=4)
+    results = run(config, tmp_path)
+    assert "folding_error" not in results
+    assert "left unfolded" in capsys.readouterr().out
+    _, _, logits = embed_photos(photo_folder, tiny_checkpoint)
+    whitened, normalized, same_logits = embed_photos(photo_folder, tmp_path)
+    assert whitened.shape == normalized.shape == (18, 4)
+    np.testing.assert_allclose(same_logits, logits, rtol=1e-5)
+    np.testing.assert_allclose(np.cov(whitened.T), np.eye(4), atol=1e-3)
+
+
+def test_the_bias_channel_can_be_left_out(photo_folder, tiny_checkpoint, tmp_path):
+    config = make_config(photo_folder, tiny_checkpoint, include_bias_channel=False)
+    assert run(config, tmp_path)["folding_error"] < 1e-4
+    whitened, _, _ = embed_photos(photo_folder, tmp_path)
+    embedding, _, _ = embed_photos(photo_folder, tiny_checkpoint)
+    passed = np.asarray(whitening_input(embedding))[:, -1]
+    np.testing.assert_allclose(whitened[:, -1], passed, rtol=1e-5)
+
+
+def test_scores_before_and_after(photo_folder, tiny_checkpoint, tmp_path):
+    config = make_config(photo_folder, tiny_checkpoint, report_split="train")
+    results = run(config, tmp_path)
+    assert results["before/top1"] == results["after/top1"]
+    assert 0 <= results["before/copy_map"] <= 1
+    assert (tmp_path / "report.html").exists()
+
+
+def list_config(photo_folder, tiny_checkpoint, tmp_path, names, **changes):
+    path = tmp_path / "list.txt"
+    path.write_text("".join(f"{name}\n" for name in names))
+    config = make_config(photo_folder, tiny_checkpoint, **changes)
+    config.data.list_file = str(path)
+    return config
+
+
+def names_of(photo_folder):
+    paths = sorted((photo_folder / "train").rglob("*.png"))
+    return [path.relative_to(photo_folder).as_posix() for path in paths]
+
+
+def test_missing_files_of_a_list_are_counted_and_listed(
+    photo_folder, tiny_checkpoint, tmp_path
+):
+    names = [*names_of(photo_folder), "train/ant/gone.png"]
+    config = list_config(photo_folder, tiny_checkpoint, tmp_path, names)
+    results = run(config, tmp_path / "out")
+    assert (results["num_images"], results["num_skipped"]) == (18, 1)
+    assert "gone.png" in (tmp_path / "out" / "skipped.txt").read_text()
+
+
+def test_five_images_are_too_few(photo_folder, tiny_checkpoint, tmp_path):
+    names = names_of(photo_folder)[:5]
+    config = list_config(photo_folder, tiny_checkpoint, tmp_path, names)
+    with pytest.raises(InputError, match="5 images found, at least 9 expected"):
+        run(config, tmp_path / "out")
+    assert not (tmp_path / "out" / "checkpoints").exists()
+    config.eigenvalue_floor = FLOOR
+    assert run(config, tmp_path / "out")["num_images"] == 5
+
+
+def test_an_empty_list_and_an_empty_folder_are_refused(
+    photo_folder, tiny_checkpoint, tmp_path
+):
+    config = list_config(photo_folder, tiny_checkpoint, tmp_path, [])
+    with pytest.raises(InputError, match=r"list\.txt"):
+        run(config, tmp_path / "out")
+    (tmp_path / "empty" / "train").mkdir(parents=True)
+    with pytest.raises(InputError, match="empty"):
+        run(make_config(tmp_path / "empty", tiny_checkpoint), tmp_path / "out")
+
+
+def test_a_list_of_unreadable_files_is_refused(photo_folder, tiny_checkpoint, tmp_path):
+    config = list_config(photo_folder, tiny_checkpoint, tmp_path, ["a.png", "b.png"])
+    with pytest.raises(InputError, match="0 images found"):
+        run(config, tmp_path / "out")
+
+
+def test_what_cannot_be_whitened_is_refused(photo_folder, tiny_checkpoint, tmp_path):
+    config = make_config(photo_folder, tiny_checkpoint)
+    run(config, tmp_path)
+    with pytest.raises(InputError, match="found checkpoints"):
+        run(config, tmp_path)
+    config.init_from = str(tmp_path)
+    with pytest.raises(InputError, match="whitened already"):
+        run(config, tmp_path / "again")
+    config = make_config(
+        photo_folder, tiny_checkpoint, num_components=4, include_bias_channel=False
+    )
+    with pytest.raises(InputError, match="leave one of the two out"):
+        run(config, tmp_path / "again")
