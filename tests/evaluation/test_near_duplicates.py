@@ -54,8 +54,8 @@ def test_pairs_and_groups_equal_the_plain_loops(block_bytes):
     rows = collection(rng)
     live = rng.random(len(rows)) < 0.9
     index = DescriptorIndex([rows[:700], rows[700:]], live=live)
-    found = near_duplicates(index, 30, block_bytes=block_bytes)
-    pairs, similarities = plain_pairs(rows, live, 30)
+    found = near_duplicates(index, 28, block_bytes=block_bytes)
+    pairs, similarities = plain_pairs(rows, live, 28)
     assert 20 < len(pairs) < 5000
     np.testing.assert_array_equal(found.pairs, pairs)
     np.testing.assert_array_equal(found.similarities, similarities)
