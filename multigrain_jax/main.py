@@ -20,6 +20,7 @@ TASKS = {
     "sweep_pooling": "multigrain_jax.evaluation.run_sweep_pooling",
     "whiten": "multigrain_jax.evaluation.run_whiten",
     "eval_classification": "multigrain_jax.evaluation.run_classification",
+    "eval_retrieval": "multigrain_jax.evaluation.run_retrieval",
 }
 
 EXIT_BAD_INPUT = 2

@@ -29,6 +29,7 @@ __all__ = [
     "BenchmarkSource",
     "Edit",
     "Protocol",
+    "benchmark_row",
     "load_benchmark",
 ]
 
@@ -77,6 +78,15 @@ BENCHMARKS: Mapping[str, BenchmarkRow] = {
 }
 
 
+def benchmark_row(name: str) -> BenchmarkRow:
+    """The row of a benchmark; InputError if there is none of that name."""
+    if name not in BENCHMARKS:
+        raise InputError(
+            f"benchmark: found {name!r}, expected one of {', '.join(BENCHMARKS)}"
+        )
+    return BENCHMARKS[name]
+
+
 def load_benchmark(
     name: str,
     files: BenchmarkFiles,
@@ -95,11 +105,7 @@ def load_benchmark(
         InputError: no such benchmark, files are missing or too many, or `files` or
             `expected_counts` name what the benchmark does not know.
     """
-    if name not in BENCHMARKS:
-        raise InputError(
-            f"benchmark: found {name!r}, expected one of {', '.join(BENCHMARKS)}"
-        )
-    row = BENCHMARKS[name]
+    row = benchmark_row(name)
     given = [
         field.name
         for field in dataclasses.fields(files)

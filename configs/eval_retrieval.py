@@ -1,0 +1,77 @@
+"""A retrieval benchmark: the argument behind the file's name says which.
+
+    holidays    INRIA Holidays: mAP; data.rotations: the table that turns photos upright
+    ukbench     UKBench: how many of the four are among the first four
+    copydays    INRIA Copydays: mAP of crop, jpeg, strong and all copies;
+                data.distractors: a folder that joins the database, and
+                data.distractor_list: which of its images (10 000 of them: CD10k)
+    roxford5k   revisited Oxford and Paris, query boxes cropped: mAP and mP@k of easy,
+    rparis6k    medium and hard
+    disc21      the Image Similarity Challenge: µAP and recall at a precision of 90 %;
+                data.training: the folder from which scores are normalised
+    folder      one's own: a subfolder per object, each image looks for the others: mAP
+
+Published (MultiGrain, arXiv 1902.05509; DISC21: arXiv 2106.09672):
+
+    holidays                                  mAP 0.925
+    ukbench                                   3.91 of 4
+    copydays, strong, 10 000 distractors      mAP 0.751 at 224 x 224 ("square"), 0.825
+                                              of whole images, longer side 800
+    disc21, joint_3B_0.5, p = 7, longer       µAP 0.165, and 0.364 with normalised
+    side 512, whitened to 1500 dimensions     scores
+
+They are of whitened checkpoints, which `configs/whiten.py` makes. No data set is
+downloaded; what is missing is named, with where it comes from.
+
+    python -m multigrain_jax.main --config configs/eval_retrieval.py:holidays \
+        --config.data.root=/data/holidays --config.init_from=workdirs/whiten
+    python -m multigrain_jax.main --config configs/eval_retrieval.py:copydays \
+        --config.data.root=/data/copydays --config.data.distractors=/data/flickr10k \
+        --config.test_size=800 --config.init_from=workdirs/whiten
+    python -m multigrain_jax.main --config configs/eval_retrieval.py:disc21 \
+        --config.data.root=/data/disc21 --config.data.training=/data/disc21/train \
+        --config.test_size=512 --config.pooling_exponent=7 \
+        --config.init_from=workdirs/whiten
+
+Descriptors of several sizes are averaged: --config.test_size="(352, 500, 707)".
+"""
+
+import ml_collections
+from ml_collections import config_dict
+
+from configs import eval_base
+from multigrain_jax.data.benchmarks import benchmark_row
+
+
+def get_config(name: str = "holidays") -> ml_collections.ConfigDict:
+    """The configuration for the benchmark of that name."""
+    row = benchmark_row(name)
+    config = eval_base.get_config()
+    config.task = "eval_retrieval"
+    config.benchmark = name
+
+    config.data = ml_collections.ConfigDict()
+    config.data.root = config_dict.placeholder(str)
+    for optional in row.optional_files:
+        config.data[optional] = config_dict.placeholder(str)
+    # What the benchmark has. For a smaller copy, say what that has.
+    config.expected_counts = ml_collections.ConfigDict(dict(row.counts))
+
+    del config.test_size
+    # S, in pixels; of several, the descriptor is the mean over the sizes.
+    config.test_size = config_dict.FieldReference(500, field_type=object)
+    config.test_mode = "rect"
+    config.batch_size = 32
+    config.use_whitening = True  # False: the descriptors before a whitening
+
+    # α-query expansion: so many neighbours join a query (0: none), weighted by
+    # similarity^alpha.
+    config.query_expansion = ml_collections.ConfigDict()
+    config.query_expansion.num_neighbours = 0
+    config.query_expansion.alpha = 3.0
+    # Of the "normalized" protocol: similarity minus weight times the mean of the
+    # query's num_neighbours largest similarities to training images.
+    config.score_normalization = ml_collections.ConfigDict()
+    config.score_normalization.num_neighbours = 10
+    config.score_normalization.weight = 2.0
+    return config

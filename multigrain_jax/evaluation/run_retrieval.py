@@ -1,0 +1,198 @@
+"""Task `eval_retrieval`: a checkpoint's scores on a retrieval benchmark."""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from multigrain_jax.checkpoint import Checkpoint, load_checkpoint
+from multigrain_jax.data.benchmarks import (
+    Benchmark,
+    BenchmarkFiles,
+    BenchmarkSource,
+    load_benchmark,
+)
+from multigrain_jax.errors import InputError
+from multigrain_jax.evaluation.check import (
+    as_tuple,
+    evaluation_problems,
+    minimum_problems,
+    pooling_exponents,
+    refuse,
+)
+from multigrain_jax.evaluation.embed import embed_batches, make_embed_step
+from multigrain_jax.evaluation.inputs import plan_from_config, recorded_batches
+from multigrain_jax.evaluation.refinement import expand_queries, merge_scales
+from multigrain_jax.evaluation.retrieval import (
+    evaluate_retrieval,
+    write_per_query_csv,
+)
+from multigrain_jax.inference import OpenedModel, open_checkpoint
+from multigrain_jax.mesh import compute_dtype, make_mesh, put_replicated
+from multigrain_jax.metric_writer import print_table, write_config, write_results
+from multigrain_jax.models.multigrain import BACKBONES
+
+PER_QUERY_FILE = "per_query.csv"
+
+
+def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
+    """Evaluate as the config says; returns what results.json holds.
+
+    `<benchmark>/<protocol>/map` and the protocol's other metrics, or `ukbench/score`;
+    every query's average precision goes to per_query.csv.
+
+    Raises:
+        InputError: a config, checkpoint or data that cannot work.
+    """
+    started = time.perf_counter()
+    settings = config.to_dict()
+    refuse(_problems(settings))
+    files = {name: Path(path) for name, path in settings["data"].items() if path}
+    benchmark = load_benchmark(
+        config.benchmark,
+        BenchmarkFiles(**files),
+        expected_counts=settings["expected_counts"],
+    )
+    opened = _open_model(settings)
+    write_config(workdir, settings)
+    descriptors = _describe(settings, opened, benchmark, workdir)
+
+    queries = _take(descriptors, benchmark.queries)
+    database = _take(descriptors, benchmark.database)
+    expansion = settings["query_expansion"]
+    if expansion["num_neighbours"]:
+        queries = expand_queries(
+            queries,
+            database,
+            num_neighbours=expansion["num_neighbours"],
+            alpha=expansion["alpha"],
+            itself=_where_in_database(benchmark),
+        )
+    normalization = settings["score_normalization"]
+    scores = evaluate_retrieval(
+        benchmark,
+        queries,
+        database,
+        training=_take(descriptors, benchmark.training),
+        normalization_weight=normalization["weight"],
+        normalization_neighbours=normalization["num_neighbours"],
+    )
+    print_table(scores.results)
+    write_per_query_csv(workdir / PER_QUERY_FILE, benchmark, scores.queries)
+    results = {
+        **scores.results,
+        "num_queries": len(queries),
+        "num_database": len(database),
+        "num_unreadable": int(np.sum(~np.any(descriptors, axis=1))),
+        "seconds": time.perf_counter() - started,
+    }
+    write_results(workdir, results)
+    return results
+
+
+def _problems(settings: Mapping[str, Any]) -> list[str]:
+    # To the shared checks, a benchmark is a folder.
+    data = {"source": "folder", "root": settings["data"]["root"]}
+    problems = evaluation_problems(
+        {**settings, "data": data}, num_devices=jax.device_count()
+    )
+    for key, minima in (
+        ("query_expansion", {"num_neighbours": 0, "alpha": 0.0}),
+        ("score_normalization", {"num_neighbours": 1, "weight": 0.0}),
+    ):
+        found = minimum_problems(settings[key], minima)
+        problems += [f"{key}.{problem}" for problem in found]
+    exponent = settings["pooling_exponent"]
+    if exponent is not None and len(as_tuple(exponent)) > 1:
+        problems.append(f"pooling_exponent: found {exponent}, expected one")
+    if not as_tuple(settings["test_size"]):
+        problems.append("test_size: found nothing, expected a size or several")
+    return problems
+
+
+def _open_model(settings: Mapping[str, Any]) -> OpenedModel:
+    checkpoint = load_checkpoint(settings["init_from"], step=settings["init_step"])
+    if not settings["use_whitening"]:
+        checkpoint = without_whitening(checkpoint)
+    return open_checkpoint(
+        checkpoint,
+        pooling_exponent=next(
+            iter(pooling_exponents(settings["pooling_exponent"])), None
+        ),
+        dtype=compute_dtype(settings["compute_dtype"]),
+    )
+
+
+def without_whitening(checkpoint: Checkpoint) -> Checkpoint:
+    """A checkpoint whose embeddings are those before the whitening.
+
+    Only the embeddings: a classifier that the whitening was folded into loses what it
+    needs, and its logits mean nothing.
+
+    Raises:
+        InputError: there is no whitening.
+    """
+    model = dict(checkpoint.model)
+    whitening = model.pop("whitening", None)
+    if not whitening:
+        raise InputError(
+            f"use_whitening = False: {checkpoint.path} has no whitening; leave it True"
+        )
+    params = dict(model["params"])
+    classifier = dict(params["classifier"])
+    dim = len(whitening["mean"]) - 1
+    classifier["kernel"] = classifier["kernel"][:dim]
+    model["params"] = {**params, "classifier": classifier}
+    return dataclasses.replace(checkpoint, model=model)
+
+
+def _describe(
+    settings: Mapping[str, Any],
+    opened: OpenedModel,
+    benchmark: Benchmark,
+    workdir: Path,
+) -> np.ndarray:
+    """Descriptors of all images, float32 [images, D]; zeros for unreadable ones."""
+    mesh, backbone = make_mesh(), BACKBONES[opened.backbone]
+    source = BenchmarkSource(benchmark)
+    embed_step = make_embed_step(opened.graphdef, backbone=backbone, mesh=mesh)
+    variables = put_replicated(mesh, opened.variables)
+    sizes = as_tuple(settings["test_size"])
+    scales = []
+    for size in sizes:
+        plan = plan_from_config(settings, source, backbone=backbone, test_size=size)
+        print(f"{opened.backbone} from {opened.checkpoint.path}: {plan}", flush=True)
+        batches = recorded_batches(
+            source,
+            plan,
+            workdir=workdir,
+            num_workers=settings["num_workers"],
+            prefetch=settings["prefetch_batches"],
+        )
+        rows = np.empty((0, 0), np.float32)
+        for batch in embed_batches(embed_step, variables, batches, mesh=mesh):
+            values = batch.embedding if len(sizes) > 1 else batch.descriptors
+            if not rows.size:
+                rows = np.zeros((len(source), values.shape[1]), np.float32)
+            rows[batch.indices[~batch.bad]] = values[~batch.bad]
+        scales.append(rows)
+    return merge_scales(scales) if len(sizes) > 1 else scales[0]
+
+
+def _take(descriptors: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Some rows, without copying them where they follow one another."""
+    if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
+        return descriptors[rows[0] : rows[0] + len(rows)]
+    return descriptors[rows]
+
+
+def _where_in_database(benchmark: Benchmark) -> np.ndarray:
+    """Each query's own position in the database, -1 where it is not in it."""
+    position = np.full(len(benchmark.paths), -1, np.int64)
+    position[benchmark.database] = np.arange(len(benchmark.database))
+    return position[benchmark.queries]
