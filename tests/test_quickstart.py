@@ -23,28 +23,73 @@ def run_main(*arguments):
     )
 
 
-@pytest.mark.slow
-def test_the_quick_start_trains_evaluates_and_reports(tmp_path):
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory):
+    """The workdir and the printed lines of a quick start of two epochs."""
+    workdir = tmp_path_factory.mktemp("quickstart")
     done = run_main(
         "--config",
         "configs/quickstart.py",
         "--workdir",
-        str(tmp_path),
+        str(workdir),
         "--config.num_epochs=2",
         "--config.warmup_epochs=0.2",
     )
     assert done.returncode == 0, done.stderr
-    results = json.loads((tmp_path / "results.json").read_text())
+    return workdir, done.stdout
+
+
+def read_results(workdir):
+    return json.loads((workdir / "results.json").read_text())
+
+
+@pytest.mark.slow
+def test_the_quick_start_trains_evaluates_and_reports(quickstart):
+    workdir, printed = quickstart
+    results = read_results(workdir)
     names = {"top1", "top5", "class_map", "copy_recall_at_1", "copy_map"}
     scores = {name: results[f"test/{name}"] for name in names}
     assert all(0 <= score <= 1 for score in scores.values())
     # Two epochs already beat chance: 14 classes, 661 photos to find a copy among.
     assert scores["top1"] > 0.12
     assert scores["copy_recall_at_1"] > 0.1
-    assert all(f"test/{name}" in done.stdout for name in names)
-    page = (tmp_path / "report.html").read_text()
+    assert all(f"test/{name}" in printed for name in names)
+    page = (workdir / "report.html").read_text()
     assert page.count("data:image/jpeg") >= 72
     assert 'src="http' not in page and 'href="http' not in page
+
+
+@pytest.mark.slow
+def test_the_second_and_the_third_step_follow(quickstart, tmp_path):
+    first, _ = quickstart
+    second, third = tmp_path / "p", tmp_path / "whiten"
+    done = run_main(
+        "--config",
+        "configs/quickstart_p.py",
+        "--workdir",
+        str(second),
+        f"--config.init_from={first}",
+        "--config.images_per_class=6",
+    )
+    assert done.returncode == 0, done.stderr
+    found = read_results(second)
+    assert found["init_pooling_exponent"] == 3.0 != found["pooling_exponent"]
+    assert 0.07 < found["after/top1"] <= 1
+    done = run_main(
+        "--config",
+        "configs/quickstart_whiten.py",
+        "--workdir",
+        str(third),
+        f"--config.init_from={second}",
+        "--config.data.num_images=300",
+    )
+    assert done.returncode == 0, done.stderr
+    found = read_results(third)
+    assert found["num_images"] == 300
+    # Folding keeps the classes' order, and the whitened embedding finds copies.
+    assert found["after/top1"] == pytest.approx(found["before/top1"], abs=0.004)
+    assert found["after/copy_recall_at_1"] > 0.1
+    assert (third / "report.html").exists()
 
 
 def test_mistakes_end_with_one_line_and_code_two(tmp_path):

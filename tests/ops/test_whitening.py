@@ -105,9 +105,7 @@ def test_a_floor_raises_small_eigenvalues_and_keeps_an_exact_inverse():
     floor = 1e-3 * fitted.eigenvalues.mean()
     variances = 1 / np.sum(fitted.projection**2, axis=0)
     np.testing.assert_allclose(variances, np.maximum(fitted.eigenvalues, floor))
-    np.testing.assert_allclose(
-        fitted.projection @ fitted.inverse, np.eye(6), atol=1e-9
-    )
+    np.testing.assert_allclose(fitted.projection @ fitted.inverse, np.eye(6), atol=1e-9)
 
 
 def test_the_last_channel_can_be_passed_through():
@@ -119,9 +117,7 @@ def test_the_last_channel_can_be_passed_through():
         whitened[:, :-1], (x[:, :-1] - inner.mean) @ inner.projection, atol=1e-12
     )
     np.testing.assert_array_equal(whitened[:, -1], x[:, -1])
-    np.testing.assert_allclose(
-        fitted.projection @ fitted.inverse, np.eye(7), atol=1e-9
-    )
+    np.testing.assert_allclose(fitted.projection @ fitted.inverse, np.eye(7), atol=1e-9)
 
 
 def test_too_few_vectors_are_refused_with_the_numbers():
