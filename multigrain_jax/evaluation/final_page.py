@@ -1,6 +1,7 @@
 """report.html at the end of a training run: curves, scores, mistakes, neighbours."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,16 @@ from PIL import Image
 from multigrain_jax.data.crops import UndecodableImageError, decode
 from multigrain_jax.data.sources import ImageSource
 from multigrain_jax.evaluation.embed import Embedded
-from multigrain_jax.evaluation.report import (
+from multigrain_jax.evaluation.gallery import (
     GalleryItem,
     GalleryRow,
+    gallery_section,
+)
+from multigrain_jax.evaluation.report import (
     Result,
     confusion_section,
     count_confusions,
     figures_section,
-    gallery_section,
     results_section,
     save_report,
 )
@@ -99,14 +102,14 @@ def gallery_rows(source: ImageSource, photos: Embedded) -> list[GalleryRow]:
         label = int(photos.labels[query])
         neighbours = [
             GalleryItem(
-                _thumbnail(source, int(index)),
+                partial(_read, source, int(index)),
                 _class_name(source, int(photos.labels[index])),
                 float(similarity[index]),
                 "right" if photos.labels[index] == label else "wrong",
             )
             for index in nearest
         ]
-        image = _thumbnail(source, int(query))
+        image = partial(_read, source, int(query))
         name = _class_name(source, label)
         rows.append(GalleryRow(GalleryItem(image, name, None, "query"), neighbours))
     return rows
@@ -116,7 +119,7 @@ def _class_name(source: ImageSource, label: int) -> str:
     return source.class_names[label] if label >= 0 else "no label"
 
 
-def _thumbnail(source: ImageSource, index: int) -> Image.Image | None:
+def _read(source: ImageSource, index: int) -> Image.Image | None:
     try:
         return decode(
             source.read(index), apply_exif_orientation=source.apply_exif_orientation

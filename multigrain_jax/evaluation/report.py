@@ -1,35 +1,25 @@
-"""Self-contained HTML pages: results, curves, a confusion matrix, found photos.
+"""Self-contained HTML pages: results, curves, a confusion matrix.
 
-A page is a list of sections; each function here makes one from plain data. Nothing is
-loaded from elsewhere: styles are inline and pictures are data URIs.
+A page is a list of sections; each function here makes one from plain data, and
+gallery.py one of photos. Nothing is loaded from elsewhere: styles and scripts are
+inline and pictures are data URIs.
 """
 
 import base64
+import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 
 from multigrain_jax.errors import InputError
 
-THUMBNAIL_SIDE = 160  # pixels, the longer side
-THUMBNAIL_QUALITY = 82
 MAX_CONFUSION_CLASSES = 40
-
-Verdict = Literal["query", "right", "wrong", "ignored"]
-# Symbol and word beside the colour: the page reads without colour vision.
-BADGES: Mapping[Verdict, str] = {
-    "query": "query",
-    "right": "✓ right",
-    "wrong": "✗ wrong",
-    "ignored": "– ignored",
-}
 
 
 class Section(NamedTuple):
@@ -64,31 +54,13 @@ class Result(NamedTuple):
     best: float = 1.0
 
 
-class GalleryItem(NamedTuple):
-    """One photo of a gallery.
-
-    Attributes:
-        image: of any size and mode; None where it could not be read.
-        title: its class or name.
-        similarity: to the query; None for the query itself.
-        verdict: what it is to the query.
-    """
-
-    image: Image.Image | None
-    title: str
-    similarity: float | None
-    verdict: Verdict
-
-
-class GalleryRow(NamedTuple):
-    """A query and what was found for it, the most similar first."""
-
-    query: GalleryItem
-    neighbours: Sequence[GalleryItem]
-
-
 def save_report(
-    path: Path, *, title: str, subtitle: str, sections: Sequence[Section]
+    path: Path,
+    *,
+    title: str,
+    subtitle: str,
+    sections: Sequence[Section],
+    script: str = "",
 ) -> None:
     """Write one HTML file that needs nothing but itself.
 
@@ -96,15 +68,24 @@ def save_report(
         path: the file, replaced if it exists.
         title: the page's heading.
         subtitle: one line below it; may be empty.
-        sections: from `results_section` and its siblings, in their order.
+        sections: made by `results_section` and its like, in their order.
+        script: JavaScript that runs once the page is there.
     """
-    page = render_page(title=title, subtitle=subtitle, sections=sections)
+    page = render_page(title=title, subtitle=subtitle, sections=sections, script=script)
     # File names that are not UTF-8 arrive as lone surrogates, which have no encoding.
     path.write_text(page, encoding="utf-8", errors="replace")
 
 
-def render_page(*, title: str, subtitle: str, sections: Sequence[Section]) -> str:
+def render_page(
+    *, title: str, subtitle: str, sections: Sequence[Section], script: str = ""
+) -> str:
     """The HTML text that `save_report` writes."""
+    script_policy, script_element = "", ""
+    if script:
+        # This text alone may run, whatever else came into the page.
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        script_policy = f"; script-src 'sha256-{digest}'"
+        script_element = f"<script>{script}</script>\n"
     css = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     parts = "\n".join(_render_section(section) for section in sections)
     return f"""<!DOCTYPE html>
@@ -113,7 +94,7 @@ def render_page(*, title: str, subtitle: str, sections: Sequence[Section]) -> st
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'{script_policy}">
 <title>{escape(title)}</title>
 <style>
 {css}</style>
@@ -123,7 +104,7 @@ def render_page(*, title: str, subtitle: str, sections: Sequence[Section]) -> st
 <header><h1>{escape(title)}</h1>{_paragraph("subtitle", subtitle)}</header>
 {parts}
 </main>
-</body>
+{script_element}</body>
 </html>
 """
 
@@ -206,14 +187,6 @@ def confusion_section(
     return Section(heading, note, body)
 
 
-def gallery_section(
-    rows: Sequence[GalleryRow], *, heading: str = "Nearest photos", note: str = ""
-) -> Section:
-    """Queries, each with what was found for it."""
-    body = "\n".join(_render_gallery_row(row) for row in rows)
-    return Section(heading, note, f'<div class="gallery">\n{body}\n</div>')
-
-
 def count_confusions(
     labels: np.ndarray, predictions: np.ndarray, *, num_classes: int
 ) -> np.ndarray:
@@ -234,19 +207,11 @@ def figure_uri(figure: Figure) -> str:
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "multigrain"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return _data_uri("image/svg+xml", buffer.getvalue())
+    return data_uri("image/svg+xml", buffer.getvalue())
 
 
-def thumbnail_uri(image: Image.Image) -> str:
-    """A photo as a JPEG data URI, at most `THUMBNAIL_SIDE` pixels wide and high."""
-    small = image.convert("RGB")
-    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    small.save(buffer, format="JPEG", quality=THUMBNAIL_QUALITY)
-    return _data_uri("image/jpeg", buffer.getvalue())
-
-
-def _data_uri(media_type: str, data: bytes) -> str:
+def data_uri(media_type: str, data: bytes) -> str:
+    """Bytes as an address that holds them itself."""
     return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
@@ -302,25 +267,3 @@ def _render_confusion_row(
             f'title="{escape(says)}">{count}</td>'
         )
     return f'<tr><th scope="row">{escape(class_names[row])}</th>{"".join(cells)}</tr>'
-
-
-def _render_gallery_row(row: GalleryRow) -> str:
-    items = "\n".join(_render_item(item) for item in (row.query, *row.neighbours))
-    columns = 1 + len(row.neighbours)
-    return f'<div class="gallery-row" style="--columns:{columns}">\n{items}\n</div>'
-
-
-def _render_item(item: GalleryItem) -> str:
-    badge = BADGES[item.verdict]
-    picture = '<div class="unreadable">not readable</div>'
-    if item.image is not None:
-        alt = escape(f"{item.title} ({item.verdict})")
-        picture = f'<img src="{thumbnail_uri(item.image)}" alt="{alt}">'
-    similarity = ""
-    if item.similarity is not None:
-        similarity = f'<span class="similarity">similarity {item.similarity:.3f}</span>'
-    return (
-        f'<figure class="item {item.verdict}">{picture}<figcaption>'
-        f'<span class="title">{escape(item.title)}</span>{similarity} '
-        f'<span class="badge">{badge}</span></figcaption></figure>'
-    )

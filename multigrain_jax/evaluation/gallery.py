@@ -1,0 +1,140 @@
+"""The part of a page that shows photos: queries, each with what was found for it."""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from PIL import Image, ImageOps
+
+from multigrain_jax.data.crops import decode
+from multigrain_jax.evaluation.report import Section, data_uri
+
+THUMBNAIL_SIDE = 160  # pixels, the longer side
+THUMBNAIL_QUALITY = 82
+
+Verdict = Literal["query", "right", "wrong", "ignored", "found"]
+# Symbol and word beside the colour: the page reads without colour vision.
+BADGES: Mapping[Verdict, str] = {
+    "query": "query",
+    "right": "✓ right",
+    "wrong": "✗ wrong",
+    "ignored": "– ignored",
+    "found": "",  # where nobody knows what is right
+}
+
+
+class GalleryItem(NamedTuple):
+    """One photo of a gallery.
+
+    Attributes:
+        load: reads the photo, of any size and mode; None where it is not readable. It
+            is called when the page is made, for the photos that it shows.
+        title: its class or name.
+        similarity: to the query; None for the query itself.
+        verdict: what it is to the query.
+    """
+
+    load: Callable[[], Image.Image | None]
+    title: str
+    similarity: float | None
+    verdict: Verdict
+
+
+class GalleryRow(NamedTuple):
+    """A query and what was found for it, the most similar first.
+
+    Attributes:
+        query: the photo that was looked for.
+        neighbours: what was found, in the order of the ranking.
+        average_precision: of the query; None where it is not known.
+    """
+
+    query: GalleryItem
+    neighbours: Sequence[GalleryItem]
+    average_precision: float | None = None
+
+
+def gallery_section(
+    rows: Sequence[GalleryRow], *, heading: str = "Nearest photos", note: str = ""
+) -> Section:
+    """Queries, each with what was found for it."""
+    return Section(heading, note, gallery_body([render_row(row) for row in rows]))
+
+
+def gallery_body(rendered: Sequence[str]) -> str:
+    """Rows of `render_row` as the HTML of a gallery."""
+    rows = "\n".join(rendered)
+    return f'<div class="gallery">\n{rows}\n</div>'
+
+
+def render_row(row: GalleryRow, *, side: int = THUMBNAIL_SIDE) -> str:
+    """One row as HTML.
+
+    Args:
+        row: the photos.
+        side: of the thumbnails, the longer one, in pixels.
+    """
+    items = [_render_item(row.query, side, "")]
+    items += [
+        _render_item(item, side, f'<span class="rank">{rank}</span>')
+        for rank, item in enumerate(row.neighbours, start=1)
+    ]
+    score, value = "", ""
+    if row.average_precision is not None:
+        score = (
+            '<p class="row-score">average precision '
+            f"<b>{row.average_precision:.3f}</b></p>"
+        )
+        value = f' data-average-precision="{row.average_precision!r}"'
+    photos = "\n".join(items)
+    return (
+        f'<div class="gallery-row" role="group"'
+        f' aria-label="{escape(row.query.title)}"{value}>{score}'
+        f'<div class="photos" style="--columns:{len(items)}">\n{photos}\n</div></div>'
+    )
+
+
+def thumbnail_uri(image: Image.Image, *, side: int = THUMBNAIL_SIDE) -> str:
+    """A photo as a JPEG data URI, at most `side` pixels wide and high."""
+    small = image.convert("RGB")
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, format="JPEG", quality=THUMBNAIL_QUALITY)
+    return data_uri("image/jpeg", buffer.getvalue())
+
+
+def load_photo(path: str | Path) -> Image.Image | None:
+    """A photo file, upright, or None where it cannot be read.
+
+    A large JPEG is read at a fraction of its size: enough for a thumbnail.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.format != "JPEG":
+                return decode(Path(path).read_bytes(), apply_exif_orientation=True)
+            image.draft("RGB", (2 * THUMBNAIL_SIDE, 2 * THUMBNAIL_SIDE))
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except Exception:  # Pillow's decoders raise many kinds
+        return None
+
+
+def _render_item(item: GalleryItem, side: int, rank: str) -> str:
+    image = item.load()
+    picture = '<div class="unreadable">not readable</div>'
+    if image is not None:
+        alt = escape(f"{item.title} ({item.verdict})")
+        picture = f'<img src="{thumbnail_uri(image, side=side)}" alt="{alt}">'
+    similarity = ""
+    if item.similarity is not None:
+        similarity = f'<span class="similarity">similarity {item.similarity:.3f}</span>'
+    badge = BADGES[item.verdict]
+    if badge:
+        badge = f'<span class="badge">{badge}</span>'
+    return (
+        f'<figure class="item {item.verdict}">{rank}{picture}<figcaption>'
+        f'<span class="title">{escape(item.title)}</span>{similarity} '
+        f"{badge}</figcaption></figure>"
+    )

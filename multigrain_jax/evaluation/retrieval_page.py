@@ -1,0 +1,158 @@
+"""report.html of retrieval: scores, their distribution, and a gallery to look through.
+
+The gallery can be filtered, ordered and walked through with the keyboard; without
+JavaScript it stands as it is.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
+
+from multigrain_jax.evaluation.gallery import GalleryRow, gallery_body, render_row
+from multigrain_jax.evaluation.report import (
+    Result,
+    Section,
+    figures_section,
+    results_section,
+    save_report,
+)
+from multigrain_jax.metric_writer import GREY, INK, LINE_STYLES
+
+# Thumbnails are added while the gallery stays below this: the page is about 5 MB.
+MAX_GALLERY_BYTES = 4_700_000
+MAX_ROWS = 200
+PAGE_THUMBNAIL_SIDE = 128
+
+ORDERS = (
+    '<label>Order <select name="order"><option value="worst">worst first</option>'
+    '<option value="best">best first</option></select></label>'
+)
+
+
+def write_retrieval_page(
+    path: Path,
+    *,
+    title: str,
+    results: Sequence[Result],
+    rows: Sequence[GalleryRow],
+    average_precisions: np.ndarray | None = None,
+    subtitle: str = "",
+    heading: str = "Queries and what they found",
+    note: str = "",
+) -> None:
+    """Write a page that needs nothing but itself, of about 5 MB at most.
+
+    Of more queries than fit, those with the lowest and those with the highest average
+    precision are shown, or, where it is not known, some evenly spread over all; the
+    page says how many of how many. Photos of the others are never read.
+
+    Args:
+        path: the file, replaced if it exists.
+        title: the page's heading.
+        results: scores for the table; without any there is no table.
+        rows: all queries, with or without their average precision.
+        average_precisions: [Q], of all queries, in [0, 1]; None draws no distribution.
+        subtitle: a line below the title.
+        heading: of the gallery.
+        note: below the gallery's heading.
+    """
+    sections = [results_section(results)] if results else []
+    if average_precisions is not None and len(average_precisions):
+        figure = draw_distribution(average_precisions)
+        sections.append(
+            figures_section(
+                {"histogram of average precision": figure}, heading="Distribution"
+            )
+        )
+    sections.append(_gallery(rows, heading=heading, note=note))
+    script = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
+    save_report(path, title=title, subtitle=subtitle, sections=sections, script=script)
+
+
+def draw_distribution(average_precisions: np.ndarray) -> Figure:
+    """How many queries have which average precision: a histogram and the mean.
+
+    Args:
+        average_precisions: [Q] in [0, 1].
+    """
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)  # inches
+    figure = Figure(figsize=(6, 3), layout=layout, facecolor="white")
+    axes = figure.add_subplot()
+    bins = np.linspace(0, 1, 21)
+    axes.hist(average_precisions, bins=list(bins), color=LINE_STYLES[0][0], rwidth=0.9)
+    mean = float(np.mean(average_precisions))
+    axes.axvline(mean, color=LINE_STYLES[1][0], linewidth=1.5, label=f"mean {mean:.3f}")
+    axes.set_title(
+        "Average precision of the queries",
+        loc="left",
+        fontsize=12,
+        fontweight="bold",
+        color=INK,
+    )
+    axes.set_xlabel("average precision", color=INK)
+    axes.set_ylabel("queries", color=INK)
+    axes.set_xlim(0, 1)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.tick_params(colors=INK, length=0, labelsize=9)
+    axes.grid(axis="y", color=GREY, alpha=0.3, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+    return figure
+
+
+def _gallery(rows: Sequence[GalleryRow], *, heading: str, note: str) -> Section:
+    scored = bool(rows) and all(row.average_precision is not None for row in rows)
+    order = _worst_first(rows) if scored else list(range(len(rows)))
+    shown = _render_some(rows, order, from_both_ends=scored)
+    kept = [shown[index] for index in order if index in shown]
+    which = ""
+    if len(kept) < len(rows):
+        which = ", the worst and the best" if scored else ", evenly spread"
+    note = f"{note} Shown are {len(kept)} of {len(rows)} queries{which}.".strip()
+    controls = (
+        '<div class="controls" hidden><label>Filter by name '
+        '<input name="filter" type="search" autocomplete="off" spellcheck="false">'
+        f'</label>{ORDERS if scored else ""}<output aria-live="polite"></output></div>'
+        '<p class="keys">Keys: / to the filter, ↑ ↓ from query to query, ← → along '
+        "the photos.</p>"
+    )
+    return Section(heading, note, controls + gallery_body(kept))
+
+
+def _worst_first(rows: Sequence[GalleryRow]) -> list[int]:
+    values = [row.average_precision or 0.0 for row in rows]
+    return np.argsort(values, kind="stable").tolist()
+
+
+def _render_some(
+    rows: Sequence[GalleryRow], order: Sequence[int], *, from_both_ends: bool
+) -> dict[int, str]:
+    """HTML by the number of the row, of as many rows as fit."""
+    # Both ways, any first part of the sequence is a fair choice.
+    last = len(order) - 1
+    if from_both_ends:
+        picks = [n // 2 if n % 2 == 0 else last - n // 2 for n in range(len(order))]
+    else:
+        spread = np.linspace(0, last, min(MAX_ROWS, len(order)))
+        picks = _coarse_to_fine(np.unique(spread.astype(int)).tolist())
+    rendered: dict[int, str] = {}
+    size = 0
+    for pick in picks[:MAX_ROWS]:
+        html = render_row(rows[order[pick]], side=PAGE_THUMBNAIL_SIDE)
+        size += len(html)
+        if size > MAX_GALLERY_BYTES:
+            break
+        rendered[order[pick]] = html
+    return rendered
+
+
+def _coarse_to_fine(positions: list[int]) -> list[int]:
+    """The same positions, the first few of which spread over all, and so on."""
+    bits = max(1, (len(positions) - 1).bit_length())
+    reverse = [int(f"{n:0{bits}b}"[::-1], 2) for n in range(1 << bits)]
+    return [positions[n] for n in reverse if n < len(positions)]

@@ -1,0 +1,109 @@
+"""Galleries: photos become thumbnails, verdicts words, names escaped text."""
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from multigrain_jax.evaluation.gallery import (
+    THUMBNAIL_SIDE,
+    GalleryItem,
+    GalleryRow,
+    gallery_section,
+    load_photo,
+    render_row,
+    thumbnail_uri,
+)
+
+
+def picture(width=40, height=30, mode="RGB"):
+    shape = (height, width, 3)
+    pixels = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def texts(html):
+    return [text.strip() for text in re.findall(r">([^<]+)<", html) if text.strip()]
+
+
+def test_a_gallery_marks_right_and_wrong_by_word_and_symbol():
+    row = GalleryRow(
+        GalleryItem(picture, "ant", None, "query"),
+        [
+            GalleryItem(picture, "ant", 0.98765, "right"),
+            GalleryItem(picture, "bee", -0.25, "wrong"),
+            GalleryItem(lambda: None, "lost", 0.1, "ignored"),
+            GalleryItem(picture, "any", 0.0, "found"),
+        ],
+        average_precision=0.5,
+    )
+    body = gallery_section([row]).body
+    assert texts(body) == [
+        *("average precision", "0.500"),
+        *("ant", "query"),
+        *("1", "ant", "similarity 0.988", "✓ right"),
+        *("2", "bee", "similarity -0.250", "✗ wrong"),
+        *("3", "not readable", "lost", "similarity 0.100", "– ignored"),
+        *("4", "any", "similarity 0.000"),
+    ]
+    assert re.findall('alt="([^"]+)"', body) == [
+        *("ant (query)", "ant (right)", "bee (wrong)", "any (found)")
+    ]
+    assert "--columns:5" in body
+    assert 'data-average-precision="0.5"' in body
+
+
+def test_without_an_average_precision_there_is_none_on_the_page():
+    html = render_row(GalleryRow(GalleryItem(picture, "ant", None, "query"), []))
+    assert "average" not in html
+
+
+def decode_thumbnail(uri):
+    prefix = "data:image/jpeg;base64,"
+    assert uri.startswith(prefix)
+    data = base64.b64decode(uri.removeprefix(prefix), validate=True)
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((400, 200), (160, 80)), ((200, 800), (40, 160)), ((33, 20), (33, 20))],
+)
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "CMYK", "1"])
+def test_thumbnails_are_small_jpegs(size, expected, mode):
+    image = picture(size[0], size[1], mode)
+    small = decode_thumbnail(thumbnail_uri(image))
+    assert (small.format, small.mode, small.size) == ("JPEG", "RGB", expected)
+    assert max(expected) <= THUMBNAIL_SIDE
+    assert (image.size, image.mode) == (size, mode)
+
+
+def test_thumbnails_are_as_small_as_asked_for():
+    assert decode_thumbnail(thumbnail_uri(picture(400, 200), side=50)).size == (50, 25)
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "PNG"])
+def test_photos_are_loaded_upright(tmp_path, format_):
+    path = tmp_path / "photo"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(1600, 800).save(path, format=format_, exif=exif)
+    photo = load_photo(path)
+    assert photo is not None
+    assert photo.width * 2 == photo.height
+    assert photo.height >= 2 * THUMBNAIL_SIDE
+    if format_ == "JPEG":
+        assert photo.height < 1600
+
+
+@pytest.mark.parametrize("data", [b"", b"no photo", None])
+def test_what_is_no_photo_is_none(tmp_path, data):
+    path = tmp_path / "photo.jpg"
+    if data is not None:
+        path.write_bytes(data)
+    assert load_photo(path) is None
