@@ -161,6 +161,16 @@ def test_bfloat16_runs_under_strict_promotion(cells, channels):
     assert out.values.dtype == jnp.bfloat16
 
 
+# Odd sizes at every halving: branches of a cell then differ by a row or column.
+@pytest.mark.slow
+@pytest.mark.parametrize("cells", [nasnet_a_cells(8, 1), pnasnet_5_cells(16, 1)])
+def test_canvas_of_a_small_network_is_exact(cells, assert_canvas_is_exact):
+    trunk = CellNetwork(
+        stem_width=8, cells=cells, group_size=4, rng=np.random.default_rng(0)
+    )
+    assert_canvas_is_exact(trunk, [(33, 47), (41, 35)])
+
+
 def test_networks_are_equal_in_structure_when_made_twice():
     """Else a structure could not be compared, or used as a static argument."""
     graphdefs = [
