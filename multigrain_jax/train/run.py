@@ -29,6 +29,7 @@ from multigrain_jax.models.multigrain import BACKBONES
 from multigrain_jax.train.build import Run, build_run, make_step
 from multigrain_jax.train.check import check_train_config
 from multigrain_jax.train.feed import train_batches
+from multigrain_jax.train.lock import lock_workdir
 from multigrain_jax.train.loop import Schedule, train_loop
 from multigrain_jax.train.signals import StopSignals
 from multigrain_jax.train.state import TrainState, model_variables
@@ -90,8 +91,14 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     """
     started = time.perf_counter()
     check_train_config(config.to_dict(), num_devices=jax.device_count())
-    if not config.dry_run:
-        workdir.mkdir(parents=True, exist_ok=True)
+    if config.dry_run:
+        return _run(config, workdir, started)
+    workdir.mkdir(parents=True, exist_ok=True)
+    with lock_workdir(workdir):
+        return _run(config, workdir, started)
+
+
+def _run(config: ConfigDict, workdir: Path, started: float) -> dict[str, float]:
     built = build_run(config.to_dict(), workdir)
     schedule = _make_schedule(config, built)
     writer = _open_writer(config, built, workdir, schedule)

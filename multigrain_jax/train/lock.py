@@ -1,0 +1,44 @@
+"""One run per workdir."""
+
+import contextlib
+import fcntl
+import os
+import socket
+from collections.abc import Generator
+from pathlib import Path
+
+from multigrain_jax.errors import InputError
+
+LOCK_FILE = ".lock"
+
+
+@contextlib.contextmanager
+def lock_workdir(workdir: Path) -> Generator[None]:
+    """Keep a workdir for this process while the context lasts.
+
+    The lock is the kernel's, on an open file: it goes with the process, however that
+    ends. The file itself stays, and tells who holds or held it.
+
+    Args:
+        workdir: an existing folder.
+
+    Raises:
+        InputError: another run holds it.
+    """
+    path = workdir / LOCK_FILE
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise InputError(
+                f"{workdir} is in use by {holder}; wait for that run, stop it, or "
+                "choose another --workdir"
+            ) from error
+        except OSError as error:
+            print(f"{path} cannot be locked ({error}): start no second run there")
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield

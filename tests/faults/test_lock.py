@@ -1,0 +1,48 @@
+"""Two runs at once, and a lock whose holder was killed."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from multigrain_jax.errors import InputError
+from multigrain_jax.train.lock import lock_workdir
+from multigrain_jax.train.run import run
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from multigrain_jax.train.lock import lock_workdir
+with lock_workdir(Path(sys.argv[1])):
+    print("locked", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_second_run_is_refused_until_the_first_is_killed(tmp_path):
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "locked\n"
+        named = f"process {holder.pid} on {socket.gethostname()}"
+        with pytest.raises(InputError, match=named), lock_workdir(tmp_path):
+            pass
+        holder.kill()
+        holder.wait()
+    with lock_workdir(tmp_path):
+        assert str(os.getpid()) in (tmp_path / ".lock").read_text()
+        with pytest.raises(InputError, match="in use"), lock_workdir(tmp_path):
+            pass
+    with lock_workdir(tmp_path):
+        pass
+
+
+def test_two_runs_in_one_workdir(photos, make_config, tmp_path):
+    with (
+        lock_workdir(tmp_path),
+        pytest.raises(InputError, match=f"in use by process {os.getpid()}"),
+    ):
+        run(make_config(photos), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
