@@ -21,7 +21,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.init_step = config_dict.placeholder(int)
     # Start of the trunk alone, from a converted zoo checkpoint.
     config.pretrained_backbone = config_dict.placeholder(str)
-    # A run continues from its workdir's newest checkpoint; or from this earlier one.
+    # A run continues from its workdir's newest sound checkpoint; or from this one.
     config.resume_step = config_dict.placeholder(int)
     # Continue although the config changed the order of the data or a shape.
     config.allow_config_change = False
@@ -79,6 +79,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.eval_every_epochs = 1
     config.validate_first = True
     config.checkpoint_every_epochs = 1
+    # Kept for good; besides, the last two: if the newest is damaged, a run falls back.
     config.keep_every_epochs = 10
     # Split that is evaluated and shown in report.html at the end (None: no report).
     config.report_split = config_dict.placeholder(str)

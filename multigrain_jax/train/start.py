@@ -9,9 +9,14 @@ import numpy as np
 import optax
 
 from multigrain_jax.checkpoint import (
+    CHECKPOINTS_FOLDER,
+    Checkpoint,
     CheckpointStore,
+    DamagedCheckpointError,
+    checkpoint_steps,
     load_checkpoint,
     load_optimizer,
+    set_aside,
 )
 from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.errors import InputError
@@ -53,8 +58,16 @@ class RunCheckpoints:
             meta=self._meta,
         )
 
+    def last_step(self) -> int | None:
+        """The step of the newest checkpoint on disk; None: there is none."""
+        return max(self._store.steps(), default=None)
+
     def close(self) -> None:
-        """Wait until everything is on disk."""
+        """Wait until everything is on disk.
+
+        Raises:
+            CheckpointNotSavedError: the newest state is not.
+        """
         self._store.close()
 
 
@@ -96,16 +109,8 @@ def start_state(
         InputError: a checkpoint that does not fit, or a config that changed too much.
     """
     fresh = create_state(variables, tx, beta=config["beta_init"])
-    store = None
-    if (workdir / "checkpoints").is_dir() or not config["dry_run"]:
-        store = CheckpointStore(
-            workdir,
-            keep_every_steps=config["keep_every_epochs"] * stream.steps_per_epoch,
-        )
-    if store is not None and store.steps():
+    if checkpoint_steps(workdir / CHECKPOINTS_FOLDER):
         state = _resume(config, workdir, fresh, stream)
-        for step in store.delete_after(int(state.step)):
-            print(f"checkpoint of step {step} deleted: the run restarts before it")
     elif config["resume_step"] is not None:
         raise InputError(
             f"resume_step = {config['resume_step']}: {workdir} has no checkpoints; "
@@ -117,8 +122,13 @@ def start_state(
         state = _pretrained(config, fresh, tx)
     else:
         state = fresh
-    if store is None or config["dry_run"]:
+    if config["dry_run"]:
         return state, None
+    store = CheckpointStore(
+        workdir, keep_every_steps=config["keep_every_epochs"] * stream.steps_per_epoch
+    )
+    for step in store.delete_after(int(state.step)):
+        print(f"checkpoint of step {step} deleted: the run restarts before it")
     meta = {
         "backbone": config["backbone"],
         "num_classes": num_classes,
@@ -131,7 +141,7 @@ def start_state(
 def _resume(
     config: Mapping[str, Any], workdir: Path, fresh: TrainState, stream: RepeatedStream
 ) -> TrainState:
-    checkpoint = load_checkpoint(workdir, step=config["resume_step"])
+    checkpoint, opt_state = _newest_sound(config, workdir, fresh)
     changes = check_resumed_config(checkpoint.meta["config"], _json_ready(config))
     for line in changes:
         print(f"config changed: {line}")
@@ -149,8 +159,42 @@ def _resume(
     )
     return TrainState(
         step=jnp.asarray(checkpoint.step, jnp.int32),
-        opt_state=load_optimizer(checkpoint, like=fresh.opt_state),
+        opt_state=opt_state,
         **model,
+    )
+
+
+def _newest_sound(
+    config: Mapping[str, Any], workdir: Path, fresh: TrainState
+) -> tuple[Checkpoint, optax.OptState]:
+    """The newest checkpoint (or `resume_step`) that is as it was saved.
+
+    Damaged ones after it are set aside, and that is said aloud.
+    """
+    folder = workdir / CHECKPOINTS_FOLDER
+    damaged: list[DamagedCheckpointError] = []
+    steps = [config["resume_step"]]
+    if steps == [None]:
+        steps = checkpoint_steps(folder)[::-1]
+    for step in steps:
+        try:
+            checkpoint = load_checkpoint(workdir, step=step)
+            opt_state = load_optimizer(checkpoint, like=fresh.opt_state)
+        except DamagedCheckpointError as error:
+            damaged.append(error)
+            continue
+        for error, bad_step in zip(damaged, steps, strict=False):
+            print(f"WARNING: {error}")
+            if not config["dry_run"]:
+                print(f"it is now {set_aside(folder / str(bad_step))}")
+        if damaged:
+            print(f"WARNING: falling back to step {step}: later ones are damaged")
+        return checkpoint, opt_state
+    listed = "\n".join(map(str, damaged))
+    raise InputError(
+        f"{workdir}: every checkpoint is damaged (steps {steps}), and the run is not "
+        "started anew over them; restore one from a copy, or choose another "
+        f"--workdir\n{listed}"
     )
 
 

@@ -1,0 +1,189 @@
+"""Reads checkpoints, and verifies every leaf."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orbax.checkpoint as ocp
+
+from multigrain_jax.errors import InputError
+from multigrain_jax.trees import (
+    json_digest,
+    leaf_digests,
+    nested_to_tree,
+)
+
+CHECKPOINTS_FOLDER = "checkpoints"
+
+
+class DamagedCheckpointError(InputError):
+    """A checkpoint that is not what was saved, or not whole: it was not loaded."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What one checkpoint holds, verified.
+
+    Attributes:
+        path: the step's folder.
+        step: the number of optimiser updates behind it.
+        model: nested dictionary of arrays (params, batch_stats, …).
+        data: where the data stream stands (empty in converted checkpoints).
+        meta: how to build the model, and the run's config.
+        digests: of every array, by item and dotted path.
+    """
+
+    path: Path
+    step: int
+    model: dict[str, Any]
+    data: dict[str, Any]
+    meta: dict[str, Any]
+    digests: dict[str, dict[str, str]]
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    """The steps with a finished checkpoint in a `checkpoints` folder, ascending.
+
+    An unfinished save has a longer name (N.orbax-checkpoint-tmp) and does not count,
+    and neither does one that was set aside.
+    """
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+
+
+def set_aside(checkpoint: Path) -> Path:
+    """Rename a damaged step folder, so that it is not found any more.
+
+    Returns:
+        Its new path, `<step>.damaged`; an older folder of that name is deleted.
+    """
+    target = checkpoint.with_name(f"{checkpoint.name}.damaged")
+    shutil.rmtree(target, ignore_errors=True)
+    return checkpoint.rename(target)
+
+
+def find_checkpoint(path: str | Path, *, step: int | None = None) -> Path:
+    """The step folder that `path` means: a step folder itself, or a workdir's newest.
+
+    Args:
+        path: a workdir (with `checkpoints/<step>` inside) or a step folder.
+        step: which step of a workdir; None is the newest.
+
+    Raises:
+        InputError: there is no such checkpoint; the message lists what there is.
+    """
+    path = Path(path).absolute()
+    if (path / "model").is_dir():
+        if step is not None and path.name != str(step):
+            raise InputError(
+                f"checkpoint {path}: this is one step's folder, but step {step} was "
+                "asked for; give the workdir, or leave the step out"
+            )
+        return path
+    folder = path / CHECKPOINTS_FOLDER if path.name != CHECKPOINTS_FOLDER else path
+    steps = checkpoint_steps(folder)
+    if not steps or (step is not None and step not in steps):
+        wanted = "a checkpoint" if step is None else f"step {step}"
+        raise InputError(
+            f"checkpoint: {wanted} was expected in {path}, found "
+            f"{f'steps {steps}' if steps else 'none'}; give a workdir that holds "
+            "checkpoints/<step>, or such a step folder"
+        )
+    return folder / str(steps[-1] if step is None else step)
+
+
+def load_checkpoint(path: str | Path, *, step: int | None = None) -> Checkpoint:
+    """Read and verify one checkpoint's model, data position and meta.
+
+    Args:
+        path: a workdir or a step folder.
+        step: which step of a workdir; None is the newest.
+
+    Raises:
+        InputError: nothing there.
+        DamagedCheckpointError: a digest is not the stored one, or a part is missing.
+    """
+    folder = find_checkpoint(path, step=step)
+    sealed = _read_json(folder, "meta")
+    digest = sealed.pop("meta_digest", None)
+    if digest != json_digest(sealed):
+        raise _damaged(folder, ["meta: its digest does not match"])
+    data = _read_json(folder, "data")
+    if json_digest(data) != sealed["data_digest"]:
+        raise _damaged(folder, ["data: its digest does not match"])
+    digests = sealed["digests"]
+    return Checkpoint(
+        path=folder,
+        step=int(folder.name),
+        model=_read_arrays(folder, "model", digests["model"]),
+        data=data,
+        meta=sealed["meta"],
+        digests=digests,
+    )
+
+
+def load_optimizer(checkpoint: Checkpoint, *, like: Any) -> Any:
+    """Read and verify a checkpoint's optimiser state, as a tree like `like`.
+
+    Args:
+        checkpoint: the checkpoint.
+        like: a tree of arrays (or of shapes and dtypes) with the expected structure.
+
+    Raises:
+        InputError: no optimiser state (a converted checkpoint), damage, or another
+            structure than `like`.
+    """
+    nested = load_optimizer_arrays(checkpoint)
+    return nested_to_tree(nested, like=like, name=f"{checkpoint.path}/optimizer")
+
+
+def load_optimizer_arrays(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Read and verify a checkpoint's optimiser state, as nested dictionaries.
+
+    Raises:
+        InputError: no optimiser state (a converted checkpoint), or damage.
+    """
+    if "optimizer" not in checkpoint.digests:
+        raise InputError(
+            f"checkpoint {checkpoint.path}: an optimiser state was expected, found "
+            "none (a converted checkpoint has none); start from it with init_from"
+        )
+    return _read_arrays(checkpoint.path, "optimizer", checkpoint.digests["optimizer"])
+
+
+def _read_json(folder: Path, item: str) -> dict[str, Any]:
+    try:
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+            return dict(reader.restore(folder / item))
+    except Exception as error:
+        raise _damaged(folder, [f"{item}: {error}"]) from error
+
+
+def _read_arrays(folder: Path, item: str, digests: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        with ocp.StandardCheckpointer() as reader:
+            nested = reader.restore(folder / item)
+    except Exception as error:
+        raise _damaged(folder, [f"{item}: {error}"]) from error
+    found = leaf_digests(nested)
+    problems = [f"{item}: {key} is missing" for key in digests.keys() - found.keys()]
+    problems += [f"{item}: {key} is unknown" for key in found.keys() - digests.keys()]
+    problems += [
+        f"{item}: {key} has another digest than when it was saved"
+        for key in found.keys() & digests.keys()
+        if found[key] != digests[key]
+    ]
+    if problems:
+        raise _damaged(folder, sorted(problems))
+    return nested
+
+
+def _damaged(folder: Path, problems: list[str]) -> DamagedCheckpointError:
+    listed = "\n  ".join(problems)
+    return DamagedCheckpointError(
+        f"checkpoint {folder} is damaged or incomplete and was not loaded; "
+        f"use another step or a copy\n  {listed}"
+    )
