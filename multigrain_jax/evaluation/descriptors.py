@@ -17,6 +17,7 @@ from typing import IO, NamedTuple
 from multigrain_jax.errors import InputError
 
 FORMAT_VERSION = 1
+DESCRIPTOR_FOLDER = "descriptors"  # in the workdir of the task `embed`
 HEAD_FILE = "descriptors.json"
 INDEX_FILE = "index.csv"
 DTYPES = ("float32", "float16")

@@ -16,6 +16,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.descriptors import (
+    DESCRIPTOR_FOLDER,
     HEAD_FILE,
     OK,
     DescriptorSettings,
@@ -91,8 +92,8 @@ class DescriptorIndex:
             InputError: no such folder, or no descriptors in it.
         """
         folder = Path(path)
-        if not (folder / HEAD_FILE).exists() and (folder / "descriptors").is_dir():
-            folder = folder / "descriptors"
+        if not (folder / HEAD_FILE).exists() and (folder / DESCRIPTOR_FOLDER).is_dir():
+            folder = folder / DESCRIPTOR_FOLDER
         head = read_head(folder)
         if not head.num_shards:
             raise InputError(f"{folder}: no descriptors in it; embed some images first")

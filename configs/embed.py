@@ -1,0 +1,27 @@
+"""Descriptors of one's own photos, for `configs/search.py` and near_duplicates.py.
+
+    python -m multigrain_jax.main --config configs/embed.py \
+        --config.init_from=workdirs/joint_3B --config.data.root=~/photos
+
+A folder is taken with all its subfolders; --config.data.list_file=FILE takes those
+files of it that a text file names, --config.data.source=tfds a prepared data set. Files
+that cannot be read are listed in skipped.txt. The same command again embeds what is new
+or has changed, and goes on where it was if it was killed.
+"""
+
+import ml_collections
+
+from configs import eval_base
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The configuration; every value can be set with --config.key=value."""
+    config = eval_base.get_config()
+    config.task = "embed"
+    # The whole photo, its longer side as in the paper's retrieval results.
+    config.test_size = 500
+    config.test_mode = "rect"
+    config.batch_size = 32
+    config.descriptor_dtype = "float16"  # or "float32", twice as large
+    config.rows_per_shard = 16_384  # what a kill costs at most
+    return config

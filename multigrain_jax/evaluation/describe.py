@@ -1,0 +1,118 @@
+"""From images to descriptors that fit a descriptor folder."""
+
+import os
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multigrain_jax.data.eval_batches import EvalPlan, plan_batches
+from multigrain_jax.data.image_source import ImageSource
+from multigrain_jax.evaluation.descriptors import DescriptorSettings, ImageStamp
+from multigrain_jax.evaluation.embed import (
+    EmbeddedBatch,
+    embed_batches,
+    make_embed_step,
+)
+from multigrain_jax.evaluation.inputs import recorded_batches
+from multigrain_jax.inference import OpenedModel
+from multigrain_jax.mesh import make_mesh, put_replicated
+from multigrain_jax.models.multigrain import BACKBONES
+from multigrain_jax.trees import json_digest, leaf_digests
+
+
+def settings_of_model(
+    opened: OpenedModel, *, dtype: str, test_size: int, test_mode: str
+) -> DescriptorSettings:
+    """What the descriptors of a model have in common.
+
+    Args:
+        opened: the model.
+        dtype: in which they are stored.
+        test_size: S, in pixels.
+        test_mode: "square" or "rect".
+    """
+    projection = opened.variables.whitening.get("projection")
+    trunk_dim = BACKBONES[opened.backbone].embedding_dim
+    return DescriptorSettings(
+        dim=trunk_dim if projection is None else projection.shape[1],
+        dtype=dtype,
+        model_digest=json_digest(leaf_digests(opened.checkpoint.model)),
+        backbone=opened.backbone,
+        pooling_exponent=opened.pooling_exponent,
+        test_size=test_size,
+        test_mode=test_mode,
+        whitened=projection is not None,
+    )
+
+
+def plan_descriptors(
+    source: ImageSource,
+    settings: DescriptorSettings,
+    *,
+    batch_size: int,
+    indices: np.ndarray | None = None,
+) -> EvalPlan:
+    """The batches in which images are embedded.
+
+    Args:
+        source: the images.
+        settings: how their descriptors are made.
+        batch_size: images per batch.
+        indices: which images; None is all.
+    """
+    return plan_batches(
+        source,
+        test_size=settings.test_size,
+        test_mode=settings.test_mode,
+        batch_size=batch_size,
+        indices=indices,
+        smallest_side=BACKBONES[settings.backbone].smallest_side,
+    )
+
+
+def embed_plan(
+    opened: OpenedModel,
+    source: ImageSource,
+    plan: EvalPlan,
+    *,
+    config: Mapping[str, Any],
+    workdir: Path,
+) -> Generator[EmbeddedBatch]:
+    """The descriptors of every batch of a plan; bad files go to skipped.txt.
+
+    Args:
+        opened: the model.
+        source: the images.
+        plan: from `plan_descriptors`.
+        config: with `num_workers` and `prefetch_batches`.
+        workdir: the run's folder.
+    """
+    mesh = make_mesh()
+    step = make_embed_step(
+        opened.graphdef, backbone=BACKBONES[opened.backbone], mesh=mesh
+    )
+    batches = recorded_batches(
+        source,
+        plan,
+        workdir=workdir,
+        num_workers=config["num_workers"],
+        prefetch=config["prefetch_batches"],
+    )
+    variables = put_replicated(mesh, opened.variables)
+    return embed_batches(step, variables, batches, mesh=mesh)
+
+
+def stamp_images(source: ImageSource) -> list[ImageStamp]:
+    """Path, size and time of every image; zeros for what is no file of its own."""
+    stamps = []
+    for index in range(len(source)):
+        path = source.describe(index)
+        try:
+            found = os.stat(path)
+        except OSError:
+            stamps.append(ImageStamp(path, 0, 0))
+        else:
+            stamps.append(ImageStamp(path, found.st_size, found.st_mtime_ns))
+    return stamps

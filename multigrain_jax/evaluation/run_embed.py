@@ -1,0 +1,156 @@
+"""Task `embed`: the descriptors of one's own images, in a folder to be searched."""
+
+import dataclasses
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from multigrain_jax.data.eval_batches import EvalPlan
+from multigrain_jax.data.reading import why_unreadable
+from multigrain_jax.errors import InputError
+from multigrain_jax.evaluation.check import (
+    as_tuple,
+    choice_problems,
+    evaluation_problems,
+    minimum_problems,
+    pooling_exponents,
+    refuse,
+)
+from multigrain_jax.evaluation.describe import (
+    embed_plan,
+    plan_descriptors,
+    settings_of_model,
+    stamp_images,
+)
+from multigrain_jax.evaluation.descriptor_writer import DescriptorWriter
+from multigrain_jax.evaluation.descriptors import (
+    DESCRIPTOR_FOLDER,
+    DTYPES,
+    OK,
+    REPLACED,
+    VANISHED,
+)
+from multigrain_jax.evaluation.inputs import open_split
+from multigrain_jax.inference import open_model
+from multigrain_jax.mesh import compute_dtype
+from multigrain_jax.metric_writer import write_config, write_results
+
+
+def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
+    """Embed as the config says, into `workdir/descriptors`; returns results.json.
+
+    Only images that are new or have changed since the last run are embedded; a run
+    that was killed goes on where it was. The results: `num_images` (with a descriptor,
+    from all runs), `num_unreadable`, `num_outdated` (lines of images that are gone or
+    have changed), `num_embedded` in this run, `images_per_second` and `seconds`.
+
+    Raises:
+        InputError: a config, checkpoint or data that cannot work, or descriptors in
+            the workdir that were made otherwise.
+    """
+    started = time.perf_counter()
+    settings = config.to_dict()
+    refuse(_problems(settings))
+    data = settings["data"]
+    # The index and config.json keep the paths: they must not depend on where this was
+    # started.
+    settings["init_from"] = os.path.abspath(os.path.expanduser(settings["init_from"]))
+    if data["root"] is not None:
+        data["root"] = os.path.abspath(os.path.expanduser(data["root"]))
+    opened = open_model(
+        settings["init_from"],
+        step=config.init_step,
+        pooling_exponent=next(
+            iter(pooling_exponents(settings["pooling_exponent"])), None
+        ),
+        dtype=compute_dtype(config.compute_dtype),
+    )
+    source = open_split(settings, data["split"])
+    descriptor_settings = settings_of_model(
+        opened,
+        dtype=config.descriptor_dtype,
+        test_size=config.test_size,
+        test_mode=config.test_mode,
+    )
+    workdir.mkdir(parents=True, exist_ok=True)
+    writer = DescriptorWriter(
+        workdir / DESCRIPTOR_FOLDER,
+        descriptor_settings,
+        rows_per_shard=config.rows_per_shard,
+    )
+    write_config(workdir, settings)
+
+    stamps = stamp_images(source)
+    plans: list[EvalPlan] = []
+
+    def order(indices: np.ndarray) -> np.ndarray:
+        plan = plan_descriptors(
+            source, descriptor_settings, batch_size=config.batch_size, indices=indices
+        )
+        plans.append(plan)
+        return plan.rows[plan.rows >= 0]
+
+    planned, num_stored = writer.begin(stamps, order)
+    plan = without_first(plans[-1], num_stored)
+    print(
+        f"{opened.backbone} from {opened.checkpoint.path}: {len(stamps)} images, "
+        f"{len(planned) - num_stored} of them new or changed; {plan}",
+        flush=True,
+    )
+    embedding_since = time.perf_counter()
+    for batch in embed_plan(opened, source, plan, config=settings, workdir=workdir):
+        statuses = [
+            (why_unreadable(source, int(index)) or "could be read later on")
+            if bad
+            else OK
+            for index, bad in zip(batch.indices, batch.bad, strict=True)
+        ]
+        writer.add(
+            [stamps[index] for index in batch.indices], batch.descriptors, statuses
+        )
+    writer.finish()
+
+    num_embedded = len(planned) - num_stored
+    statuses = [row.status for row in writer.rows]
+    num_outdated = sum(status in (VANISHED, REPLACED) for status in statuses)
+    results = {
+        "num_images": statuses.count(OK),
+        "num_unreadable": len(statuses) - statuses.count(OK) - num_outdated,
+        "num_outdated": num_outdated,
+        "num_embedded": num_embedded,
+        "images_per_second": num_embedded / (time.perf_counter() - embedding_since),
+        "seconds": time.perf_counter() - started,
+    }
+    print("\n".join(f"{name:<17}  {value:g}" for name, value in results.items()))
+    write_results(workdir, results)
+    return results
+
+
+def without_first(plan: EvalPlan, count: int) -> EvalPlan:
+    """The plan without the first `count` of its images; the batches stay the same."""
+    rows = plan.rows.copy()
+    flat = rows.reshape(-1)
+    flat[np.flatnonzero(flat >= 0)[:count]] = -1
+    kept = (rows >= 0).any(axis=1)
+    return dataclasses.replace(plan, rows=rows[kept], shapes=plan.shapes[kept])
+
+
+def _problems(settings: Mapping[str, Any]) -> list[str]:
+    problems = evaluation_problems(settings, num_devices=jax.device_count())
+    problems += choice_problems(settings, {"descriptor_dtype": DTYPES})
+    problems += minimum_problems(settings, {"rows_per_shard": 1})
+    for key in ("pooling_exponent", "test_size"):
+        if len(as_tuple(settings[key])) > 1:
+            problems.append(f"{key}: found several, expected one")
+    if jax.process_count() > 1:
+        raise InputError(
+            "embed runs on one host with all its devices; give every host a part of "
+            "the images and a workdir of its own"
+        )
+    return problems

@@ -1,0 +1,211 @@
+"""The task `embed`: equal to photos one by one, whatever the folder goes through."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import multigrain_jax
+from configs import embed
+from multigrain_jax.errors import InputError
+from multigrain_jax.evaluation.descriptors import (
+    OK,
+    REPLACED,
+    VANISHED,
+    read_head,
+    read_index,
+    shard_path,
+)
+from multigrain_jax.evaluation.run_embed import run
+
+
+@pytest.fixture
+def photos(photo_folder, tmp_path):
+    """A folder of its own, with a photo on its side and two bad files."""
+    root = tmp_path / "photos"
+    shutil.copytree(photo_folder, root)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+    Image.fromarray(pixels).save(root / "sideways.jpg", exif=exif, quality=95)
+    (root / "empty.jpg").write_bytes(b"")
+    whole = (root / "sideways.jpg").read_bytes()
+    (root / "train" / 'cut, "off".jpg').write_bytes(whole[: len(whole) // 2])
+    return root
+
+
+def make_config(photos, checkpoint, **changes):
+    config = embed.get_config()
+    config.init_from = str(checkpoint)
+    config.data.root = str(photos)
+    config.test_size = 48
+    config.batch_size = 8
+    config.rows_per_shard = 5
+    config.descriptor_dtype = "float32"
+    config.update(changes)
+    return config
+
+
+def descriptors_by_path(workdir):
+    folder = workdir / "descriptors"
+    return {
+        row.image.path: np.load(shard_path(folder, row.shard))[row.row]
+        for row in read_index(folder, read_head(folder).num_rows)
+        if row.status == OK
+    }
+
+
+def statuses(workdir):
+    folder = workdir / "descriptors"
+    rows = read_index(folder, read_head(folder).num_rows)
+    return [(os.path.basename(row.image.path), row.status) for row in rows]
+
+
+def contents(workdir):
+    folder = workdir / "descriptors"
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.mark.parametrize("mode", ["rect", "square"])
+def test_descriptors_equal_those_of_photos_one_by_one(
+    photos, tiny_checkpoint, tmp_path, mode
+):
+    results = run(make_config(photos, tiny_checkpoint, test_mode=mode), tmp_path / "w")
+    assert json.loads((tmp_path / "w" / "results.json").read_text()) == results
+    assert results["num_images"] == 19
+    assert results["num_unreadable"] == 2
+    model = multigrain_jax.load_model(tiny_checkpoint)
+    found = descriptors_by_path(tmp_path / "w")
+    assert len(found) == 19
+    for path, descriptor in found.items():
+        with Image.open(path) as photo:
+            upright = (
+                photo.transpose(Image.Transpose.ROTATE_270)
+                if path.endswith("sideways.jpg")
+                else photo
+            )
+            pixels = model.preprocess(upright, 48, mode)
+        expected = model(pixels[None]).normalized_embedding[0]
+        np.testing.assert_allclose(descriptor, expected, atol=2e-6)
+    bad = {name: status for name, status in statuses(tmp_path / "w") if status != OK}
+    assert bad.keys() == {"empty.jpg", 'cut, "off".jpg'}
+    assert "empty file" in bad["empty.jpg"]
+    skipped = (tmp_path / "w" / "skipped.txt").read_text().splitlines()
+    assert sorted(line.split("/")[-1].split(":")[0] for line in skipped) == sorted(bad)
+
+
+def test_a_second_run_embeds_only_what_is_new(photos, tiny_checkpoint, tmp_path):
+    config, workdir = make_config(photos, tiny_checkpoint), tmp_path / "w"
+    run(config, workdir)
+    before = contents(workdir)
+    assert run(config, workdir)["num_embedded"] == 0
+    assert contents(workdir) == before
+    old = statuses(workdir)
+
+    shutil.copy(photos / "sideways.jpg", photos / "new.jpg")
+    (photos / "empty.jpg").unlink()
+    shutil.copy(photos / "sideways.jpg", photos / "train" / 'cut, "off".jpg')
+    results = run(config, workdir)
+    assert results["num_embedded"] == 2
+    assert results["num_images"] == 21
+    assert results["num_unreadable"] == 0
+    assert results["num_outdated"] == 2
+    changed = {"empty.jpg": VANISHED, 'cut, "off".jpg': REPLACED}
+    assert statuses(workdir)[: len(old)] == [
+        (name, changed.get(name, status)) for name, status in old
+    ]
+    assert sorted(statuses(workdir)[len(old) :]) == [
+        ('cut, "off".jpg', OK),
+        ("new.jpg", OK),
+    ]
+    first = np.load(shard_path(workdir / "descriptors", 0))
+    assert first.tobytes() in before["shard-00000.npy"]
+
+
+def test_another_size_is_refused(photos, tiny_checkpoint, tmp_path):
+    run(make_config(photos, tiny_checkpoint), tmp_path / "w")
+    with pytest.raises(InputError, match="test_size: the folder has 48, this run 64"):
+        run(make_config(photos, tiny_checkpoint, test_size=64), tmp_path / "w")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("descriptor_dtype", "int8", "found 'int8', expected one of float32, float16"),
+        ("rows_per_shard", 0, "rows_per_shard: found 0"),
+        ("pooling_exponent", (1.0, 2.0), "pooling_exponent: found several"),
+        ("test_size", (48, 64), "test_size: found several"),
+        ("init_from", None, "init_from: found nothing"),
+    ],
+)
+def test_configs_that_cannot_work_are_refused(
+    photos, tiny_checkpoint, tmp_path, key, value, message
+):
+    config = make_config(photos, tiny_checkpoint)
+    with config.ignore_type():
+        config[key] = value
+    with pytest.raises(InputError, match=message):
+        run(config, tmp_path / "w")
+
+
+SLOWED = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import jax
+jax.config.update("jax_compilation_cache_dir", sys.argv[5])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+from configs import embed
+from multigrain_jax.evaluation import run_embed
+
+class Slow(run_embed.DescriptorWriter):
+    def add(self, *arguments):
+        print("a batch", flush=True)
+        super().add(*arguments)
+        time.sleep(0.02)
+
+run_embed.DescriptorWriter = Slow
+config = embed.get_config()
+config.init_from, config.data.root = sys.argv[2], sys.argv[3]
+config.test_size, config.batch_size, config.rows_per_shard = 48, 8, 5
+run_embed.run(config, Path(sys.argv[4]))
+"""
+
+
+@pytest.mark.slow
+def test_ten_kills_change_no_byte(photos, tiny_checkpoint, tmp_path):
+    for number in range(300):
+        photo = next((photos / "train").rglob("0.png"))
+        shutil.copy(photo, photos / f"more{number}.png")
+    repository = os.path.dirname(os.path.dirname(multigrain_jax.__file__))
+    cut = tmp_path / "cut"
+    arguments = (repository, tiny_checkpoint, photos, cut, tmp_path / "compiled")
+    command = [sys.executable, "-c", SLOWED, *map(str, arguments)]
+    rng = random.Random(0)
+    kills = 0
+    for _ in range(10):
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line == "a batch\n":
+                    break
+            time.sleep(rng.uniform(0, 0.12))
+            process.send_signal(signal.SIGKILL)
+            kills += process.wait() == -signal.SIGKILL
+    assert kills == 10
+    before = len(statuses(cut))
+    assert 0 < before < 321
+    config = make_config(photos, tiny_checkpoint, descriptor_dtype="float16")
+    assert run(config, cut)["num_embedded"] == 321 - before
+    run(config, tmp_path / "whole")
+    assert contents(cut) == contents(tmp_path / "whole")
