@@ -21,6 +21,9 @@ TASKS = {
     "whiten": "multigrain_jax.evaluation.run_whiten",
     "eval_classification": "multigrain_jax.evaluation.run_classification",
     "eval_retrieval": "multigrain_jax.evaluation.run_retrieval",
+    "embed": "multigrain_jax.evaluation.run_embed",
+    "search": "multigrain_jax.evaluation.run_search",
+    "near_duplicates": "multigrain_jax.evaluation.run_near_duplicates",
 }
 
 EXIT_BAD_INPUT = 2

@@ -122,3 +122,12 @@ def pooling_exponents(value: Any) -> tuple[float, ...]:
 def as_tuple(value: Any) -> tuple[Any, ...]:
     """A list or tuple as a tuple, and anything else as a tuple of one."""
     return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+
+
+def path_problems(config: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
+    """A line for every key that must name a file or folder and does not."""
+    return [
+        f"{key}: found nothing, expected a path; give it with --config.{key}=PATH"
+        for key in keys
+        if not config[key]
+    ]

@@ -54,7 +54,7 @@ def write_retrieval_page(
         path: the file, replaced if it exists.
         title: the page's heading.
         results: scores for the table; without any there is no table.
-        rows: all queries, with or without their average precision.
+        rows: all queries, all of them with their average precision or none.
         average_precisions: [Q], of all queries, in [0, 1]; None draws no distribution.
         subtitle: a line below the title.
         heading: of the gallery.
@@ -106,7 +106,8 @@ def draw_distribution(average_precisions: np.ndarray) -> Figure:
 
 
 def _gallery(rows: Sequence[GalleryRow], *, heading: str, note: str) -> Section:
-    scored = bool(rows) and all(row.average_precision is not None for row in rows)
+    # All rows have an average precision or none has; they may be made when asked for.
+    scored = len(rows) > 0 and rows[0].average_precision is not None
     order = _worst_first(rows) if scored else list(range(len(rows)))
     shown = _render_some(rows, order, from_both_ends=scored)
     kept = [shown[index] for index in order if index in shown]

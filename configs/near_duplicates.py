@@ -1,0 +1,20 @@
+"""Photos of a collection that are nearly the same, in groups.
+
+    python -m multigrain_jax.main --config configs/near_duplicates.py \
+        --config.database=workdirs/embed --config.threshold=0.9
+
+Results: groups.csv, pairs.csv and report.html, the largest groups first.
+"""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The configuration; every value can be set with --config.key=value."""
+    config = ml_collections.ConfigDict()
+    config.task = "near_duplicates"
+    config.database = config_dict.placeholder(str)
+    # Least inner product of a pair; which one suits depends on the model.
+    config.threshold = 0.9
+    return config

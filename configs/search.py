@@ -1,0 +1,38 @@
+"""The most similar photos of a collection that `configs/embed.py` made.
+
+    python -m multigrain_jax.main --config configs/search.py \
+        --config.database=workdirs/embed --config.queries=holiday.jpg
+
+Queries are a photo, a folder of photos, or the workdir of another `embed`. They are
+embedded as the collection was: by the checkpoint that its workdir names, or that
+--config.init_from gives. Results: results.csv and report.html.
+"""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The configuration; every value can be set with --config.key=value."""
+    config = ml_collections.ConfigDict()
+    config.task = "search"
+
+    config.database = config_dict.placeholder(str)
+    config.queries = config_dict.placeholder(str)
+    config.num_neighbours = 10  # a query is never among its own
+
+    # Subtracts weight · (mean similarity of the nearest training images), so that one
+    # threshold serves all queries. training: the workdir of a third `embed`.
+    config.score_normalization = ml_collections.ConfigDict()
+    config.score_normalization.training = config_dict.placeholder(str)
+    config.score_normalization.num_neighbours = 10
+    config.score_normalization.weight = 2.0
+
+    # For queries that are photos.
+    config.init_from = config_dict.placeholder(str)  # None: as the database's workdir
+    config.init_step = config_dict.placeholder(int)
+    config.compute_dtype = "auto"  # bfloat16 on GPU and TPU, float32 on CPU
+    config.batch_size = 32
+    config.num_workers = 0  # reading processes; 0 reads with threads
+    config.prefetch_batches = 4
+    return config

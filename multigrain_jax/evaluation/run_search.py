@@ -1,0 +1,297 @@
+"""Task `search`: the most similar photos of a collection, for photos or descriptors."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from multigrain_jax.data.folder_index import UNLABELLED, ImageFile, index_folder
+from multigrain_jax.data.sources import FileSource
+from multigrain_jax.errors import InputError
+from multigrain_jax.evaluation.check import (
+    COMPUTE_DTYPES,
+    choice_problems,
+    minimum_problems,
+    path_problems,
+    refuse,
+)
+from multigrain_jax.evaluation.csv_table import write_table
+from multigrain_jax.evaluation.describe import (
+    embed_plan,
+    plan_descriptors,
+    settings_of_model,
+)
+from multigrain_jax.evaluation.descriptors import (
+    DESCRIPTOR_FOLDER,
+    HEAD_FILE,
+    DescriptorSettings,
+    require_same_settings,
+)
+from multigrain_jax.evaluation.gallery import GalleryItem, GalleryRow, load_photo
+from multigrain_jax.evaluation.retrieval_page import write_retrieval_page
+from multigrain_jax.evaluation.search import DescriptorIndex, ScoreNormalization
+from multigrain_jax.inference import open_model
+from multigrain_jax.mesh import compute_dtype
+from multigrain_jax.metric_writer import CONFIG_FILE, write_config, write_results
+
+
+class Queries(NamedTuple):
+    """What is looked for.
+
+    Attributes:
+        paths: of Q images.
+        descriptors: [Q, D].
+        num_unreadable: images that are not among them since they cannot be read.
+    """
+
+    paths: list[str]
+    descriptors: np.ndarray
+    num_unreadable: int
+
+
+class Found(Sequence[GalleryRow]):
+    """The neighbours of all queries; as a sequence, the rows of the page.
+
+    Attributes:
+        queries: their paths.
+        neighbours: (path, similarity) of each query, the most similar first.
+    """
+
+    def __init__(
+        self, queries: Sequence[str], neighbours: Sequence[Sequence[tuple[str, float]]]
+    ):
+        """Keep both, of equal lengths."""
+        self.queries = queries
+        self.neighbours = neighbours
+
+    def __len__(self) -> int:
+        """How many queries there are."""
+        return len(self.queries)
+
+    def __getitem__(self, number: Any) -> Any:
+        """One row of the page."""
+        query = self.queries[int(number)]
+        return GalleryRow(
+            GalleryItem(partial(load_photo, query), short_name(query), None, "query"),
+            [
+                GalleryItem(
+                    partial(load_photo, path), short_name(path), similarity, "found"
+                )
+                for path, similarity in self.neighbours[number]
+            ],
+        )
+
+    def table(self) -> Iterator[tuple[str, int, str, float]]:
+        """The rows of results.csv."""
+        for query, neighbours in zip(self.queries, self.neighbours, strict=True):
+            for rank, (path, similarity) in enumerate(neighbours, start=1):
+                yield query, rank, path, similarity
+
+
+def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
+    """Search as the config says; returns what results.json holds.
+
+    Raises:
+        InputError: a config that cannot work, or queries that were not or cannot be
+            embedded as the database was.
+    """
+    started = time.perf_counter()
+    settings = config.to_dict()
+    refuse(_problems(settings))
+    index = DescriptorIndex.open(Path(config.database).expanduser())
+    normalization = None
+    if config.score_normalization.training:
+        training = DescriptorIndex.open(config.score_normalization.training)
+        _require_comparable(training, index, config.score_normalization.training)
+        normalization = ScoreNormalization(
+            training,
+            config.score_normalization.num_neighbours,
+            config.score_normalization.weight,
+        )
+    write_config(workdir, settings)
+    queries = _open_queries(settings, index, workdir)
+    searching_since = time.perf_counter()
+    found = find_neighbours(
+        index, queries, k=config.num_neighbours, normalization=normalization
+    )
+    seconds = time.perf_counter() - searching_since
+    write_table(
+        workdir / "results.csv",
+        ("query", "rank", "path", "similarity"),
+        found.table(),
+    )
+    num_database = int(index.live.sum())
+    write_retrieval_page(
+        workdir / "report.html",
+        title="Search",
+        subtitle=f"{len(found)} queries among {num_database} photos",
+        results=[],
+        rows=found,
+        note=f"The {config.num_neighbours} most similar photos of each query, by the "
+        "inner product of the descriptors.",
+    )
+    results = {
+        "num_queries": len(found),
+        "num_unreadable": queries.num_unreadable,
+        "num_database": num_database,
+        "search_seconds": seconds,
+        "seconds": time.perf_counter() - started,
+    }
+    print("\n".join(f"{name:<14}  {value:g}" for name, value in results.items()))
+    print(f"see {workdir / 'report.html'}")
+    write_results(workdir, results)
+    return results
+
+
+def find_neighbours(
+    index: DescriptorIndex,
+    queries: Queries,
+    *,
+    k: int,
+    normalization: ScoreNormalization | None = None,
+) -> Found:
+    """The k most similar images of each query, itself not among them.
+
+    Args:
+        index: the database.
+        queries: what is looked for.
+        k: how many.
+        normalization: of the similarities.
+    """
+    # One more than asked for: a query that is in the database finds itself.
+    similarities, rows = index.search(
+        queries.descriptors, k + 1, normalization=normalization
+    )
+    distinct = np.unique(rows[rows >= 0])
+    paths = dict(zip(distinct.tolist(), index.paths(distinct), strict=True))
+    neighbours = []
+    for query, own_rows, own_similarities in zip(
+        queries.paths, rows.tolist(), similarities.tolist(), strict=True
+    ):
+        listed = [
+            (paths[row], similarity)
+            for row, similarity in zip(own_rows, own_similarities, strict=True)
+            if row >= 0 and paths[row] != query
+        ]
+        neighbours.append(listed[:k])
+    return Found(queries.paths, neighbours)
+
+
+def short_name(path: str) -> str:
+    """The file with its folder: what a page shows of a path."""
+    return "/".join(Path(path).parts[-2:])
+
+
+def _problems(settings: Mapping[str, Any]) -> list[str]:
+    problems = path_problems(settings, ("database", "queries"))
+    problems += choice_problems(settings, {"compute_dtype": COMPUTE_DTYPES})
+    problems += minimum_problems(
+        settings,
+        {"num_neighbours": 1, "batch_size": 1, "num_workers": 0, "prefetch_batches": 1},
+    )
+    found = minimum_problems(
+        settings["score_normalization"], {"num_neighbours": 1, "weight": 0.0}
+    )
+    return problems + [f"score_normalization.{problem}" for problem in found]
+
+
+def _require_comparable(
+    index: DescriptorIndex, database: DescriptorIndex, path: str
+) -> None:
+    settings = _settings_of(index)
+    # Only how they are stored may differ.
+    expected = _settings_of(database)._replace(dtype=settings.dtype)
+    require_same_settings(settings, expected, folder=Path(path))
+
+
+def _settings_of(index: DescriptorIndex) -> DescriptorSettings:
+    assert index.settings is not None  # it was opened from a folder
+    return index.settings
+
+
+def _open_queries(
+    settings: Mapping[str, Any], index: DescriptorIndex, workdir: Path
+) -> Queries:
+    path = Path(settings["queries"]).expanduser()
+    if (path / HEAD_FILE).exists() or (path / DESCRIPTOR_FOLDER / HEAD_FILE).exists():
+        stored = DescriptorIndex.open(path)
+        _require_comparable(stored, index, str(path))
+        rows = np.flatnonzero(stored.live)
+        descriptors = stored.read(0, len(stored))[rows]
+        return Queries(stored.paths(rows), descriptors, 0)
+    if path.is_dir():
+        files, _ = index_folder(path.absolute(), split=None)
+    elif path.is_file():
+        files = [ImageFile(str(path.absolute()), UNLABELLED)]
+    else:
+        raise InputError(
+            f"queries: {path} was expected to be a photo, a folder of photos or one of "
+            "descriptors, found nothing"
+        )
+    return _embed_queries(settings, files, index, workdir)
+
+
+def _embed_queries(
+    settings: Mapping[str, Any],
+    files: Sequence[ImageFile],
+    index: DescriptorIndex,
+    workdir: Path,
+) -> Queries:
+    """Queries that are photos, embedded as the database was."""
+    wanted = _settings_of(index)
+    init_from, init_step = settings["init_from"], settings["init_step"]
+    if not init_from:
+        init_from, init_step = _checkpoint_of(Path(settings["database"]).expanduser())
+    opened = open_model(
+        init_from,
+        step=init_step,
+        pooling_exponent=wanted.pooling_exponent,
+        dtype=compute_dtype(settings["compute_dtype"]),
+    )
+    own = settings_of_model(
+        opened,
+        dtype=wanted.dtype,
+        test_size=wanted.test_size,
+        test_mode=wanted.test_mode,
+    )
+    require_same_settings(wanted, own, folder=Path(settings["database"]))
+    unlabelled = [ImageFile(file.path, UNLABELLED) for file in files]
+    source = FileSource(unlabelled, class_names=[], apply_exif_orientation=True)
+    devices = jax.device_count()
+    # A photo alone is not worth a whole batch.
+    rows = -(-min(settings["batch_size"], len(source)) // devices) * devices
+    plan = plan_descriptors(source, wanted, batch_size=rows)
+    paths: list[str] = []
+    descriptors = [np.zeros((0, wanted.dim), np.float32)]
+    batches = embed_plan(opened, source, plan, config=settings, workdir=workdir)
+    for batch in batches:
+        good = ~batch.bad
+        paths += [source.describe(int(number)) for number in batch.indices[good]]
+        descriptors.append(np.asarray(batch.descriptors[good], np.float32))
+    if not paths:
+        raise InputError(
+            f"queries: none of the {len(source)} photos of {settings['queries']} could "
+            "be read; skipped.txt says why"
+        )
+    return Queries(paths, np.concatenate(descriptors), len(source) - len(paths))
+
+
+def _checkpoint_of(database: Path) -> tuple[str, int | None]:
+    """The checkpoint and step that the config of a database's workdir names."""
+    for folder in (database, database.absolute().parent):
+        if (folder / CONFIG_FILE).exists():
+            made_by = json.loads((folder / CONFIG_FILE).read_text())
+            print(
+                f"queries are embedded by {made_by['init_from']}, as the database was"
+            )
+            return made_by["init_from"], made_by["init_step"]
+    raise InputError(
+        "init_from: found nothing, and no config.json beside the database that names a "
+        "checkpoint; give it with --config.init_from=DIR"
+    )
