@@ -1,7 +1,10 @@
 """The quick start's third step: whitening, fitted to the training photos.
 
-675 photos are few for 513 directions: the small eigenvalues are raised. The scores
-before and after, and report.html, are of the test photos. Cost: under a minute on two
+675 photos are few for 513 directions: the small eigenvalues are raised, to a tenth of
+their mean. (With a thousandth the copy recall@1 of one trained model was 0.66 in place
+of 0.76, without whitening 0.65.) Whitening is for finding the same photo: it takes the
+classes apart again, so class mAP falls. The scores before and after, and report.html,
+are of the test photos. Cost: under a minute on two
 CPU cores.
 
     python -m multigrain_jax.main --config configs/quickstart_whiten.py
@@ -20,5 +23,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.split = "train"
     config.report_split = "test"
     config.test_size = 80
-    config.eigenvalue_floor = 1e-3
+    config.eigenvalue_floor = 0.1
     return config
