@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from multigrain_jax.data.eval_batches import EvalPlan
+from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.reading import why_unreadable
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.check import (
@@ -35,9 +36,10 @@ from multigrain_jax.evaluation.descriptors import (
     OK,
     REPLACED,
     VANISHED,
+    DescriptorSettings,
 )
 from multigrain_jax.evaluation.inputs import open_split
-from multigrain_jax.inference import open_model
+from multigrain_jax.inference import OpenedModel, open_model
 from multigrain_jax.mesh import compute_dtype
 from multigrain_jax.metric_writer import write_config, write_results
 
@@ -86,37 +88,11 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     )
     write_config(workdir, settings)
 
-    stamps = stamp_images(source)
-    plans: list[EvalPlan] = []
-
-    def order(indices: np.ndarray) -> np.ndarray:
-        plan = plan_descriptors(
-            source, descriptor_settings, batch_size=config.batch_size, indices=indices
-        )
-        plans.append(plan)
-        return plan.rows[plan.rows >= 0]
-
-    planned, num_stored = writer.begin(stamps, order)
-    plan = without_first(plans[-1], num_stored)
-    print(
-        f"{opened.backbone} from {opened.checkpoint.path}: {len(stamps)} images, "
-        f"{len(planned) - num_stored} of them new or changed; {plan}",
-        flush=True,
-    )
     embedding_since = time.perf_counter()
-    for batch in embed_plan(opened, source, plan, config=settings, workdir=workdir):
-        statuses = [
-            (why_unreadable(source, int(index)) or "could be read later on")
-            if bad
-            else OK
-            for index, bad in zip(batch.indices, batch.bad, strict=True)
-        ]
-        writer.add(
-            [stamps[index] for index in batch.indices], batch.descriptors, statuses
-        )
-    writer.finish()
-
-    num_embedded = len(planned) - num_stored
+    num_embedded = _embed(
+        writer, opened, source, descriptor_settings, settings, workdir
+    )
+    seconds = time.perf_counter() - embedding_since
     statuses = [row.status for row in writer.rows]
     num_outdated = sum(status in (VANISHED, REPLACED) for status in statuses)
     results = {
@@ -124,12 +100,55 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         "num_unreadable": len(statuses) - statuses.count(OK) - num_outdated,
         "num_outdated": num_outdated,
         "num_embedded": num_embedded,
-        "images_per_second": num_embedded / (time.perf_counter() - embedding_since),
+        "images_per_second": num_embedded / seconds,
         "seconds": time.perf_counter() - started,
     }
     print("\n".join(f"{name:<17}  {value:g}" for name, value in results.items()))
     write_results(workdir, results)
     return results
+
+
+def _embed(
+    writer: DescriptorWriter,
+    opened: OpenedModel,
+    source: ImageSource,
+    descriptor_settings: DescriptorSettings,
+    config: Mapping[str, Any],
+    workdir: Path,
+) -> int:
+    """Embed what the folder does not have; returns how many images that were."""
+    stamps = stamp_images(source)
+    plans: list[EvalPlan] = []
+
+    def order(indices: np.ndarray) -> np.ndarray:
+        plan = plan_descriptors(
+            source,
+            descriptor_settings,
+            batch_size=config["batch_size"],
+            indices=indices,
+        )
+        plans.append(plan)
+        return plan.rows[plan.rows >= 0]
+
+    planned, num_stored = writer.begin(stamps, order)
+    num_new = len(planned) - num_stored
+    plan = without_first(plans[-1], num_stored)
+    print(
+        f"{opened.backbone} from {opened.checkpoint.path}: {len(stamps)} images, "
+        f"{num_new} of them new or changed; {plan}",
+        flush=True,
+    )
+    for batch in embed_plan(opened, source, plan, config=config, workdir=workdir):
+        statuses = [
+            (why_unreadable(source, int(index)) or "could be read later on")
+            if bad
+            else OK
+            for index, bad in zip(batch.indices, batch.bad, strict=True)
+        ]
+        images = [stamps[index] for index in batch.indices]
+        writer.add(images, batch.descriptors, statuses)
+    writer.finish()
+    return num_new
 
 
 def without_first(plan: EvalPlan, count: int) -> EvalPlan:
