@@ -143,7 +143,13 @@ def test_what_cannot_be_whitened_is_refused(photo_folder, tiny_checkpoint, tmp_p
     with pytest.raises(InputError, match="whitened already"):
         run(config, tmp_path / "again")
     config = make_config(
-        photo_folder, tiny_checkpoint, num_components=4, include_bias_channel=False
+        photo_folder,
+        tiny_checkpoint,
+        num_components=4,
+        include_bias_channel=False,
+        test_size=31,
     )
-    with pytest.raises(InputError, match="leave one of the two out"):
+    with pytest.raises(InputError) as caught:
         run(config, tmp_path / "again")
+    assert "leave one of the two out" in str(caught.value)
+    assert "test_size: found 31, expected at least 32" in str(caught.value)
