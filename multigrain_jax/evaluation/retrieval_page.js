@@ -31,7 +31,7 @@
       shown += !row.element.hidden;
     }
     gallery.append(...sorted.map((row) => row.element));
-    count.textContent = `${shown} of ${rows.length} queries`;
+    count.textContent = `${shown} of ${rows.length} ${controls.dataset.rows}`;
   }
 
   function readAddress() {

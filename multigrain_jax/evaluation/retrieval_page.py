@@ -4,8 +4,9 @@ The gallery can be filtered, ordered and walked through with the keyboard; witho
 JavaScript it stands as it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -27,6 +28,15 @@ MAX_GALLERY_BYTES = 4_700_000
 MAX_ROWS = 200
 PAGE_THUMBNAIL_SIDE = 128
 
+RowKind = Literal["queries", "groups"]
+# Which rows are shown where not all fit, and how the page says so.
+Pick = Literal["ends", "spread", "first"]
+PICKS: Mapping[Pick, str] = {
+    "ends": ", the worst and the best",
+    "spread": ", evenly spread",
+    "first": ", the first",
+}
+
 ORDERS = (
     '<label>Order <select name="order"><option value="worst">worst first</option>'
     '<option value="best">best first</option></select></label>'
@@ -43,12 +53,14 @@ def write_retrieval_page(
     subtitle: str = "",
     heading: str = "Queries and what they found",
     note: str = "",
+    rows_are: RowKind = "queries",
 ) -> None:
     """Write a page that needs nothing but itself, of about 5 MB at most.
 
     Of more queries than fit, those with the lowest and those with the highest average
-    precision are shown, or, where it is not known, some evenly spread over all; the
-    page says how many of how many. Photos of the others are never read.
+    precision are shown, or, where it is not known, some evenly spread over all; of
+    groups, the first. The page says how many of how many. Photos of the others are
+    never read.
 
     Args:
         path: the file, replaced if it exists.
@@ -59,6 +71,7 @@ def write_retrieval_page(
         subtitle: a line below the title.
         heading: of the gallery.
         note: below the gallery's heading.
+        rows_are: what a row is.
     """
     sections = [results_section(results)] if results else []
     if average_precisions is not None and len(average_precisions):
@@ -68,7 +81,7 @@ def write_retrieval_page(
                 {"histogram of average precision": figure}, heading="Distribution"
             )
         )
-    sections.append(_gallery(rows, heading=heading, note=note))
+    sections.append(_gallery(rows, heading=heading, note=note, rows_are=rows_are))
     script = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
     save_report(path, title=title, subtitle=subtitle, sections=sections, script=script)
 
@@ -105,21 +118,24 @@ def draw_distribution(average_precisions: np.ndarray) -> Figure:
     return figure
 
 
-def _gallery(rows: Sequence[GalleryRow], *, heading: str, note: str) -> Section:
+def _gallery(
+    rows: Sequence[GalleryRow], *, heading: str, note: str, rows_are: RowKind
+) -> Section:
     # All rows have an average precision or none has; they may be made when asked for.
     scored = len(rows) > 0 and rows[0].average_precision is not None
     order = _worst_first(rows) if scored else list(range(len(rows)))
-    shown = _render_some(rows, order, from_both_ends=scored)
+    pick: Pick = "first" if rows_are == "groups" else "ends" if scored else "spread"
+    shown = _render_some(rows, order, pick)
     kept = [shown[index] for index in order if index in shown]
     which = ""
     if len(kept) < len(rows):
-        which = ", the worst and the best" if scored else ", evenly spread"
-    note = f"{note} Shown are {len(kept)} of {len(rows)} queries{which}.".strip()
+        which = PICKS[pick]
+    note = f"{note} Shown are {len(kept)} of {len(rows)} {rows_are}{which}.".strip()
     controls = (
-        '<div class="controls" hidden><label>Filter by name '
+        f'<div class="controls" data-rows="{rows_are}" hidden><label>Filter by name '
         '<input name="filter" type="search" autocomplete="off" spellcheck="false">'
         f'</label>{ORDERS if scored else ""}<output aria-live="polite"></output></div>'
-        '<p class="keys">Keys: / to the filter, ↑ ↓ from query to query, ← → along '
+        f'<p class="keys">Keys: / to the filter, ↑ ↓ through the {rows_are}, ← → along '
         "the photos.</p>"
     )
     return Section(heading, note, controls + gallery_body(kept))
@@ -131,24 +147,26 @@ def _worst_first(rows: Sequence[GalleryRow]) -> list[int]:
 
 
 def _render_some(
-    rows: Sequence[GalleryRow], order: Sequence[int], *, from_both_ends: bool
+    rows: Sequence[GalleryRow], order: Sequence[int], pick: Pick
 ) -> dict[int, str]:
     """HTML by the number of the row, of as many rows as fit."""
-    # Both ways, any first part of the sequence is a fair choice.
+    # In all cases, any first part of the sequence is a fair choice.
     last = len(order) - 1
-    if from_both_ends:
+    if pick == "ends":
         picks = [n // 2 if n % 2 == 0 else last - n // 2 for n in range(len(order))]
-    else:
+    elif pick == "spread":
         spread = np.linspace(0, last, min(MAX_ROWS, len(order)))
         picks = _coarse_to_fine(np.unique(spread.astype(int)).tolist())
+    else:
+        picks = list(range(len(order)))
     rendered: dict[int, str] = {}
     size = 0
-    for pick in picks[:MAX_ROWS]:
-        html = render_row(rows[order[pick]], side=PAGE_THUMBNAIL_SIDE)
+    for place in picks[:MAX_ROWS]:
+        html = render_row(rows[order[place]], side=PAGE_THUMBNAIL_SIDE)
         size += len(html)
         if size > MAX_GALLERY_BYTES:
             break
-        rendered[order[pick]] = html
+        rendered[order[place]] = html
     return rendered
 
 

@@ -50,7 +50,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     Only images that are new or have changed since the last run are embedded; a run
     that was killed goes on where it was. The results: `num_images` (with a descriptor,
     from all runs), `num_unreadable`, `num_outdated` (lines of images that are gone or
-    have changed), `num_embedded` in this run, `images_per_second` and `seconds`.
+    have changed), `num_new` in this run, `images_per_second` and `seconds`.
 
     Raises:
         InputError: a config, checkpoint or data that cannot work, or descriptors in
@@ -89,9 +89,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     write_config(workdir, settings)
 
     embedding_since = time.perf_counter()
-    num_embedded = _embed(
-        writer, opened, source, descriptor_settings, settings, workdir
-    )
+    num_new = _embed(writer, opened, source, descriptor_settings, settings, workdir)
     seconds = time.perf_counter() - embedding_since
     statuses = [row.status for row in writer.rows]
     num_outdated = sum(status in (VANISHED, REPLACED) for status in statuses)
@@ -99,8 +97,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         "num_images": statuses.count(OK),
         "num_unreadable": len(statuses) - statuses.count(OK) - num_outdated,
         "num_outdated": num_outdated,
-        "num_embedded": num_embedded,
-        "images_per_second": num_embedded / seconds,
+        "num_new": num_new,
+        "images_per_second": num_new / seconds,
         "seconds": time.perf_counter() - started,
     }
     print("\n".join(f"{name:<17}  {value:g}" for name, value in results.items()))
@@ -135,7 +133,7 @@ def _embed(
     plan = without_first(plans[-1], num_stored)
     print(
         f"{opened.backbone} from {opened.checkpoint.path}: {len(stamps)} images, "
-        f"{num_new} of them new or changed; {plan}",
+        f"{num_new} of them new or changed" + (f"; {plan}" if num_new else ""),
         flush=True,
     )
     for batch in embed_plan(opened, source, plan, config=config, workdir=workdir):

@@ -62,8 +62,10 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         results=[],
         rows=_Groups(index, found, paths),
         heading="Groups",
+        rows_are="groups",
         note=f"Photos that pairs of a similarity of at least {config.threshold:g} "
-        "connect, the largest groups first; similarities are to the first photo.",
+        "connect, the largest groups first, of each up to "
+        f"{MAX_SHOWN} photos; similarities are to the first one.",
     )
     results = {
         "num_images": num_images,
@@ -108,5 +110,4 @@ class _Groups(Sequence[GalleryRow]):
     def _item(self, row: int, similarity: float | None) -> GalleryItem:
         path = self._paths[row]
         title = "/".join(Path(path).parts[-2:])
-        verdict = "query" if similarity is None else "found"
-        return GalleryItem(partial(load_photo, path), title, similarity, verdict)
+        return GalleryItem(partial(load_photo, path), title, similarity, "found")

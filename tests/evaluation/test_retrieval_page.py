@@ -118,6 +118,15 @@ def test_of_too_many_queries_without_scores_some_of_all_parts_are_shown(
     assert "Shown are 5 of 41 queries, evenly spread." in page
 
 
+def test_of_too_many_groups_the_first_are_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr(retrieval_page, "MAX_ROWS", 2)
+    path = tmp_path / "r.html"
+    rows = make_rows(["a", "b", "c"], [None] * 3)
+    write_retrieval_page(path, title="t", results=[], rows=rows, rows_are="groups")
+    assert queries(path.read_text()) == ["a", "b"]
+    assert "Shown are 2 of 3 groups, the first." in path.read_text()
+
+
 def test_a_page_stays_small_and_reads_only_what_it_shows(tmp_path, monkeypatch):
     monkeypatch.setattr(retrieval_page, "MAX_GALLERY_BYTES", 100_000)
     read = []

@@ -106,7 +106,7 @@ def test_a_second_run_embeds_only_what_is_new(photos, tiny_checkpoint, tmp_path)
     config, workdir = make_config(photos, tiny_checkpoint), tmp_path / "w"
     run(config, workdir)
     before = contents(workdir)
-    assert run(config, workdir)["num_embedded"] == 0
+    assert run(config, workdir)["num_new"] == 0
     assert contents(workdir) == before
     old = statuses(workdir)
 
@@ -114,7 +114,7 @@ def test_a_second_run_embeds_only_what_is_new(photos, tiny_checkpoint, tmp_path)
     (photos / "empty.jpg").unlink()
     shutil.copy(photos / "sideways.jpg", photos / "train" / 'cut, "off".jpg')
     results = run(config, workdir)
-    assert results["num_embedded"] == 2
+    assert results["num_new"] == 2
     assert results["num_images"] == 21
     assert results["num_unreadable"] == 0
     assert results["num_outdated"] == 2
@@ -206,6 +206,6 @@ def test_ten_kills_change_no_byte(photos, tiny_checkpoint, tmp_path):
     before = len(statuses(cut))
     assert 0 < before < 321
     config = make_config(photos, tiny_checkpoint, descriptor_dtype="float16")
-    assert run(config, cut)["num_embedded"] == 321 - before
+    assert run(config, cut)["num_new"] == 321 - before
     run(config, tmp_path / "whole")
     assert contents(cut) == contents(tmp_path / "whole")
