@@ -3,8 +3,11 @@
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from multigrain_jax.data.cache import cache_folder, write_whole
 from multigrain_jax.errors import InputError
@@ -12,6 +15,9 @@ from multigrain_jax.errors import InputError
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 SPLIT_NAMES = ("train", "val", "valid", "validation", "test")
 UNLABELLED = -1
+# Where a folder of images stands for these two, a share of it is held out as `val`.
+TRAIN, VAL = "train", "val"
+VAL_NAMES = ("val", "valid", "validation")
 # Smaller folders are listed faster than a cached list is checked and read.
 CACHE_FROM = 10_000
 
@@ -78,6 +84,38 @@ def _split_folder(root: Path, split: str | None) -> Path:
     return root
 
 
+def has_validation_folder(root: Path) -> bool:
+    """Whether there is a subfolder for validation, by any of its usual names."""
+    return any((root / name).is_dir() for name in VAL_NAMES)
+
+
+def hold_out(files: Sequence[ImageFile], fraction: float, *, root: Path) -> np.ndarray:
+    """Which images are held out for validation: the same ones every time.
+
+    Of each class round(fraction · n), at least one and at most n - 1: those whose
+    path below `root` has the smallest digests. So an image changes sides only when its
+    class grows or shrinks, and then at most as many do.
+
+    Args:
+        files: the images with their labels.
+        fraction: the share, in (0, 1).
+        root: what the paths are relative to; moving it changes nothing.
+
+    Returns:
+        bool [N].
+    """
+    held_out = np.zeros(len(files), bool)
+    by_label: dict[int, list[tuple[bytes, int]]] = {}
+    for index, file in enumerate(files):
+        name = os.path.relpath(file.path, root).replace(os.sep, "/")
+        digest = hashlib.sha256(name.encode()).digest()
+        by_label.setdefault(file.label, []).append((digest, index))
+    for members in by_label.values():
+        count = min(max(1, round(fraction * len(members))), len(members) - 1)
+        held_out[[index for _, index in sorted(members)[:count]]] = True
+    return held_out
+
+
 def _first_names(folder: Path, count: int = 5) -> str:
     names = []
     for base, folders, files in os.walk(folder, followlinks=False):
@@ -91,7 +129,8 @@ def _first_names(folder: Path, count: int = 5) -> str:
 def read_list_file(path: Path, *, root: Path) -> tuple[list[ImageFile], list[str]]:
     """The images that a text file names, one path a line, relative to `root`.
 
-    The first folder of each path is its class; paths without a folder are unlabelled.
+    The class stands behind the path and a tab. Without one it is the first folder of
+    the path; paths without a folder are unlabelled.
 
     Raises:
         InputError: no such file, no line in it, or a path outside root.
@@ -103,7 +142,8 @@ def read_list_file(path: Path, *, root: Path) -> tuple[list[ImageFile], list[str
             f"list_file {path}: a text file with one path a line was expected, and "
             f"reading it failed: {error}"
         ) from error
-    names = [line.strip() for line in lines if line.strip()]
+    rows = [line.strip().partition("\t") for line in lines if line.strip()]
+    names = [name.strip() for name, _, _ in rows]
     if not names:
         raise InputError(f"list_file {path}: no paths in it; expected one a line")
     for name in names:
@@ -113,7 +153,8 @@ def read_list_file(path: Path, *, root: Path) -> tuple[list[ImageFile], list[str
                 "relative to it"
             )
     tops = [
-        Path(name).parts[0] if len(Path(name).parts) > 1 else None for name in names
+        label.strip() or (Path(name).parts[0] if len(Path(name).parts) > 1 else None)
+        for name, _, label in rows
     ]
     class_names = sorted({top for top in tops if top is not None})
     labels = {name: label for label, name in enumerate(class_names)}

@@ -4,6 +4,7 @@ A source is a numbered set of encoded images with labels. It is picklable, since
 loader's reading processes receive it.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -11,7 +12,16 @@ from typing import BinaryIO
 import numpy as np
 
 from multigrain_jax.data.cache import LocalCache
-from multigrain_jax.data.folder_index import ImageFile, index_folder, read_list_file
+from multigrain_jax.data.folder_index import (
+    SPLIT_NAMES,
+    TRAIN,
+    VAL,
+    ImageFile,
+    has_validation_folder,
+    hold_out,
+    index_folder,
+    read_list_file,
+)
 from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.imagenet import imagenet_files
 from multigrain_jax.data.quickstart import QuickstartSource
@@ -96,6 +106,7 @@ def open_source(
     root: str | Path | None,
     split: str | None,
     list_file: str | Path | None = None,
+    val_fraction: float = 0.0,
     num_images: int | None = None,
     local_cache_dir: str | Path | None = None,
     class_names: Sequence[str] | None = None,
@@ -108,7 +119,11 @@ def open_source(
             prepared data set's folder) or "quickstart".
         root: the folder; not needed for "quickstart".
         split: which part.
-        list_file: only these files of a folder; one path a line, relative to root.
+        list_file: only these files of a folder; one path a line, relative to root, and
+            where the first folder is not the class, a tab and the class.
+        val_fraction: where a folder or a list has no part for validation, this share
+            of each class is the split "val" and the rest is "train", as `hold_out`
+            chooses; 0 holds nothing out.
         num_images: only so many images, evenly spread over the set.
         local_cache_dir: files are copied here when they are first read.
         class_names: number the labels like these (the training set's); None numbers
@@ -127,7 +142,11 @@ def open_source(
             "it with --config.data.root=DIR"
         )
     elif source in ("folder", "imagenet"):
-        files, names = _list_files(source, Path(root), split, list_file)
+        root = Path(root).expanduser()
+        if source == "imagenet":
+            files, names = imagenet_files(root, split=split or TRAIN)
+        else:
+            files, names = _list_folder(root, split, list_file, val_fraction)
         opened = FileSource(
             files,
             class_names=names,
@@ -136,7 +155,7 @@ def open_source(
             local_cache_dir=local_cache_dir,
         )
     elif source == "tfds":
-        opened = TfdsSource(root, split or "train")
+        opened = TfdsSource(os.path.expanduser(root), split or "train")
     else:
         raise InputError(
             f"data.source: found {source!r}, expected one of {', '.join(SOURCES)}"
@@ -149,14 +168,52 @@ def open_source(
     return opened
 
 
-def _list_files(
-    source: str, root: Path, split: str | None, list_file: str | Path | None
+def _list_folder(
+    root: Path, split: str | None, list_file: str | Path | None, val_fraction: float
 ) -> tuple[list[ImageFile], list[str]]:
-    if source == "imagenet":
-        return imagenet_files(root, split=split or "train")
+    """The images of a folder or of a list file that belong to a split."""
+    parted = (
+        val_fraction > 0
+        and split in (TRAIN, VAL)
+        and (list_file is not None or not has_validation_folder(root))
+    )
     if list_file is not None:
-        return read_list_file(Path(list_file), root=root)
-    return index_folder(root, split=split)
+        files, names = read_list_file(Path(list_file).expanduser(), root=root)
+    elif parted:
+        # A folder of tests beside the images is not to become a class.
+        has_splits = any((root / name).is_dir() for name in SPLIT_NAMES)
+        files, names = index_folder(root, split=TRAIN if has_splits else None)
+    else:
+        return index_folder(root, split=split)
+    if parted:
+        # The same on every machine and in every task.
+        wanted = hold_out(files, val_fraction, root=root) == (split == VAL)
+        files = [file for file, keep in zip(files, wanted, strict=True) if keep]
+        if not files:
+            raise InputError(
+                f"{root}: of every class there is one image, so that data.val_fraction "
+                f"= {val_fraction} leaves none for {split!r}; give more images, or "
+                "--config.data.val_split=None"
+            )
+        print(f"{root}: {len(files)} images are {split!r}, chosen by their names")
+    return files, names
+
+
+def class_statistics(source: ImageSource) -> str:
+    """How many images and classes there are, for people to check at a glance."""
+    counts = np.bincount(source.labels[source.labels >= 0])
+    labelled, unlabelled = int(counts.sum()), int((source.labels < 0).sum())
+    text = f"{len(source)} images"
+    if labelled:
+        found = np.flatnonzero(counts)
+        few = found[counts[found].argmin()]
+        many = found[counts[found].argmax()]
+        text += (
+            f" of {len(found)} classes, from {counts[few]} of "
+            f"{source.class_names[few]!r} to {counts[many]} of "
+            f"{source.class_names[many]!r}"
+        )
+    return text + (f"; {unlabelled} without a label" if unlabelled else "")
 
 
 def _renumber(source: ImageSource, class_names: Sequence[str]) -> Subset:

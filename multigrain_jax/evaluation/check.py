@@ -60,6 +60,14 @@ def data_problems(data: Mapping[str, Any]) -> list[str]:
             "data.root: found nothing, expected the folder of the images; give it "
             "with --config.data.root=DIR"
         ]
+    fraction = data["val_fraction"]
+    if not 0 <= fraction < 1:
+        return [f"data.val_fraction: found {fraction}, expected from 0 to below 1"]
+    if fraction and data["source"] != "folder":
+        return [
+            f"data.val_fraction: found {fraction} with data.source = "
+            f"{data['source']!r}, which has its own splits; expected 0"
+        ]
     return []
 
 

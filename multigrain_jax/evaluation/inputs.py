@@ -54,6 +54,7 @@ def open_split(
         root=config["data"]["root"],
         split=split,
         list_file=config["data"]["list_file"],
+        val_fraction=config["data"]["val_fraction"],
         num_images=config["data"]["num_images"],
         local_cache_dir=config["data"]["local_cache_dir"],
         class_names=class_names,

@@ -97,7 +97,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
 
 def _problems(settings: Mapping[str, Any]) -> list[str]:
     # To the shared checks, a benchmark is a folder.
-    data = {"source": "folder", "root": settings["data"]["root"]}
+    root = settings["data"]["root"]
+    data = {"source": "folder", "root": root, "val_fraction": 0}
     problems = evaluation_problems(
         {**settings, "data": data}, num_devices=jax.device_count()
     )
