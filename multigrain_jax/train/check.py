@@ -28,7 +28,6 @@ ORDER_KEYS = (
     "data.source",
     "data.split",
     "data.list_file",
-    "data.val_fraction",
     "data.num_images",
 )
 # … and fill the same arrays.
