@@ -85,6 +85,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.keep_every_epochs = 10
     # Split that is evaluated and shown in report.html at the end (None: no report).
     config.report_split = config_dict.placeholder(str)
+    # Write sample_ids.jsonl: which images every step was made from.
+    config.log_sample_ids = False
+    # Save and leave (exit code 3) before the task has lasted so long (None: never).
+    config.max_train_hours = config_dict.placeholder(float)
     # Build everything, run two steps and one evaluation batch, write nothing.
     config.dry_run = False
     # Save and leave (exit code 3) after this step, as if interrupted (None: never).

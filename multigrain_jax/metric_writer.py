@@ -115,9 +115,8 @@ class MetricWriter:
         self._purge_step = step + 1
         if self._bar is not None:
             self._bar.update(step - self._bar.n)
-        if self._path is not None and self._path.exists():
-            rows = read_metrics(self._path)
-            _replace_rows(self._path, [row for row in rows if row["step"] <= step])
+        if self._path is not None:
+            truncate_rows(self._path, step)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write one line of metrics to the files and to the terminal.
@@ -234,6 +233,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             )
         rows.append(row)
     return rows
+
+
+def truncate_rows(path: Path, step: int) -> None:
+    """Keep the rows of a file of JSON lines up to `step`; no file, no change."""
+    if path.exists():
+        _replace_rows(path, [row for row in read_metrics(path) if row["step"] <= step])
 
 
 def write_plots(workdir: Path) -> list[Path]:

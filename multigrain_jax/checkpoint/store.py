@@ -1,6 +1,7 @@
 """Writes checkpoints."""
 
 import shutil
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -55,6 +56,8 @@ class CheckpointStore:
         )
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._newest: Future[None] | None = None
+        # How long the longest save has taken, from `save` to the disk.
+        self.longest_save = 0.0
 
     def steps(self) -> list[int]:
         """The steps of which there is a complete checkpoint, ascending."""
@@ -92,7 +95,7 @@ class CheckpointStore:
         if optimizer is not None:
             items["optimizer"] = tree_to_nested(optimizer)
         self._newest = self._thread.submit(
-            self._write, step, items, dict(data or {}), dict(meta)
+            self._write, step, items, dict(data or {}), dict(meta), time.perf_counter()
         )
 
     def _write(
@@ -101,6 +104,7 @@ class CheckpointStore:
         items: Mapping[str, Any],
         data: Mapping[str, Any],
         meta: Mapping[str, Any],
+        started: float,
     ) -> None:
         sealed = {
             "meta": meta,
@@ -116,6 +120,8 @@ class CheckpointStore:
                 self._manager.save(
                     step, args=ocp.args.Composite(**arguments), force=True
                 )
+                taken = time.perf_counter() - started
+                self.longest_save = max(self.longest_save, taken)
                 return
             except Exception as error:
                 what = f"checkpoint of step {step} could not be stored in {self.folder}"

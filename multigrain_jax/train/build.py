@@ -13,6 +13,8 @@ from jax.sharding import Mesh
 
 from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.repeated import RepeatedStream
+from multigrain_jax.data.sources import class_statistics
+from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.classification import make_eval_step
 from multigrain_jax.evaluation.inputs import open_split
 from multigrain_jax.losses.sampling import Pairs, sample_pairs
@@ -45,10 +47,7 @@ class Run:
 def build_run(config: Mapping[str, Any], workdir: Path) -> Run:
     """Open the data, create the model and the optimiser, find the state to start."""
     mesh = make_mesh()
-    source = open_split(config, config["data"]["split"])
-    val_source = None
-    if config["data"]["val_split"]:
-        val_source = open_split(config, config["data"]["val_split"], source.class_names)
+    source, val_source = _open_data(config)
     accumulation = config["gradient_accumulation_steps"]
     stream = RepeatedStream(
         num_images=len(source),
@@ -57,7 +56,8 @@ def build_run(config: Mapping[str, Any], workdir: Path) -> Run:
         batch_size=config["batch_size"] * accumulation,
         seed=config["seed"],
     )
-    num_classes = config["num_classes"] or len(source.class_names)
+    # Without labels the classifier is there, and its one row is not trained.
+    num_classes = config["num_classes"] or max(1, len(source.class_names))
     model = create_model(
         config["backbone"],
         num_classes=num_classes,
@@ -92,6 +92,28 @@ def build_run(config: Mapping[str, Any], workdir: Path) -> Run:
         ),
         checkpoints=checkpoints,
     )
+
+
+def _open_data(config: Mapping[str, Any]) -> tuple[ImageSource, ImageSource | None]:
+    """The images for training and for validation, which images without labels lack."""
+    split, val_split = config["data"]["split"], config["data"]["val_split"]
+    source = open_split(config, split)
+    print(f"{split}: {class_statistics(source)}")
+    if not source.class_names:
+        if config["classification_weight"] > 0:
+            raise InputError(
+                f"data.root: {config['data']['root']} has {len(source)} images and no "
+                "class folders, and classification_weight = "
+                f"{config['classification_weight']} needs labels; give a folder for "
+                "each class, or train without with classification_weight = 0"
+            )
+        print("no labels: the margin loss alone is trained, and there is no validation")
+        return source, None
+    if not val_split:
+        return source, None
+    val_source = open_split(config, val_split, source.class_names)
+    print(f"{val_split}: {class_statistics(val_source)}")
+    return source, val_source
 
 
 def _make_optimizer(

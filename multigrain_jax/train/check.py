@@ -157,6 +157,9 @@ def _range_problems(config: Mapping[str, Any]) -> list[str]:
             f"learning_rate_drop_epochs has {epochs} values and "
             f"learning_rate_drop_factors {factors}: give one factor for each epoch"
         )
+    hours = config["max_train_hours"]
+    if hours is not None and hours <= 0:
+        problems.append(f"max_train_hours: found {hours}, expected more than 0 or None")
     if not 0 <= config["momentum"] < 1:
         problems.append(f"momentum: found {config['momentum']}, expected [0, 1)")
     return problems

@@ -14,6 +14,7 @@ from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.data.skips import SkipLog
 from multigrain_jax.data.train_batches import make_train_batches
 from multigrain_jax.mesh import put_batch
+from multigrain_jax.train.sample_log import SampleLog
 
 
 def train_batches(
@@ -28,7 +29,8 @@ def train_batches(
 ) -> Generator[dict[str, jax.Array]]:
     """Training batches from `first_step` on, on the devices.
 
-    Unreadable images are listed in the workdir's skipped.txt.
+    Unreadable images are listed in the workdir's skipped.txt, and with
+    `log_sample_ids` all samples in sample_ids.jsonl.
 
     Args:
         config: the configuration as nested dictionaries.
@@ -58,9 +60,14 @@ def train_batches(
         workdir=None if config["dry_run"] else workdir,
         max_fraction=config["max_skipped_fraction"],
     )
+    log = None
+    if config["log_sample_ids"] and not config["dry_run"]:
+        log = SampleLog(workdir, first_step=first_step)
     with contextlib.closing(host_batches):
-        for batch in host_batches:
+        for step, batch in enumerate(host_batches, start=first_step + 1):
             skips.record(batch["bad_index"])
+            if log is not None:
+                log.write(step, batch["instance_id"])
             arrays = {name: batch[name] for name in ("image", "label", "instance_id")}
             if accumulation > 1:
                 arrays = {

@@ -17,7 +17,12 @@ STEPS_IN_FLIGHT = 2
 
 
 class NonFiniteLossError(FloatingPointError):
-    """The loss became NaN or infinite: the run cannot go on."""
+    """The loss or a parameter became NaN or infinite: the run cannot go on."""
+
+    def __init__(self, message: str, *, step: int):
+        """Remember the step, the first one that is known to be wrong."""
+        super().__init__(message)
+        self.step = step
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,8 @@ class Schedule:
 
     Attributes:
         last_step: the run ends after this many updates.
-        log_every: metrics are fetched and written.
+        log_every: metrics are fetched and written; and before the two below, so that
+            no broken state is evaluated or saved.
         eval_every: the validation runs.
         save_every: a checkpoint is written.
         stop_at: the run saves and leaves here (None: never).
@@ -70,9 +76,9 @@ def train_loop(
         schedule: when to log, evaluate, save and stop.
         on_log: receives the step and the means of the metrics since the last call,
             with `images_per_second` and `data_wait_fraction`.
-        on_eval: validates; called after the checkpoint-independent steps.
+        on_eval: validates; it may ask `should_stop` too and break off.
         on_save: writes a checkpoint.
-        should_stop: asked after every step: save and leave now?
+        should_stop: asked after every step and validation: save and leave now?
 
     Returns:
         The last state, and whether the loop was stopped before the schedule's end.
@@ -93,18 +99,21 @@ def train_loop(
         if len(interval.metrics) > STEPS_IN_FLIGHT:
             jax.block_until_ready(interval.metrics[-1 - STEPS_IN_FLIGHT])
         stopping = step == schedule.stop_at or should_stop()
-        ending = stopping or step == schedule.last_step
-        if step % schedule.log_every == 0 or ending or step == first_step + 1:
+        last = step == schedule.last_step
+        evaluating = step % schedule.eval_every == 0 or last
+        saving = step % schedule.save_every == 0 or last
+        logging = step % schedule.log_every == 0 or step == first_step + 1
+        if logging or evaluating or saving or stopping:
             on_log(step, _summarise(interval, step, images_per_step))
             interval = _Interval()
-        evaluating = step % schedule.eval_every == 0 or step == schedule.last_step
         if evaluating and not stopping:
             on_eval(state, step)
-        if step % schedule.save_every == 0 or ending:
+            stopping = should_stop()
+        if saving or stopping:
             on_save(state, step)
-        if evaluating or step % schedule.save_every == 0:
+        if evaluating or saving:
             interval.started = time.perf_counter()
-        if stopping and step < schedule.last_step:
+        if stopping and (not last or should_stop()):
             return state, True
     return state, False
 
@@ -121,8 +130,8 @@ def _summarise(
         if not math.isfinite(loss):
             raise NonFiniteLossError(
                 f"the loss is {loss} at step {first + offset} (steps {first} to {step} "
-                "were looked at): expected a finite number; lower the learning rate, "
-                "or continue from an earlier checkpoint with resume_step"
+                "were looked at): expected a finite number",
+                step=first + offset,
             )
     means = {
         name: float(np.mean([metrics[name] for metrics in fetched]))

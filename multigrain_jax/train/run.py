@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from multigrain_jax.evaluation.inputs import (
     recorded_batches,
 )
 from multigrain_jax.metric_writer import (
+    METRICS_FILE,
     MetricWriter,
+    read_metrics,
     write_config,
     write_plots,
     write_results,
@@ -30,9 +33,10 @@ from multigrain_jax.train.build import Run, build_run, make_step
 from multigrain_jax.train.check import check_train_config
 from multigrain_jax.train.feed import train_batches
 from multigrain_jax.train.lock import lock_workdir
-from multigrain_jax.train.loop import Schedule, train_loop
-from multigrain_jax.train.signals import StopSignals
-from multigrain_jax.train.state import TrainState, model_variables
+from multigrain_jax.train.loop import NonFiniteLossError, Schedule, train_loop
+from multigrain_jax.train.sample_log import write_non_finite_batch
+from multigrain_jax.train.signals import StopSignals, TimeLimit
+from multigrain_jax.train.state import TrainState, all_finite, model_variables
 
 
 @dataclass
@@ -43,6 +47,7 @@ class _Recorder:
     built: Run
     workdir: Path
     writer: MetricWriter
+    should_stop: Callable[[], bool]
     results: dict[str, float] = field(default_factory=dict)
 
     def validate(self, state: TrainState, step: int) -> None:
@@ -58,12 +63,17 @@ class _Recorder:
             num_workers=self.config.num_workers,
         )
         with contextlib.closing(batches):
-            (scores,) = evaluate_classification(
+            some = itertools.islice(batches, 1 if self.config.dry_run else None)
+            each = evaluate_classification(
                 self.built.eval_step,
                 model_variables(state),
-                itertools.islice(batches, 1) if self.config.dry_run else batches,
+                itertools.takewhile(lambda _: not self.should_stop(), some),
                 mesh=self.built.mesh,
             )
+        if self.should_stop():
+            self.writer.note("validation broken off: the resumed run makes up for it")
+            return
+        (scores,) = each
         self.results |= {f"val/{name}": value for name, value in scores.items()}
         self._write(step, self.results)
 
@@ -72,8 +82,37 @@ class _Recorder:
         self._write(step, {f"train/{k}": v for k, v in metrics.items()} | rate)
 
     def save(self, state: TrainState, step: int) -> None:
+        if self.built.checkpoints is None:
+            return
+        # An update can overflow although the loss before it was finite.
+        if not all_finite(state):
+            raise NonFiniteLossError(
+                f"a parameter is NaN or infinite after step {step}: expected finite "
+                "numbers; the state is not saved",
+                step=step,
+            )
+        self.built.checkpoints.save(state, step)
+
+    def explained(self, error: NonFiniteLossError) -> NonFiniteLossError:
+        """The error with what helps: the batch, the last good state, a remedy."""
+        sample_ids = self.built.stream.sample_ids(error.step - 1)
+        lines = [str(error)]
         if self.built.checkpoints is not None:
-            self.built.checkpoints.save(state, step)
+            path = write_non_finite_batch(
+                self.workdir,
+                self.built.source,
+                step=error.step,
+                sample_ids=sample_ids,
+            )
+            lines += [
+                f"last good checkpoint: {self.built.checkpoints.newest()}",
+                f"images of step {error.step}: {path}",
+            ]
+        lines.append(
+            "the same command runs into it again: lower the learning rate, lengthen "
+            "warmup_epochs, or go back further with resume_step"
+        )
+        return NonFiniteLossError("\n  ".join(lines), step=error.step)
 
     def _write(self, step: int, metrics: dict[str, float]) -> None:
         epoch = step / self.built.stream.steps_per_epoch
@@ -101,14 +140,27 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
 def _run(config: ConfigDict, workdir: Path, started: float) -> dict[str, float]:
     built = build_run(config.to_dict(), workdir)
     schedule = _make_schedule(config, built)
-    writer = _open_writer(config, built, workdir, schedule)
-    recorder = _Recorder(config, built, workdir, writer)
-    try:
-        state, stopped = _train(config, built, workdir, schedule, recorder)
-    finally:
+    limit = TimeLimit(
+        config.max_train_hours,
+        started=started,
+        save_seconds=built.checkpoints.longest_save if built.checkpoints else float,
+    )
+    with contextlib.ExitStack() as stack:
+        # First in, last out: a second signal must not end the last save.
+        signalled = stack.enter_context(StopSignals())
+        writer = _open_writer(config, built, workdir, schedule)
+        stack.callback(writer.close)
         if built.checkpoints is not None:
-            built.checkpoints.close()
-        writer.close()
+            stack.callback(built.checkpoints.close)
+        recorder = _Recorder(
+            config,
+            built,
+            workdir,
+            writer,
+            should_stop=lambda: signalled() or limit.reached(),
+            results=_last_validation(config, workdir),
+        )
+        state, stopped = _train(config, built, workdir, schedule, recorder)
     if stopped:
         raise StoppedEarly(
             f"after step {int(state.step)} of {schedule.last_step}; the same command "
@@ -134,6 +186,10 @@ def _train(
 ) -> tuple[TrainState, bool]:
     """All updates; returns the last state and whether the run was interrupted."""
     first_step = int(built.state.step)
+    if _validation_is_due(config, workdir, schedule, first_step):
+        recorder.validate(built.state, first_step)
+        if recorder.should_stop():
+            return built.state, True
     batches = train_batches(
         config.to_dict(),
         built.source,
@@ -143,20 +199,46 @@ def _train(
         first_step=first_step,
         last_step=schedule.last_step,
     )
-    if config.validate_first and first_step == 0:
-        recorder.validate(built.state, 0)
-    with contextlib.closing(batches), StopSignals() as stop_requested:
-        return train_loop(
-            built.state,
-            train_step=make_step(config.to_dict(), built),
-            batches=batches,
-            images_per_step=config.batch_size * config.gradient_accumulation_steps,
-            schedule=schedule,
-            on_log=recorder.log,
-            on_eval=recorder.validate,
-            on_save=recorder.save,
-            should_stop=stop_requested,
-        )
+    with contextlib.closing(batches):
+        try:
+            return train_loop(
+                built.state,
+                train_step=make_step(config.to_dict(), built),
+                batches=batches,
+                images_per_step=config.batch_size * config.gradient_accumulation_steps,
+                schedule=schedule,
+                on_log=recorder.log,
+                on_eval=recorder.validate,
+                on_save=recorder.save,
+                should_stop=recorder.should_stop,
+            )
+        except NonFiniteLossError as error:
+            raise recorder.explained(error) from error
+
+
+def _validation_is_due(
+    config: ConfigDict, workdir: Path, schedule: Schedule, step: int
+) -> bool:
+    """Whether to validate before the first update.
+
+    At the start of training, and where a run was stopped before its validation.
+    """
+    if step == 0:
+        return config.validate_first
+    done = any(
+        row["step"] == step and "val/top1" in row
+        for row in read_metrics(workdir / METRICS_FILE)
+    )
+    return not done and (step % schedule.eval_every == 0 or step == schedule.last_step)
+
+
+def _last_validation(config: ConfigDict, workdir: Path) -> dict[str, float]:
+    """The scores of the last validation before the run was interrupted."""
+    rows = [] if config.dry_run else read_metrics(workdir / METRICS_FILE)
+    validations = [row for row in rows if "val/top1" in row]
+    if not validations:
+        return {}
+    return {k: v for k, v in validations[-1].items() if k.startswith("val/")}
 
 
 def _open_writer(

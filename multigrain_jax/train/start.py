@@ -1,5 +1,6 @@
 """Where a run begins: its own checkpoint, another's, or from scratch."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import optax
 from multigrain_jax.checkpoint import (
     CHECKPOINTS_FOLDER,
     Checkpoint,
+    CheckpointNotSavedError,
     CheckpointStore,
     DamagedCheckpointError,
     checkpoint_steps,
@@ -58,9 +60,16 @@ class RunCheckpoints:
             meta=self._meta,
         )
 
-    def last_step(self) -> int | None:
-        """The step of the newest checkpoint on disk; None: there is none."""
-        return max(self._store.steps(), default=None)
+    def newest(self) -> str:
+        """Where the newest checkpoint is, in words; waits for a save under way."""
+        with contextlib.suppress(CheckpointNotSavedError):
+            self._store.wait()
+        steps = self._store.steps()
+        return str(self._store.folder / str(steps[-1])) if steps else "none yet"
+
+    def longest_save(self) -> float:
+        """Seconds that the longest save has taken."""
+        return self._store.longest_save
 
     def close(self) -> None:
         """Wait until everything is on disk.

@@ -76,3 +76,10 @@ def split_for_training(
     model.train()
     train_graphdef, variables = split_model(model)
     return train_graphdef, eval_graphdef, variables
+
+
+@jax.jit
+def all_finite(state: TrainState) -> jax.Array:
+    """Whether the state holds neither NaN nor infinity: a bool scalar."""
+    leaves = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves]))
