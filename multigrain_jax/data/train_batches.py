@@ -1,9 +1,8 @@
 """Training batches of uint8 crops, decoded and cut on the host by Grain."""
 
 import hashlib
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import grain
@@ -17,7 +16,7 @@ from multigrain_jax.data.crops import (
 )
 from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.reading import Batch, iterate, read_image
-from multigrain_jax.data.repeated import RepeatedStream, Slot
+from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.errors import InputError
 
 # How many other images are tried in place of an unreadable one.
@@ -26,7 +25,7 @@ REPLACEMENT_ATTEMPTS = 20
 
 @dataclass(frozen=True)
 class _Train:
-    """Makes the crops of one image of one batch."""
+    """Makes this host's share, samples `start` to `stop`, of a batch."""
 
     source: ImageSource
     stream: RepeatedStream
@@ -36,33 +35,29 @@ class _Train:
     seed: int
     start: int
     stop: int
-    slots: int
 
-    def crops(self, element: int) -> Batch:
-        """The crops of slot `element % slots` of batch `element // slots`."""
-        step, number = divmod(element, self.slots)
-        slots = _image_slots(self.stream, step, self.start, self.stop)
-        if number >= len(slots):
-            return self._rows(np.empty((0,), np.int64), -1, [], -1)
-        slot = slots[number]
-        image, used = self._decode(slot.index)
-        crops = [
-            self._crop(image, slot.first_position + k) for k in range(slot.repeats)
-        ]
-        bad = -1 if used == slot.index else slot.index
-        return self._rows(np.full(slot.repeats, used), used, crops, bad)
-
-    def _rows(
-        self, instances: np.ndarray, used: int, crops: list[np.ndarray], bad: int
-    ) -> Batch:
-        size = self.train_size
-        images = np.stack(crops) if crops else np.empty((0, size, size, 3), np.uint8)
-        label = self.source.labels[used] if used >= 0 else -1
+    def batch(self, step: int) -> Batch:
+        """The share of batch `step`; every crop is written to its place at once."""
+        count, size = self.stop - self.start, self.train_size
+        images = np.empty((count, size, size, 3), np.uint8)
+        instances = np.empty(count, np.int32)
+        # A slice of any alignment holds at most so many images.
+        bad = np.full((count - 2) // self.stream.num_repeats + 2, -1, np.int32)
+        row = 0
+        slots = self.stream.image_slots(step, self.start, self.stop)
+        for number, slot in enumerate(slots):
+            image, used = self._decode(slot.index)
+            if used != slot.index:
+                bad[number] = slot.index
+            instances[row : row + slot.repeats] = used
+            for repeat in range(slot.repeats):
+                images[row] = self._crop(image, slot.first_position + repeat)
+                row += 1
         return {
             "image": images,
-            "label": np.full(len(instances), label, np.int32),
-            "instance_id": instances.astype(np.int32),
-            "bad_index": np.array([bad], np.int32),
+            "label": self.source.labels[instances].astype(np.int32),
+            "instance_id": instances,
+            "bad_index": bad,
         }
 
     def _crop(self, image: Any, position: int) -> np.ndarray:
@@ -138,7 +133,6 @@ def make_train_batches(
     """
     _require_labels(source)
     start, stop, _ = batch_slice.indices(stream.batch_size)
-    slots = (stop - start - 1 + stream.num_repeats - 1) // stream.num_repeats + 1
     make = _Train(
         source=source,
         stream=stream,
@@ -148,14 +142,9 @@ def make_train_batches(
         seed=seed,
         start=start,
         stop=stop,
-        slots=slots,
     )
-    elements = range(first_step * slots, (first_step + num_steps) * slots)
-    dataset = (
-        grain.MapDataset.source(elements)
-        .map(make.crops)
-        .batch(slots, batch_fn=_concatenate)
-    )
+    steps = range(first_step, first_step + num_steps)
+    dataset = grain.MapDataset.source(steps).map(make.batch)
     return iterate(
         dataset,
         batch_bytes=3 * (stop - start) * train_size**2,
@@ -174,18 +163,6 @@ def _require_labels(source: ImageSource) -> None:
         )
 
 
-@lru_cache(maxsize=64)
-def _image_slots(
-    stream: RepeatedStream, step: int, start: int, stop: int
-) -> list[Slot]:
-    # Every slot of a batch asks for the same list.
-    return stream.image_slots(step, start, stop)
-
-
 def _generator(seed: int, position: int) -> np.random.Generator:
     # A key of 128 bits: no two (seed, position) share a stream.
     return np.random.Generator(np.random.Philox(key=(seed << 64) | position))
-
-
-def _concatenate(parts: Sequence[Batch]) -> Batch:
-    return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
