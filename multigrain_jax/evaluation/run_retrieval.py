@@ -18,6 +18,7 @@ from multigrain_jax.data.benchmarks import (
     load_benchmark,
 )
 from multigrain_jax.errors import InputError
+from multigrain_jax.evaluation.benchmark_page import write_benchmark_page
 from multigrain_jax.evaluation.check import (
     as_tuple,
     evaluation_problems,
@@ -44,7 +45,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     """Evaluate as the config says; returns what results.json holds.
 
     `<benchmark>/<protocol>/map` and the protocol's other metrics, or `ukbench/score`;
-    every query's average precision goes to per_query.csv.
+    every query's average precision goes to per_query.csv, and what it found to
+    report.html.
 
     Raises:
         InputError: a config, checkpoint or data that cannot work.
@@ -84,6 +86,15 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     )
     print_table(scores.results)
     write_per_query_csv(workdir / PER_QUERY_FILE, benchmark, scores.queries)
+    write_benchmark_page(
+        workdir / "report.html",
+        benchmark,
+        queries,
+        database,
+        scores,
+        subtitle=f"{opened.backbone} from {opened.checkpoint.path}: {len(queries)} "
+        f"queries among {len(database)} images",
+    )
     results = {
         **scores.results,
         "num_queries": len(queries),

@@ -1,0 +1,67 @@
+"""The page of a benchmark shows its scores, and who found what."""
+
+import re
+
+import numpy as np
+from PIL import Image
+
+from multigrain_jax.data.benchmarks import Benchmark, Protocol
+from multigrain_jax.evaluation.benchmark_page import METRICS, write_benchmark_page
+from multigrain_jax.evaluation.retrieval import (
+    OVER_ALL,
+    PER_QUERY,
+    evaluate_retrieval,
+)
+
+
+def test_the_page_shows_scores_and_verdicts(tmp_path):
+    for number in range(5):
+        Image.new("RGB", (30, 20), (50 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    everything = np.arange(5)
+    protocols = [
+        Protocol(
+            name,
+            ("map", "mp_at_1"),
+            np.array([0, 1]),
+            [np.array(positives), np.array([0])],
+            [np.array([0]), np.array([1])],
+        )
+        for name, positives in (("easy", [3]), ("hard", [1, 2]))
+    ]
+    benchmark = Benchmark(
+        "tiny",
+        tmp_path,
+        [str(tmp_path / f"{number}.png") for number in range(5)],
+        everything,
+        everything,
+        protocols,
+    )
+    # Seen from 0: itself, 1, 2, 3; 4 could not be read.
+    angles = np.array([0, 0.1, 0.2, 0.3, 0.4])
+    descriptors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    descriptors[4] = 0
+    scores = evaluate_retrieval(benchmark, descriptors, descriptors)
+    path = tmp_path / "report.html"
+    write_benchmark_page(
+        path, benchmark, descriptors, descriptors, scores, subtitle="a model"
+    )
+    page = path.read_text()
+    rows = page.split('<div class="gallery-row"')[1:]
+    assert len(rows) == 4
+    (row,) = [row for row in rows if 'aria-label="0.png (easy)"' in row]
+    texts = re.findall(r'class="(?:title|badge)">([^<]+)<', row)
+    assert texts == [
+        *("0.png (easy)", "query"),
+        *("0.png", "– ignored"),
+        *("1.png", "✗ wrong"),
+        *("2.png", "✗ wrong"),
+        *("3.png", "✓ right"),
+    ]
+    for name, value in scores.results.items():
+        assert name in page
+        assert f"{value:.3f}" in page
+    assert "Shown are 4 of 4 queries." in page
+
+
+def test_every_metric_is_explained():
+    assert METRICS.keys() == PER_QUERY.keys() | OVER_ALL.keys()
