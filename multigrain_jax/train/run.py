@@ -102,7 +102,7 @@ class _Recorder:
                 self.workdir,
                 self.built.source,
                 step=error.step,
-                sample_ids=sample_ids,
+                sample_ids=sample_ids.tolist(),
             )
             lines += [
                 f"last good checkpoint: {self.built.checkpoints.newest()}",
