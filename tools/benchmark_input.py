@@ -1,0 +1,317 @@
+"""Training input on the host: the original's way in PyTorch, and this package's.
+
+Both read the same JPEG files (500 x 375, quality 90, made from the quick start's
+photos) and are timed in steady state, from one batch on the device to the next. The
+original's way is written from its description: every augmented sample is decoded,
+cropped, flipped, jittered, made a float tensor, lit and normalised by torchvision and
+Pillow in a DataLoader. This package decodes an image once for its R samples and crops;
+the device does the rest, which is not counted here (tools/benchmark_step.py counts it).
+
+The profile says what one sample costs in one thread, and the floor what can not be
+saved with exact crops: decoding / R + crop and resize (+ the policy).
+
+    pip install -e '.[quickstart,benchmark]'
+    python tools/benchmark_input.py
+    python tools/benchmark_input.py --workers 0 8 --batch-size 512 --seconds 20
+"""
+
+import argparse
+import importlib.metadata
+import itertools
+import multiprocessing
+import os
+import platform
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+from PIL import Image, ImageOps
+from pytorch_input import ReferenceSamples, reference_stages
+
+from multigrain_jax.data.autoaugment import apply_policy
+from multigrain_jax.data.crops import decode, random_crop_box, resize_crop
+from multigrain_jax.data.folder_index import ImageFile
+from multigrain_jax.data.quickstart import QuickstartSource
+from multigrain_jax.data.repeated import RepeatedStream
+from multigrain_jax.data.sources import FileSource
+from multigrain_jax.data.train_batches import make_train_batches
+
+PHOTO_SIZE = (500, 375)
+TRAIN_SIZE = 224
+AREA_MIN = 0.08
+PREFETCH = 4
+MANY_STEPS = 1_000_000
+
+Case = tuple[str, int]  # augmentation, R
+
+
+class Rate(NamedTuple):
+    """Samples per second, and per second of processor time of all processes."""
+
+    per_second: float
+    per_core: float
+
+
+def write_photos(folder: Path, count: int) -> FileSource:
+    """Mosaics of four photos each, at their own resolution, as JPEG files."""
+    photos = QuickstartSource("train")
+    width, height = PHOTO_SIZE[0] // 2, PHOTO_SIZE[1] // 2 + 1
+    files = []
+    for number in range(count):
+        mosaic = Image.new("RGB", PHOTO_SIZE)
+        for part in range(4):
+            photo = decode(photos.read((4 * number + part) % len(photos)))
+            place = (part % 2 * width, part // 2 * (height - 1))
+            mosaic.paste(ImageOps.fit(photo, (width, height)), place)
+        path = folder / f"{number}.jpg"
+        mosaic.save(path, "JPEG", quality=90)
+        files.append(ImageFile(str(path), 0))
+    return FileSource(files, class_names=["photo"], apply_exif_orientation=False)
+
+
+def make_stream(source: FileSource, repeats: int, batch_size: int) -> RepeatedStream:
+    """The order of samples, the same for both."""
+    return RepeatedStream(
+        num_images=len(source),
+        num_repeats=repeats,
+        epoch_len_factor=float(repeats),
+        batch_size=batch_size,
+        seed=0,
+    )
+
+
+def reference_batches(
+    source: FileSource, case: Case, *, workers: int, batch_size: int
+) -> Iterator[Any]:
+    """The original's way: batches on the device."""
+    import torch
+
+    augmentation, repeats = case
+    stream = make_stream(source, repeats, batch_size)
+    on_gpu = torch.cuda.is_available()
+    loader = torch.utils.data.DataLoader(
+        ReferenceSamples(source, augmentation, TRAIN_SIZE),  # type: ignore[arg-type]
+        batch_sampler=(stream.sample_ids(step).tolist() for step in range(MANY_STEPS)),  # type: ignore[arg-type]
+        num_workers=workers,
+        # Forking beside JAX's threads could hang.
+        multiprocessing_context="spawn" if workers else None,
+        pin_memory=on_gpu,
+    )
+    for images, labels in loader:
+        if on_gpu:
+            images, labels = images.cuda(), labels.cuda()
+            torch.cuda.synchronize()
+        yield images, labels
+
+
+def own_batches(
+    source: FileSource, case: Case, *, workers: int, batch_size: int
+) -> Iterator[Any]:
+    """This package's way: batches on the device."""
+    import jax
+
+    from multigrain_jax.mesh import make_mesh, put_batch
+
+    augmentation, repeats = case
+    mesh = make_mesh()
+    batches = make_train_batches(
+        source,
+        make_stream(source, repeats, batch_size),
+        train_size=TRAIN_SIZE,
+        augmentation=augmentation,
+        crop_area_min=AREA_MIN,
+        seed=0,
+        first_step=0,
+        num_steps=MANY_STEPS,
+        batch_slice=slice(0, batch_size),
+        num_workers=workers,
+        prefetch=PREFETCH,
+    )
+    try:
+        for batch in batches:
+            arrays = {name: batch[name] for name in ("image", "label", "instance_id")}
+            yield jax.block_until_ready(put_batch(mesh, arrays))
+    finally:
+        batches.close()
+
+
+def processor_seconds() -> float:
+    """Processor time of this process and of its living workers (theirs on Linux)."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    total = used.ru_utime + used.ru_stime
+    for worker in multiprocessing.active_children():
+        stat = Path(f"/proc/{worker.pid}/stat")
+        if stat.exists():
+            # After the name in brackets; user and system time are fields 14 and 15.
+            fields = stat.read_text().rpartition(")")[2].split()
+            total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def measure(batches: Iterator[Any], *, batch_size: int, seconds: float) -> Rate:
+    """The rate once the batches that were made ahead at the start are used up."""
+    try:
+        for _ in range(2 * PREFETCH):
+            next(batches)
+        started, used = time.perf_counter(), processor_seconds()
+        for count in itertools.count(1):
+            next(batches)
+            elapsed = time.perf_counter() - started
+            # A multiple of all workers' turns, so that none has a batch half done.
+            if elapsed >= seconds and count % (os.cpu_count() or 1) == 0:
+                break
+        used = processor_seconds() - used
+    finally:
+        batches.close()  # type: ignore[attr-defined]
+    return Rate(count * batch_size / elapsed, count * batch_size / used)
+
+
+def stage_milliseconds(
+    stages: dict[str, Callable[[Any], Any]], inputs: Sequence[Any]
+) -> dict[str, float]:
+    """Milliseconds per input of each stage, in one thread, the best of three."""
+    found = {}
+    for name, stage in stages.items():
+        times = []
+        for _ in range(3):
+            started = time.perf_counter()
+            outputs = [stage(each) for each in inputs]
+            times.append(time.perf_counter() - started)
+        found[name] = 1000 * min(times) / len(inputs)
+        inputs = outputs
+    return found
+
+
+def own_stages(augmentation: str, batch_size: int) -> dict[str, Callable[[Any], Any]]:
+    """This package's chain for one sample, by stage."""
+    import jax
+
+    from multigrain_jax.mesh import make_mesh, put_batch
+
+    rng = np.random.Generator(np.random.Philox(key=1))
+    mesh = make_mesh()
+    batch = np.empty((batch_size, TRAIN_SIZE, TRAIN_SIZE, 3), np.uint8)
+    place = itertools.cycle(range(batch_size))
+
+    def crop(image: Image.Image) -> Image.Image:
+        box = random_crop_box(rng, *image.size, area_min=AREA_MIN)
+        return resize_crop(image, box, TRAIN_SIZE)
+
+    def assemble(image: Image.Image) -> None:
+        batch[next(place)] = np.asarray(image)
+
+    def transfer(_: None) -> None:
+        # A whole batch once in a batch.
+        if next(place) == 0:
+            jax.block_until_ready(put_batch(mesh, {"image": batch}))
+
+    stages: dict[str, Callable[[Any], Any]] = {"decode": decode, "crop, resize": crop}
+    if augmentation == "AA":
+        stages["flip, policy"] = lambda image: apply_policy(rng, image)
+    return {**stages, "into the batch": assemble, "to the device": transfer}
+
+
+def print_profile(source: FileSource, cases: Sequence[Case], batch_size: int) -> None:
+    """Where the time of one sample goes, in both, and the floor."""
+    import torch
+
+    data = [source.read(n % len(source)) for n in range(batch_size)]
+    torch.set_num_threads(1)
+    for augmentation in dict.fromkeys(case[0] for case in cases):
+        reference = stage_milliseconds(reference_stages(augmentation, TRAIN_SIZE), data)
+        own = stage_milliseconds(own_stages(augmentation, batch_size), data)
+        for title, parts in (("original's way", reference), ("this package", own)):
+            listed = ", ".join(f"{name} {ms:.2f}" for name, ms in parts.items())
+            print(f"{augmentation}, {title}, ms in one thread: {listed}")
+        for repeats in (case[1] for case in cases if case[0] == augmentation):
+            needed = own["crop, resize"] + own.get("flip, policy", 0.0)
+            floor = own["decode"] / repeats + needed
+            total = sum(own.values()) - own["decode"] * (1 - 1 / repeats)
+            print(
+                f"{augmentation}, R = {repeats}: floor {floor:.2f} ms a sample = "
+                f"{1000 / floor:.0f} images/s per core; all stages {total:.2f} ms; "
+                f"original's {sum(reference.values()):.2f} ms, "
+                f"{sum(reference.values()) / floor:.1f} times the floor"
+            )
+
+
+def print_machine(num_photos: int, bytes_per_photo: float, batch_size: int) -> None:
+    """What it was measured on and with."""
+    import jax
+
+    packages = ("torch", "torchvision", "pillow", "numpy", "jax", "grain")
+    versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in packages)
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, load "
+        f"{os.getloadavg()[0]:.1f} before; device {jax.devices()[0].device_kind}"
+    )
+    print(f"Python {platform.python_version()}, {versions}")
+    print(
+        f"{num_photos} photos of {PHOTO_SIZE[0]} x {PHOTO_SIZE[1]}, "
+        f"{bytes_per_photo / 1000:.0f} kB each; crops of {TRAIN_SIZE}, "
+        f"batch {batch_size}"
+    )
+
+
+def print_rates(source: FileSource, case: Case, options: argparse.Namespace) -> None:
+    """A row per number of workers, and what the best of each come to."""
+    best = [0.0, 0.0]
+    for workers in dict.fromkeys(options.workers):
+        rates = [
+            measure(
+                make(source, case, workers=workers, batch_size=options.batch_size),
+                batch_size=options.batch_size,
+                seconds=options.seconds,
+            )
+            for make in (reference_batches, own_batches)
+        ]
+        reference, own = rates
+        print(
+            f"{case[0]:<7}{case[1]:>2}{workers:>9}"
+            f"{reference.per_second:>10.0f}{own.per_second:>8.0f}"
+            f"{own.per_second / reference.per_second:>8.2f}"
+            f"{reference.per_core:>12.0f}{own.per_core:>8.0f}"
+            f"{own.per_core / reference.per_core:>8.2f}",
+            flush=True,
+        )
+        best = [max(b, rate.per_second) for b, rate in zip(best, rates, strict=True)]
+    print(
+        f"{case[0]}, R = {case[1]}: best {best[1]:.0f} images/s, the original's best "
+        f"{best[0]:.0f}: {best[1] / best[0]:.2f} times",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="Training input, two ways.")
+    cores = os.cpu_count() or 1
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2, cores])
+    parser.add_argument("--repeats", type=int, nargs="+", default=[1, 3])
+    parser.add_argument("--augmentations", nargs="+", default=["full", "AA"])
+    parser.add_argument("--batch-size", type=int, default=96)
+    parser.add_argument("--num-photos", type=int, default=192)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    options = parser.parse_args()
+    cases = [(name, r) for name in options.augmentations for r in options.repeats]
+    with tempfile.TemporaryDirectory() as folder:
+        source = write_photos(Path(folder), options.num_photos)
+        kept = sum(file.stat().st_size for file in Path(folder).iterdir())
+        print_machine(len(source), kept / len(source), options.batch_size)
+        print(f"{'':<18}{'images/s':>18}{'':>8}{'images per core-second':>28}")
+        columns = f"{'original':>10}{'here':>8}{'ratio':>8}"
+        print(f"{'augm.':<7}{'R':>2}{'workers':>9}{columns}  {columns}")
+        for case in cases:
+            print_rates(source, case, options)
+        print_profile(source, cases, options.batch_size)
+
+
+if __name__ == "__main__":
+    main()
