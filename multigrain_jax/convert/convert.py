@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from multigrain_jax.checkpoint import CHECKPOINTS_FOLDER, CheckpointStore
+from multigrain_jax.checkpoint import CheckpointStore, require_no_checkpoints
 from multigrain_jax.convert.source_file import (
     SourceFile,
     read_source_file,
@@ -71,18 +71,19 @@ def convert_checkpoint(
         destination: a new workdir; the checkpoint is its step 0.
         backbone: overrides what is recognised from the keys.
         keep_background: keep the first of 1001 zoo classes ("background"), which the
-            zoo's own loader drops.
+            zoo's own loader drops from files of the NASNet family.
 
     Raises:
         InputError: an unreadable file, keys or shapes that do not fit (all listed), or
             a destination that holds checkpoints already.
     """
     destination = Path(destination).absolute()
-    if (destination / CHECKPOINTS_FOLDER).exists() or (destination / "model").exists():
+    if destination.is_file():
         raise InputError(
-            f"{destination}: an empty or new folder was expected, found checkpoints; "
+            f"{destination}: an empty or new folder was expected, found a file; "
             "choose another destination"
         )
+    require_no_checkpoints(destination)
     if backbone is not None and backbone not in BACKBONES:
         raise InputError(
             f"backbone: found {backbone!r}, expected one of {', '.join(BACKBONES)}"
@@ -106,7 +107,7 @@ def drop_background(
     dropped = {
         key: value[1:]
         for key, value in state_dict.items()
-        if key.rpartition(".")[0].endswith(("last_linear", "fc"))
+        if key.rpartition(".")[0].endswith("last_linear")
         and value.shape[0] == NUM_CLASSES_WITH_BACKGROUND
     }
     if not dropped:

@@ -159,7 +159,9 @@ def _read_torch(path: Path) -> Any:
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    # What else torch says there is advice, some of it to load the file unsafely.
+    reason = str(error).rpartition("WeightsUnpickler error: ")[2].strip()
+    reason = re.split(r"\. |\n", reason)[0] or type(error).__name__
     return InputError(
         f"{path}: a file written by torch.save was expected, and reading it failed "
         f"({reason}); is it complete, and is it a weight file?"
@@ -179,21 +181,25 @@ def _split_content(
             beta = float(extra["beta"])
         content = content["model_state"]
     if not isinstance(content, Mapping) or not content:
-        raise InputError(
-            f"{path}: a state dict was expected, found {type(content).__name__}"
-        )
+        found = "an empty one" if content == {} else type(content).__name__
+        raise InputError(f"{path}: a state dict was expected, found {found}")
     tensors: dict[str, np.ndarray] = {}
     strange = []
     for key, value in content.items():
         if isinstance(value, np.ndarray):
-            tensors[key] = value
+            tensors[str(key)] = value
         elif hasattr(value, "detach"):
-            tensors[key] = value.detach().cpu().numpy()
+            try:
+                tensors[str(key)] = value.detach().cpu().numpy()
+            except TypeError:  # a dtype that NumPy lacks
+                strange.append(f"{key}: {value.dtype}")
         else:
             strange.append(f"{key}: {type(value).__name__}")
     if strange:
         listed = "\n  ".join(strange[:20])
-        raise InputError(f"{path}: tensors were expected, found\n  {listed}")
+        raise InputError(
+            f"{path}: tensors of NumPy's dtypes were expected, found\n  {listed}"
+        )
     if kind == "model zoo" and "pool.p" in tensors:
         kind = "reference state dict"
     return tensors, beta, kind

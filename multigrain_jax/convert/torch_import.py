@@ -7,10 +7,11 @@ target leaf is filled, every shape is checked.
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -75,7 +76,7 @@ def import_state_dict(
 
     Raises:
         InputError: one message with every key that is missing or not expected and
-            every wrong shape.
+            every wrong shape or dtype.
     """
     keymap = KEYMAPS[backbone]
     found: dict[str, np.ndarray] = {}
@@ -98,13 +99,16 @@ def import_state_dict(
         found[target.path] = _transposed(array, _FROM_TORCH) if is_module else array
         sources[target.path] = key
     found.setdefault("pooling_exponent", np.array(1.0, np.float32))
-    expected = _expected_leaves(found, backbone)
+    bias = found.get("params.classifier.bias")
+    num_classes = 1000 if bias is None else bias.size
+    whitened = "whitening.mean" in found or "whitening.projection" in found
+    expected = _expected_leaves(backbone, num_classes, whitened)
     problems += _shape_problems(found, expected, sources, keymap)
     if problems:
         listed = "\n  ".join(sorted(problems))
         raise InputError(
-            f"the state dict does not fit {backbone}; {len(problems)} problems:\n  "
-            f"{listed}"
+            f"the state dict does not fit {backbone}; what is wrong, {len(problems)} "
+            f"in all:\n  {listed}"
         )
     nested = nest_flat(
         {k: v.astype(expected[k].dtype, copy=False) for k, v in found.items()}
@@ -121,20 +125,16 @@ def export_state_dict(variables: Variables, *, backbone: str) -> dict[str, np.nd
         backbone: a key of `BACKBONES`.
     """
     keymap = KEYMAPS[backbone]
-    scalars = {path: key for key, path in _SCALARS.items()}
-    leaves = {path: leaf for leaf, path in _LEAVES.items()}
     exported: dict[str, np.ndarray] = {}
     for path, value in flatten_nested(tree_to_nested(variables)).items():
-        if path in scalars:
-            exported[scalars[path]] = value
+        key = _torch_key(path, keymap)
+        if key in _SCALARS:
+            exported[key] = value
             continue
-        collection, _, rest = path.partition(".")
-        module, _, leaf = rest.rpartition(".")
-        torch_leaf = leaves.get((collection, leaf), "weight")
-        torch_module = _torch_module(module, keymap)
-        exported[f"{torch_module}.{torch_leaf}"] = _transposed(value, _TO_TORCH)
-        if torch_leaf == "running_var":
-            exported[f"{torch_module}.{_COUNTER}"] = np.zeros((), np.int64)
+        exported[key] = _transposed(value, _TO_TORCH)
+        module, _, leaf = key.rpartition(".")
+        if leaf == "running_var":
+            exported[f"{module}.{_COUNTER}"] = np.zeros((), np.int64)
     for alias in getattr(keymap, "ALIASES", ()):
         for leaf in ("weight", "bias"):
             exported[f"{alias}.{leaf}"] = exported[f"{_CLASSIFIER}.{leaf}"]
@@ -171,23 +171,36 @@ def _module_here(module: str, keymap: ModuleType) -> str | None:
     return _translate(bare, keymap.MODULES)
 
 
-def _torch_module(module: str, keymap: ModuleType) -> str:
+def _torch_key(path: str, keymap: ModuleType) -> str:
+    """The key that the original has for a leaf of the variables."""
+    for key, scalar_path in _SCALARS.items():
+        if path == scalar_path:
+            return key
+    collection, _, rest = path.partition(".")
+    module, _, leaf = rest.rpartition(".")
+    leaves = {here: torch for torch, here in _LEAVES.items()}
+    torch_leaf = leaves.get((collection, leaf), "weight")
     if module == _CLASSIFIER:
-        return _CLASSIFIER
+        return f"{_CLASSIFIER}.{torch_leaf}"
     bare = _translate(module, [(here, torch) for torch, here in keymap.MODULES])
     if bare is None:
         raise InputError(f"{module}: no row of the key map leads to this module")
-    return keymap.PREFIX + bare
+    return f"{keymap.PREFIX}{bare}.{torch_leaf}"
 
 
-def _translate(name: str, rows: Any) -> str | None:
+def _translate(name: str, rows: Iterable[tuple[str, str]]) -> str | None:
     """The other side of the first row whose one side matches."""
     for pattern, template in rows:
-        regex = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\w+)", re.escape(pattern))
-        match = re.fullmatch(regex, name)
+        match = _compiled(pattern).fullmatch(name)
         if match:
             return template.format(**match.groupdict())
     return None
+
+
+@cache  # more patterns than the cache of `re` holds
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """The pattern with {…} for any word."""
+    return re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\w+)", re.escape(pattern)))
 
 
 def _transposed(value: np.ndarray, orders: Mapping[int, tuple[int, ...]]) -> np.ndarray:
@@ -195,18 +208,14 @@ def _transposed(value: np.ndarray, orders: Mapping[int, tuple[int, ...]]) -> np.
     return value if order is None else np.ascontiguousarray(value.transpose(order))
 
 
+@cache
 def _expected_leaves(
-    found: Mapping[str, np.ndarray], backbone: str
+    backbone: str, num_classes: int, whitened: bool
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Shape and dtype of every leaf, by dotted path."""
-    bias = found.get("params.classifier.bias")
 
     def make() -> Variables:
-        model = create_model(
-            backbone,
-            num_classes=1000 if bias is None else bias.shape[0],
-            whitened="whitening.mean" in found or "whitening.projection" in found,
-        )
+        model = create_model(backbone, num_classes=num_classes, whitened=whitened)
         return split_model(model)[1]
 
     leaves = jax.tree_util.tree_leaves_with_path(jax.eval_shape(make))
@@ -219,25 +228,22 @@ def _shape_problems(
     sources: Mapping[str, str],
     keymap: ModuleType,
 ) -> list[str]:
-    problems = []
-    for path in expected.keys() - found.keys():
-        module, _, leaf = path.partition(".")[2].rpartition(".")
-        torch = path if not module else _torch_module(module, keymap) + f" ({leaf})"
-        problems.append(f"missing: {torch}")
+    problems = [
+        f"missing: {_torch_key(path, keymap)}"
+        for path in expected.keys() - found.keys()
+    ]
     for path in found.keys() - expected.keys():
         problems.append(f"not expected: {sources[path]}")
     for path in expected.keys() & found.keys():
+        name = sources.get(path, path)
+        have, want = found[path].dtype, expected[path].dtype
+        if not np.can_cast(have, want):
+            problems.append(f"{name}: {have} does not fit into {want} without loss")
         have, want = found[path].shape, expected[path].shape
         if have != want:
-            torch = {"shape": have, "want": want}
             order = _TO_TORCH.get(len(have))
             if order is not None and len(want) == len(have):
-                torch = {
-                    "shape": tuple(have[axis] for axis in order),
-                    "want": tuple(want[axis] for axis in order),
-                }
-            problems.append(
-                f"{sources.get(path, path)}: found {list(torch['shape'])}, expected "
-                f"{list(torch['want'])}"
-            )
+                have = tuple(have[axis] for axis in order)
+                want = tuple(want[axis] for axis in order)
+            problems.append(f"{name}: found {list(have)}, expected {list(want)}")
     return problems
