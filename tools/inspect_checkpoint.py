@@ -1,6 +1,6 @@
 """Print what a checkpoint holds, after verifying the digest of every leaf.
 
-python tools/inspect_checkpoint.py workdirs/quickstart
+python tools/inspect_checkpoint.py workdirs/quickstart [--verify]
 """
 
 import argparse
@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from multigrain_jax.checkpoint import describe_checkpoint
+from multigrain_jax.checkpoint import Description, describe_checkpoint
 from multigrain_jax.errors import InputError
 
 
@@ -19,21 +19,32 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", help="workdir or step folder")
     parser.add_argument("--step", type=int, help="step of a workdir (default: newest)")
+    parser.add_argument(
+        "--verify", action="store_true", help="only verify, and say so in one line"
+    )
     options = parser.parse_args(arguments)
     try:
         description = describe_checkpoint(options.checkpoint, step=options.step)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if not options.verify:
+        print(format_tree(description))
+    print(f"every digest verified; digest of all {description.digest}")
+    return 0
+
+
+def format_tree(description: Description) -> str:
+    """A line for each leaf, the sum of their sizes, and the meta with the config."""
     width = max(len(leaf.path) for leaf in description.leaves)
+    lines = []
     for leaf in description.leaves:
         shape = f"{leaf.dtype}{list(leaf.shape)}"
-        print(f"{leaf.path:<{width}}  {shape:<26}  {leaf.digest[:16]}")
+        lines.append(f"{leaf.path:<{width}}  {shape:<26}  {leaf.digest[:16]}")
     total = sum(leaf.num_bytes for leaf in description.leaves)
-    print(f"\n{description.path}: {len(description.leaves)} leaves, {total:,} bytes")
-    print(f"every digest verified; digest of all {description.digest}")
-    print(json.dumps(description.meta, indent=2))
-    return 0
+    lines.append(f"\n{description.path}: {len(lines)} leaves, {total:,} bytes")
+    lines.append(json.dumps(description.meta, indent=2))
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
