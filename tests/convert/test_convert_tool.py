@@ -1,7 +1,5 @@
-"""`tools/convert_checkpoint.py` and `tools/export_torch.py`, on synthetic files."""
+"""`tools/convert_checkpoint.py`: what it writes, what it refuses; and damage later."""
 
-import gzip
-import json
 import os
 import pickle
 import shutil
@@ -13,110 +11,76 @@ import numpy as np
 import pytest
 
 from multigrain_jax.checkpoint import load_checkpoint
-from multigrain_jax.convert.convert import convert_checkpoint
-from multigrain_jax.convert.export import export_checkpoint
 from multigrain_jax.errors import InputError
-from multigrain_jax.inference import load_model
 from multigrain_jax.trees import flatten_nested
 
-ROOT = Path(__file__).parents[2]
-FORMATS = {"old": False, "new": True}
+TOOL = Path(__file__).parents[2] / "tools" / "convert_checkpoint.py"
 
 
 @pytest.fixture(scope="module")
-def state_dict(golden_dir, golden_weights):
-    """The weights of ResNet-18 by the golden rule, in the original's keys."""
-    path = golden_dir / "manifests" / "resnet18.json.gz"
-    entries = json.loads(gzip.decompress(path.read_bytes()))["entries"]
-    return golden_weights.state_dict(entries, 0, p=3.0)
+def state_dict(state_dict_of):
+    return state_dict_of("resnet18")
 
 
 @pytest.fixture(scope="module")
-def reference_content(torch, state_dict):
-    tensors = {k: torch.from_numpy(np.array(v)) for k, v in state_dict.items()}
-    return {
-        "model_state": tensors,
-        "optimizer_state": {"backbone.state": {}, "margin_beta.state": {}},
-        "extra": {"beta": 0.625},
-    }
-
-
-@pytest.fixture(scope="module", params=FORMATS)
-def reference_file(request, torch, reference_content, tmp_path_factory):
-    path = tmp_path_factory.mktemp("files") / f"{request.param}.pth"
-    torch.save(
-        reference_content, path, _use_new_zipfile_serialization=FORMATS[request.param]
-    )
-    return path
-
-
-def run_tool(*arguments):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "convert_checkpoint.py"), *arguments],
+def converted(state_dict, save_reference, tmp_path_factory):
+    """A source and what the command made of it, run as users do: workdir, printed."""
+    folder = tmp_path_factory.mktemp("converted")
+    source = save_reference(state_dict, folder / "good.pth")
+    done = subprocess.run(
+        [sys.executable, str(TOOL), str(source), str(folder / "out")],
         capture_output=True,
         text=True,
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
         check=False,
     )
+    assert done.returncode == 0, done.stderr
+    return source, folder / "out", done.stdout
 
 
-def test_a_reference_checkpoint_becomes_a_model(reference_file, state_dict, tmp_path):
-    conversion = convert_checkpoint(reference_file, tmp_path / "out")
-    assert conversion.backbone == "resnet18"
-    assert conversion.num_parameters == 11_689_512
-    assert (conversion.pooling_exponent, conversion.source.beta) == (3.0, 0.625)
-    counters = sum(k.endswith("num_batches_tracked") for k in state_dict)
-    assert sum(conversion.keys_ignored.values()) == counters
-    assert conversion.keys_used + counters == len(state_dict)
-    checkpoint = load_checkpoint(tmp_path / "out")
+def test_the_command_prints_a_table(converted):
+    for part in ("resnet18", "11,689,512", "whitening", "digest", "keys used"):
+        assert part in converted[2]
+
+
+def test_the_checkpoint_says_where_it_comes_from(converted, state_dict):
+    checkpoint = load_checkpoint(converted[1])
     assert checkpoint.step == 0
     assert checkpoint.model["params"]["margin"]["beta"] == np.float32(0.625)
-    assert "CC BY-NC" in checkpoint.meta["converted_from"]["licence"]
+    assert checkpoint.meta["backbone"] == "resnet18"
+    origin = checkpoint.meta["converted_from"]
+    assert "CC BY-NC" in origin["licence"] and len(origin["sha256"]) == 64
+    assert (origin["pooling_exponent"], origin["whitened"]) == (3.0, False)
+    assert origin["beta"] == 0.625
     kernel = checkpoint.model["params"]["trunk"]["conv1"]["kernel"]
     np.testing.assert_array_equal(
         kernel, state_dict["features.conv1.weight"].transpose(2, 3, 1, 0)
     )
 
 
-def test_there_and_back_is_bit_equal(torch, reference_file, state_dict, tmp_path):
-    convert_checkpoint(reference_file, tmp_path / "first")
-    exported = tmp_path / "back.pth"
-    export_checkpoint(tmp_path / "first", exported)
-    content = torch.load(exported, weights_only=True)
-    assert content["extra"] == {"beta": 0.625}
-    assert set(content["model_state"]) == set(state_dict)
-    for key, value in state_dict.items():
-        np.testing.assert_array_equal(content["model_state"][key].numpy(), value)
-    convert_checkpoint(exported, tmp_path / "second")
-    one, two = (
-        flatten_nested(load_checkpoint(tmp_path / name).model)
-        for name in ("first", "second")
-    )
-    assert one.keys() == two.keys()
-    for key, value in one.items():
-        np.testing.assert_array_equal(value, two[key])
+def test_a_destination_in_use_is_refused(converted, run_tool, tmp_path):
+    source, workdir, _ = converted
+    code, _, error = run_tool("convert_checkpoint", source, workdir)
+    assert code == 2 and "choose another" in error
+    (tmp_path / "file").write_text("kept")
+    code, _, error = run_tool("convert_checkpoint", source, tmp_path / "file")
+    assert code == 2 and "found a file" in error
+    assert (tmp_path / "file").read_text() == "kept"
 
 
-def test_a_zoo_file_gets_exponent_one(torch, state_dict, tmp_path):
-    zoo = {
-        key.removeprefix("features.").replace("classifier.", "fc."): torch.from_numpy(
-            np.array(value)
-        )
-        for key, value in state_dict.items()
-        if key != "pool.p"
-    }
-    torch.save(zoo, tmp_path / "zoo.pth")
-    conversion = convert_checkpoint(tmp_path / "zoo.pth", tmp_path / "out")
-    assert (conversion.backbone, conversion.pooling_exponent) == ("resnet18", 1.0)
-    model = load_model(tmp_path / "out")
-    assert model.pooling_exponent == 1.0
-
-
-def test_safetensors_need_no_torch(state_dict, tmp_path):
-    safetensors = pytest.importorskip("safetensors.numpy")
-    path = tmp_path / "weights.safetensors"
-    safetensors.save_file(dict(state_dict), path)
-    assert convert_checkpoint(path, tmp_path / "out").backbone == "resnet18"
+def test_a_bare_state_dict_and_its_backbone_by_hand(
+    torch, state_dict, run_tool, tmp_path
+):
+    tensors = {k: torch.from_numpy(np.asarray(v)) for k, v in state_dict.items()}
+    torch.save(tensors, tmp_path / "bare.pth")
+    arguments = tmp_path / "bare.pth", tmp_path / "out", "--backbone"
+    code, _, error = run_tool("convert_checkpoint", *arguments, "resnet50")
+    assert code == 2 and "does not fit resnet50" in error
+    code, _, error = run_tool("convert_checkpoint", *arguments, "resnet51")
+    assert code == 2 and "expected one of resnet18" in error
+    code, table, _ = run_tool("convert_checkpoint", *arguments, "resnet18")
+    assert (code, table["beta"]) == (0, "none")
+    assert table["source"] == "bare.pth (reference state dict)"
 
 
 class _Evil:
@@ -124,79 +88,107 @@ class _Evil:
         return (os.system, ("touch evil",))
 
 
-def _damaged(kind, torch, content, path):
-    """Write a file with one defect; returns what the error must say."""
-    tensors = dict(content["model_state"])
-    if kind == "truncated":
-        torch.save(content, path)
-        path.write_bytes(path.read_bytes()[:-5000])
-        return "is it complete"
-    if kind == "pickle that runs code":
-        path.write_bytes(pickle.dumps({"model_state": _Evil()}, protocol=2))
-        return "(would run code|is it a weight file)"
-    if kind == "text":
-        path.write_text("these are no weights\n")
-        return "is it a weight file"
-    if kind == "missing key":
-        del tensors["features.layer2.0.conv1.weight"]
-        torch.save(tensors, path)
-        return "missing: features.layer2.0.conv1"
-    if kind == "extra key":
-        tensors["features.extra.weight"] = torch.zeros(3)
-        torch.save(tensors, path)
-        return "not expected: features.extra.weight"
-    if kind == "transposed weight":
-        tensors["classifier.weight"] = tensors["classifier.weight"].T.contiguous()
-        torch.save(tensors, path)
-        return r"classifier.weight: found \[512, 1000\], expected \[1000, 512\]"
-    raise AssertionError(kind)
+def _truncated(state_dict, path, save, torch, file_format):
+    save(state_dict, path, file_format)
+    path.write_bytes(path.read_bytes()[:-5000])
 
 
+def _running_code(state_dict, path, save, torch, file_format):
+    content = {"model_state": {}, "extra": _Evil()}
+    is_zip = file_format == "new"
+    torch.save(content, path, _use_new_zipfile_serialization=is_zip)
+
+
+def _plain_pickle(state_dict, path, save, torch, file_format):
+    path.write_bytes(pickle.dumps({"model_state": _Evil()}, protocol=2))
+
+
+def _text(state_dict, path, save, torch, file_format):
+    path.write_text("these are no weights\n")
+
+
+def _without_a_key(state_dict, path, save, torch, file_format):
+    rest = {k: v for k, v in state_dict.items() if k != "features.layer2.0.bn1.bias"}
+    save(rest, path, file_format)
+
+
+def _with_another_key(state_dict, path, save, torch, file_format):
+    extra = {"features.extra.weight": np.zeros(3, np.float32)}
+    save({**state_dict, **extra}, path, file_format)
+
+
+def _transposed(state_dict, path, save, torch, file_format):
+    weight = np.ascontiguousarray(state_dict["classifier.weight"].T)
+    save({**state_dict, "classifier.weight": weight}, path, file_format)
+
+
+def _in_float64(state_dict, path, save, torch, file_format):
+    save({**state_dict, "pool.p": np.float64(3)}, path, file_format)
+
+
+def _in_bfloat16(state_dict, path, save, torch, file_format):
+    torch.save({"features.conv1.weight": torch.zeros(3, dtype=torch.bfloat16)}, path)
+
+
+@pytest.mark.parametrize("file_format", ["old", "new"])
 @pytest.mark.parametrize(
-    "kind",
+    ("write", "message"),
     [
-        "truncated",
-        "pickle that runs code",
-        "text",
-        "missing key",
-        "extra key",
-        "transposed weight",
+        (_truncated, "is it complete"),
+        (_running_code, "would run code: it asks for posix.system"),
+        (_plain_pickle, "would run code: it asks for posix.system"),
+        (_text, "is it a weight file"),
+        (_without_a_key, "missing: features.layer2.0.bn1.bias"),
+        (_with_another_key, "not expected: features.extra.weight"),
+        (_transposed, "classifier.weight: found [512, 1000], expected [1000, 512]"),
+        (_in_float64, "pool.p: float64 does not fit into float32"),
+        (_in_bfloat16, "features.conv1.weight: torch.bfloat16"),
     ],
 )
 def test_defects_are_refused_and_nothing_is_written(
-    kind, torch, reference_content, tmp_path, monkeypatch
+    write,
+    message,
+    file_format,
+    torch,
+    state_dict,
+    save_reference,
+    run_tool,
+    tmp_path,
+    monkeypatch,
 ):
     monkeypatch.chdir(tmp_path)
-    path = tmp_path / "file.pth"
-    message = _damaged(kind, torch, reference_content, path)
-    with pytest.raises(InputError, match=message):
-        convert_checkpoint(path, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-    assert not (tmp_path / "evil").exists()
+    write(state_dict, tmp_path / "file.pth", save_reference, torch, file_format)
+    before = sorted(tmp_path.iterdir())
+    code, printed, error = run_tool("convert_checkpoint", "file.pth", "out")
+    assert (code, printed) == (2, {})
+    assert error.startswith("error: ") and message in error
+    assert sorted(tmp_path.iterdir()) == before  # no checkpoint, and no code was run
 
 
-def test_the_command_prints_a_table_or_one_error(torch, reference_content, tmp_path):
-    torch.save(reference_content, tmp_path / "good.pth")
-    done = run_tool(str(tmp_path / "good.pth"), str(tmp_path / "out"))
-    assert done.returncode == 0, done.stderr
-    for part in ("resnet18", "11,689,512", "whitening", "digest", "keys used"):
-        assert part in done.stdout
-    again = run_tool(str(tmp_path / "good.pth"), str(tmp_path / "out"))
-    assert again.returncode == 2
-    assert again.stderr.startswith("error: ") and "choose another" in again.stderr
+def test_inspection_prints_the_tree_or_only_the_verdict(converted, run_tool, tmp_path):
+    workdir = tmp_path / "copy"
+    shutil.copytree(converted[1], workdir)
+    code, rows, _ = run_tool("inspect_checkpoint", workdir)
+    assert code == 0
+    assert rows["model.params.classifier.bias"].startswith("float32[1000]")
+    code, rows, _ = run_tool("inspect_checkpoint", workdir, "--verify")
+    assert (code, rows) == (0, {})
+    meta = workdir / "checkpoints" / "0" / "meta" / "metadata"
+    meta.write_text(meta.read_text().replace("0.625", "0.525"))
+    code, _, error = run_tool("inspect_checkpoint", workdir, "--verify")
+    assert code == 2 and "meta: its digest does not match" in error
 
 
 # Orbax leaves coroutines behind when a damaged file ends its reading.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.slow
-def test_flipped_bits_never_change_a_value(torch, reference_content, tmp_path):
-    torch.save(reference_content, tmp_path / "good.pth")
-    convert_checkpoint(tmp_path / "good.pth", tmp_path / "whole")
-    whole = flatten_nested(load_checkpoint(tmp_path / "whole").model)
+def test_flipped_bits_never_change_a_value(converted, tmp_path):
+    workdir = converted[1]
+    whole = flatten_nested(load_checkpoint(workdir).model)
     rng = np.random.default_rng(0)
     files = [
-        p.relative_to(tmp_path / "whole")
-        for p in sorted((tmp_path / "whole").rglob("*"))
+        p.relative_to(workdir)
+        for p in sorted(workdir.rglob("*"))
         if p.is_file() and p.stat().st_size
     ]
     outcomes = {"error": 0, "equal": 0}
@@ -204,7 +196,7 @@ def test_flipped_bits_never_change_a_value(torch, reference_content, tmp_path):
         # Every file in turn, so that small ones are hit too.
         name = files[trial % len(files)]
         copy = tmp_path / "copy"
-        shutil.copytree(tmp_path / "whole", copy)
+        shutil.copytree(workdir, copy)
         content = bytearray((copy / name).read_bytes())
         bit = int(rng.integers(8 * len(content)))
         content[bit // 8] ^= 1 << bit % 8
