@@ -265,7 +265,7 @@ class BatchNorm(nnx.Module):
         for running, new in ((self.mean, mean), (self.var, unbiased)):
             new = lax.stop_gradient(new.mean(axis=0))
             kept = RUNNING_KEPT * running[...]
-            # `running[...] =` would look at the tracer's sharding: half of all tracing.
+            # `running[...] =` looks at the tracer's sharding: most of all tracing then.
             running.set_value(kept + (1 - RUNNING_KEPT) * new)
         spread = (batch // group, group, channels)
         mean, var = (
