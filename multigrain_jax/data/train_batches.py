@@ -17,6 +17,7 @@ from multigrain_jax.data.crops import (
 from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.reading import Batch, iterate, read_image
 from multigrain_jax.data.repeated import RepeatedStream
+from multigrain_jax.data.watchdog import DATA_TIMEOUT_S
 from multigrain_jax.errors import InputError
 
 # How many other images are tried in place of an unreadable one.
@@ -101,6 +102,7 @@ def make_train_batches(
     batch_slice: slice,
     num_workers: int,
     prefetch: int,
+    timeout_s: float = DATA_TIMEOUT_S,
 ) -> Generator[Batch]:
     """Training batches `first_step` to `first_step + num_steps`.
 
@@ -121,6 +123,7 @@ def make_train_batches(
         batch_slice: this host's contiguous share of every batch.
         num_workers: reading processes; 0 reads with threads.
         prefetch: batches that are made ahead.
+        timeout_s: how long to wait for a batch.
 
     Yields:
         `image` uint8 [b, S, S, 3], `label` int32 [b], `instance_id` int32 [b] and
@@ -128,10 +131,8 @@ def make_train_batches(
         (with that one's own label and instance) stands in for, or -1.
 
     Raises:
-        InputError: images without labels, or too little shared memory for the
-            processes.
+        InputError: too little shared memory for the processes.
     """
-    _require_labels(source)
     start, stop, _ = batch_slice.indices(stream.batch_size)
     make = _Train(
         source=source,
@@ -151,16 +152,6 @@ def make_train_batches(
         num_workers=num_workers,
         prefetch=prefetch,
     )
-
-
-def _require_labels(source: ImageSource) -> None:
-    unlabelled = np.flatnonzero(np.asarray(source.labels) < 0)
-    if unlabelled.size:
-        raise InputError(
-            f"{unlabelled.size} of {len(source)} images have no label, among them "
-            f"{source.describe(int(unlabelled[0]))}; training needs one folder per "
-            "class and no images beside the folders"
-        )
 
 
 def _generator(seed: int, position: int) -> np.random.Generator:

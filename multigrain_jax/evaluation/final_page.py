@@ -13,10 +13,12 @@ from multigrain_jax.evaluation.embed import Embedded
 from multigrain_jax.evaluation.gallery import (
     GalleryItem,
     GalleryRow,
+    Verdict,
     gallery_section,
 )
 from multigrain_jax.evaluation.report import (
     Result,
+    Section,
     confusion_section,
     count_confusions,
     figures_section,
@@ -33,6 +35,7 @@ EXPLANATIONS = {
     "top5": "photos whose right class is among the five most probable",
     "class_map": "each photo looks for its class among the others: mean average "
     "precision",
+    "knn_top1": "photos whose nearest other photo is of their class: no classifier",
     "copy_recall_at_1": "centre crops of half the area whose nearest photo is their "
     "original",
     "copy_map": "mean average precision of finding each crop's original",
@@ -60,18 +63,12 @@ def write_final_page(
         Result(name, value, EXPLANATIONS.get(name, ""))
         for name, value in scores.items()
     ]
-    readable = ~photos.bad & (photos.labels >= 0)
-    counts = count_confusions(
-        photos.labels[readable],
-        photos.logits[readable].argmax(axis=1),
-        num_classes=photos.logits.shape[1],
-    )
     path = workdir / "report.html"
     save_report(
         path,
         title="MultiGrain: what this run learned",
         subtitle=f"{len(source)} photos of the split “{split}”, "
-        f"{len(source.class_names)} classes",
+        + (f"{len(source.class_names)} classes" if source.class_names else "no labels"),
         sections=[
             results_section(results),
             gallery_section(
@@ -79,11 +76,21 @@ def write_final_page(
                 note="Each photo on the left looks for its five nearest among the "
                 "others, by the inner product of the embeddings.",
             ),
-            confusion_section(counts, source.class_names),
+            *([_confusions(source, photos)] if source.class_names else []),
             figures_section(draw_plots(read_metrics(workdir / METRICS_FILE))),
         ],
     )
     return path
+
+
+def _confusions(source: ImageSource, photos: Embedded) -> Section:
+    readable = ~photos.bad & (photos.labels >= 0)
+    counts = count_confusions(
+        photos.labels[readable],
+        photos.logits[readable].argmax(axis=1),
+        num_classes=photos.logits.shape[1],
+    )
+    return confusion_section(counts, source.class_names)
 
 
 def gallery_rows(source: ImageSource, photos: Embedded) -> list[GalleryRow]:
@@ -105,7 +112,7 @@ def gallery_rows(source: ImageSource, photos: Embedded) -> list[GalleryRow]:
                 partial(_read, source, int(index)),
                 _class_name(source, int(photos.labels[index])),
                 float(similarity[index]),
-                "right" if photos.labels[index] == label else "wrong",
+                _verdict(label, int(photos.labels[index])),
             )
             for index in nearest
         ]
@@ -113,6 +120,12 @@ def gallery_rows(source: ImageSource, photos: Embedded) -> list[GalleryRow]:
         name = _class_name(source, label)
         rows.append(GalleryRow(GalleryItem(image, name, None, "query"), neighbours))
     return rows
+
+
+def _verdict(wanted: int, found: int) -> Verdict:
+    if wanted < 0:
+        return "found"  # nobody knows
+    return "right" if found == wanted else "wrong"
 
 
 def _class_name(source: ImageSource, label: int) -> str:

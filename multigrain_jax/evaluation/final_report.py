@@ -45,7 +45,7 @@ def evaluate_and_report(
     Args:
         graphdef: the model's evaluation structure.
         variables: its arrays.
-        source: labelled photos.
+        source: the photos.
         split: their name, the first part of the scores' names.
         backbone: the model's row of `BACKBONES`.
         test_size: S, in pixels.
@@ -55,8 +55,8 @@ def evaluate_and_report(
         workdir: where report.html goes.
 
     Returns:
-        `<split>/top1`, `/top5`, `/class_map`, `/copy_recall_at_1`, `/copy_map`, as
-        fractions.
+        `<split>/copy_recall_at_1`, `/copy_map` and of labelled photos `/top1`, `/top5`,
+        `/class_map`, `/knn_top1`, as fractions.
     """
     embed_step = make_embed_step(graphdef, backbone=backbone, mesh=mesh)
 
@@ -76,11 +76,14 @@ def evaluate_and_report(
     skips.record(np.flatnonzero(photos.bad))
     originals = copy_query_indices(len(source))
     copies = embed(CopySource(source, originals, partial(crop_center, area=COPY_AREA)))
-    scores = {
-        **classification_scores(photos),
-        "class_map": class_map(photos),
-        **copy_scores(copies, photos, originals),
-    }
+    scores = copy_scores(copies, photos, originals)
+    if source.class_names:
+        scores = {
+            **classification_scores(photos),
+            "class_map": class_map(photos),
+            "knn_top1": knn_top1(photos),
+            **scores,
+        }
     write_final_page(workdir, source, photos, split=split, scores=scores)
     named = {f"{split}/{name}": value for name, value in scores.items()}
     print_table(named)
@@ -109,6 +112,18 @@ def class_map(photos: Embedded) -> float:
     same = photos.labels[:, None] == photos.labels[None, :]
     itself = np.eye(len(same), dtype=bool)
     return mean_average_precision(similarity, same & ~itself, ignored=itself)
+
+
+def knn_top1(photos: Embedded) -> float:
+    """How often a photo's nearest other one is of its class: a probe of the embedding.
+
+    Unreadable photos count as wrong.
+    """
+    similarity = photos.descriptors @ photos.descriptors.T
+    np.fill_diagonal(similarity, -np.inf)
+    similarity[:, photos.bad] = -np.inf
+    right = photos.labels[similarity.argmax(axis=1)] == photos.labels
+    return float((right & ~photos.bad).mean())
 
 
 def copy_scores(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
@@ -99,14 +100,15 @@ def _open_data(config: Mapping[str, Any]) -> tuple[ImageSource, ImageSource | No
     split, val_split = config["data"]["split"], config["data"]["val_split"]
     source = open_split(config, split)
     print(f"{split}: {class_statistics(source)}")
+    unlabelled = np.flatnonzero(source.labels < 0)
+    if unlabelled.size and config["classification_weight"] > 0:
+        raise InputError(
+            f"{unlabelled.size} of {len(source)} images have no label, among them "
+            f"{source.describe(int(unlabelled[0]))}; training needs one folder per "
+            "class and no images beside the folders, or with "
+            "--config.classification_weight=0 no labels at all"
+        )
     if not source.class_names:
-        if config["classification_weight"] > 0:
-            raise InputError(
-                f"data.root: {config['data']['root']} has {len(source)} images and no "
-                "class folders, and classification_weight = "
-                f"{config['classification_weight']} needs labels; give a folder for "
-                "each class, or train without with classification_weight = 0"
-            )
         print("no labels: the margin loss alone is trained, and there is no validation")
         return source, None
     if not val_split:

@@ -232,12 +232,6 @@ def test_a_lost_data_set_ends_in_an_error_that_names_files(source, tmp_path):
         batches(source)
 
 
-def test_unlabelled_images_are_refused(source):
-    source.labels[3] = -1
-    with pytest.raises(InputError, match=r"1 of 7 images have no label.*3\.jpg"):
-        batches(source)
-
-
 def test_too_little_shared_memory_is_refused(source, monkeypatch):
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(reading.shutil, "disk_usage", lambda path: usage(1000))

@@ -1,0 +1,71 @@
+"""The recipe for one's own photos: labelled, split by fraction, or without labels."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import folder
+from multigrain_jax.errors import InputError
+from multigrain_jax.inference import load_model
+from multigrain_jax.train.run import run
+
+SHORT = {
+    "backbone": "tiny",
+    "train_size": 33,
+    "test_size": 33,
+    "batch_size": 24,
+    "batch_norm_group_size": 24,
+    "sampling_group_size": 24,
+    "num_epochs": 1,
+    "warmup_epochs": 0.0,
+}
+
+
+def write_photos(root, folders):
+    rng = np.random.default_rng(0)
+    for name in folders:
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for number in range(8):
+            pixels = rng.integers(0, 255, (40, 48, 3), np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{number}.png")
+    return root
+
+
+def make_config(root, weight):
+    config = folder.get_config(weight)
+    config.update(SHORT)
+    config.data.root = str(root)
+    return config
+
+
+def test_a_folder_without_parts_becomes_a_model_and_a_page(tmp_path, capsys):
+    root = write_photos(tmp_path / "photos", ["kiwi", "plum"])
+    results = run(make_config(root, "0.5"), tmp_path / "w")
+    printed = capsys.readouterr().out
+    assert "train: 14 images of 2 classes, from 7 of 'kiwi'" in printed
+    assert "val: 2 images of 2 classes" in printed
+    assert load_model(tmp_path / "w").class_names == ["kiwi", "plum"]
+    assert 0 <= results["val/knn_top1"] <= 1
+    assert "plum" in (tmp_path / "w" / "report.html").read_text()
+
+
+def test_photos_without_labels_train_on_the_margin_alone(tmp_path):
+    root = write_photos(tmp_path / "photos", ["."])
+    results = run(make_config(root, "0"), tmp_path / "w")
+    assert results.keys() == {"val/copy_recall_at_1", "val/copy_map", "seconds"}
+    rows = (tmp_path / "w" / "metrics.jsonl").read_text().splitlines()
+    losses = [row for row in map(json.loads, rows) if "train/loss" in row]
+    assert losses and all(
+        row["train/loss"] == row["train/margin"] > 0 for row in losses
+    )
+    page = (tmp_path / "w" / "report.html").read_text()
+    assert "no labels" in page and "✓ right" not in page
+
+
+@pytest.mark.parametrize("folders", [["."], [".", "a", "b"]])
+def test_photos_without_labels_are_refused_by_the_joint_loss(tmp_path, folders):
+    root = write_photos(tmp_path / "photos", folders)
+    with pytest.raises(InputError, match=r"7 of \d+ images have no label"):
+        run(make_config(root, "0.5"), tmp_path / "w")
