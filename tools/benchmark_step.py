@@ -1,0 +1,347 @@
+"""The joint training step: speed, shares, memory, and how near the floors it is.
+
+One update of a ResNet with R augmentations per image, λ = 0.5, p = 3, batch norm and
+negatives in groups of 64, `full` augmentation on the device; the batch lies on the
+device already (tools/benchmark_input.py measures how it gets there). In the same run,
+the same update in PyTorch (tools/pytorch_step.py: channels_last, bfloat16 by autocast,
+torch.compile on a GPU, fused SGD, images already augmented, batch norm over the batch).
+
+Two floors, from what the run itself measures of the device (a large matrix product in
+the compute dtype; a large copy, read and written bytes counted):
+
+- operations: 2 per multiply-add of the convolutions and the classifier, forward, and
+  twice that backward, less the images' gradient. Counted in the program: ResNet-50 at
+  224: 8.2 GFLOP forward and 24.3 GFLOP in all per image;
+- bytes: every map that leaves a convolution is touched 14 times, if convolutions are
+  fused with nothing: forward written, read for the statistics, read and written to be
+  normalised, read by the next (5); backward written as the next one's gradient, read
+  with it for the sums (3), both read and the gradient written (3), read for the
+  weights' gradient with the input (2), and read for the input's (1). ResNet-50 at 224
+  has 11.1 million such values per image: 311 MB in bfloat16. Parameters: 6 times in
+  float32 per step (read; gradient written and read; momentum read and written;
+  parameter written).
+
+    pip install -e '.[cuda,benchmark]'
+    python tools/benchmark_step.py
+    python tools/benchmark_step.py --backbone resnet18 --size 96 --batch-size 96 \
+        --dtype float32                                          # a CPU
+"""
+
+import argparse
+import importlib.metadata
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+# PyTorch needs room on the same device.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytorch_step
+from jax.extend.core import jaxprs_in_params
+
+from multigrain_jax.losses.joint import joint_loss
+from multigrain_jax.losses.sampling import sample_pairs
+from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
+from multigrain_jax.models.multigrain import BACKBONES, create_model, merge_model
+from multigrain_jax.ops.color import augment
+from multigrain_jax.train.optimizer import make_optimizer
+from multigrain_jax.train.state import create_state, split_for_training
+from multigrain_jax.train.step import make_train_step
+
+GROUP = 64
+CLASSES = 1000
+MAP_PASSES = 14
+PARAMETER_BYTES = 6 * 4
+
+
+class Work(NamedTuple):
+    """What one image, and the parameters, cost at least."""
+
+    flops: float  # per image, forward and backward
+    forward_flops: float
+    map_values: int  # per image, values that leave a convolution
+    parameters: int
+
+
+def equations(jaxpr: Any) -> Iterator[Any]:
+    """All operations of a program, those inside others too."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jaxprs_in_params(equation.params):
+            yield from equations(inner)
+
+
+def count_work(graphdef: Any, variables: Any, size: int) -> Work:
+    """Counted in the forward program of one image."""
+    images = jnp.zeros((1, size, size, 3), jnp.float32)
+    key = jax.random.key(0)
+    program = jax.make_jaxpr(
+        lambda v, x: merge_model(graphdef, v)(x, dropout_key=key).logits
+    )(variables, images)
+    forward, first, values = 0, 0, 0
+    for equation in equations(program.jaxpr):
+        if equation.primitive.name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape  # height, width, in, out
+            outputs = math.prod(equation.outvars[0].aval.shape)
+            per_output = math.prod(kernel[:3])
+            first = first or 2 * outputs * per_output
+            values += outputs
+        elif equation.primitive.name == "dot_general":
+            outputs = math.prod(equation.outvars[0].aval.shape)
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            left = equation.invars[0].aval.shape
+            per_output = math.prod(left[axis] for axis in contracted)
+            # Convolutions of tiny maps are matrix products too.
+            values += outputs if equation.outvars[0].aval.ndim == 4 else 0
+        else:
+            continue
+        forward += 2 * outputs * per_output
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables.params))
+    return Work(3 * forward - first, forward, values, parameters)
+
+
+def seconds_per_call(call: Callable[[], Any], *, steps: int) -> float:
+    """The best of three rounds of `steps` calls, each waited for at its end."""
+    jax.block_until_ready(call())
+    rounds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        for _ in range(steps):
+            result = call()
+        jax.block_until_ready(result)
+        rounds.append((time.perf_counter() - started) / steps)
+    return min(rounds)
+
+
+def device_rates(dtype: Any) -> tuple[float, float]:
+    """FLOP/s of a large matrix product and bytes/s of a large copy."""
+    on_cpu = jax.default_backend() == "cpu"
+    side = 2048 if on_cpu else 8192
+    matrix = jnp.full((side, side), 0.5, dtype)
+    multiply = jax.jit(lambda a, b: a @ b)
+    flops = 2 * side**3 / seconds_per_call(lambda: multiply(matrix, matrix), steps=5)
+    values = jnp.zeros((1 if on_cpu else 8) * 2**26, jnp.float32)
+    add = jax.jit(lambda x: x + 1)
+    copied = 2 * values.nbytes / seconds_per_call(lambda: add(values), steps=5)
+    return flops, copied
+
+
+class Own:
+    """This package's step, compiled, with its state."""
+
+    def __init__(self, options: argparse.Namespace):
+        """Build the model, the batch and the step as training does."""
+        row = BACKBONES[options.backbone]
+        dtype = jnp.dtype(options.dtype)
+        model = create_model(options.backbone, dtype=dtype, batch_norm_group_size=GROUP)
+        self.graphdef, _, self.variables = split_for_training(model)
+        tx = make_optimizer(0.01, momentum=0.9, weight_decay=1e-4)
+        mesh = make_mesh()
+        self.pairs = partial(
+            sample_pairs,
+            negative_sampling="reference",
+            group_size=GROUP,
+            max_positives=max(1, options.repeats - 1),
+        )
+        self.prepare = partial(augment, augmentation="full", mean=row.mean, std=row.std)
+        joint = options.repeats > 1
+        step = make_train_step(
+            self.graphdef,
+            tx,
+            mesh=mesh,
+            seed=0,
+            prepare_images=self.prepare,
+            select_pairs=self.pairs if joint else lambda *_: None,
+            classification_weight=0.5 if joint else 1.0,
+        )
+        self.state = put_replicated(mesh, create_state(self.variables, tx))
+        rng = np.random.default_rng(0)
+        count, size = options.batch_size, options.size
+        ids = np.arange(count, dtype=np.int32) // options.repeats
+        self.batch = put_batch(
+            mesh,
+            {
+                "image": rng.integers(0, 256, (count, size, size, 3), np.uint8),
+                "label": (ids % CLASSES).astype(np.int32),
+                "instance_id": ids,
+            },
+        )
+        started = time.perf_counter()
+        self.compiled = step.lower(self.state, self.batch).compile()
+        self.compile_seconds = time.perf_counter() - started
+        self.dim = row.embedding_dim
+
+    def step(self) -> Any:
+        """One update; returns the loss."""
+        self.state, metrics = self.compiled(self.state, self.batch)
+        return metrics["loss"]
+
+    def host_seconds(self) -> float:
+        """How long a call keeps the host, when the device has nothing else to do."""
+        times = []
+        for _ in range(5):
+            jax.block_until_ready(self.step())
+            started = time.perf_counter()
+            loss = self.step()
+            times.append(time.perf_counter() - started)
+            jax.block_until_ready(loss)
+        return min(times)
+
+    def losses_alone(self, *, steps: int) -> float:
+        """Seconds of sampling and margin loss with their gradient, on their own."""
+        count = len(self.batch["label"])
+        key = jax.random.key(1)
+        embedding = jax.random.normal(key, (count, self.dim), jnp.float32)
+        logits = jnp.zeros((count, CLASSES), jnp.float32)
+
+        @jax.jit
+        @jax.grad
+        def gradient(embedding, ids, labels, key):
+            length = jnp.linalg.norm(embedding, axis=1, keepdims=True)
+            unit = embedding / (length + 1e-6)
+            pairs = self.pairs(key, unit, ids)
+            beta = jnp.float32(1.2)
+            return joint_loss(
+                logits, labels, unit, pairs, beta, classification_weight=0.0
+            ).loss
+
+        ids, labels = self.batch["instance_id"], self.batch["label"]
+        return seconds_per_call(
+            lambda: gradient(embedding, ids, labels, key), steps=steps
+        )
+
+    def augmentation_alone(self, *, steps: int) -> float:
+        """Seconds of the augmentation on its own."""
+        prepare = jax.jit(self.prepare)
+        key = jax.random.key(1)
+        return seconds_per_call(lambda: prepare(key, self.batch["image"]), steps=steps)
+
+    def memory(self) -> tuple[str, float]:
+        """What the peak is called, and its bytes."""
+        stats = jax.devices()[0].memory_stats() or {}
+        if "peak_bytes_in_use" in stats:
+            return "peak of the device", stats["peak_bytes_in_use"]
+        analysis = self.compiled.memory_analysis()
+        total = analysis.temp_size_in_bytes + analysis.argument_size_in_bytes
+        return "arguments and temporaries", total
+
+
+def pytorch_seconds(options: argparse.Namespace) -> float:
+    """Seconds per update in PyTorch, measured like this package's."""
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    step = pytorch_step.make_step(
+        options.backbone,
+        size=options.size,
+        batch_size=options.batch_size,
+        repeats=options.repeats,
+        bfloat16=options.dtype == "bfloat16",
+    )
+
+    def steps() -> None:
+        for _ in range(options.steps):
+            step()
+        if on_gpu:
+            torch.cuda.synchronize()
+
+    for _ in range(3):
+        step()
+    rounds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        steps()
+        rounds.append((time.perf_counter() - started) / options.steps)
+    return min(rounds)
+
+
+def print_own(own: Own, options: argparse.Namespace) -> float:
+    """Measure this package's step and print; returns its seconds."""
+    work = count_work(own.graphdef, own.variables, options.size)
+    batch = options.batch_size
+    for _ in range(2):
+        jax.block_until_ready(own.step())
+    seconds = seconds_per_call(own.step, steps=options.steps)
+    what, peak = own.memory()
+    flops, copied = device_rates(jnp.dtype(options.dtype))
+    needed = work.flops * batch
+    width = jnp.dtype(options.dtype).itemsize
+    moved = work.map_values * MAP_PASSES * width * batch
+    moved += work.parameters * PARAMETER_BYTES
+    print(f"compiled in {own.compile_seconds:.1f} s")
+    print(f"this package       {batch / seconds:9.1f} images/s {1e3 * seconds:9.2f} ms")
+    print(f"host, per step     {1e3 * own.host_seconds():9.2f} ms")
+    parts = {"augmentation": own.augmentation_alone(steps=options.steps)}
+    if options.repeats > 1:
+        parts["sampling + margin"] = own.losses_alone(steps=options.steps)
+    for name, part in parts.items():
+        share = part / seconds
+        print(f"{name:<19}{1e3 * part:9.2f} ms on its own, {share:.1%} of the step")
+    print(f"memory             {peak / 2**30:9.2f} GiB ({what})")
+    print(
+        f"operations         {work.forward_flops / 1e9:9.2f} GFLOP forward, "
+        f"{work.flops / 1e9:.2f} in all per image; "
+        f"{needed / seconds / 1e12:.3f} TFLOP/s = "
+        f"{needed / flops / seconds:.0%} of this device's matrix product"
+        f" ({flops / 1e12:.3f} TFLOP/s)"
+    )
+    print(
+        f"bytes              {work.map_values / 1e6:9.2f} million map values per image,"
+        f" {moved / 1e9:.2f} GB per step; {moved / seconds / 1e9:.1f} GB/s"
+        f" = {moved / copied / seconds:.0%} of this device's copy"
+        f" ({copied / 1e9:.1f} GB/s)"
+    )
+    floors = (1e3 * needed / flops, 1e3 * moved / copied)
+    print(
+        f"floors             {floors[0]:9.2f} ms operations, {floors[1]:.2f} ms bytes"
+    )
+    return seconds
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="The joint training step, two ways.")
+    parser.add_argument(
+        "--backbone", default="resnet50", choices=list(pytorch_step.STAGES)
+    )
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--batch-size", type=int, default=512)
+    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    parser.add_argument("--steps", type=int, default=10)
+    options = parser.parse_args()
+    device = jax.devices()[0]
+    versions = ", ".join(
+        f"{p} {importlib.metadata.version(p)}" for p in ("jax", "flax", "torch")
+    )
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; "
+        f"{len(jax.devices())} x {device.device_kind}; {versions}"
+    )
+    print(
+        f"{options.backbone}, {options.size} x {options.size}, batch "
+        f"{options.batch_size}, R = {options.repeats}, {options.dtype}"
+    )
+    own = Own(options)
+    seconds = print_own(own, options)
+    del own
+    reference = pytorch_seconds(options)
+    print(
+        f"PyTorch            {options.batch_size / reference:9.1f} images/s "
+        f"{1e3 * reference:9.2f} ms"
+    )
+    print(f"ratio              {reference / seconds:9.2f}")
+
+
+if __name__ == "__main__":
+    main()
