@@ -4,9 +4,15 @@ The config's `task` says which entry runs. Exit codes: 0 done, 2 bad input or co
 3 stopped early and resumable, 1 anything else.
 """
 
+import ast
+import difflib
 import importlib
+import re
+import runpy
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -29,7 +35,7 @@ TASKS = {
 EXIT_BAD_INPUT = 2
 EXIT_STOPPED_EARLY = 3
 
-_CONFIG = config_flags.DEFINE_config_file(
+CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The recipe: a file of configs/; --config.key=value changes it."
 )
 _WORKDIR = flags.DEFINE_string(
@@ -49,7 +55,7 @@ def main(argv: list[str]) -> int:
         return EXIT_BAD_INPUT
     config_file = config_flags.get_config_filename(flags.FLAGS["config"])
     workdir = Path(_WORKDIR.value or default_workdir(config_file)).absolute()
-    config = _CONFIG.value
+    config = CONFIG.value
     # The libraries below report every step of a save as "info".
     logging.set_verbosity(logging.WARNING)
     try:
@@ -67,27 +73,129 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _parse_flags(argv: list[str]) -> list[str]:
+def parse_flags(argv: list[str]) -> list[str]:
     """Parse the flags; a mistake in them ends the run with one line and code 2."""
-    for argument in argv[1:]:
-        # The recipes import each other as `configs.NAME`: make that work from anywhere.
-        if argument.startswith("--config="):
-            file = Path(argument.removeprefix("--config=").split(":")[0])
-            sys.path.insert(0, str(file.absolute().parent.parent))
+    if {"-h", "-help", "--help", "--helpshort"} & set(argv[1:]):
+        print(_help())
+        sys.exit(0)
     try:
-        arguments = flags.FLAGS(argv)
-        if _CONFIG.value is None:
-            raise InputError(
-                "--config is missing: give a recipe, for example "
-                "--config configs/quickstart.py"
-            )
-        # A file that cannot be loaded is only reported when the config is first used.
-        _CONFIG.value.to_dict()
-    except (flags.Error, InputError, OSError, AttributeError, KeyError) as error:
+        _check_config_flags(argv)
+        return flags.FLAGS(argv)
+    except (flags.Error, InputError, KeyError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
-    return arguments
+
+
+def _check_config_flags(argv: list[str]) -> None:
+    """Load the recipe and look up the keys that the command line sets.
+
+    Raises:
+        InputError: no recipe, one that cannot be loaded, or a key that it lacks.
+    """
+    given = _config_argument(argv)
+    if not given:
+        flags.FLAGS(argv)  # which reports a flag that is not known
+        raise InputError(
+            "--config is missing: give a recipe, for example --config "
+            "configs/quickstart.py; --help lists them"
+        )
+    file, _, argument = given.partition(":")
+    # The recipes import each other as `configs.NAME`: make that work from anywhere.
+    sys.path.insert(0, str(Path(file).absolute().parent.parent))
+    if not Path(file).is_file():
+        raise InputError(f"--config: there is no file {file}; {_other_files(file)}")
+    try:
+        arguments = [argument] if argument else []
+        config = runpy.run_path(file)["get_config"](*arguments)
+    except Exception as error:
+        then = f" for the argument {argument!r}" if argument else ""
+        kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+        raise InputError(
+            f"--config: {file} gives no recipe{then}: {kind}{error}"
+        ) from error
+    for text in argv[1:]:
+        name = text.lstrip("-").partition("=")[0]
+        if text.startswith("-") and name.startswith("config."):
+            _check_key(config, name.removeprefix("config."))
+
+
+def _config_argument(argv: list[str]) -> str | None:
+    """What follows --config, as a word of its own or behind an equals sign."""
+    for text, following in zip(argv[1:], [*argv[2:], None], strict=False):
+        if text in ("--config", "-config"):
+            return following
+        if text.startswith(("--config=", "-config=")):
+            return text.partition("=")[2]
+    return None
+
+
+def _check_key(config: Mapping[str, Any], key: str) -> None:
+    """Raise an InputError that suggests the nearest, if the config lacks the key."""
+    value: Any = config
+    parts = [part.partition("[")[0] for part in key.split(".")]
+    for depth, part in enumerate(parts):
+        outer = ".".join(["config", *parts[:depth]])
+        if not hasattr(value, "keys"):
+            raise InputError(f"--config.{key}: {outer} is one value, without parts")
+        if part not in value:
+            raise InputError(
+                f"--config.{key}: {outer} has no key {part!r}{_nearest(part, value)}; "
+                f"its keys are {', '.join(value)}"
+            )
+        value = value[part]
+
+
+def _other_files(file: str) -> str:
+    folder = Path(file).parent
+    names = sorted(path.name for path in folder.glob("*.py") if path.stem[0] != "_")
+    if not names:
+        return f"{folder} has no recipes: run this in a clone of the repository"
+    hint = _nearest(Path(file).stem, [Path(name).stem for name in names])
+    return f"{folder} has {', '.join(names)}{hint}"
+
+
+def _nearest(name: str, choices: Iterable[str]) -> str:
+    matches = difflib.get_close_matches(name, list(choices), n=1)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""
+
+
+def _help() -> str:
+    """The tasks and the recipes, each with the first line of its file."""
+    package = Path(__file__).parent
+    recipes = Path("configs")
+    if not recipes.is_dir():
+        recipes = package.parent / "configs"
+    tasks = {
+        name: package / f"{module.partition('.')[2].replace('.', '/')}.py"
+        for name, module in TASKS.items()
+    }
+    files = {f"{path.name}": path for path in sorted(recipes.glob("[a-z]*.py"))}
+    return "\n".join(
+        [
+            "python -m multigrain_jax.main --config configs/NAME.py[:ARGUMENT]",
+            "    [--workdir DIR] [--config.KEY=VALUE ...]",
+            "",
+            "Runs the recipe's task. Results go to workdirs/NAME, or to --workdir.",
+            "tools/show_config.py with the same arguments prints every key.",
+            "",
+            "recipes:",
+            *(f"  {name:<22}{_summary(path)}" for name, path in files.items()),
+            "",
+            "tasks (config.task):",
+            *(f"  {name:<22}{_summary(path)}" for name, path in tasks.items()),
+            "",
+            "exit codes: 0 done, 2 bad input or config, 3 stopped early and resumable,",
+            "1 anything else.",
+        ]
+    )
+
+
+def _summary(path: Path) -> str:
+    """The first line of a Python file's docstring, without a task's name."""
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    line = docstring.partition("\n")[0]
+    return re.sub(r"^Task `\w+`: ", "", line)
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse_flags)
+    app.run(main, flags_parser=parse_flags)
