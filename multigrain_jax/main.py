@@ -63,6 +63,10 @@ def main(argv: list[str]) -> int:
             raise InputError(
                 f"task: found {config.task!r}, expected one of {', '.join(TASKS)}"
             )
+        # Not needed for --help, and importing JAX takes its time.
+        from multigrain_jax.runtime import keep_compiled_programs
+
+        keep_compiled_programs()
         importlib.import_module(TASKS[config.task]).run(config, workdir)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -28,6 +28,7 @@ LAYERS = {
     "checkpoint": 2,
     "mesh": 2,
     "metric_writer": 2,
+    "runtime": 2,
     "evaluation": 3,
     "inference": 3,
     "train": 3,

@@ -1,0 +1,51 @@
+"""What is set up once for a process, and what is known of it."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from multigrain_jax.data.cache import cache_folder
+
+# Programs that compile faster are not kept.
+KEPT_FROM_SECONDS = 0.2
+
+_IMPORTED = time.perf_counter()
+
+
+def keep_compiled_programs() -> Path | None:
+    """Let this process keep what it compiles, for its next start; the folder.
+
+    A folder that JAX is told (JAX_COMPILATION_CACHE_DIR) is left as it is, and
+    JAX_ENABLE_COMPILATION_CACHE=0 turns keeping off: None. So does a folder that cannot
+    be written, with a line that says so. A damaged entry is compiled anew.
+    """
+    config: Any = jax.config  # the checker does not know its keys
+    if not config.jax_enable_compilation_cache:
+        return None
+    if config.jax_compilation_cache_dir:
+        return Path(config.jax_compilation_cache_dir)
+    folder = cache_folder("compiled")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(f"{folder} is not writable")
+    except OSError as error:
+        print(f"compiled programs are not kept for the next start: {error}")
+        return None
+    config.update("jax_compilation_cache_dir", str(folder))
+    config.update("jax_persistent_cache_min_compile_time_secs", KEPT_FROM_SECONDS)
+    return folder
+
+
+def seconds_since_launch() -> float:
+    """How long this process has lived; where that is unknown, since the import."""
+    try:
+        # After the name in brackets; the start is field 22, in ticks since the boot.
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        uptime = float(Path("/proc/uptime").read_text().split()[0])
+        return uptime - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return time.perf_counter() - _IMPORTED
