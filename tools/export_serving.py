@@ -1,0 +1,95 @@
+"""Write a checkpoint as one file that JAX alone can serve: weights inside.
+
+python tools/export_serving.py workdirs/quickstart quickstart.mgserve --test-size 64
+
+The file takes uint8 photos [B, S, S, 3] of any batch size B and gives a dictionary of
+`normalized_embedding`, `embedding` and `logits`; docs/serving.md has the loader. Needs
+the extra `serve`.
+"""
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import jax
+import jax.numpy as jnp
+from jax import export
+
+from multigrain_jax.errors import InputError
+from multigrain_jax.evaluation.check import SMALLEST_IMAGE
+from multigrain_jax.inference import OpenedModel, open_model
+from multigrain_jax.models.multigrain import BACKBONES, merge_model
+from multigrain_jax.ops.color import normalize
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Export; returns the exit code: 0 done, 2 bad input (nothing is written)."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", help="workdir or step folder")
+    parser.add_argument("destination", help="the file to write")
+    parser.add_argument("--step", type=int, help="step of a workdir (default: newest)")
+    parser.add_argument("--test-size", type=int, default=224, help="S, in pixels")
+    parser.add_argument("--pooling-exponent", type=float, help="p (default: its own)")
+    parser.add_argument(
+        "--platforms", nargs="+", choices=PLATFORMS, default=list(PLATFORMS)
+    )
+    options = parser.parse_args(arguments)
+    try:
+        if options.test_size < SMALLEST_IMAGE:
+            raise InputError(
+                f"--test-size: found {options.test_size}, expected at least "
+                f"{SMALLEST_IMAGE} pixels"
+            )
+        if importlib.util.find_spec("flatbuffers") is None:
+            raise InputError(
+                "the package flatbuffers, with which JAX writes the file, is not "
+                "installed: pip install -e '.[serve]'"
+            )
+        opened = open_model(
+            options.checkpoint,
+            step=options.step,
+            pooling_exponent=options.pooling_exponent,
+        )
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    exported = export_model(opened, options.test_size, platforms=options.platforms)
+    data = exported.serialize()
+    Path(options.destination).write_bytes(data)
+    print(
+        f"{options.destination}: {opened.backbone} of {opened.checkpoint.path}, "
+        f"uint8 [B, {options.test_size}, {options.test_size}, 3], for "
+        f"{', '.join(options.platforms)}, {len(data):,} bytes"
+    )
+    return 0
+
+
+def export_model(
+    opened: OpenedModel, test_size: int, *, platforms: list[str]
+) -> export.Exported:
+    """The embedding function of a model, for any batch size.
+
+    Args:
+        opened: the model; its weights become constants of the function.
+        test_size: S, in pixels.
+        platforms: which the function is compiled for when it is loaded there.
+    """
+    backbone = BACKBONES[opened.backbone]
+    model = merge_model(opened.graphdef, opened.variables)
+
+    def embed(images: jax.Array) -> dict[str, jax.Array]:
+        scaled = images.astype(jnp.float32) / 255.0
+        return model(normalize(scaled, backbone.mean, backbone.std))._asdict()
+
+    (batch,) = export.symbolic_shape("batch")
+    images = jax.ShapeDtypeStruct((batch, test_size, test_size, 3), jnp.uint8)
+    return export.export(jax.jit(embed), platforms=platforms)(images)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
