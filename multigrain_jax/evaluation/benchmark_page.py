@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from multigrain_jax.data.benchmarks import Benchmark, BenchmarkSource, Protocol
-from multigrain_jax.data.crops import UndecodableImageError, decode
-from multigrain_jax.evaluation.gallery import GalleryItem, GalleryRow, Verdict
+from multigrain_jax.evaluation.gallery import (
+    GalleryItem,
+    GalleryRow,
+    Verdict,
+    load_photo_of,
+)
 from multigrain_jax.evaluation.report import Result
 from multigrain_jax.evaluation.retrieval import RetrievalScores
 from multigrain_jax.evaluation.retrieval_page import write_retrieval_page
@@ -115,7 +118,7 @@ class _Rows(Sequence[GalleryRow]):
     ) -> GalleryItem:
         title = self._benchmark.image_name(index) + suffix
         return GalleryItem(
-            partial(_read, self._source, index), title, similarity, verdict
+            partial(load_photo_of, self._source, index), title, similarity, verdict
         )
 
 
@@ -127,12 +130,3 @@ def _verdicts(protocol: Protocol, query: int, positions: np.ndarray) -> list[Ver
         "ignored" if is_junk else "right" if is_right else "wrong"
         for is_junk, is_right in zip(junk, right, strict=True)
     ]
-
-
-def _read(source: BenchmarkSource, index: int) -> Image.Image | None:
-    try:
-        return decode(
-            source.read(index), apply_exif_orientation=source.apply_exif_orientation
-        )
-    except (OSError, UndecodableImageError):
-        return None

@@ -5,9 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from multigrain_jax.data.crops import UndecodableImageError, decode
 from multigrain_jax.data.sources import ImageSource
 from multigrain_jax.evaluation.embed import Embedded
 from multigrain_jax.evaluation.gallery import (
@@ -15,6 +13,7 @@ from multigrain_jax.evaluation.gallery import (
     GalleryRow,
     Verdict,
     gallery_section,
+    load_photo_of,
 )
 from multigrain_jax.evaluation.report import (
     Result,
@@ -109,14 +108,14 @@ def gallery_rows(source: ImageSource, photos: Embedded) -> list[GalleryRow]:
         label = int(photos.labels[query])
         neighbours = [
             GalleryItem(
-                partial(_read, source, int(index)),
+                partial(load_photo_of, source, int(index)),
                 _class_name(source, int(photos.labels[index])),
                 float(similarity[index]),
                 _verdict(label, int(photos.labels[index])),
             )
             for index in nearest
         ]
-        image = partial(_read, source, int(query))
+        image = partial(load_photo_of, source, int(query))
         name = _class_name(source, label)
         rows.append(GalleryRow(GalleryItem(image, name, None, "query"), neighbours))
     return rows
@@ -130,12 +129,3 @@ def _verdict(wanted: int, found: int) -> Verdict:
 
 def _class_name(source: ImageSource, label: int) -> str:
     return source.class_names[label] if label >= 0 else "no label"
-
-
-def _read(source: ImageSource, index: int) -> Image.Image | None:
-    try:
-        return decode(
-            source.read(index), apply_exif_orientation=source.apply_exif_orientation
-        )
-    except (OSError, UndecodableImageError):
-        return None

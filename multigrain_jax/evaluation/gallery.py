@@ -8,7 +8,9 @@ from typing import Literal, NamedTuple
 
 from PIL import Image, ImageOps
 
-from multigrain_jax.data.crops import decode
+from multigrain_jax.data.crops import UndecodableImageError, decode
+from multigrain_jax.data.image_source import ImageSource
+from multigrain_jax.data.reading import read_image
 from multigrain_jax.evaluation.report import Section, data_uri
 
 THUMBNAIL_SIDE = 160  # pixels, the longer side
@@ -118,6 +120,14 @@ def load_photo(path: str | Path) -> Image.Image | None:
             image.load()
             return ImageOps.exif_transpose(image)
     except Exception:  # Pillow's decoders raise many kinds
+        return None
+
+
+def load_photo_of(source: ImageSource, index: int) -> Image.Image | None:
+    """A photo of a source, or None where it cannot be read."""
+    try:
+        return read_image(source, index)
+    except (OSError, UndecodableImageError):
         return None
 
 

@@ -11,10 +11,12 @@ from ml_collections import ConfigDict
 
 from multigrain_jax.evaluation.check import path_problems, refuse
 from multigrain_jax.evaluation.csv_table import write_table
-from multigrain_jax.evaluation.gallery import GalleryItem, GalleryRow, load_photo
+from multigrain_jax.evaluation.gallery import GalleryItem, GalleryRow
 from multigrain_jax.evaluation.near_duplicates import NearDuplicates, near_duplicates
 from multigrain_jax.evaluation.retrieval_page import write_retrieval_page
+from multigrain_jax.evaluation.run_search import short_name
 from multigrain_jax.evaluation.search import DescriptorIndex
+from multigrain_jax.evaluation.stored_photos import PhotoReader
 from multigrain_jax.metric_writer import write_config, write_results
 
 # Of a larger group so many photos are shown.
@@ -60,7 +62,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         title="Near duplicates",
         subtitle=f"{len(found.groups)} groups of {len(rows)} among {num_images} photos",
         results=[],
-        rows=_Groups(index, found, paths),
+        rows=_Groups(index, found, paths, PhotoReader(config.database)),
         heading="Groups",
         rows_are="groups",
         note=f"Photos that pairs of a similarity of at least {config.threshold:g} "
@@ -83,11 +85,16 @@ class _Groups(Sequence[GalleryRow]):
     """The rows of the page, made when they are asked for."""
 
     def __init__(
-        self, index: DescriptorIndex, found: NearDuplicates, paths: dict[int, str]
+        self,
+        index: DescriptorIndex,
+        found: NearDuplicates,
+        paths: dict[int, str],
+        load: PhotoReader,
     ):
         self._index = index
         self._groups = found.groups
         self._paths = paths
+        self._load = load
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -109,5 +116,6 @@ class _Groups(Sequence[GalleryRow]):
 
     def _item(self, row: int, similarity: float | None) -> GalleryItem:
         path = self._paths[row]
-        title = "/".join(Path(path).parts[-2:])
-        return GalleryItem(partial(load_photo, path), title, similarity, "found")
+        return GalleryItem(
+            partial(self._load, path), short_name(path), similarity, "found"
+        )

@@ -1,8 +1,7 @@
 """Task `search`: the most similar photos of a collection, for photos or descriptors."""
 
-import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from ml_collections import ConfigDict
+from PIL import Image
 
 from multigrain_jax.data.folder_index import UNLABELLED, ImageFile, index_folder
 from multigrain_jax.data.sources import FileSource
@@ -36,9 +36,13 @@ from multigrain_jax.evaluation.descriptors import (
 from multigrain_jax.evaluation.gallery import GalleryItem, GalleryRow, load_photo
 from multigrain_jax.evaluation.retrieval_page import write_retrieval_page
 from multigrain_jax.evaluation.search import DescriptorIndex, ScoreNormalization
+from multigrain_jax.evaluation.stored_photos import PhotoReader, embed_config
 from multigrain_jax.inference import open_model
 from multigrain_jax.mesh import compute_dtype
-from multigrain_jax.metric_writer import CONFIG_FILE, write_config, write_results
+from multigrain_jax.metric_writer import write_config, write_results
+
+# From a photo's path or name to the photo, None where it cannot be read.
+LoadPhoto = Callable[[str], Image.Image | None]
 
 
 class Queries(NamedTuple):
@@ -48,11 +52,13 @@ class Queries(NamedTuple):
         paths: of Q images.
         descriptors: [Q, D].
         num_unreadable: images that are not among them since they cannot be read.
+        load: reads one for the page.
     """
 
     paths: list[str]
     descriptors: np.ndarray
     num_unreadable: int
+    load: LoadPhoto = load_photo
 
 
 class Found(Sequence[GalleryRow]):
@@ -64,11 +70,18 @@ class Found(Sequence[GalleryRow]):
     """
 
     def __init__(
-        self, queries: Sequence[str], neighbours: Sequence[Sequence[tuple[str, float]]]
+        self,
+        queries: Sequence[str],
+        neighbours: Sequence[Sequence[tuple[str, float]]],
+        *,
+        load_query: LoadPhoto = load_photo,
+        load_found: LoadPhoto = load_photo,
     ):
-        """Keep both, of equal lengths."""
+        """Keep both, of equal lengths, and what reads their photos for the page."""
         self.queries = queries
         self.neighbours = neighbours
+        self._load_query = load_query
+        self._load_found = load_found
 
     def __len__(self) -> int:
         """How many queries there are."""
@@ -78,10 +91,15 @@ class Found(Sequence[GalleryRow]):
         """One row of the page."""
         query = self.queries[int(number)]
         return GalleryRow(
-            GalleryItem(partial(load_photo, query), short_name(query), None, "query"),
+            GalleryItem(
+                partial(self._load_query, query), short_name(query), None, "query"
+            ),
             [
                 GalleryItem(
-                    partial(load_photo, path), short_name(path), similarity, "found"
+                    partial(self._load_found, path),
+                    short_name(path),
+                    similarity,
+                    "found",
                 )
                 for path, similarity in self.neighbours[number]
             ],
@@ -118,7 +136,11 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     queries = _open_queries(settings, index, workdir)
     searching_since = time.perf_counter()
     found = find_neighbours(
-        index, queries, k=config.num_neighbours, normalization=normalization
+        index,
+        queries,
+        k=config.num_neighbours,
+        normalization=normalization,
+        load_found=PhotoReader(config.database),
     )
     seconds = time.perf_counter() - searching_since
     write_table(
@@ -155,6 +177,7 @@ def find_neighbours(
     *,
     k: int,
     normalization: ScoreNormalization | None = None,
+    load_found: LoadPhoto = load_photo,
 ) -> Found:
     """The k most similar images of each query, itself not among them.
 
@@ -163,6 +186,7 @@ def find_neighbours(
         queries: what is looked for.
         k: how many.
         normalization: of the similarities.
+        load_found: reads a photo of the database for the page.
     """
     # One more than asked for: a query that is in the database finds itself.
     similarities, rows = index.search(
@@ -180,7 +204,9 @@ def find_neighbours(
             if row >= 0 and paths[row] != query
         ]
         neighbours.append(listed[:k])
-    return Found(queries.paths, neighbours)
+    return Found(
+        queries.paths, neighbours, load_query=queries.load, load_found=load_found
+    )
 
 
 def short_name(path: str) -> str:
@@ -224,7 +250,7 @@ def _open_queries(
         _require_comparable(stored, index, str(path))
         rows = np.flatnonzero(stored.live)
         descriptors = stored.read(0, len(stored))[rows]
-        return Queries(stored.paths(rows), descriptors, 0)
+        return Queries(stored.paths(rows), descriptors, 0, PhotoReader(path))
     if path.is_dir():
         files, _ = index_folder(path.absolute(), split=None)
     elif path.is_file():
@@ -247,7 +273,7 @@ def _embed_queries(
     wanted = _settings_of(index)
     init_from, init_step = settings["init_from"], settings["init_step"]
     if not init_from:
-        init_from, init_step = _checkpoint_of(Path(settings["database"]).expanduser())
+        init_from, init_step = _checkpoint_of(settings["database"])
     opened = open_model(
         init_from,
         step=init_step,
@@ -282,16 +308,13 @@ def _embed_queries(
     return Queries(paths, np.concatenate(descriptors), len(source) - len(paths))
 
 
-def _checkpoint_of(database: Path) -> tuple[str, int | None]:
+def _checkpoint_of(database: str) -> tuple[str, int | None]:
     """The checkpoint and step that the config of a database's workdir names."""
-    for folder in (database, database.absolute().parent):
-        if (folder / CONFIG_FILE).exists():
-            made_by = json.loads((folder / CONFIG_FILE).read_text())
-            print(
-                f"queries are embedded by {made_by['init_from']}, as the database was"
-            )
-            return made_by["init_from"], made_by["init_step"]
-    raise InputError(
-        "init_from: found nothing, and no config.json beside the database that names a "
-        "checkpoint; give it with --config.init_from=DIR"
-    )
+    made_by = embed_config(database)
+    if made_by is None:
+        raise InputError(
+            "init_from: found nothing, and no config.json beside the database that "
+            "names a checkpoint; give it with --config.init_from=DIR"
+        )
+    print(f"queries are embedded by {made_by['init_from']}, as the database was")
+    return made_by["init_from"], made_by["init_step"]
