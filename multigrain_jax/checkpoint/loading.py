@@ -75,7 +75,7 @@ def find_checkpoint(path: str | Path, *, step: int | None = None) -> Path:
     Raises:
         InputError: there is no such checkpoint; the message lists what there is.
     """
-    path = Path(path).absolute()
+    path = Path(path).expanduser().absolute()
     if (path / "model").is_dir():
         if step is not None and path.name != str(step):
             raise InputError(
