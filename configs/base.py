@@ -31,6 +31,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_classes = config_dict.placeholder(int)  # None: counted from the data
     config.pooling_exponent = 1.0  # p of GeM [pooling-exponent]
     config.compute_dtype = "auto"  # bfloat16 on GPU and TPU, float32 on CPU
+    # The same bits in every run on a GPU too, at some cost; a CPU gives them anyway.
+    config.deterministic = False
     config.batch_norm_group_size = 64  # consecutive samples that share statistics
 
     # Losses.
@@ -87,6 +89,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.report_split = config_dict.placeholder(str)
     # Write sample_ids.jsonl: which images every step was made from.
     config.log_sample_ids = False
+    # Trace so many steps, from the 11th on, into the workdir's profile/ (for XProf).
+    config.profile_steps = 0
     # Save and leave (exit code 3) before the task has lasted so long (None: never).
     config.max_train_hours = config_dict.placeholder(float)
     # Build everything, run two steps and one evaluation batch, write nothing.

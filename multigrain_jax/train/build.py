@@ -27,6 +27,9 @@ from multigrain_jax.train.start import RunCheckpoints, start_state
 from multigrain_jax.train.state import TrainState, split_for_training
 from multigrain_jax.train.step import make_train_step
 
+# XLA then takes no operation that adds in an order of its own.
+DETERMINISTIC = {"xla_gpu_deterministic_ops": True}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -176,4 +179,5 @@ def make_step(config: Mapping[str, Any], built: Run) -> Callable[..., Any]:
         classification_weight=config["classification_weight"],
         margin=config["margin"],
         gradient_accumulation_steps=config["gradient_accumulation_steps"],
+        compiler_options=DETERMINISTIC if config["deterministic"] else None,
     )

@@ -130,7 +130,7 @@ def _range_problems(config: Mapping[str, Any]) -> list[str]:
         "keep_every_epochs",
         "prefetch_batches",
     )
-    at_least_zero = ("num_workers", "weight_decay", "warmup_epochs")
+    at_least_zero = ("num_workers", "weight_decay", "warmup_epochs", "profile_steps")
     problems = [
         *minimum_problems(config, dict.fromkeys(at_least_one, 1)),
         *minimum_problems(config, dict.fromkeys(at_least_zero, 0)),

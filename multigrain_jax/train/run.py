@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,14 +30,20 @@ from multigrain_jax.metric_writer import (
     write_results,
 )
 from multigrain_jax.models.multigrain import BACKBONES
+from multigrain_jax.runtime import seconds_since_launch
 from multigrain_jax.train.build import Run, build_run, make_step
 from multigrain_jax.train.check import check_train_config
 from multigrain_jax.train.feed import train_batches
 from multigrain_jax.train.lock import lock_workdir
 from multigrain_jax.train.loop import NonFiniteLossError, Schedule, train_loop
+from multigrain_jax.train.profile import StepProfile
 from multigrain_jax.train.sample_log import write_non_finite_batch
 from multigrain_jax.train.signals import StopSignals, TimeLimit
 from multigrain_jax.train.state import TrainState, all_finite, model_variables
+
+# A larger share of the time spent waiting for data is worth a line.
+MUCH_WAITING = 0.1
+PROFILE_FOLDER = "profile"
 
 
 @dataclass
@@ -49,6 +56,8 @@ class _Recorder:
     writer: MetricWriter
     should_stop: Callable[[], bool]
     results: dict[str, float] = field(default_factory=dict)
+    logged: int = 0
+    told_of_waiting: bool = False
 
     def validate(self, state: TrainState, step: int) -> None:
         source = self.built.val_source
@@ -80,6 +89,18 @@ class _Recorder:
     def log(self, step: int, metrics: dict[str, float]) -> None:
         rate = {"learning_rate": float(self.built.learning_rate(step - 1))}
         self._write(step, {f"train/{k}": v for k, v in metrics.items()} | rate)
+        self.logged += 1
+        if self.logged == 1:
+            # The first interval is one step, which waits for the first batch.
+            self.writer.note(f"first step after {seconds_since_launch():.1f} s")
+        elif metrics["data_wait_fraction"] > MUCH_WAITING and not self.told_of_waiting:
+            self.told_of_waiting = True
+            self.writer.note(
+                f"{metrics['data_wait_fraction']:.0%} of the time goes on waiting for "
+                f"data: raise num_workers (now {self.config.num_workers}; this machine "
+                f"has {os.cpu_count()} cores), or keep the photos on a local disk "
+                "(data.local_cache_dir); tools/benchmark_input.py measures the reading"
+            )
 
     def save(self, state: TrainState, step: int) -> None:
         if self.built.checkpoints is None:
@@ -199,11 +220,13 @@ def _train(
         first_step=first_step,
         last_step=schedule.last_step,
     )
-    with contextlib.closing(batches):
+    steps = 0 if config.dry_run else config.profile_steps
+    profile = StepProfile(workdir / PROFILE_FOLDER, num_steps=steps)
+    with contextlib.closing(batches), contextlib.closing(profile):
         try:
             return train_loop(
                 built.state,
-                train_step=make_step(config.to_dict(), built),
+                train_step=profile.around(make_step(config.to_dict(), built)),
                 batches=batches,
                 images_per_step=config.batch_size * config.gradient_accumulation_steps,
                 schedule=schedule,

@@ -1,6 +1,6 @@
 """One compiled optimiser update: augmentation, network, losses, sampling, SGD."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -35,6 +35,7 @@ def make_train_step(
     classification_weight: float,
     margin: float = MARGIN,
     gradient_accumulation_steps: int = 1,
+    compiler_options: Mapping[str, bool] | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Compile the training step `(state, batch) -> (state, metrics)`.
 
@@ -54,6 +55,7 @@ def make_train_step(
         gradient_accumulation_steps: microbatches per update. With more than one, every
             array of the batch has a leading axis of that length, gradients are
             averaged over it and running statistics are updated by each in turn.
+        compiler_options: XLA's, for this program alone.
 
     Returns:
         The compiled function. `batch` has `image` [B, S, S, 3], `label` [B] and
@@ -148,4 +150,5 @@ def make_train_step(
         donate_argnums=0,
         in_shardings=(whole, split),
         out_shardings=(whole, whole),
+        compiler_options=dict(compiler_options) if compiler_options else None,
     )

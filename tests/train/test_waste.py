@@ -1,0 +1,171 @@
+"""What a run does not waste time on, and what it says about the time it takes."""
+
+import itertools
+import re
+import time
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import base
+from multigrain_jax.errors import InputError, StoppedEarly
+from multigrain_jax.train import run as run_module
+from multigrain_jax.train.profile import STEPS_BEFORE, StepProfile
+from multigrain_jax.train.run import run
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Two splits of two classes of noise."""
+    root = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for split, name in itertools.product(("train", "val"), ("a", "b")):
+        folder = root / split / name
+        folder.mkdir(parents=True)
+        for number in range(8):
+            pixels = rng.integers(0, 256, (40, 40, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    return root
+
+
+def make_config(root, **changes):
+    config = base.get_config()
+    config.update(
+        {
+            "backbone": "tiny",
+            "num_repeats": 3,
+            "classification_weight": 0.5,
+            "train_size": 33,
+            "test_size": 33,
+            "batch_size": 8,
+            "num_epochs": 2,
+            "log_every_steps": 1,
+            "checkpoint_every_epochs": 2,
+        }
+    )
+    config.data.update({"source": "folder", "root": str(root)})
+    config.update(changes)
+    return config
+
+
+@pytest.fixture
+def events(monkeypatch):
+    """The rows that a run writes and "compiled" for each program, in order."""
+    seen = []
+
+    def listener(name, seconds, **details):
+        del seconds, details
+        if name == COMPILED:
+            seen.append("compiled")
+
+    write = run_module._Recorder._write
+
+    def recorded(self, step, metrics):
+        seen.append(f"{step} {'val' if 'val/top1' in metrics else 'train'}")
+        write(self, step, metrics)
+
+    monkeypatch.setattr(run_module._Recorder, "_write", recorded)
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    yield seen
+    jax.monitoring.unregister_event_duration_listener(listener)
+
+
+@pytest.mark.slow
+def test_nothing_is_compiled_after_the_first_step_and_evaluation(
+    photos, tmp_path, events, capsys
+):
+    run(make_config(photos), tmp_path)
+    begun = events.index("1 train")
+    assert events.index("0 val") < begun and "compiled" in events[:begun]
+    # Four steps an epoch; the only save comes after the last row.
+    assert events[begun : events.index("8 val") + 1] == [
+        *(f"{step} train" for step in range(1, 5)),
+        "4 val",
+        *(f"{step} train" for step in range(5, 9)),
+        "8 val",
+    ]
+    printed = capsys.readouterr().out
+    assert len(re.findall(r"first step after \d+\.\d s", printed)) == 1
+
+
+@pytest.mark.slow
+def test_a_step_of_another_shape_would_be_noticed(photos, tmp_path, events):
+    config = make_config(photos, num_epochs=1)
+    make_step = run_module.make_step
+
+    def uneven(config, built):
+        step = make_step(config, built)
+        calls = itertools.count(1)
+        other = make_step(config | {"classification_weight": 0.25}, built)
+        return lambda *arrays: (other if next(calls) == 3 else step)(*arrays)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "make_step", uneven)
+        run(config, tmp_path)
+    assert "compiled" in events[events.index("2 train") : events.index("3 train")]
+
+
+def test_waiting_for_data_is_said_once_with_the_remedy(
+    photos, tmp_path, monkeypatch, capsys
+):
+    train_batches = run_module.train_batches
+
+    def slow(*arguments, **options):
+        for batch in train_batches(*arguments, **options):
+            time.sleep(0.3)
+            yield batch
+
+    monkeypatch.setattr(run_module, "train_batches", slow)
+    run(make_config(photos, num_epochs=1), tmp_path)
+    (line,) = re.findall(r".*waiting for data.*", capsys.readouterr().out)
+    assert "raise num_workers (now 0; this machine has " in line
+
+
+def test_steps_are_traced_once(tmp_path):
+    profile = StepProfile(tmp_path / "profile", num_steps=2)
+    step = profile.around(jax.jit(lambda state, batch: (state + batch, state)))
+    state = np.float32(0)
+    for count in range(STEPS_BEFORE + 1):
+        assert not (tmp_path / "profile").exists(), count
+        state, _ = step(state, np.float32(1))
+    for _ in range(3):
+        state, _ = step(state, np.float32(1))
+    profile.close()
+    assert float(state) == STEPS_BEFORE + 4
+    assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 1
+
+
+def test_a_trace_is_written_where_the_run_ends_early(tmp_path):
+    profile = StepProfile(tmp_path / "profile", num_steps=100)
+    step = profile.around(lambda state, batch: (state, batch))
+    for _ in range(STEPS_BEFORE + 1):
+        step(0, 0)
+    profile.close()
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+@pytest.mark.slow
+def test_a_deterministic_run_compiles_as_told(photos, tmp_path, monkeypatch):
+    found = []
+    jit = jax.jit
+
+    def recorded(function, **options):
+        found.append(options.get("compiler_options"))
+        return jit(function, **options)
+
+    for deterministic in (False, True):
+        config = make_config(photos, deterministic=deterministic, stop_at_step=1)
+        with monkeypatch.context() as patch, pytest.raises(StoppedEarly):
+            patch.setattr("multigrain_jax.train.step.jax.jit", recorded)
+            run(config, tmp_path / str(deterministic))
+    assert {"xla_gpu_deterministic_ops": True} in found
+    assert found.count({"xla_gpu_deterministic_ops": True}) == 1
+
+
+def test_less_than_no_step_cannot_be_traced(photos, tmp_path):
+    with pytest.raises(InputError, match="profile_steps: found -1"):
+        run(make_config(photos, profile_steps=-1), tmp_path)
