@@ -115,7 +115,9 @@ def test_every_parameter_has_a_gradient_and_dropout_changes_by_the_step(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in BACKBONES if name != "tiny"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "resnet152", "senet154", "pnasnet5large", "nasnetamobile"]
+)
 def test_the_step_of_the_whole_backbone_keeps_the_state_as_it_is(name):
     step, state = make_step(create_model(name, num_classes=5))
     new_state, metrics = jax.eval_shape(step, state, make_batch(64))
