@@ -64,6 +64,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_workers = 0  # reading processes; 0 reads with threads
     config.prefetch_batches = 4
     config.max_skipped_fraction = 0.01  # more unreadable images end the run
+    config.data_timeout_s = 600.0  # no batch for so long ends the run
 
     # Optimisation.
     config.batch_size = 512

@@ -1,4 +1,4 @@
-"""The two ways in which a run ends early on purpose."""
+"""The ways in which a run ends early on purpose."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,7 @@ class InputError(ValueError):
 
 class StoppedEarly(Exception):
     """The run was asked to stop, has saved its state and can be resumed (exit 3)."""
+
+
+class DataStalledError(RuntimeError):
+    """The images do not come any more; a thread may hang in the file system."""

@@ -151,6 +151,7 @@ def make_train_batches(
         batch_bytes=3 * (stop - start) * train_size**2,
         num_workers=num_workers,
         prefetch=prefetch,
+        timeout_s=timeout_s,
     )
 
 

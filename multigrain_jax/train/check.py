@@ -137,7 +137,12 @@ def _range_problems(config: Mapping[str, Any]) -> list[str]:
         *size_problems("train_size", [config["train_size"]]),
         *size_problems("test_size", [config["test_size"]]),
     ]
-    positive = ("epoch_len_factor", "learning_rate", "pooling_exponent")
+    positive = (
+        "epoch_len_factor",
+        "learning_rate",
+        "pooling_exponent",
+        "data_timeout_s",
+    )
     problems += [
         f"{key}: found {config[key]}, expected more than 0"
         for key in positive

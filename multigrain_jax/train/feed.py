@@ -54,6 +54,7 @@ def train_batches(
         batch_slice=slice(0, config["batch_size"] * accumulation),
         num_workers=config["num_workers"],
         prefetch=config["prefetch_batches"],
+        timeout_s=config["data_timeout_s"],
     )
     skips = SkipLog(
         source,

@@ -1,0 +1,134 @@
+"""Reading that neither hangs for ever nor ends with a process that was killed."""
+
+import contextlib
+import gc
+import multiprocessing
+import queue
+import threading
+from collections.abc import Callable, Generator
+
+import grain
+import numpy as np
+
+from multigrain_jax.errors import DataStalledError
+
+DATA_TIMEOUT_S = 600.0
+# In one pass over the data: more deaths than these have a cause that stays.
+MAX_RESTARTS = 3
+# How long a reader that hangs is waited for when it is left behind.
+STALLED_CLOSE_S = 5.0
+
+Batch = dict[str, np.ndarray]
+
+
+class _ProcessDiedError(RuntimeError):
+    """A reading process ended before its work was done."""
+
+
+def read_and_restart(
+    read_from: Callable[[int], grain.IterDataset], *, timeout_s: float
+) -> Generator[Batch]:
+    """All batches in their order, however often a reading process dies (3 times).
+
+    Args:
+        read_from: the number of a batch -> a data set that begins with it.
+        timeout_s: how long to wait for a batch.
+
+    Raises:
+        DataStalledError: no batch came in time, or processes die again and again.
+    """
+    done = restarts = 0
+    while True:
+        batches = _watched(read_from(done), timeout_s)
+        try:
+            with contextlib.closing(batches):
+                for batch in batches:
+                    done += 1
+                    yield batch
+            return
+        except _ProcessDiedError as error:
+            if restarts == MAX_RESTARTS:
+                raise DataStalledError(
+                    f"reading processes died {restarts + 1} times, the last time with: "
+                    f"{error} Processes that are killed for memory are in the "
+                    "kernel's log (dmesg); lower num_workers or prefetch_batches, or "
+                    "set num_workers to 0"
+                ) from error
+            restarts += 1
+            print(
+                f"WARNING: a reading process died ({error}); new ones go on with the "
+                f"batch that is due (restart {restarts} of {MAX_RESTARTS})",
+                flush=True,
+            )
+
+
+def _watched(dataset: grain.IterDataset, timeout_s: float) -> Generator[Batch]:
+    """The batches of a data set, each of them in time.
+
+    A thread asks for them, since a call that hangs cannot be interrupted; it is left
+    behind then.
+    """
+    wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[Batch | Exception] = queue.SimpleQueue()
+    reader = threading.Thread(
+        target=_answer, args=(dataset, wanted, answers), daemon=True
+    )
+    reader.start()
+    patience = None
+    try:
+        while True:
+            wanted.put(True)
+            answer = answers.get(timeout=timeout_s)
+            if isinstance(answer, StopIteration):
+                return
+            if isinstance(answer, Exception):
+                raise answer
+            yield answer
+    except queue.Empty as error:
+        patience = STALLED_CLOSE_S
+        _kill_reading_processes()
+        raise DataStalledError(
+            f"no batch of images came within data_timeout_s = {timeout_s:g} seconds: "
+            "does the storage of the images answer (a file server that is down, a "
+            "named pipe among the files)? If it is only slow, raise the limit or "
+            "num_workers"
+        ) from error
+    finally:
+        wanted.put(False)
+        reader.join(patience)
+
+
+def _answer(
+    dataset: grain.IterDataset,
+    wanted: queue.SimpleQueue[bool],
+    answers: queue.SimpleQueue[Batch | Exception],
+) -> None:
+    iterator = iter(dataset)
+    shared = False
+    try:
+        while wanted.get():
+            try:
+                batch = next(iterator)
+                # Batches of other processes lie in shared memory, which is freed with
+                # the first array object over it, whatever still looks at it.
+                shared = type(batch["image"]) is not np.ndarray
+                if shared:
+                    batch = {name: np.array(a) for name, a in batch.items()}
+                answers.put(batch)
+            except Exception as error:
+                died = "terminated unexpectedly" in str(error)
+                answers.put(_ProcessDiedError(str(error)) if died else error)
+    finally:
+        iterator.close()
+        if shared:
+            # Grain's iterator keeps its last batches in reference cycles, and memory
+            # that is shared until the process ends is reported as leaked.
+            del iterator
+            gc.collect()
+
+
+def _kill_reading_processes() -> None:
+    # Asked to stop, a process that hangs would be waited for.
+    for process in multiprocessing.active_children():
+        if process.name.startswith("grain"):
+            process.kill()

@@ -1,0 +1,181 @@
+"""Reading that breaks: processes killed or hanging, files and folders that vanish."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from multigrain_jax.data import watchdog
+from multigrain_jax.data.repeated import RepeatedStream
+from multigrain_jax.data.sources import FileSource, open_source
+from multigrain_jax.data.train_batches import make_train_batches
+from multigrain_jax.errors import DataStalledError, InputError
+from multigrain_jax.train.run import run
+
+ROOT = Path(__file__).parents[2]
+NUM_BATCHES = 12
+
+
+def open_batches(source, *, num_workers, first_step=0, timeout_s=60.0):
+    stream = RepeatedStream(
+        num_images=len(source),
+        num_repeats=3,
+        epoch_len_factor=4.0,
+        batch_size=8,
+        seed=1,
+    )
+    return make_train_batches(
+        source,
+        stream,
+        train_size=16,
+        augmentation="full",
+        crop_area_min=0.08,
+        seed=5,
+        first_step=first_step,
+        num_steps=NUM_BATCHES - first_step,
+        batch_slice=slice(0, 8),
+        num_workers=num_workers,
+        prefetch=2,
+        timeout_s=timeout_s,
+    )
+
+
+def folder_source(root):
+    return open_source(source="folder", root=root, split="train")
+
+
+def reading_processes():
+    return [p for p in multiprocessing.active_children() if p.name.startswith("grain")]
+
+
+@pytest.mark.slow
+def test_killed_processes_are_replaced_and_no_batch_is_lost(photos, capsys):
+    source = folder_source(photos)
+    expected = list(open_batches(source, num_workers=0))
+    batches = open_batches(source, num_workers=2)
+    got = [next(batches), next(batches)]
+    for process in reading_processes():
+        process.kill()
+    started = time.perf_counter()
+    got += batches
+    assert time.perf_counter() - started < 60
+    assert "a reading process died" in capsys.readouterr().out
+    assert len(got) == len(expected) == NUM_BATCHES
+    for one, other in zip(got, expected, strict=True):
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_processes_that_die_again_and_again_end_the_run(monkeypatch):
+    def died(dataset, timeout_s):
+        raise watchdog._ProcessDiedError("exit code -9.")
+        yield
+
+    monkeypatch.setattr(watchdog, "_watched", died)
+    firsts = []
+    with pytest.raises(DataStalledError, match=r"died 4 times.*dmesg.*num_workers"):
+        list(watchdog.read_and_restart(firsts.append, timeout_s=1.0))
+    assert firsts == [0, 0, 0, 0]
+
+
+@pytest.mark.slow
+def test_hanging_processes_end_in_an_error(photos):
+    batches = open_batches(folder_source(photos), num_workers=2, timeout_s=20.0)
+    next(batches)
+    for process in reading_processes():
+        os.kill(process.pid, signal.SIGSTOP)
+    started = time.perf_counter()
+    with pytest.raises(DataStalledError, match="data_timeout_s = 20 seconds"):
+        list(batches)
+    assert time.perf_counter() - started < 60
+    assert reading_processes() == []
+
+
+@pytest.mark.slow
+def test_a_file_that_never_answers_ends_the_command(photos, tmp_path):
+    root = tmp_path / "photos"
+    shutil.copytree(photos, root)
+    # Opening a named pipe that nobody writes to waits for ever.
+    os.mkfifo(root / "train" / "disc" / "pipe.png")
+    settings = {
+        "backbone": "tiny",
+        "data.source": "folder",
+        "data.root": root,
+        "data_timeout_s": 5.0,
+        "batch_size": 16,
+        "train_size": 33,
+        "test_size": 33,
+        "validate_first": False,
+    }
+    command = [sys.executable, "-m", "multigrain_jax.main"]
+    command += ["--config", "configs/base.py", "--workdir", str(tmp_path / "run")]
+    command += [f"--config.{key}={value}" for key, value in settings.items()]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "no batch of images came within data_timeout_s = 5 seconds" in done.stderr
+
+
+def test_a_data_set_that_vanishes_ends_the_run(
+    photos, make_config, tmp_path, monkeypatch
+):
+    root = tmp_path / "photos"
+    shutil.copytree(photos, root)
+    real, reads = FileSource.read, []
+
+    def read(self, index):
+        reads.append(index)
+        if len(reads) == 20:
+            shutil.rmtree(root)
+        return real(self, index)
+
+    monkeypatch.setattr(FileSource, "read", read)
+    with pytest.raises(InputError, match=r"in a row could not be read|max_skipped"):
+        run(make_config(root), tmp_path / "run")
+
+
+def test_files_that_vanish_are_replaced_and_listed(
+    photos, make_config, tmp_path, monkeypatch
+):
+    root = tmp_path / "photos"
+    shutil.copytree(photos, root)
+    real, reads = FileSource.read, []
+    victim = root / "train" / "dots" / "3.png"
+
+    def read(self, index):
+        reads.append(index)
+        if len(reads) == 5:
+            victim.unlink()
+        return real(self, index)
+
+    monkeypatch.setattr(FileSource, "read", read)
+    run(make_config(root, max_skipped_fraction=0.1), tmp_path / "run")
+    (line,) = (tmp_path / "run" / "skipped.txt").read_text().splitlines()
+    assert str(victim) in line and "No such file" in line
+
+
+def test_an_unreadable_folder_is_named(photos, monkeypatch):
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("dots"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(InputError, match=r"dots.*Permission denied"):
+        folder_source(photos)
