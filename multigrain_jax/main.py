@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from multigrain_jax.errors import InputError, StoppedEarly
 
@@ -83,14 +83,14 @@ def parse_flags(argv: list[str]) -> list[str]:
         print(_help())
         sys.exit(0)
     try:
-        _check_config_flags(argv)
+        check_config_flags(argv)
         return flags.FLAGS(argv)
     except (flags.Error, InputError, KeyError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
 
 
-def _check_config_flags(argv: list[str]) -> None:
+def check_config_flags(argv: list[str]) -> None:
     """Load the recipe and look up the keys that the command line sets.
 
     Raises:
@@ -103,24 +103,33 @@ def _check_config_flags(argv: list[str]) -> None:
             "--config is missing: give a recipe, for example --config "
             "configs/quickstart.py; --help lists them"
         )
-    file, _, argument = given.partition(":")
+    file = given.partition(":")[0]
     # The recipes import each other as `configs.NAME`: make that work from anywhere.
     sys.path.insert(0, str(Path(file).absolute().parent.parent))
     if not Path(file).is_file():
         raise InputError(f"--config: there is no file {file}; {_other_files(file)}")
+    config = load_recipe(given)
+    for text in argv[1:]:
+        name = text.lstrip("-").partition("=")[0]
+        if text.startswith("-") and name.startswith("config."):
+            _check_key(config, name.removeprefix("config."))
+
+
+def load_recipe(given: str) -> ConfigDict:
+    """The configuration of `path/NAME.py[:ARGUMENT]`, as its `get_config` makes it.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    file, _, argument = given.partition(":")
     try:
-        arguments = [argument] if argument else []
-        config = runpy.run_path(file)["get_config"](*arguments)
+        return runpy.run_path(file)["get_config"](*([argument] if argument else []))
     except Exception as error:
         then = f" for the argument {argument!r}" if argument else ""
         kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
         raise InputError(
             f"--config: {file} gives no recipe{then}: {kind}{error}"
         ) from error
-    for text in argv[1:]:
-        name = text.lstrip("-").partition("=")[0]
-        if text.startswith("-") and name.startswith("config."):
-            _check_key(config, name.removeprefix("config."))
 
 
 def _config_argument(argv: list[str]) -> str | None:

@@ -195,7 +195,7 @@ def _list_folder(
                 f"= {val_fraction} leaves none for {split!r}; give more images, or "
                 "--config.data.val_split=None"
             )
-        print(f"{root}: {len(files)} images are {split!r}, chosen by their names")
+        print(f"{root}: {len(files)} images are taken as {split!r}, by their names")
     return files, names
 
 
@@ -208,11 +208,11 @@ def class_statistics(source: ImageSource) -> str:
         found = np.flatnonzero(counts)
         few = found[counts[found].argmin()]
         many = found[counts[found].argmax()]
-        text += (
-            f" of {len(found)} classes, from {counts[few]} of "
-            f"{source.class_names[few]!r} to {counts[many]} of "
-            f"{source.class_names[many]!r}"
-        )
+        each = str(counts[few])
+        if counts[few] < counts[many]:
+            smallest, largest = source.class_names[few], source.class_names[many]
+            each += f" (of {smallest!r}) to {counts[many]} (of {largest!r})"
+        text += f" of {len(found)} classes, {each} of each"
     return text + (f"; {unlabelled} without a label" if unlabelled else "")
 
 

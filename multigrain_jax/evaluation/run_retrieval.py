@@ -54,7 +54,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     started = time.perf_counter()
     settings = config.to_dict()
     refuse(_problems(settings))
-    files = {name: Path(path) for name, path in settings["data"].items() if path}
+    given = {name: path for name, path in settings["data"].items() if path}
+    files = {name: Path(path).expanduser() for name, path in given.items()}
     benchmark = load_benchmark(
         config.benchmark,
         BenchmarkFiles(**files),

@@ -97,5 +97,6 @@ def test_statistics_name_the_smallest_and_the_largest_class(photos):
     write(photos, ["loose.png"])
     source = open_source(source="folder", root=photos, split=None)
     assert class_statistics(source) == (
-        "13 images of 3 classes, from 1 of 'cow' to 8 of 'ant'; 1 without a label"
+        "13 images of 3 classes, 1 (of 'cow') to 8 (of 'ant') of each; 1 without a "
+        "label"
     )

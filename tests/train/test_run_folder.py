@@ -44,7 +44,7 @@ def test_a_folder_without_parts_becomes_a_model_and_a_page(tmp_path, capsys):
     root = write_photos(tmp_path / "photos", ["kiwi", "plum"])
     results = run(make_config(root, "0.5"), tmp_path / "w")
     printed = capsys.readouterr().out
-    assert "train: 14 images of 2 classes, from 7 of 'kiwi'" in printed
+    assert "train: 14 images of 2 classes, 7 of each" in printed
     assert "val: 2 images of 2 classes" in printed
     assert load_model(tmp_path / "w").class_names == ["kiwi", "plum"]
     assert 0 <= results["val/knn_top1"] <= 1

@@ -1,0 +1,163 @@
+"""The documentation: its links lead somewhere, its names exist, its commands run."""
+
+import ast
+import importlib
+import io
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from multigrain_jax import main
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
+FILE = re.compile(r"\b(?:configs|tools|docs|tests|examples)/[\w/.]+\.(?:py|md|ipynb)")
+TESTED = re.compile(r"<!-- tested -->\n```(\w*)\n(.*?)```", re.DOTALL)
+# A tiny network and little work, whatever the page says.
+SHRUNK = {
+    "train": {
+        "backbone": "tiny",
+        "train_size": 33,
+        "test_size": 33,
+        "batch_size": 24,
+        "batch_norm_group_size": 24,
+        "sampling_group_size": 24,
+        "num_epochs": 1,
+        "warmup_epochs": 0.0,
+        "epoch_len_factor": 1.0,
+    },
+    "eval_classification": {"test_size": 40, "batch_size": 8},
+    "eval_retrieval": {"test_size": 40, "batch_size": 8},
+    "finetune_pooling": {"test_size": 40},
+    "whiten": {"test_size": 40, "batch_size": 8},
+    "embed": {"test_size": 40, "batch_size": 8},
+    "search": {"batch_size": 8},
+    "near_duplicates": {},
+}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_files_that_a_page_names_exist(page):
+    text = page.read_text(encoding="utf-8")
+    links = [link for link in LINK.findall(text) if "://" not in link]
+    missing = [link for link in links if not (page.parent / link).exists()]
+    # `configs/NAME.py` stands for any of them.
+    named = {name for name in FILE.findall(text) if "NAME" not in name}
+    missing += [name for name in sorted(named) if not (ROOT / name).exists()]
+    assert missing == []
+
+
+def commands(page: Path) -> list[tuple[str, str]]:
+    """(kind, text) of everything that a page marks: "sh" a command, or "python"."""
+    found = []
+    for language, block in TESTED.findall(page.read_text(encoding="utf-8")):
+        if language == "python":
+            found.append(("python", block))
+        else:
+            lines = block.replace("\\\n", " ").splitlines()
+            found += [("sh", line) for line in lines if line.strip()]
+    return found
+
+
+def run_command(line: str) -> None:
+    """What `python -m multigrain_jax.main …` does, here and with a tiny network."""
+    words = shlex.split(line)
+    assert words[:4] == ["python", "-m", "multigrain_jax.main", "--config"]
+    main.check_config_flags(words[2:])
+    recipe, changes, workdir = words[4], {}, main.default_workdir(words[4])
+    rest = iter(words[5:])
+    for word in rest:
+        if word == "--workdir":
+            workdir = Path(next(rest))
+        else:
+            key, _, value = word.removeprefix("--config.").partition("=")
+            changes[key] = parse_value(value)
+    config = main.load_recipe(recipe)
+    config.update_from_flattened_dict(changes | SHRUNK[config.task])
+    importlib.import_module(main.TASKS[config.task]).run(config, workdir.absolute())
+
+
+def parse_value(text: str) -> object:
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
+
+
+def jpeg(rng: np.random.Generator, tint: int) -> bytes:
+    pixels = rng.integers(0, 120, (40, 48, 3), np.uint8)
+    pixels[..., tint] += 100
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, "JPEG")
+    return encoded.getvalue()
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch, tiny_checkpoint):
+    """A home folder with what the page speaks of; the working folder is a clone."""
+    rng = np.random.default_rng(0)
+    files = {f"photos/train/{c}/{i}.jpg": t for t, c in enumerate("xy") for i in "1234"}
+    files |= {f"photos/unsorted/{i}.jpg": 2 for i in "12345"}
+    for name, tint in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(jpeg(rng, tint))
+    lines = [f"{name.removeprefix('photos/')}\tkind {t}" for name, t in files.items()]
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    prepare_tfds(tmp_path / "tensorflow_datasets", rng)
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    (clone / "configs").symlink_to(ROOT / "configs")
+    shutil.copytree(tiny_checkpoint, clone / "weights" / "joint_3B_0.5")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(clone)
+    return tmp_path
+
+
+def prepare_tfds(folder: Path, rng: np.random.Generator) -> None:
+    import tensorflow_datasets as tfds
+
+    class Tiny(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(encoding_format="jpeg"),
+                "label": tfds.features.ClassLabel(names=["cat", "dog"]),
+            }
+            features = tfds.features.FeaturesDict(features)
+            return tfds.core.DatasetInfo(builder=self, features=features)
+
+        def _split_generators(self, dl_manager):
+            return {name: self._generate_examples() for name in ("train", "test")}
+
+        def _generate_examples(self):
+            for n in range(4):
+                yield n, {"image": io.BytesIO(jpeg(rng, n % 2)), "label": n % 2}
+
+    Tiny(data_dir=str(folder), file_format="array_record").download_and_prepare()
+
+
+@pytest.mark.slow
+def test_the_commands_for_own_photos_run(home):
+    marked = commands(ROOT / "docs" / "own_data.md")
+    assert len(marked) >= 11
+    for kind, text in marked:
+        if kind == "python":
+            namespace = {}
+            exec(text, namespace)
+            assert namespace["similarity"].shape == (5, 5)
+        else:
+            run_command(text)
+    workdirs = home / "clone" / "workdirs"
+    for name in ("folder", "unsorted", "tfds", "list", "finetuned", "whiten", "search"):
+        assert (workdirs / name / "results.json").exists(), name
+    for name in ("folder", "search", "near_duplicates"):
+        assert (workdirs / name / "report.html").exists(), name
