@@ -49,6 +49,7 @@ def check_train_config(config: Mapping[str, Any], *, num_devices: int) -> None:
             *_choice_problems(config),
             *_range_problems(config),
             *_loss_problems(config),
+            *_list_problems(config["data"]),
             *_batch_problems(config, num_devices),
         ]
     )
@@ -177,6 +178,17 @@ def _loss_problems(config: Mapping[str, Any]) -> list[str]:
             f"{config['classification_weight']}: with one repetition there are no "
             "positives and no margin loss; set classification_weight to 1 or "
             "num_repeats to 2 or more"
+        ]
+    return []
+
+
+def _list_problems(data: Mapping[str, Any]) -> list[str]:
+    listed = data["source"] == "folder" and data["list_file"]
+    if listed and data["val_split"] and not data["val_fraction"]:
+        return [
+            f"data.list_file = {data['list_file']!r} has no parts, and the validation "
+            "would see the training images; set data.val_fraction to hold a share "
+            "out, or data.val_split to None"
         ]
     return []
 
