@@ -11,6 +11,9 @@ CROP_ATTEMPTS = 10
 RATIO_RANGE = (3 / 4, 4 / 3)
 # The shorter side is resized to 256/224 of the crop's side.
 SQUARE_RESIZE = 256 / 224
+# Whatever a file is called, its content decides: some of Pillow's other readers start
+# programs (EPS) or follow references.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 EXIF_ORIENTATION = 0x0112
 EXIF_SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
 
@@ -35,7 +38,7 @@ def decode(data: bytes, *, apply_exif_orientation: bool = False) -> Image.Image:
         UndecodableImageError: Pillow cannot decode it; the message says why.
     """
     try:
-        image = Image.open(io.BytesIO(data))
+        image = _open(io.BytesIO(data))
         image.load()
         if apply_exif_orientation and image.getexif().get(EXIF_ORIENTATION, 1) != 1:
             image = ImageOps.exif_transpose(image)
@@ -47,6 +50,18 @@ def decode(data: bytes, *, apply_exif_orientation: bool = False) -> Image.Image:
         # Pillow's decoders raise many kinds: OSError, SyntaxError, struct.error, …
         reason = str(error) or type(error).__name__
         raise UndecodableImageError(f"{len(data)} bytes: {reason}") from error
+
+
+def _open(file: BinaryIO) -> Image.Image:
+    """An image's header, of a format and a size that are read."""
+    image = Image.open(file, formats=FORMATS)
+    pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
+    # Pillow itself only warns up to twice its limit.
+    if limit is not None and pixels > limit:
+        raise UndecodableImageError(
+            f"{image.width}x{image.height} pixels, more than Pillow's limit of {limit}"
+        )
+    return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -126,7 +141,7 @@ def encoded_size(
         UndecodableImageError: not an image; a broken body is not noticed.
     """
     try:
-        with Image.open(file) as image:
+        with _open(file) as image:
             width, height = image.size
             orientation = 1
             if apply_exif_orientation:

@@ -15,6 +15,9 @@ from multigrain_jax.errors import InputError
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 SPLIT_NAMES = ("train", "val", "valid", "validation", "test")
 UNLABELLED = -1
+# Fourteen million paths fit; what is larger is no list.
+MAX_LIST_BYTES = 1 << 30
+MAX_LINE = 8192
 # Where a folder of images stands for these two, a share of it is held out as `val`.
 TRAIN, VAL = "train", "val"
 VAL_NAMES = ("val", "valid", "validation")
@@ -108,7 +111,7 @@ def hold_out(files: Sequence[ImageFile], fraction: float, *, root: Path) -> np.n
     by_label: dict[int, list[tuple[bytes, int]]] = {}
     for index, file in enumerate(files):
         name = os.path.relpath(file.path, root).replace(os.sep, "/")
-        digest = hashlib.sha256(name.encode()).digest()
+        digest = hashlib.sha256(os.fsencode(name)).digest()
         by_label.setdefault(file.label, []).append((digest, index))
     for members in by_label.values():
         count = min(max(1, round(fraction * len(members))), len(members) - 1)
@@ -133,15 +136,9 @@ def read_list_file(path: Path, *, root: Path) -> tuple[list[ImageFile], list[str
     the path; paths without a folder are unlabelled.
 
     Raises:
-        InputError: no such file, no line in it, or a path outside root.
+        InputError: no such file, no line in it, no text, or a path outside root.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"list_file {path}: a text file with one path a line was expected, and "
-            f"reading it failed: {error}"
-        ) from error
+    lines = _lines_of(path)
     rows = [line.strip().partition("\t") for line in lines if line.strip()]
     names = [name.strip() for name, _, _ in rows]
     if not names:
@@ -164,6 +161,25 @@ def read_list_file(path: Path, *, root: Path) -> tuple[list[ImageFile], list[str
     ], class_names
 
 
+def _lines_of(path: Path) -> list[str]:
+    """The lines of a list file of a size that can be one."""
+    try:
+        if not path.is_file():
+            raise OSError("there is no such file")
+        if path.stat().st_size > MAX_LIST_BYTES:
+            raise OSError(f"it has {path.stat().st_size} bytes")
+        lines = path.read_text(encoding="utf-8").split("\n")
+        for number, line in enumerate(lines, start=1):
+            if "\0" in line or len(line) > MAX_LINE:
+                raise OSError(f"line {number} is no path: {line[:40]!r} …")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"list_file {path}: a text file with one path a line (UTF-8, at most "
+            f"{MAX_LIST_BYTES >> 20} MiB) was expected, and reading it failed: {error}"
+        ) from error
+    return lines
+
+
 def scan(folder: Path) -> tuple[list[str], dict[str, int]]:
     """Images below a folder as sorted relative paths, and each folder's mtime.
 
@@ -172,27 +188,39 @@ def scan(folder: Path) -> tuple[list[str], dict[str, int]]:
     """
     files: list[str] = []
     folders: dict[str, int] = {}
-    waiting = [""]
+    # Each with the folders it is in: real ones, since links can lead in circles.
+    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
     while waiting:
-        relative = waiting.pop()
-        folders[relative] = os.stat(folder / relative).st_mtime_ns
-        with os.scandir(folder / relative) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                name = f"{relative}/{entry.name}" if relative else entry.name
-                if entry.is_dir():
-                    if not (entry.is_symlink() and _leads_back(entry.path)):
-                        waiting.append(name)
-                elif entry.name.lower().endswith(EXTENSIONS):
-                    files.append(name)
+        relative, above = waiting.pop()
+        try:
+            status = os.stat(folder / relative)
+            with os.scandir(folder / relative) as entries:
+                listed = [(entry.name, _is_folder(entry)) for entry in entries]
+        except OSError as error:
+            raise InputError(
+                f"{folder / relative}: listing the folder failed: {error}; make it "
+                "readable, or move it out of the data set"
+            ) from error
+        identity = (status.st_dev, status.st_ino)
+        if identity in above:
+            continue
+        folders[relative] = status.st_mtime_ns
+        for name, is_folder in listed:
+            path = f"{relative}/{name}" if relative else name
+            if name.startswith("."):
+                continue
+            if is_folder:
+                waiting.append((path, above | {identity}))
+            elif name.lower().endswith(EXTENSIONS):
+                files.append(path)
     return sorted(files), folders
 
 
-def _leads_back(link: str) -> bool:
-    here = os.path.realpath(os.path.dirname(link))
-    target = os.path.realpath(link)
-    return here == target or here.startswith(target.rstrip(os.sep) + os.sep)
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link to itself
 
 
 def _cached_listing(folder: Path) -> tuple[list[str], dict[str, int]]:

@@ -43,7 +43,7 @@ class SkipLog:
         for index in sorted({int(i) for i in indices if i >= 0} - self._seen):
             self._seen.add(index)
             reason = why_unreadable(self._source, index) or "could be read later on"
-            line = f"{self._source.describe(index)}: {reason}".replace("\n", " ")
+            line = _printable(f"{self._source.describe(index)}: {reason}")
             if line in self._lines:
                 continue
             self._lines[line] = None
@@ -58,3 +58,13 @@ class SkipLog:
                 f"more than max_skipped_fraction allows ({self._limit:g}); mend or "
                 f"remove them, or raise the limit\n  {listed}"
             )
+
+
+def _printable(text: str) -> str:
+    """The text with escapes for what is no character, or steers a terminal.
+
+    File names may hold line breaks, escape sequences and bytes that are no UTF-8.
+    """
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
+    )
