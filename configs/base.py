@@ -54,7 +54,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.list_file = config_dict.placeholder(str)
     config.data.num_images = config_dict.placeholder(int)
     config.data.local_cache_dir = config_dict.placeholder(str)
-    config.num_repeats = 1  # R [repeats]
+    config.num_repeats = 1  # R [repeated-augmentations]
     config.epoch_len_factor = 2.0
     config.augmentation = "full"  # "torch", "full", "senet", "AA"
     config.crop_area_min = 0.08  # smallest share of the image that a crop takes
