@@ -7,6 +7,7 @@ The config's `task` says which entry runs. Exit codes: 0 done, 2 bad input or co
 import ast
 import difflib
 import importlib
+import os
 import re
 import runpy
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from multigrain_jax.errors import InputError, StoppedEarly
+from multigrain_jax.errors import DataStalledError, InputError, StoppedEarly
 
 # task -> module with run(config, workdir); imported only when it is asked for.
 TASKS = {
@@ -32,6 +33,7 @@ TASKS = {
     "near_duplicates": "multigrain_jax.evaluation.run_near_duplicates",
 }
 
+EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_STOPPED_EARLY = 3
 
@@ -74,6 +76,11 @@ def main(argv: list[str]) -> int:
     except StoppedEarly as stop:
         print(f"stopped: {stop}", file=sys.stderr)
         return EXIT_STOPPED_EARLY
+    except DataStalledError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        # Python would wait for the thread that hangs.
+        os._exit(EXIT_FAILED)
     return 0
 
 
