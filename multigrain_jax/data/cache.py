@@ -2,9 +2,13 @@
 
 import contextlib
 import hashlib
+import io
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
 
 
 class LocalCache:
@@ -35,6 +39,35 @@ def cache_folder(kind: str) -> Path:
     """Where lists of one kind are kept between runs: below the user's cache folder."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "multigrain_jax" / kind
+
+
+def kept_labels(
+    key: tuple[str, ...], count: int, read: Callable[[], np.ndarray]
+) -> np.ndarray:
+    """Labels that take long to read: from the user's cache folder, or read and kept.
+
+    Args:
+        key: what tells this data set from others; its first part is shown.
+        count: how many labels there are.
+        read: reads them, int32 [count].
+    """
+    name = hashlib.sha256(repr(key).encode()).hexdigest()
+    path = cache_folder("labels") / f"{name}.npy"
+    try:
+        labels = np.load(path)
+        if labels.shape == (count,):
+            return labels
+    except (OSError, ValueError, EOFError):
+        pass  # not kept yet, or damaged
+    print(f"reading the {count} labels of {key[0]} once …")
+    labels = read()
+    encoded = io.BytesIO()
+    np.save(encoded, labels)
+    try:
+        write_whole(path, encoded.getvalue())
+    except OSError:
+        print(f"the labels of {key[0]} could not be kept in {path}")
+    return labels
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -1,13 +1,11 @@
 """TensorFlow Datasets without TensorFlow: prepared data sets by random access."""
 
-import hashlib
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from multigrain_jax.data.cache import cache_folder, write_whole
+from multigrain_jax.data.cache import kept_labels
 from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.errors import InputError
 
@@ -81,23 +79,7 @@ class TfdsSource(ImageSource):
         if len(self._records) < CACHE_FROM:
             return self._read_labels()
         key = (self._folder, self._split, self._label_key, fingerprint)
-        name = hashlib.sha256(repr(key).encode()).hexdigest()
-        path = cache_folder("labels") / f"{name}.npy"
-        try:
-            labels = np.load(path)
-            if labels.shape == (len(self._records),):
-                return labels
-        except (OSError, ValueError, EOFError):
-            pass  # not kept yet, or damaged
-        print(f"reading the {len(self._records)} labels of {self._folder} once …")
-        labels = self._read_labels()
-        encoded = io.BytesIO()
-        np.save(encoded, labels)
-        try:
-            write_whole(path, encoded.getvalue())
-        except OSError:
-            print(f"the labels of {self._folder} could not be kept in {path}")
-        return labels
+        return kept_labels(key, len(self._records), self._read_labels)
 
     def _read_labels(self) -> np.ndarray:
         count = len(self._records)
