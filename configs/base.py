@@ -45,6 +45,7 @@ def get_config() -> ml_collections.ConfigDict:
     # Data.
     config.data = ml_collections.ConfigDict()
     config.data.source = "imagenet"  # "folder", "imagenet", "tfds", "quickstart"
+    config.data.backend = "grain"  # or "tfdata", for TFRecord files (extra `tf`)
     config.data.root = config_dict.placeholder(str)
     config.data.split = "train"
     config.data.val_split = config_dict.placeholder(str)  # None: no validation

@@ -26,6 +26,7 @@ from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.imagenet import imagenet_files
 from multigrain_jax.data.quickstart import QuickstartSource
 from multigrain_jax.data.tfds_source import TfdsSource
+from multigrain_jax.data.tfrecord_source import TfrecordSource, is_tfrecord
 from multigrain_jax.errors import InputError
 
 SOURCES = ("folder", "imagenet", "tfds", "quickstart")
@@ -155,7 +156,9 @@ def open_source(
             local_cache_dir=local_cache_dir,
         )
     elif source == "tfds":
-        opened = TfdsSource(os.path.expanduser(root), split or "train")
+        folder = os.path.expanduser(root)
+        kind = TfrecordSource if is_tfrecord(folder) else TfdsSource
+        opened = kind(folder, split or "train")
     else:
         raise InputError(
             f"data.source: found {source!r}, expected one of {', '.join(SOURCES)}"

@@ -18,6 +18,8 @@ from multigrain_jax.models.multigrain import BACKBONES
 from multigrain_jax.ops.color import AUGMENTATIONS
 from multigrain_jax.train.optimizer import LEARNING_RATE_SCHEDULES
 
+# What reads the images: Grain by random access, or tf.data in the files' order.
+DATA_BACKENDS = ("grain", "tfdata")
 # A resumed run must see the same samples in the same order …
 ORDER_KEYS = (
     "seed",
@@ -114,7 +116,36 @@ def _choice_problems(config: Mapping[str, Any]) -> list[str]:
         "compute_dtype": COMPUTE_DTYPES,
         "test_mode": TEST_MODES,
     }
-    return [*choice_problems(config, choices), *data_problems(config["data"])]
+    return [
+        *choice_problems(config, choices),
+        *data_problems(config["data"]),
+        *_backend_problems(config),
+    ]
+
+
+def _backend_problems(config: Mapping[str, Any]) -> list[str]:
+    data = config["data"]
+    if data["backend"] not in DATA_BACKENDS:
+        return [
+            f"data.backend: found {data['backend']!r}, expected one of "
+            f"{', '.join(DATA_BACKENDS)}"
+        ]
+    if data["backend"] == "grain":
+        return []
+    problems = []
+    if data["source"] != "tfds":
+        problems.append(
+            f'data.backend = "tfdata" with data.source = {data["source"]!r}: it reads '
+            'what TFDS prepared as TFRecord files; set data.source to "tfds", or '
+            'data.backend to "grain"'
+        )
+    if config["augmentation"] == "AA":
+        problems.append(
+            'data.backend = "tfdata" with augmentation = "AA", whose operations are '
+            "Pillow's: convert the data set to array_record and set data.backend to "
+            '"grain"'
+        )
+    return problems
 
 
 def _range_problems(config: Mapping[str, Any]) -> list[str]:

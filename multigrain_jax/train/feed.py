@@ -10,9 +10,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from multigrain_jax.data.image_source import ImageSource
+from multigrain_jax.data.reading import Batch
 from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.data.skips import SkipLog
+from multigrain_jax.data.tfrecord_batches import make_tfrecord_batches
+from multigrain_jax.data.tfrecord_source import TfrecordSource
 from multigrain_jax.data.train_batches import make_train_batches
+from multigrain_jax.errors import InputError
 from multigrain_jax.mesh import put_batch
 from multigrain_jax.train.sample_log import SampleLog
 
@@ -42,19 +46,10 @@ def train_batches(
         last_step: the one after the last.
     """
     accumulation = config["gradient_accumulation_steps"]
-    host_batches = make_train_batches(
-        source,
-        stream,
-        train_size=config["train_size"],
-        augmentation=config["augmentation"],
-        crop_area_min=config["crop_area_min"],
-        seed=config["seed"],
-        first_step=first_step,
-        num_steps=last_step - first_step,
-        batch_slice=slice(0, config["batch_size"] * accumulation),
-        num_workers=config["num_workers"],
-        prefetch=config["prefetch_batches"],
-        timeout_s=config["data_timeout_s"],
+    by_tfdata = config["data"]["backend"] == "tfdata"
+    make = _tfrecord_batches if by_tfdata else _grain_batches
+    host_batches = make(
+        config, source, stream, first_step=first_step, num_steps=last_step - first_step
     )
     skips = SkipLog(
         source,
@@ -76,3 +71,55 @@ def train_batches(
                     for name, a in arrays.items()
                 }
             yield put_batch(mesh, arrays, axis=1 if accumulation > 1 else 0)
+
+
+def _grain_batches(
+    config: Mapping[str, Any],
+    source: ImageSource,
+    stream: RepeatedStream,
+    *,
+    first_step: int,
+    num_steps: int,
+) -> Generator[Batch]:
+    return make_train_batches(
+        source,
+        stream,
+        train_size=config["train_size"],
+        augmentation=config["augmentation"],
+        crop_area_min=config["crop_area_min"],
+        seed=config["seed"],
+        first_step=first_step,
+        num_steps=num_steps,
+        batch_slice=slice(0, stream.batch_size),
+        num_workers=config["num_workers"],
+        prefetch=config["prefetch_batches"],
+        timeout_s=config["data_timeout_s"],
+    )
+
+
+def _tfrecord_batches(
+    config: Mapping[str, Any],
+    source: ImageSource,
+    stream: RepeatedStream,
+    *,
+    first_step: int,
+    num_steps: int,
+) -> Generator[Batch]:
+    if not isinstance(source, TfrecordSource):
+        raise InputError(
+            'data.backend = "tfdata" reads whole splits that TFDS prepared as TFRecord '
+            f"files; {config['data']['root']} is not one, or data.num_images takes a "
+            'part of it: set data.backend to "grain"'
+        )
+    return make_tfrecord_batches(
+        source,
+        num_repeats=stream.num_repeats,
+        batch_size=stream.batch_size,
+        train_size=config["train_size"],
+        crop_area_min=config["crop_area_min"],
+        seed=config["seed"],
+        first_step=first_step,
+        num_steps=num_steps,
+        batch_slice=slice(0, stream.batch_size),
+        prefetch=config["prefetch_batches"],
+    )

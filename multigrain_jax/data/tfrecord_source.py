@@ -1,0 +1,227 @@
+"""A data set that TFDS prepared as TFRecord files, read without TensorFlow."""
+
+import json
+import struct
+from collections.abc import Iterator
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from multigrain_jax.data.cache import kept_labels
+from multigrain_jax.data.image_source import ImageSource
+from multigrain_jax.errors import InputError
+
+# A record: its length (8 bytes), 4 bytes of checksum, the data, 4 bytes of checksum.
+HEADER, FOOTER = 12, 4
+# From this many images on the list of labels is kept.
+CACHE_FROM = 10_000
+INFO_FILE = "dataset_info.json"
+DEFAULT_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+
+
+class Shard(NamedTuple):
+    """One file, and the number of its first image in the whole split."""
+
+    path: str
+    first: int
+    length: int
+
+
+def is_tfrecord(folder: str | Path) -> bool:
+    """Whether a prepared data set's folder says that it is in TFRecord files."""
+    try:
+        return _read_info(Path(folder)).get("fileFormat") == "tfrecord"
+    except InputError:
+        return False
+
+
+class TfrecordSource(ImageSource):
+    """A split of a prepared data set in TFRecord files.
+
+    Images are numbered in the order of the files. The labels stand in the same records,
+    so listing them reads everything; of a large set they are kept for the next time.
+    """
+
+    apply_exif_orientation = False
+
+    def __init__(
+        self,
+        folder: str | Path,
+        split: str,
+        *,
+        image_key: str = "image",
+        label_key: str = "label",
+    ):
+        """Open a prepared data set.
+
+        Args:
+            folder: the prepared version's folder, `…/name/1.0.0`.
+            split: a split's name; not a slice of one.
+            image_key: the feature that holds the encoded image.
+            label_key: the feature that holds the label, a ClassLabel.
+
+        Raises:
+            InputError: no such data set, split, file or list of classes.
+        """
+        self.image_key, self.label_key = image_key, label_key
+        root = Path(folder)
+        info = _read_info(root)
+        self.shards = _find_shards(root, info, split)
+        self._folder, self._split = str(folder), split
+        self._fingerprint = json.dumps(info, sort_keys=True)
+        names = root / f"{label_key}.labels.txt"
+        if not names.is_file():
+            raise InputError(
+                f"{names}: not found; it is expected to list the classes, as TFDS "
+                "writes it for a ClassLabel"
+            )
+        self.class_names = names.read_text(encoding="utf-8").split("\n")
+        self.class_names = [name for name in self.class_names if name]
+        self._firsts = np.array([shard.first for shard in self.shards])
+
+    def __len__(self) -> int:
+        return self.shards[-1].first + self.shards[-1].length
+
+    @cached_property
+    def labels(self) -> np.ndarray:  # type: ignore[override]
+        """The label of every image, int32 [N]."""
+        if len(self) < CACHE_FROM:
+            return self._read_labels()
+        key = (self._folder, self._split, self.label_key, self._fingerprint)
+        return kept_labels(key, len(self), self._read_labels)
+
+    def _read_labels(self) -> np.ndarray:
+        labels = [self._features(index)[self.label_key] for index in range(len(self))]
+        return np.array(labels, np.int32)
+
+    def read(self, index: int) -> bytes:
+        """The encoded bytes of one image."""
+        return self._features(index)[self.image_key]
+
+    def describe(self, index: int) -> str:
+        """The file and the number of the record in it."""
+        shard = self._shard_of(index)
+        return f"{shard.path} record {index - shard.first}"
+
+    def _shard_of(self, index: int) -> Shard:
+        return self.shards[np.searchsorted(self._firsts, index, side="right") - 1]
+
+    def _features(self, index: int) -> dict[str, Any]:
+        shard = self._shard_of(index)
+        offset, length = _places(shard)[index - shard.first]
+        with open(shard.path, "rb") as file:
+            file.seek(offset)
+            features = parse_example(file.read(length))
+        missing = {self.image_key, self.label_key} - features.keys()
+        if missing:
+            raise InputError(
+                f"{self.describe(index)}: features {sorted(missing)} were expected, "
+                f"found {sorted(features)}"
+            )
+        return features
+
+
+def _read_info(root: Path) -> dict[str, Any]:
+    try:
+        return json.loads((root / INFO_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{root}: the folder of a version prepared by TFDS was expected, with "
+            f"{INFO_FILE} in it: {error}"
+        ) from error
+
+
+def _find_shards(root: Path, info: dict[str, Any], split: str) -> list[Shard]:
+    splits = {row["name"]: row for row in info.get("splits", [])}
+    if split not in splits:
+        raise InputError(
+            f"{root}: split {split!r} was expected, found {', '.join(splits) or 'none'}"
+            "; slices such as 'train[:10%]' need the array_record format"
+        )
+    row = splits[split]
+    lengths = [int(length) for length in row["shardLengths"]]
+    shards, first = [], 0
+    for number, length in enumerate(lengths):
+        name = (
+            row.get("filepathTemplate", DEFAULT_TEMPLATE)
+            .replace("{DATASET}", info["name"])
+            .replace("{SPLIT}", split)
+            .replace("{FILEFORMAT}", "tfrecord")
+            .replace("{SHARD_X_OF_Y}", f"{number:05d}-of-{len(lengths):05d}")
+        )
+        if not (root / name).is_file():
+            raise InputError(f"{root / name}: not found; copy the whole data set")
+        shards.append(Shard(str(root / name), first, length))
+        first += length
+    return shards
+
+
+@lru_cache(maxsize=64)
+def _places(shard: Shard) -> list[tuple[int, int]]:
+    """Offset and length of every record of a file."""
+    places, offset = [], 0
+    with open(shard.path, "rb") as file:
+        while header := file.read(HEADER):
+            if len(header) < HEADER:
+                break
+            (length,) = struct.unpack("<Q", header[:8])
+            places.append((offset + HEADER, length))
+            offset += HEADER + length + FOOTER
+            file.seek(offset)
+    if len(places) != shard.length:
+        raise InputError(
+            f"{shard.path}: {shard.length} records were expected, found {len(places)}; "
+            "copy the file again"
+        )
+    return places
+
+
+def parse_example(data: bytes) -> dict[str, Any]:
+    """The features of a `tf.train.Example` that hold one value of bytes or integers.
+
+    Example { Features features = 1 { map<string, Feature> feature = 1 } }, Feature
+    { BytesList 1 | FloatList 2 | Int64List 3 }, each list with its values as field 1.
+    """
+    features: dict[str, Any] = {}
+    for _, example in _fields(data):
+        for _, entry in _fields(example):
+            parts = dict(_fields(entry))
+            name = parts[1].decode()
+            for kind, values in _fields(parts.get(2, b"")):
+                found = [value for _, value in _fields(values)]
+                if not found or kind == 2:
+                    continue
+                first = found[0]
+                if kind == 3 and isinstance(first, bytes):  # packed
+                    first = _varint(first, 0)[0]
+                features[name] = first
+    return features
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
+    """Number and value of each field of a protocol buffer message."""
+    position = 0
+    while position < len(data):
+        tag, position = _varint(data, position)
+        if tag & 7 == 0:
+            value, position = _varint(data, position)
+        else:
+            width = {1: 8, 5: 4}.get(tag & 7)
+            if width is None:
+                width, position = _varint(data, position)
+            value = data[position : position + width]
+            position += width
+        yield tag >> 3, value
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, position
+        shift += 7
