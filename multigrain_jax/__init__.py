@@ -1,8 +1,22 @@
-"""MultiGrain in JAX: one embedding for classification, retrieval and copies."""
+"""MultiGrain in JAX: one embedding for classification, retrieval and copies.
+
+    import multigrain_jax
+
+    model = multigrain_jax.load_model("workdirs/quickstart")
+    output = model(model.preprocess(photo)[None])
+    output.normalized_embedding, output.logits
+
+`load_model` opens a trained or converted checkpoint as a `LoadedModel`, which maps
+images to an `Output`; `preprocess` makes such an image of a photo. `DescriptorIndex`
+searches descriptors, in memory or in the folder that the task `embed` wrote.
+`create_model` builds an untrained network of one of the `BACKBONES`. `InputError` is
+what wrong input raises.
+"""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from multigrain_jax.errors import InputError
     from multigrain_jax.evaluation.search import DescriptorIndex
     from multigrain_jax.inference import LoadedModel, load_model, preprocess
     from multigrain_jax.models.multigrain import BACKBONES, Output, create_model
@@ -10,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BACKBONES",
     "DescriptorIndex",
+    "InputError",
     "LoadedModel",
     "Output",
     "create_model",
@@ -22,6 +37,7 @@ __all__ = [
 _HOMES = {
     "BACKBONES": "multigrain_jax.models.multigrain",
     "DescriptorIndex": "multigrain_jax.evaluation.search",
+    "InputError": "multigrain_jax.errors",
     "LoadedModel": "multigrain_jax.inference",
     "Output": "multigrain_jax.models.multigrain",
     "create_model": "multigrain_jax.models.multigrain",
@@ -36,3 +52,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'multigrain_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

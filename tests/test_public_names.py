@@ -1,0 +1,66 @@
+"""The names at the root: documented, found by completion, typed for a user's code."""
+
+import inspect
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import multigrain_jax
+
+ROOT = Path(__file__).parents[1]
+USER = """
+import numpy as np
+from PIL import Image
+
+import multigrain_jax
+
+model = multigrain_jax.load_model("workdirs/quickstart")
+photo = model.preprocess(Image.open("photo.jpg"), 224, "rect")
+output = model(photo[None])
+index = multigrain_jax.DescriptorIndex([np.asarray(output.normalized_embedding)])
+reveal_type(model)
+reveal_type(output.logits)
+reveal_type(index.search(np.asarray(output.normalized_embedding), k=3))
+"""
+
+
+@pytest.mark.parametrize("name", multigrain_jax.__all__)
+def test_every_public_name_is_there_and_documented(name):
+    assert name in dir(multigrain_jax)
+    value = getattr(multigrain_jax, name)
+    # A table has no docstring of its own.
+    assert inspect.getdoc(value) if callable(value) else len(value)
+    assert f"`{name}`" in multigrain_jax.__doc__
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'load_modell'"):
+        _ = multigrain_jax.load_modell
+
+
+def test_importing_the_root_starts_no_accelerator_library():
+    code = "import sys, multigrain_jax; sys.exit('jax' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.skipif(
+    shutil.which("pyright", path=f"{Path(sys.executable).parent}:{os.defpath}") is None,
+    reason="pyright is not installed: pip install -e '.[dev]'",
+)
+def test_a_users_code_is_typed(tmp_path):
+    (tmp_path / "user.py").write_text(USER)
+    pyright = shutil.which("pyright", path=f"{Path(sys.executable).parent}:/usr/bin")
+    done = subprocess.run(
+        [pyright, "--pythonpath", sys.executable, "user.py"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    for shown in ('"LoadedModel"', '"Array"', '"tuple[ndarray'):
+        assert f"is {shown}" in done.stdout, done.stdout
