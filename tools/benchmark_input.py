@@ -10,7 +10,9 @@ the device does the rest, which is not counted here (tools/benchmark_step.py cou
 The profile says what one sample costs in one thread, and the floor what can not be
 saved with exact crops: decoding / R + crop and resize (+ the policy).
 
-    pip install -e '.[quickstart,benchmark]'
+With the extra `tf` the same photos are read through tf.data too.
+
+    pip install -e '.[quickstart,benchmark,tf]'
     python tools/benchmark_input.py
     python tools/benchmark_input.py --workers 0 8 --batch-size 512 --seconds 20
 """
@@ -34,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 from PIL import Image, ImageOps
 from pytorch_input import ReferenceSamples, reference_stages
+from tfdata_input import has_tensorflow, tfdata_batches, write_tfrecords
 
 from multigrain_jax.data.autoaugment import apply_policy
 from multigrain_jax.data.crops import decode, random_crop_box, resize_crop
@@ -96,6 +99,8 @@ def reference_batches(
     augmentation, repeats = case
     stream = make_stream(source, repeats, batch_size)
     on_gpu = torch.cuda.is_available()
+    # As in PyTorch's workers; more threads lose time on tensors of this size.
+    torch.set_num_threads(1)
     loader = torch.utils.data.DataLoader(
         ReferenceSamples(source, augmentation, TRAIN_SIZE),  # type: ignore[arg-type]
         batch_sampler=(stream.sample_ids(step).tolist() for step in range(MANY_STEPS)),  # type: ignore[arg-type]
@@ -220,10 +225,7 @@ def own_stages(augmentation: str, batch_size: int) -> dict[str, Callable[[Any], 
 
 def print_profile(source: FileSource, cases: Sequence[Case], batch_size: int) -> None:
     """Where the time of one sample goes, in both, and the floor."""
-    import torch
-
     data = [source.read(n % len(source)) for n in range(batch_size)]
-    torch.set_num_threads(1)
     for augmentation in dict.fromkeys(case[0] for case in cases):
         reference = stage_milliseconds(reference_stages(augmentation, TRAIN_SIZE), data)
         own = stage_milliseconds(own_stages(augmentation, batch_size), data)
@@ -289,6 +291,33 @@ def print_rates(source: FileSource, case: Case, options: argparse.Namespace) -> 
     )
 
 
+def print_tfdata(source: FileSource, options: argparse.Namespace) -> None:
+    """The rates of data.backend = "tfdata", which does not know AutoAugment."""
+    if not has_tensorflow():
+        print("tf.data: not measured, TensorFlow is missing (pip install -e '.[tf]')")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        records = write_tfrecords(source, Path(folder))
+        for repeats in options.repeats:
+            batches = tfdata_batches(
+                records,
+                repeats=repeats,
+                batch_size=options.batch_size,
+                train_size=TRAIN_SIZE,
+                crop_area_min=AREA_MIN,
+                num_steps=MANY_STEPS,
+                prefetch=PREFETCH,
+            )
+            rate = measure(
+                batches, batch_size=options.batch_size, seconds=options.seconds
+            )
+            print(
+                f"full, R = {repeats}, TFRecord through tf.data: "
+                f"{rate.per_second:.0f} images/s, {rate.per_core:.0f} per core-second",
+                flush=True,
+            )
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Training input, two ways.")
@@ -310,6 +339,7 @@ def main() -> None:
         print(f"{'augm.':<7}{'R':>2}{'workers':>9}{columns}  {columns}")
         for case in cases:
             print_rates(source, case, options)
+        print_tfdata(source, options)
         print_profile(source, cases, options.batch_size)
 
 

@@ -54,6 +54,7 @@ from multigrain_jax.losses.sampling import sample_pairs
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
 from multigrain_jax.models.multigrain import BACKBONES, create_model, merge_model
 from multigrain_jax.ops.color import augment
+from multigrain_jax.train.build import DETERMINISTIC
 from multigrain_jax.train.optimizer import make_optimizer
 from multigrain_jax.train.state import create_state, split_for_training
 from multigrain_jax.train.step import make_train_step
@@ -163,6 +164,7 @@ class Own:
             prepare_images=self.prepare,
             select_pairs=self.pairs if joint else lambda *_: None,
             classification_weight=0.5 if joint else 1.0,
+            compiler_options=DETERMINISTIC if options.deterministic else None,
         )
         self.state = put_replicated(mesh, create_state(self.variables, tx))
         rng = np.random.default_rng(0)
@@ -319,6 +321,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--deterministic", action="store_true")
     options = parser.parse_args()
     device = jax.devices()[0]
     versions = ", ".join(
