@@ -9,6 +9,8 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from multigrain_jax.data.eval_batches import make_eval_batches, plan_batches
+from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
 from multigrain_jax.mesh import batch_sharding, put_batch, replicated
 from multigrain_jax.models.multigrain import Backbone, Output, Variables, merge_model
@@ -144,3 +146,37 @@ def embed_all(
         gather(part.labels for part in parts),
         unreadable,
     )
+
+
+def embed_source(
+    source: ImageSource,
+    *,
+    embed_step: EmbedStep,
+    variables: Variables,
+    backbone: Backbone,
+    test_size: int,
+    test_mode: str,
+    batch_size: int,
+    mesh: Mesh,
+) -> Embedded:
+    """Descriptors and logits of every image of a source, which fit into memory.
+
+    Args:
+        source: the images.
+        embed_step: from `make_embed_step`.
+        variables: the model's arrays.
+        backbone: the model's row of `BACKBONES`.
+        test_size: S, in pixels.
+        test_mode: "square" or "rect", as `plan_batches` has them.
+        batch_size: images per step.
+        mesh: the devices.
+    """
+    plan = plan_batches(
+        source,
+        test_size=test_size,
+        test_mode=test_mode,
+        batch_size=batch_size,
+        smallest_side=backbone.smallest_side,
+    )
+    batches = make_eval_batches(source, plan)
+    return embed_all(embed_step, variables, batches, mesh=mesh)

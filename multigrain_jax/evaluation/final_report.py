@@ -5,7 +5,6 @@ others) and detection of copies (a centre crop of half the area finds its origin
 """
 
 import math
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,18 +12,18 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from multigrain_jax.data.copies import CopySource, crop_center
-from multigrain_jax.data.eval_batches import make_eval_batches, plan_batches
+from multigrain_jax.data.copies import EDITS
 from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.skips import SkipLog
-from multigrain_jax.evaluation.embed import Embedded, embed_all, make_embed_step
+from multigrain_jax.evaluation.copy_detection import copy_scores
+from multigrain_jax.evaluation.embed import Embedded, embed_source, make_embed_step
 from multigrain_jax.evaluation.final_page import write_final_page
 from multigrain_jax.metric_writer import print_table
 from multigrain_jax.models.multigrain import Backbone, Variables
-from multigrain_jax.ops.ranking import mean_average_precision, recall_at_k
+from multigrain_jax.ops.ranking import mean_average_precision
 
 NUM_COPY_QUERIES = 200
-COPY_AREA = 0.5
+COPY_EDIT = "crop 50 %"
 
 
 def evaluate_and_report(
@@ -58,25 +57,22 @@ def evaluate_and_report(
         `<split>/copy_recall_at_1`, `/copy_map` and of labelled photos `/top1`, `/top5`,
         `/class_map`, `/knn_top1`, as fractions.
     """
-    embed_step = make_embed_step(graphdef, backbone=backbone, mesh=mesh)
-
-    def embed(images: ImageSource) -> Embedded:
-        plan = plan_batches(
-            images,
-            test_size=test_size,
-            test_mode=test_mode,
-            batch_size=batch_size,
-            smallest_side=backbone.smallest_side,
-        )
-        batches = make_eval_batches(images, plan)
-        return embed_all(embed_step, variables, batches, mesh=mesh)
-
+    embed = partial(
+        embed_source,
+        embed_step=make_embed_step(graphdef, backbone=backbone, mesh=mesh),
+        variables=variables,
+        backbone=backbone,
+        test_size=test_size,
+        test_mode=test_mode,
+        batch_size=batch_size,
+        mesh=mesh,
+    )
     photos = embed(source)
     skips = SkipLog(source, workdir=workdir, max_fraction=math.inf)
     skips.record(np.flatnonzero(photos.bad))
     originals = copy_query_indices(len(source))
-    copies = embed(CopySource(source, originals, partial(crop_center, area=COPY_AREA)))
-    scores = copy_scores(copies, photos, originals)
+    found = copy_scores(embed, source, photos, originals, edit=EDITS[COPY_EDIT])
+    scores = {f"copy_{name}": value for name, value in found.items()}
     if source.class_names:
         scores = {
             **classification_scores(photos),
@@ -124,16 +120,3 @@ def knn_top1(photos: Embedded) -> float:
     similarity[:, photos.bad] = -np.inf
     right = photos.labels[similarity.argmax(axis=1)] == photos.labels
     return float((right & ~photos.bad).mean())
-
-
-def copy_scores(
-    copies: Embedded, photos: Embedded, originals: Sequence[int] | np.ndarray
-) -> dict[str, float]:
-    """Recall at 1 and mean average precision of finding each copy's original."""
-    similarity = copies.descriptors @ photos.descriptors.T
-    relevant = np.zeros(similarity.shape, bool)
-    relevant[np.arange(len(similarity)), originals] = True
-    return {
-        "copy_recall_at_1": recall_at_k(similarity, relevant, k=1),
-        "copy_map": mean_average_precision(similarity, relevant),
-    }

@@ -1,0 +1,104 @@
+"""Copy detection on the quick start's test photos: a row per edit and checkpoint.
+
+A copy of every test photo is made (centre crops of 50 % and 20 % of the area, JPEG of
+quality 10, a turn by 15 degrees with a flip) and looks for its original among all test
+photos. Printed: the share of copies whose nearest photo is the original, and mAP. The
+first line is that of the quick start alone, the second that of the whole recipe.
+
+    python tools/measure_copies.py workdirs/quickstart --test-size 64 --test-mode square
+    python tools/measure_copies.py workdirs/quickstart_p workdirs/quickstart_whiten
+"""
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+
+from multigrain_jax.data.copies import EDITS
+from multigrain_jax.data.eval_batches import TEST_MODES
+from multigrain_jax.data.image_source import ImageSource
+from multigrain_jax.data.quickstart import SPLITS, QuickstartSource
+from multigrain_jax.errors import InputError
+from multigrain_jax.evaluation.copy_detection import copy_scores
+from multigrain_jax.evaluation.embed import embed_source, make_embed_step
+from multigrain_jax.inference import open_model
+from multigrain_jax.mesh import compute_dtype, make_mesh, put_replicated
+from multigrain_jax.models.multigrain import BACKBONES
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and print; returns the exit code: 0, or 2 for what cannot be opened."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoints", nargs="+", help="workdirs or step folders")
+    parser.add_argument("--test-size", type=int, default=80)
+    parser.add_argument("--test-mode", default="rect", choices=TEST_MODES)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--split", default="test", choices=SPLITS)
+    options = parser.parse_args(arguments)
+    try:
+        source = QuickstartSource(options.split)
+        print(f"{len(source)} photos, {options.test_mode} {options.test_size}")
+        width = max(len("checkpoint"), *map(len, options.checkpoints)) + 2
+        print(f"{'checkpoint':<{width}}{'copy':<21}{'recall@1':>8}{'mAP':>9}")
+        for checkpoint in options.checkpoints:
+            found = measure(
+                checkpoint,
+                source,
+                test_size=options.test_size,
+                test_mode=options.test_mode,
+                batch_size=options.batch_size,
+            )
+            for name, scores in found.items():
+                print(
+                    f"{checkpoint:<{width}}{name:<21}"
+                    f"{scores['recall_at_1']:8.4f}{scores['map']:9.4f}",
+                    flush=True,
+                )
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def measure(
+    checkpoint: str,
+    source: ImageSource,
+    *,
+    test_size: int,
+    test_mode: str,
+    batch_size: int,
+) -> dict[str, dict[str, float]]:
+    """The scores of every edit, by its name.
+
+    Args:
+        checkpoint: a workdir or a step folder.
+        source: the photos, all of which are copied.
+        test_size: S, in pixels.
+        test_mode: "square" or "rect".
+        batch_size: photos per step.
+    """
+    opened, mesh = open_model(checkpoint, dtype=compute_dtype("auto")), make_mesh()
+    backbone = BACKBONES[opened.backbone]
+    embed = partial(
+        embed_source,
+        embed_step=make_embed_step(opened.graphdef, backbone=backbone, mesh=mesh),
+        variables=put_replicated(mesh, opened.variables),
+        backbone=backbone,
+        test_size=test_size,
+        test_mode=test_mode,
+        batch_size=batch_size,
+        mesh=mesh,
+    )
+    photos, everything = embed(source), np.arange(len(source))
+    return {
+        name: copy_scores(embed, source, photos, everything, edit=edit)
+        for name, edit in EDITS.items()
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
