@@ -196,7 +196,7 @@ def _list_folder(
             raise InputError(
                 f"{root}: of every class there is one image, so that data.val_fraction "
                 f"= {val_fraction} leaves none for {split!r}; give more images, or "
-                "--config.data.val_split=None"
+                "--config.data.val_split=None and --config.report_split=None"
             )
         print(f"{root}: {len(files)} images are taken as {split!r}, by their names")
     return files, names
@@ -224,9 +224,10 @@ def _renumber(source: ImageSource, class_names: Sequence[str]) -> Subset:
     strangers = sorted(set(source.class_names) - set(class_names))
     if strangers:
         raise InputError(
-            f"{len(strangers)} classes such as {strangers[:3]} are not among the "
-            f"{len(class_names)} classes of training, {list(class_names[:3])} …; "
-            "expected folders of the same names"
+            f"{len(strangers)} of the images' classes, such as {strangers[:3]}, are not "
+            f"among the {len(class_names)} that the model was trained on, "
+            f"{list(class_names[:3])} …; name the folders as for training, or leave "
+            "these out"
         )
     numbers = {name: label for label, name in enumerate(class_names)}
     # The last entry is that of the label -1.
