@@ -30,7 +30,8 @@ def imagenet_files(root: Path, *, split: str) -> tuple[list[ImageFile], list[str
         found = sorted(p.name for p in root.iterdir()) if root.is_dir() else "nothing"
         raise InputError(
             f"ImageNet's {split} images: expected one of {', '.join(folders)} in "
-            f"{root}, found {found}"
+            f"data.root = {root}, found {found}; give the folder that holds them, or "
+            "another split"
         )
     flat = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in EXTENSIONS]
     if flat:
@@ -54,21 +55,30 @@ def _flat_validation(
             f"{images[0].parent}: flat validation images need the devkit's {META_FILE} "
             f"and {GROUND_TRUTH_FILE} in {root} or below; found "
             f"{'no' if meta is None else 'a'} {META_FILE} and "
-            f"{'no' if truth is None else 'a'} {GROUND_TRUTH_FILE}"
+            f"{'no' if truth is None else 'a'} {GROUND_TRUTH_FILE}; unpack "
+            "ILSVRC2012_devkit_t12 there"
         )
     ids_by_number = _read_meta(meta)
-    numbers = [int(line) for line in truth.read_text().split()]
-    if len(numbers) != len(images):
+    lines = truth.read_text().split()
+    wrong = [line for line in lines if line not in ids_by_number]
+    if wrong:
         raise InputError(
-            f"{truth}: {len(numbers)} labels for {len(images)} images in "
-            f"{images[0].parent}; expected one for each"
+            f"{truth}: {len(wrong)} of {len(lines)} lines, such as {wrong[0]!r}, are "
+            f"not among the {len(ids_by_number)} class numbers of {meta}; take both "
+            "from the same devkit"
+        )
+    if len(lines) != len(images):
+        raise InputError(
+            f"{truth}: {len(lines)} labels for {len(images)} images in "
+            f"{images[0].parent}; expected one for each: unpack all images there, and "
+            "nothing else"
         )
     names = sorted(ids_by_number.values())
     labels = {name: label for label, name in enumerate(names)}
     # The k-th line belongs to the k-th image by name.
     return [
-        ImageFile(str(path), labels[ids_by_number[number]])
-        for path, number in zip(images, numbers, strict=True)
+        ImageFile(str(path), labels[ids_by_number[line]])
+        for path, line in zip(images, lines, strict=True)
     ], names
 
 
@@ -81,14 +91,21 @@ def _find_devkit(root: Path, name: str) -> Path | None:
     return None
 
 
-def _read_meta(path: Path) -> dict[int, str]:
+def _read_meta(path: Path) -> dict[str, str]:
     """The devkit's class number -> WordNet id, of the 1000 leaf classes."""
     # SciPy comes with JAX.
     from scipy.io import loadmat
 
-    synsets = loadmat(path, squeeze_me=True)["synsets"]
-    return {
-        int(row["ILSVRC2012_ID"]): str(row["WNID"])
-        for row in synsets
-        if int(row["num_children"]) == 0
-    }
+    try:
+        synsets = loadmat(path, squeeze_me=True)["synsets"]
+        return {
+            str(int(row["ILSVRC2012_ID"])): str(row["WNID"])
+            for row in synsets
+            if int(row["num_children"]) == 0
+        }
+    except Exception as error:
+        # SciPy raises several kinds for files that are damaged or something else.
+        raise InputError(
+            f"{path}: the devkit's table `synsets` was expected, and reading it failed "
+            f"({type(error).__name__}: {error}); unpack ILSVRC2012_devkit_t12 anew"
+        ) from error

@@ -224,10 +224,9 @@ def _renumber(source: ImageSource, class_names: Sequence[str]) -> Subset:
     strangers = sorted(set(source.class_names) - set(class_names))
     if strangers:
         raise InputError(
-            f"{len(strangers)} of the images' classes, such as {strangers[:3]}, are not "
-            f"among the {len(class_names)} that the model was trained on, "
-            f"{list(class_names[:3])} …; name the folders as for training, or leave "
-            "these out"
+            f"{len(strangers)} classes of the images such as {strangers[:3]} are not "
+            f"among the {len(class_names)} of training, {list(class_names[:3])} …; "
+            "name the folders as they were named then, or leave these out"
         )
     numbers = {name: label for label, name in enumerate(class_names)}
     # The last entry is that of the label -1.

@@ -48,13 +48,15 @@ class TfdsSource(ImageSource):
             if key not in info.features:
                 raise InputError(
                     f"{folder}: feature {key!r} was expected, found "
-                    f"{', '.join(info.features)}"
+                    f"{', '.join(info.features)}; choose a data set for "
+                    "classification, or prepare one with these names"
                 )
         names = getattr(info.features[label_key], "names", None)
         if not names:
             raise InputError(
                 f"{folder}: feature {label_key!r} was expected to be a ClassLabel with "
-                f"names, found {info.features[label_key]}"
+                f"names, found {info.features[label_key]}; prepare the data set with "
+                "names"
             )
         self.class_names = list(names)
         self.labels = self._cached_labels(info.as_json)
@@ -71,7 +73,8 @@ class TfdsSource(ImageSource):
             raise InputError(
                 f"{self._folder}, split {self._split!r}: a data set prepared by TFDS "
                 "with file_format='array_record' was expected, and opening it failed: "
-                f"{error}"
+                f"{error}; give the version's folder (with dataset_info.json) as "
+                "data.root"
             ) from error
         return builder.info, records
 

@@ -214,7 +214,8 @@ def create_model(
         )
     if not pooling_exponent > 0:
         raise ValueError(
-            f"pooling_exponent: found {pooling_exponent}, expected a positive number"
+            f"pooling_exponent: found {pooling_exponent}, expected a number above 0 "
+            "(1 is the mean, infinity the maximum)"
         )
     return MultiGrain(
         BACKBONES[name],

@@ -92,3 +92,31 @@ def test_missing_splits_say_what_was_found(tmp_path):
         imagenet_files(tmp_path, split="train")
     with pytest.raises(InputError, match="found nothing"):
         imagenet_files(tmp_path / "nowhere", split="train")
+
+
+def flat_folder(root, truth):
+    (root / "val").mkdir()
+    for number in range(2):
+        (root / "val" / f"{number}.JPEG").write_bytes(b"")
+    write_devkit(root / "devkit", truth)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("truth", "message"),
+    [
+        ([1, "x"], "1 of 2 lines, such as 'x', are not among"),
+        ([1, 99], "such as '99'"),
+        ([1, 2, 1], "3 labels for 2 images .* unpack all images"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(tmp_path, truth, message):
+    with pytest.raises(InputError, match=message):
+        imagenet_files(flat_folder(tmp_path, truth), split="val")
+
+
+def test_a_damaged_table_of_classes_is_refused(tmp_path):
+    root = flat_folder(tmp_path, [1, 2])
+    (root / "devkit" / "meta.mat").write_bytes(b"no table")
+    with pytest.raises(InputError, match=r"meta\.mat: the devkit's table .* anew"):
+        imagenet_files(root, split="val")
