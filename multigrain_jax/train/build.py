@@ -103,6 +103,12 @@ def _open_data(config: Mapping[str, Any]) -> tuple[ImageSource, ImageSource | No
     split, val_split = config["data"]["split"], config["data"]["val_split"]
     source = open_split(config, split)
     print(f"{split}: {class_statistics(source)}")
+    num_classes, found = config["num_classes"], len(source.class_names)
+    if num_classes is not None and num_classes < found:
+        raise InputError(
+            f"num_classes: found {num_classes}, and the images have {found} classes; "
+            "expected at least as many, or None to count them"
+        )
     unlabelled = np.flatnonzero(source.labels < 0)
     if unlabelled.size and config["classification_weight"] > 0:
         raise InputError(
