@@ -69,3 +69,11 @@ def test_photos_without_labels_are_refused_by_the_joint_loss(tmp_path, folders):
     root = write_photos(tmp_path / "photos", folders)
     with pytest.raises(InputError, match=r"7 of \d+ images have no label"):
         run(make_config(root, "0.5"), tmp_path / "w")
+
+
+def test_fewer_classes_than_the_images_have_are_refused(tmp_path):
+    root = write_photos(tmp_path / "photos", ["a", "b", "c"])
+    config = make_config(root, "0.5")
+    config.num_classes = 2
+    with pytest.raises(InputError, match="found 2, and the images have 3 classes"):
+        run(config, tmp_path / "w")
