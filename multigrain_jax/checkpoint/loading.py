@@ -76,6 +76,11 @@ def find_checkpoint(path: str | Path, *, step: int | None = None) -> Path:
         InputError: there is no such checkpoint; the message lists what there is.
     """
     path = Path(path).expanduser().absolute()
+    if path.is_file():
+        raise InputError(
+            f"checkpoint {path}: a workdir or a step folder was expected, found a file; "
+            "PyTorch's weights are converted by tools/convert_checkpoint.py"
+        )
     if (path / "model").is_dir():
         if step is not None and path.name != str(step):
             raise InputError(
