@@ -78,7 +78,7 @@ def find_checkpoint(path: str | Path, *, step: int | None = None) -> Path:
     path = Path(path).expanduser().absolute()
     if path.is_file():
         raise InputError(
-            f"checkpoint {path}: a workdir or a step folder was expected, found a file; "
+            f"checkpoint {path}: a workdir or step folder was expected, found a file; "
             "PyTorch's weights are converted by tools/convert_checkpoint.py"
         )
     if (path / "model").is_dir():
