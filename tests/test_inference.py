@@ -66,3 +66,9 @@ def test_preprocessing_normalises_with_the_backbone_statistics():
 def test_other_arrays_are_refused(workdir, images):
     with pytest.raises(InputError, match="images:"):
         multigrain_jax.load_model(workdir)(images)
+
+
+def test_a_pytorch_file_is_told_how_to_become_a_checkpoint(tmp_path):
+    (tmp_path / "weights.pth").write_bytes(b"")
+    with pytest.raises(InputError, match=r"found a file; .*tools/convert_checkpoint"):
+        multigrain_jax.load_model(tmp_path / "weights.pth")
