@@ -211,6 +211,20 @@ def _fine_tune(
     config: Mapping[str, Any], fresh: TrainState, tx: optax.GradientTransformation
 ) -> TrainState:
     checkpoint = load_checkpoint(config["init_from"], step=config["init_step"])
+    _require_backbone(checkpoint, config, key="init_from")
+    found = checkpoint.meta["num_classes"]
+    wanted = fresh.params["classifier"]["bias"].size
+    if found != wanted:
+        raise InputError(
+            f"init_from: the classifier of {checkpoint.path} has {found} classes, and "
+            f"the images have {wanted}; give it as pretrained_backbone, which takes the "
+            "trunk and trains a fresh classifier"
+        )
+    if "whitening" in checkpoint.model:
+        raise InputError(
+            f"init_from: {checkpoint.path} is whitened, which training is not made for; "
+            "give the checkpoint that it was made from"
+        )
     nested = dict(checkpoint.model)
     # The recipe's p counts: it is a constant of joint training.
     nested["pooling_exponent"] = np.asarray(fresh.pooling_exponent)
@@ -233,6 +247,7 @@ def _pretrained(
 ) -> TrainState:
     """The trunk of another checkpoint; its classifier too, if the classes match."""
     checkpoint = load_checkpoint(config["pretrained_backbone"])
+    _require_backbone(checkpoint, config, key="pretrained_backbone")
     start = checkpoint_model(fresh)
     params = {**start["params"], "trunk": checkpoint.model["params"]["trunk"]}
     classifier = checkpoint.model["params"]["classifier"]
@@ -255,6 +270,18 @@ def _pretrained(
     return TrainState(
         step=jnp.zeros((), jnp.int32), opt_state=tx.init(model["params"]), **model
     )
+
+
+def _require_backbone(
+    checkpoint: Checkpoint, config: Mapping[str, Any], *, key: str
+) -> None:
+    found = checkpoint.meta["backbone"]
+    if found != config["backbone"]:
+        raise InputError(
+            f"{key}: {checkpoint.path} is a {found}, and backbone is "
+            f"{config['backbone']!r}; give --config.backbone={found}, or another "
+            "checkpoint"
+        )
 
 
 def _json_ready(config: Mapping[str, Any]) -> dict[str, Any]:
