@@ -217,13 +217,13 @@ def _fine_tune(
     if found != wanted:
         raise InputError(
             f"init_from: the classifier of {checkpoint.path} has {found} classes, and "
-            f"the images have {wanted}; give it as pretrained_backbone, which takes the "
-            "trunk and trains a fresh classifier"
+            f"the images have {wanted}; give it as pretrained_backbone, which takes "
+            "the trunk and trains a fresh classifier"
         )
     if "whitening" in checkpoint.model:
         raise InputError(
-            f"init_from: {checkpoint.path} is whitened, which training is not made for; "
-            "give the checkpoint that it was made from"
+            f"init_from: {checkpoint.path} is whitened, which training is not made "
+            "for; give the checkpoint that it was made from"
         )
     nested = dict(checkpoint.model)
     # The recipe's p counts: it is a constant of joint training.
