@@ -53,9 +53,9 @@ def near_duplicates(
     split = batch_sharding(mesh)
     pairs, similarities, count = [], [], 0
     for first in range(0, len(index), side):
-        left = put_replicated(mesh, _block(index, first, side))
+        left = put_replicated(mesh, index.read_padded(first, side))
         for second in range(first, len(index), side):
-            right = jax.device_put(_block(index, second, side), split)
+            right = jax.device_put(index.read_padded(second, side), split)
             similarity, packed, found = step(
                 *left, *right, np.float32(threshold), np.int32(second - first)
             )
@@ -107,16 +107,6 @@ def connected_groups(pairs: np.ndarray | Sequence[tuple[int, int]]) -> list[np.n
     _, starts = np.unique(roots[order], return_index=True)
     groups = np.split(nodes[order], starts[1:]) if len(nodes) else []
     return sorted(groups, key=len, reverse=True)
-
-
-def _block(
-    index: DescriptorIndex, first: int, count: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and which of them are live, padded behind the end."""
-    live = np.zeros(count, bool)
-    known = index.live[first : first + count]
-    live[: len(known)] = known
-    return index.read(first, count), live
 
 
 @lru_cache

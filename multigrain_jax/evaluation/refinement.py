@@ -29,8 +29,17 @@ def normalize_scores(
     """
     count = min(num_neighbours, training_similarity.shape[1])
     nearest = np.partition(training_similarity, -count, axis=1)[:, -count:]
-    offset = np.float32(weight) * nearest.mean(axis=1, dtype=np.float32)
-    return similarity - offset[:, None]
+    return similarity - score_offsets(nearest, weight)[:, None]
+
+
+def score_offsets(nearest: np.ndarray, weight: float) -> np.ndarray:
+    """What `normalize_scores` subtracts from each query's similarities: float32 [Q].
+
+    Args:
+        nearest: [Q, n], the query's largest similarities to unrelated images.
+        weight: of their mean.
+    """
+    return np.float32(weight) * nearest.mean(axis=1, dtype=np.float32)
 
 
 def expand_queries(

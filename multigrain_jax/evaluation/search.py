@@ -24,6 +24,7 @@ from multigrain_jax.evaluation.descriptors import (
     read_index,
     shard_path,
 )
+from multigrain_jax.evaluation.refinement import score_offsets
 from multigrain_jax.mesh import DATA_AXIS, batch_sharding, make_mesh, put_replicated
 
 # What the arrays of a search take at most, beside queries and results.
@@ -35,9 +36,7 @@ NOTHING = -1
 
 
 class ScoreNormalization(NamedTuple):
-    """Makes the similarities of different queries comparable (SPEC: ISC 2021).
-
-    Subtracts weight · (mean similarity of the `count` nearest training images).
+    """Makes the similarities of different queries comparable, as `normalize_scores`.
 
     Attributes:
         training: descriptors of images that no query shows.
@@ -144,6 +143,13 @@ class DescriptorIndex:
             number += 1
         return block
 
+    def read_padded(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """`read`, and which of the rows are live: bool [count]."""
+        live = np.zeros(count, bool)
+        known = self.live[first : first + count]
+        live[: len(known)] = known
+        return self.read(first, count), live
+
     def search(
         self,
         descriptors: np.ndarray,
@@ -180,7 +186,9 @@ class DescriptorIndex:
         ]
         count = self._block_rows(mesh, k, per_step, block_bytes)
         for first in range(0, len(self), count):
-            block, live = self._put_block(mesh, first, count)
+            block, live = jax.device_put(
+                self.read_padded(first, count), batch_sharding(mesh)
+            )
             # One block is read while the last one is searched, and no more wait.
             jax.block_until_ready(state)
             state = [
@@ -215,15 +223,6 @@ class DescriptorIndex:
         fitting = block_bytes // per_row // unit * unit
         needed = -(-max(len(self), k * mesh.size) // unit) * unit
         return min(needed, max(fitting, -(-k // CHUNK) * unit))
-
-    def _put_block(
-        self, mesh: Mesh, first: int, count: int
-    ) -> tuple[jax.Array, jax.Array]:
-        live = np.zeros(count, bool)
-        known = self.live[first : first + count]
-        live[: len(known)] = known
-        rows = batch_sharding(mesh)
-        return jax.device_put(self.read(first, count), rows), jax.device_put(live, rows)
 
 
 def _open_shard(shard: Path | np.ndarray) -> np.ndarray:
@@ -332,4 +331,4 @@ def _offsets(
             f"{training.live.sum()}, the training descriptors"
         )
     nearest, _ = training.search(queries, count, block_bytes=block_bytes)
-    return np.float32(weight) * nearest.mean(axis=1)
+    return score_offsets(nearest, weight)
