@@ -72,6 +72,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.gradient_accumulation_steps = 1
     config.num_epochs = 120
     config.learning_rate = 0.2
+    # Linear rule: times (samples of a step) / 512 where a step has more than 512.
+    config.scale_learning_rate = False
     config.learning_rate_schedule = "drops"  # or "cosine"
     config.learning_rate_drop_epochs = (30, 60, 90)
     config.learning_rate_drop_factors = (0.1, 0.1, 0.1)
@@ -95,6 +97,12 @@ def get_config() -> ml_collections.ConfigDict:
     config.profile_steps = 0
     # Save and leave (exit code 3) before the task has lasted so long (None: never).
     config.max_train_hours = config_dict.placeholder(float)
+    # Many hosts (docs/scaling.md): None, "auto" (TPU pods, SLURM, …), or host:port of
+    # process 0 with the two numbers.
+    config.distributed = ml_collections.ConfigDict()
+    config.distributed.coordinator = config_dict.placeholder(str)
+    config.distributed.num_processes = config_dict.placeholder(int)
+    config.distributed.process_index = config_dict.placeholder(int)
     # Build everything, run two steps and one evaluation batch, write nothing.
     config.dry_run = False
     # Save and leave (exit code 3) after this step, as if interrupted (None: never).

@@ -18,6 +18,10 @@ def make_mesh(num_devices: int | None = None) -> Mesh:
     batch.
     """
     devices = jax.devices()[:num_devices]
+    if jax.process_count() > 1:
+        # A host's share of a batch is contiguous: so must its devices be.
+        devices = sorted(devices, key=lambda device: (device.process_index, device.id))
+        return Mesh(np.array(devices), (DATA_AXIS,), axis_types=(AxisType.Auto,))
     # Positional: the name of the second argument differs between versions of jax.
     return jax.make_mesh(
         (len(devices),), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices
@@ -51,9 +55,30 @@ def put_batch(
     }
 
 
+def put_whole_batch(
+    mesh: Mesh, batch: Mapping[str, np.ndarray]
+) -> dict[str, jax.Array]:
+    """Put a batch that every host has whole on the devices, each its rows."""
+    if jax.process_count() == 1:
+        return put_batch(mesh, batch)
+    sharding = batch_sharding(mesh)
+    return {
+        name: jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
+        for name, array in batch.items()
+    }
+
+
 def put_replicated(mesh: Mesh, tree: Any) -> Any:
-    """Put a tree of arrays whole on every device of the mesh."""
-    return jax.device_put(tree, replicated(mesh))
+    """Put a tree of arrays, the same on every host, whole on every device."""
+    sharding = replicated(mesh)
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+
+    def put(leaf: Any) -> jax.Array:
+        array = np.asarray(leaf)
+        return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
+
+    return jax.tree.map(put, tree)
 
 
 def compute_dtype(name: str) -> np.dtype:

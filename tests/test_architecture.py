@@ -26,6 +26,7 @@ LAYERS = {
     "models": 1,
     "data": 1,
     "checkpoint": 2,
+    "distributed": 2,
     "mesh": 2,
     "metric_writer": 2,
     "runtime": 2,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 
 from multigrain_jax.errors import InputError
@@ -41,6 +42,16 @@ class Checkpoint:
     data: dict[str, Any]
     meta: dict[str, Any]
     digests: dict[str, dict[str, str]]
+
+
+def this_process_alone() -> ocp.options.MultiprocessingOptions:
+    """For Orbax: wait for no other process, whatever the others do."""
+    index = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=index,
+        active_processes={index},
+        barrier_sync_key_prefix=f"process{index}",
+    )
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
@@ -161,7 +172,10 @@ def load_optimizer_arrays(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _read_json(folder: Path, item: str) -> dict[str, Any]:
     try:
-        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        with ocp.Checkpointer(
+            ocp.JsonCheckpointHandler(multiprocessing_options=this_process_alone()),
+            multiprocessing_options=this_process_alone(),
+        ) as reader:
             return dict(reader.restore(folder / item))
     except Exception as error:
         raise _damaged(folder, [f"{item}: {error}"]) from error
@@ -169,7 +183,9 @@ def _read_json(folder: Path, item: str) -> dict[str, Any]:
 
 def _read_arrays(folder: Path, item: str, digests: Mapping[str, str]) -> dict[str, Any]:
     try:
-        with ocp.StandardCheckpointer() as reader:
+        with ocp.StandardCheckpointer(
+            multiprocessing_options=this_process_alone()
+        ) as reader:
             nested = reader.restore(folder / item)
     except Exception as error:
         raise _damaged(folder, [f"{item}: {error}"]) from error

@@ -13,6 +13,7 @@ from multigrain_jax.checkpoint.loading import (
     CHECKPOINTS_FOLDER,
     Checkpoint,
     checkpoint_steps,
+    this_process_alone,
 )
 from multigrain_jax.errors import InputError
 from multigrain_jax.trees import json_digest, leaf_digests, tree_to_nested
@@ -51,7 +52,9 @@ class CheckpointStore:
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=KEEP_LAST,
                 keep_period=keep_every_steps,
+                create=False,
                 enable_async_checkpointing=False,
+                multiprocessing_options=this_process_alone(),
             ),
         )
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")

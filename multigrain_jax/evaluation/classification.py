@@ -10,7 +10,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
-from multigrain_jax.mesh import batch_sharding, put_batch, replicated
+from multigrain_jax.mesh import batch_sharding, put_whole_batch, replicated
 from multigrain_jax.models.multigrain import Backbone, Variables, merge_model
 from multigrain_jax.ops.ranking import top_k_correct
 
@@ -94,7 +94,8 @@ def evaluate_classification(
     """
     totals: list[dict[str, jax.Array]] = []
     for batch in batches:
-        totals.append(eval_step(variables, put_batch(mesh, network_inputs(batch))))
+        inputs = put_whole_batch(mesh, network_inputs(batch))
+        totals.append(eval_step(variables, inputs))
     sums: dict[str, Any] = {}
     for total in jax.device_get(totals):
         for name, value in total.items():

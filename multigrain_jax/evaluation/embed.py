@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from multigrain_jax.data.eval_batches import make_eval_batches, plan_batches
 from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
-from multigrain_jax.mesh import batch_sharding, put_batch, replicated
+from multigrain_jax.mesh import batch_sharding, put_whole_batch, replicated
 from multigrain_jax.models.multigrain import Backbone, Output, Variables, merge_model
 
 # Batches whose outputs are still on the devices: enough to keep them busy.
@@ -100,7 +100,8 @@ def embed_batches(
     """
     waiting: deque[tuple[Mapping[str, np.ndarray], Output]] = deque()
     for batch in batches:
-        output = embed_step(variables, put_batch(mesh, network_inputs(batch)))
+        inputs = put_whole_batch(mesh, network_inputs(batch))
+        output = embed_step(variables, inputs)
         waiting.append((batch, output))
         if len(waiting) > BATCHES_IN_FLIGHT:
             yield _without_padding(*waiting.popleft())

@@ -29,6 +29,8 @@ from multigrain_jax.train.step import make_train_step
 
 # XLA then takes no operation that adds in an order of its own.
 DETERMINISTIC = {"xla_gpu_deterministic_ops": True}
+# The batch for which the recipes' learning rates were chosen.
+BASE_BATCH_SIZE = 512
 
 
 @dataclass(frozen=True)
@@ -130,9 +132,12 @@ def _open_data(config: Mapping[str, Any]) -> tuple[ImageSource, ImageSource | No
 def _make_optimizer(
     config: Mapping[str, Any], stream: RepeatedStream
 ) -> tuple[Callable[[Any], jax.Array], optax.GradientTransformation]:
+    base = config["learning_rate"]
+    if config["scale_learning_rate"]:
+        base *= max(1.0, stream.batch_size / BASE_BATCH_SIZE)
     learning_rate = make_learning_rate(
         config["learning_rate_schedule"],
-        base=config["learning_rate"],
+        base=base,
         steps_per_epoch=stream.steps_per_epoch,
         num_epochs=config["num_epochs"],
         drop_epochs=config["learning_rate_drop_epochs"],

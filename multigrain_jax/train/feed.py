@@ -1,7 +1,7 @@
 """Training batches on the devices."""
 
 import contextlib
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from multigrain_jax.data.skips import SkipLog
 from multigrain_jax.data.tfrecord_batches import make_tfrecord_batches
 from multigrain_jax.data.tfrecord_source import TfrecordSource
 from multigrain_jax.data.train_batches import make_train_batches
+from multigrain_jax.distributed import gather_shares, host_slices
 from multigrain_jax.errors import InputError
 from multigrain_jax.mesh import put_batch
 from multigrain_jax.train.sample_log import SampleLog
@@ -48,9 +49,17 @@ def train_batches(
     accumulation = config["gradient_accumulation_steps"]
     by_tfdata = config["data"]["backend"] == "tfdata"
     make = _tfrecord_batches if by_tfdata else _grain_batches
-    host_batches = make(
-        config, source, stream, first_step=first_step, num_steps=last_step - first_step
-    )
+    shares = [
+        make(
+            config,
+            source,
+            stream,
+            first_step=first_step,
+            num_steps=last_step - first_step,
+            batch_slice=share,
+        )
+        for share in host_slices(config["batch_size"], microbatches=accumulation)
+    ]
     skips = SkipLog(
         source,
         workdir=None if config["dry_run"] else workdir,
@@ -59,11 +68,14 @@ def train_batches(
     log = None
     if config["log_sample_ids"] and not config["dry_run"]:
         log = SampleLog(workdir, first_step=first_step)
-    with contextlib.closing(host_batches):
-        for step, batch in enumerate(host_batches, start=first_step + 1):
+    with contextlib.ExitStack() as stack:
+        for share in shares:
+            stack.enter_context(contextlib.closing(share))
+        for step, parts in enumerate(zip(*shares, strict=True), start=first_step + 1):
+            batch = parts[0] if len(parts) == 1 else _concatenated(parts)
             skips.record(batch["bad_index"])
             if log is not None:
-                log.write(step, batch["instance_id"])
+                log.write(step, _whole_order(batch["instance_id"], accumulation))
             arrays = {name: batch[name] for name in ("image", "label", "instance_id")}
             if accumulation > 1:
                 arrays = {
@@ -73,6 +85,16 @@ def train_batches(
             yield put_batch(mesh, arrays, axis=1 if accumulation > 1 else 0)
 
 
+def _concatenated(parts: Sequence[Batch]) -> Batch:
+    return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+
+
+def _whole_order(share: np.ndarray, microbatches: int) -> np.ndarray:
+    """All hosts' samples in the order of the step: microbatch by microbatch."""
+    shares = gather_shares(share.reshape(microbatches, -1))
+    return np.moveaxis(shares, 0, 1).reshape(-1)
+
+
 def _grain_batches(
     config: Mapping[str, Any],
     source: ImageSource,
@@ -80,6 +102,7 @@ def _grain_batches(
     *,
     first_step: int,
     num_steps: int,
+    batch_slice: slice,
 ) -> Generator[Batch]:
     return make_train_batches(
         source,
@@ -90,7 +113,7 @@ def _grain_batches(
         seed=config["seed"],
         first_step=first_step,
         num_steps=num_steps,
-        batch_slice=slice(0, stream.batch_size),
+        batch_slice=batch_slice,
         num_workers=config["num_workers"],
         prefetch=config["prefetch_batches"],
         timeout_s=config["data_timeout_s"],
@@ -104,6 +127,7 @@ def _tfrecord_batches(
     *,
     first_step: int,
     num_steps: int,
+    batch_slice: slice,
 ) -> Generator[Batch]:
     if not isinstance(source, TfrecordSource):
         raise InputError(
@@ -120,6 +144,6 @@ def _tfrecord_batches(
         seed=config["seed"],
         first_step=first_step,
         num_steps=num_steps,
-        batch_slice=slice(0, stream.batch_size),
+        batch_slice=batch_slice,
         prefetch=config["prefetch_batches"],
     )

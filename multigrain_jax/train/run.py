@@ -11,6 +11,13 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from multigrain_jax.distributed import (
+    agree,
+    agree_to_stop,
+    own_folder,
+    quiet_unless_first,
+    start_hosts,
+)
 from multigrain_jax.errors import StoppedEarly
 from multigrain_jax.evaluation.classification import (
     evaluate_classification,
@@ -103,8 +110,6 @@ class _Recorder:
             )
 
     def save(self, state: TrainState, step: int) -> None:
-        if self.built.checkpoints is None:
-            return
         # An update can overflow although the loss before it was finite.
         if not all_finite(state):
             raise NonFiniteLossError(
@@ -112,7 +117,8 @@ class _Recorder:
                 "numbers; the state is not saved",
                 step=step,
             )
-        self.built.checkpoints.save(state, step)
+        if self.built.checkpoints is not None:
+            self.built.checkpoints.save(state, step)
 
     def explained(self, error: NonFiniteLossError) -> NonFiniteLossError:
         """The error with what helps: the batch, the last good state, a remedy."""
@@ -150,16 +156,19 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         StoppedEarly: the run was interrupted; its state is saved.
     """
     started = time.perf_counter()
+    start_hosts(config.distributed.to_dict())
     check_train_config(config.to_dict(), num_devices=jax.device_count())
     if config.dry_run:
         return _run(config, workdir, started)
-    workdir.mkdir(parents=True, exist_ok=True)
-    with lock_workdir(workdir):
+    records = own_folder(workdir)
+    records.mkdir(parents=True, exist_ok=True)
+    with lock_workdir(records), quiet_unless_first():
         return _run(config, workdir, started)
 
 
 def _run(config: ConfigDict, workdir: Path, started: float) -> dict[str, float]:
     built = build_run(config.to_dict(), workdir)
+    workdir = own_folder(workdir)
     schedule = _make_schedule(config, built)
     limit = TimeLimit(
         config.max_train_hours,
@@ -178,7 +187,7 @@ def _run(config: ConfigDict, workdir: Path, started: float) -> dict[str, float]:
             built,
             workdir,
             writer,
-            should_stop=lambda: signalled() or limit.reached(),
+            should_stop=agree_to_stop(lambda: signalled() or limit.reached()),
             results=_last_validation(config, workdir),
         )
         state, stopped = _train(config, built, workdir, schedule, recorder)
@@ -248,11 +257,13 @@ def _validation_is_due(
     """
     if step == 0:
         return config.validate_first
+    if step % schedule.eval_every != 0 and step != schedule.last_step:
+        return False
     done = any(
         row["step"] == step and "val/top1" in row
         for row in read_metrics(workdir / METRICS_FILE)
     )
-    return not done and (step % schedule.eval_every == 0 or step == schedule.last_step)
+    return not agree(int(done))
 
 
 def _last_validation(config: ConfigDict, workdir: Path) -> dict[str, float]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -21,6 +22,7 @@ from multigrain_jax.checkpoint import (
     set_aside,
 )
 from multigrain_jax.data.repeated import RepeatedStream
+from multigrain_jax.distributed import agree
 from multigrain_jax.errors import InputError
 from multigrain_jax.models.multigrain import Variables
 from multigrain_jax.train.check import check_resumed_config
@@ -99,7 +101,10 @@ def start_state(
     num_classes: int,
     class_names: Sequence[str],
 ) -> tuple[TrainState, RunCheckpoints | None]:
-    """The state to start from, and where checkpoints go (None in a dry run).
+    """The state to start from, and where checkpoints go.
+
+    There are none in a dry run, and of several hosts the first one writes: the state
+    is the same on all.
 
     In this order: the workdir's newest checkpoint (or `resume_step`); `init_from`, as
     a fine-tune from epoch 0 with a fresh optimiser; the trunk of
@@ -118,7 +123,7 @@ def start_state(
         InputError: a checkpoint that does not fit, or a config that changed too much.
     """
     fresh = create_state(variables, tx, beta=config["beta_init"])
-    if checkpoint_steps(workdir / CHECKPOINTS_FOLDER):
+    if agree(len(checkpoint_steps(workdir / CHECKPOINTS_FOLDER))):
         state = _resume(config, workdir, fresh, stream)
     elif config["resume_step"] is not None:
         raise InputError(
@@ -131,7 +136,7 @@ def start_state(
         state = _pretrained(config, fresh, tx)
     else:
         state = fresh
-    if config["dry_run"]:
+    if config["dry_run"] or jax.process_index() > 0:
         return state, None
     store = CheckpointStore(
         workdir, keep_every_steps=config["keep_every_epochs"] * stream.steps_per_epoch
@@ -150,7 +155,15 @@ def start_state(
 def _resume(
     config: Mapping[str, Any], workdir: Path, fresh: TrainState, stream: RepeatedStream
 ) -> TrainState:
-    checkpoint, opt_state = _newest_sound(config, workdir, fresh)
+    # The first host chooses, and sets damaged ones aside before the others look.
+    chosen = -1
+    if jax.process_index() == 0:
+        checkpoint, opt_state = _newest_sound(config, workdir, fresh)
+        chosen = checkpoint.step
+    chosen = agree(chosen)
+    if jax.process_index() > 0:
+        checkpoint = load_checkpoint(workdir, step=chosen)
+        opt_state = load_optimizer(checkpoint, like=fresh.opt_state)
     changes = check_resumed_config(checkpoint.meta["config"], _json_ready(config))
     for line in changes:
         print(f"config changed: {line}")

@@ -1,0 +1,122 @@
+"""Many hosts: how they find each other, and what they have to agree on.
+
+Every host runs the same command. The first one, process 0, writes the workdir; the
+others keep their own records below `hosts/`. What decides the flow of a run (the step
+to resume from, whether to stop) is decided by all of them together.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from multigrain_jax.errors import InputError
+
+# Let the cluster's environment tell: TPU pods, SLURM, Open MPI, Kubernetes.
+AUTOMATIC = "auto"
+HOSTS_FOLDER = "hosts"
+# Hosts compare notes so seldom, since the devices are waited for then.
+QUESTIONS_BETWEEN_AGREEMENTS = 10
+
+
+def start_hosts(settings: Mapping[str, Any]) -> None:
+    """Connect with the other hosts, before anything is computed; once per process.
+
+    Args:
+        settings: `coordinator`: None for a host alone, "auto", or host:port of process
+            0; for the latter also `num_processes` and `process_index`.
+
+    Raises:
+        InputError: settings that contradict each other, or no connection.
+    """
+    coordinator = settings["coordinator"]
+    numbers = (settings["num_processes"], settings["process_index"])
+    automatic = coordinator in (None, AUTOMATIC)
+    if automatic != (numbers == (None, None)) or (None in numbers and not automatic):
+        raise InputError(
+            f"distributed: coordinator = {coordinator!r} with num_processes, "
+            f"process_index = {numbers}; give all three (host:port and two numbers), "
+            'or coordinator = "auto" alone on a TPU pod or under SLURM'
+        )
+    if coordinator is None or jax.distributed.is_initialized():
+        return
+    try:
+        if coordinator == AUTOMATIC:
+            jax.distributed.initialize()
+        else:
+            jax.distributed.initialize(coordinator, *numbers)
+    except (ValueError, RuntimeError) as error:
+        raise InputError(
+            f"distributed.coordinator = {coordinator!r}: the hosts did not find each "
+            f"other: {error}; see docs/scaling.md"
+        ) from error
+
+
+@contextlib.contextmanager
+def quiet_unless_first() -> Generator[None]:
+    """Within this context process 0 alone prints; errors of all are seen."""
+    if jax.process_index() == 0:
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
+
+
+def own_folder(workdir: Path) -> Path:
+    """Where this process keeps its records: the workdir, or `hosts/<n>` in it."""
+    index = jax.process_index()
+    return workdir / HOSTS_FOLDER / str(index) if index else workdir
+
+
+def agree(value: int) -> int:
+    """Process 0's value, on every host."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def gather_shares(share: np.ndarray) -> np.ndarray:
+    """All hosts' shares [b] of an array, in the hosts' order: [hosts, b]."""
+    if jax.process_count() == 1:
+        return share[None]
+    return np.asarray(multihost_utils.process_allgather(share))
+
+
+def host_slices(batch_size: int, *, microbatches: int) -> list[slice]:
+    """This host's contiguous share of every microbatch of a step's samples.
+
+    Args:
+        batch_size: samples of a microbatch, a multiple of the number of hosts.
+        microbatches: how many of them follow each other.
+    """
+    if jax.process_count() == 1:
+        return [slice(0, batch_size * microbatches)]
+    share = batch_size // jax.process_count()
+    first = share * jax.process_index()
+    starts = [first + batch_size * number for number in range(microbatches)]
+    return [slice(start, start + share) for start in starts]
+
+
+def agree_to_stop(should_stop: Callable[[], bool]) -> Callable[[], bool]:
+    """A question that all hosts answer alike: whether any of them wants to stop.
+
+    All have to ask it equally often; they compare notes at every tenth time.
+    """
+    if jax.process_count() == 1:
+        return should_stop
+    asked, stopping = 0, False
+
+    def agreed() -> bool:
+        nonlocal asked, stopping
+        asked += 1
+        if not stopping and asked % QUESTIONS_BETWEEN_AGREEMENTS == 0:
+            wishes = multihost_utils.process_allgather(np.array([should_stop()]))
+            stopping = bool(np.any(wishes))
+        return stopping
+
+    return agreed

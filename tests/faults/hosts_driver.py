@@ -1,0 +1,70 @@
+"""One host of a run on one or several.
+
+python hosts_driver.py PHOTOS WORKDIR COORDINATOR HOSTS INDEX STOP EMBED OUTPUT
+
+Trains until step STOP (0: to the end). Then, if EMBED is not "-", embeds the validation
+photos with that workdir's model into OUTPUT.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+photos, workdir, coordinator, hosts, index, stop, embed, output = sys.argv[1:]
+os.environ["JAX_PLATFORMS"] = "cpu"
+devices = 4 // int(hosts)
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
+
+import jax
+import numpy as np
+from conftest import small_config
+
+from multigrain_jax.data.eval_batches import make_eval_batches, plan_batches
+from multigrain_jax.data.sources import open_source
+from multigrain_jax.errors import StoppedEarly
+from multigrain_jax.evaluation.embed import embed_all, make_embed_step
+from multigrain_jax.inference import open_model
+from multigrain_jax.mesh import make_mesh, put_replicated
+from multigrain_jax.models.multigrain import BACKBONES
+from multigrain_jax.train.run import run
+
+
+def embed_photos() -> None:
+    """Descriptors of the validation photos; process 0 writes them."""
+    mesh = make_mesh()
+    opened = open_model(embed, dtype=np.dtype(np.float64))
+    source = open_source(source="folder", root=photos, split="val")
+    plan = plan_batches(source, test_size=33, test_mode="square", batch_size=4)
+    embedded = embed_all(
+        make_embed_step(opened.graphdef, backbone=BACKBONES["tiny"], mesh=mesh),
+        put_replicated(mesh, opened.variables),
+        make_eval_batches(source, plan),
+        mesh=mesh,
+    )
+    if jax.process_index() == 0:
+        np.savez(output, descriptors=embedded.descriptors, labels=embedded.labels)
+
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+config = small_config(
+    Path(photos),
+    compute_dtype="float64",
+    log_sample_ids=True,
+    gradient_accumulation_steps=2,
+    batch_size=8,
+    sampling_group_size=8,
+    stop_at_step=int(stop) or None,
+)
+config.data.val_split = "val"
+if int(hosts) > 1:
+    config.distributed.coordinator = coordinator
+    config.distributed.num_processes = int(hosts)
+    config.distributed.process_index = int(index)
+try:
+    run(config, Path(workdir))
+except StoppedEarly as stopped:
+    print(stopped)
+if embed != "-":
+    embed_photos()

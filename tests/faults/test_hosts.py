@@ -1,0 +1,158 @@
+"""Two processes with two fake devices each do what one with four does."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from multigrain_jax.checkpoint import (
+    checkpoint_steps,
+    load_checkpoint,
+    load_optimizer_arrays,
+)
+from multigrain_jax.distributed import host_slices, start_hosts
+from multigrain_jax.errors import InputError
+
+DRIVER = Path(__file__).parent / "hosts_driver.py"
+TIMEOUT = 300
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def hosts(count, photos, workdir, *, stop=0, embed="-", output="-"):
+    """Processes that train together; none is left behind."""
+    coordinator = f"127.0.0.1:{free_port()}"
+    environment = {
+        **os.environ,
+        "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / f"cache{count}"),
+    }
+    processes = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                *map(str, (DRIVER, photos, workdir, coordinator, count, index)),
+                *map(str, (stop, embed, output)),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+        )
+        for index in range(count)
+    ]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def train(count, photos, workdir, **arguments):
+    with hosts(count, photos, workdir, **arguments) as processes:
+        said = [process.communicate(timeout=TIMEOUT)[0] for process in processes]
+        assert [p.returncode for p in processes] == [0] * count, "\n".join(said)
+        return said
+
+
+def kill_at(photos, workdir, line):
+    with hosts(2, photos, workdir) as processes:
+        output = processes[0].stdout
+        assert output is not None
+        lines = []
+        for text in output:
+            lines.append(text)
+            if text.startswith(line):
+                return
+        raise AssertionError("".join(lines))
+
+
+def rows_of(workdir):
+    return list(map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines()))
+
+
+def assert_close(one, other):
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(
+            y, x, rtol=0, atol=1e-9 * max(1e-30, np.max(np.abs(x), initial=0))
+        ),
+        one,
+        other,
+    )
+
+
+@pytest.mark.slow
+def test_one_two_and_one_process_continue_each_other(photos, tmp_path):
+    one, many = tmp_path / "one", tmp_path / "many"
+    train(1, photos, one, embed=one, output=tmp_path / "one.npz")
+    train(1, photos, many, stop=3)
+    kill_at(photos, many, "step 7/10")
+    assert checkpoint_steps(many / "checkpoints") == [3, 5]
+    said = train(2, photos, many, stop=8, embed=one, output=tmp_path / "two.npz")
+    assert "resuming from" in said[0] and "step 8/10" in said[0]
+    assert "step 8/10" not in said[1]
+    train(1, photos, many)
+
+    samples = [(path / "sample_ids.jsonl").read_text() for path in (one, many)]
+    assert samples[0] == samples[1]
+    whole, resumed = load_checkpoint(one), load_checkpoint(many)
+    assert (whole.step, resumed.step) == (10, 10)
+    assert whole.data == resumed.data
+    assert_close(whole.model, resumed.model)
+    assert_close(load_optimizer_arrays(whole), load_optimizer_arrays(resumed))
+    rows = [
+        {
+            (row["step"], name): value
+            for row in rows_of(path)
+            for name, value in row.items()
+        }
+        for path in (one, many)
+    ]
+    same = [name for name in rows[0] if not name[1].endswith(("second", "fraction"))]
+    np.testing.assert_allclose(
+        [rows[1][name] for name in same], [rows[0][name] for name in same], rtol=1e-9
+    )
+    assert (5, "val/top1") in same
+    with np.load(tmp_path / "one.npz") as a, np.load(tmp_path / "two.npz") as b:
+        assert len(a["labels"]) == 6
+        np.testing.assert_array_equal(a["labels"], b["labels"])
+        np.testing.assert_allclose(a["descriptors"], b["descriptors"], atol=1e-6)
+
+
+def test_shares_of_all_hosts_make_up_every_microbatch(monkeypatch):
+    assert host_slices(8, microbatches=2) == [slice(0, 16)]
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    seen = []
+    for index in range(4):
+        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
+        seen.append(host_slices(8, microbatches=2))
+    assert seen[1] == [slice(2, 4), slice(10, 12)]
+    rows = [row for shares in seen for cut in shares for row in range(16)[cut]]
+    assert sorted(rows) == list(range(16))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("host:1", None, None),
+        ("host:1", 2, None),
+        (None, 2, 0),
+        ("auto", 2, 0),
+    ],
+)
+def test_half_given_settings_are_refused(settings):
+    keys = ("coordinator", "num_processes", "process_index")
+    with pytest.raises(InputError, match="give all three"):
+        start_hosts(dict(zip(keys, settings, strict=True)))
