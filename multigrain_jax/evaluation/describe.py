@@ -15,7 +15,7 @@ from multigrain_jax.evaluation.embed import (
     embed_batches,
     make_embed_step,
 )
-from multigrain_jax.evaluation.inputs import recorded_batches
+from multigrain_jax.evaluation.inputs import batches_from_config
 from multigrain_jax.inference import OpenedModel
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.models.multigrain import BACKBONES
@@ -93,13 +93,7 @@ def embed_plan(
     step = make_embed_step(
         opened.graphdef, backbone=BACKBONES[opened.backbone], mesh=mesh
     )
-    batches = recorded_batches(
-        source,
-        plan,
-        workdir=workdir,
-        num_workers=config["num_workers"],
-        prefetch=config["prefetch_batches"],
-    )
+    batches = batches_from_config(config, source, plan, workdir=workdir)
     variables = put_replicated(mesh, opened.variables)
     return embed_batches(step, variables, batches, mesh=mesh)
 

@@ -85,6 +85,19 @@ def plan_from_config(
     )
 
 
+def batches_from_config(
+    config: Mapping[str, Any], source: ImageSource, plan: EvalPlan, *, workdir: Path
+) -> Generator[Batch]:
+    """`recorded_batches` by the keys that all configurations share."""
+    return recorded_batches(
+        source,
+        plan,
+        workdir=workdir,
+        num_workers=config["num_workers"],
+        prefetch=config["prefetch_batches"],
+    )
+
+
 def recorded_batches(
     source: ImageSource,
     plan: EvalPlan,

@@ -18,9 +18,9 @@ from multigrain_jax.evaluation.classification import (
     make_eval_step,
 )
 from multigrain_jax.evaluation.inputs import (
+    batches_from_config,
     open_split,
     plan_from_config,
-    recorded_batches,
 )
 from multigrain_jax.inference import OpenedModel, open_model
 from multigrain_jax.mesh import compute_dtype, make_mesh, put_replicated
@@ -61,13 +61,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
             exponents=exponents or (None,),
         ),
         put_replicated(mesh, opened.variables),
-        recorded_batches(
-            source,
-            plan,
-            workdir=workdir,
-            num_workers=config.num_workers,
-            prefetch=config.prefetch_batches,
-        ),
+        batches_from_config(settings, source, plan, workdir=workdir),
         mesh=mesh,
     )
     split = config.data.split or "all"

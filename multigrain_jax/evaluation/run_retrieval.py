@@ -27,7 +27,7 @@ from multigrain_jax.evaluation.check import (
     refuse,
 )
 from multigrain_jax.evaluation.embed import embed_batches, make_embed_step
-from multigrain_jax.evaluation.inputs import plan_from_config, recorded_batches
+from multigrain_jax.evaluation.inputs import batches_from_config, plan_from_config
 from multigrain_jax.evaluation.refinement import expand_queries, merge_scales
 from multigrain_jax.evaluation.retrieval import (
     evaluate_retrieval,
@@ -180,13 +180,7 @@ def _describe(
     for size in sizes:
         plan = plan_from_config(settings, source, backbone=backbone, test_size=size)
         print(f"{opened.backbone} from {opened.checkpoint.path}: {plan}", flush=True)
-        batches = recorded_batches(
-            source,
-            plan,
-            workdir=workdir,
-            num_workers=settings["num_workers"],
-            prefetch=settings["prefetch_batches"],
-        )
+        batches = batches_from_config(settings, source, plan, workdir=workdir)
         rows = np.empty((0, 0), np.float32)
         for batch in embed_batches(embed_step, variables, batches, mesh=mesh):
             values = batch.embedding if len(sizes) > 1 else batch.descriptors

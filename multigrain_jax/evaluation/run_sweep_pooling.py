@@ -17,9 +17,9 @@ from multigrain_jax.evaluation.classification import (
     make_eval_step,
 )
 from multigrain_jax.evaluation.inputs import (
+    batches_from_config,
     open_split,
     plan_from_config,
-    recorded_batches,
 )
 from multigrain_jax.evaluation.run_classification import require_classes
 from multigrain_jax.inference import open_model
@@ -76,13 +76,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         each = evaluate_classification(
             eval_step,
             variables,
-            recorded_batches(
-                source,
-                plan,
-                workdir=workdir,
-                num_workers=config.num_workers,
-                prefetch=config.prefetch_batches,
-            ),
+            batches_from_config(settings, source, plan, workdir=workdir),
             mesh=mesh,
         )
         grid[size] = dict(zip(exponents, each, strict=True))

@@ -24,11 +24,11 @@ from multigrain_jax.evaluation.check import (
 from multigrain_jax.evaluation.embed import embed_batches, make_embed_step
 from multigrain_jax.evaluation.final_report import evaluate_and_report
 from multigrain_jax.evaluation.inputs import (
+    batches_from_config,
     features_of_uint8,
     network_inputs,
     open_split,
     plan_from_config,
-    recorded_batches,
 )
 from multigrain_jax.inference import OpenedModel, open_checkpoint, open_model
 from multigrain_jax.mesh import compute_dtype, make_mesh, put_batch, put_replicated
@@ -132,13 +132,7 @@ def _collect(
     backbone = BACKBONES[opened.backbone]
     plan = plan_from_config(settings, source, backbone=backbone)
     print(f"{opened.backbone} from {opened.checkpoint.path}: {plan}", flush=True)
-    batches = recorded_batches(
-        source,
-        plan,
-        workdir=workdir,
-        num_workers=settings["num_workers"],
-        prefetch=settings["prefetch_batches"],
-    )
+    batches = batches_from_config(settings, source, plan, workdir=workdir)
     seen: list[Batch] = []
 
     def watched() -> Iterable[Batch]:
