@@ -1,7 +1,7 @@
 """The joint training step: speed, shares, memory, and how near the floors it is.
 
 One update of a ResNet with R augmentations per image, λ = 0.5, p = 3, batch norm and
-negatives in groups of 64, `full` augmentation on the device; the batch lies on the
+negatives in groups, `full` augmentation on the device; the batch lies on the
 device already (tools/benchmark_input.py measures how it gets there). In the same run,
 the same update in PyTorch (tools/pytorch_step.py: channels_last, bfloat16 by autocast,
 torch.compile on a GPU, fused SGD, images already augmented, batch norm over the batch).
@@ -24,7 +24,7 @@ the compute dtype; a large copy, read and written bytes counted):
     pip install -e '.[cuda,benchmark]'
     python tools/benchmark_step.py
     python tools/benchmark_step.py --backbone resnet18 --size 96 --batch-size 96 \
-        --dtype float32                                          # a CPU
+        --group-size 48 --dtype float32                          # a CPU
 """
 
 import argparse
@@ -59,7 +59,6 @@ from multigrain_jax.train.optimizer import make_optimizer
 from multigrain_jax.train.state import create_state, split_for_training
 from multigrain_jax.train.step import make_train_step
 
-GROUP = 64
 CLASSES = 1000
 MAP_PASSES = 14
 PARAMETER_BYTES = 6 * 4
@@ -144,14 +143,15 @@ class Own:
         """Build the model, the batch and the step as training does."""
         row = BACKBONES[options.backbone]
         dtype = jnp.dtype(options.dtype)
-        model = create_model(options.backbone, dtype=dtype, batch_norm_group_size=GROUP)
+        group = options.group_size
+        model = create_model(options.backbone, dtype=dtype, batch_norm_group_size=group)
         self.graphdef, _, self.variables = split_for_training(model)
         tx = make_optimizer(0.01, momentum=0.9, weight_decay=1e-4)
         mesh = make_mesh()
         self.pairs = partial(
             sample_pairs,
             negative_sampling="reference",
-            group_size=GROUP,
+            group_size=group,
             max_positives=max(1, options.repeats - 1),
         )
         self.prepare = partial(augment, augmentation="full", mean=row.mean, std=row.std)
@@ -242,7 +242,6 @@ def pytorch_seconds(options: argparse.Namespace) -> float:
     """Seconds per update in PyTorch, measured like this package's."""
     import torch
 
-    on_gpu = torch.cuda.is_available()
     step = pytorch_step.make_step(
         options.backbone,
         size=options.size,
@@ -254,7 +253,7 @@ def pytorch_seconds(options: argparse.Namespace) -> float:
     def steps() -> None:
         for _ in range(options.steps):
             step()
-        if on_gpu:
+        if torch.cuda.is_available():
             torch.cuda.synchronize()
 
     for _ in range(3):
@@ -313,12 +312,12 @@ def print_own(own: Own, options: argparse.Namespace) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="The joint training step, two ways.")
-    parser.add_argument(
-        "--backbone", default="resnet50", choices=list(pytorch_step.STAGES)
-    )
+    names = list(pytorch_step.STAGES)
+    parser.add_argument("--backbone", default="resnet50", choices=names)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=512)
+    parser.add_argument("--group-size", type=int, default=64)
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--deterministic", action="store_true")
