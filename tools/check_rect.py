@@ -3,7 +3,8 @@
 Twenty random images of 33 to 301 pixels a side lie on one canvas; each is also run
 alone. Printed: the largest difference of embeddings and logits, relative to the
 largest value, for p = 1 and p = 3. The limit is 2e-5. Weights are random, the batch
-norms' means and biases too: what they make of zero must be masked. The one-by-one runs compile once per size: minutes for the large backbones.
+norms' means and biases too: what they make of zero must be masked. The one-by-one runs
+compile once per size: minutes for the large backbones.
 
     python tools/check_rect.py [--backbones resnet18,senet154] [--num-sizes 20]
 """
