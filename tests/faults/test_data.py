@@ -65,7 +65,7 @@ def test_killed_processes_are_replaced_and_no_batch_is_lost(photos, capsys):
         process.kill()
     started = time.perf_counter()
     got += batches
-    assert time.perf_counter() - started < 60
+    assert time.perf_counter() - started < 90
     assert "a reading process died" in capsys.readouterr().out
     assert len(got) == len(expected) == NUM_BATCHES
     for one, other in zip(got, expected, strict=True):
@@ -87,14 +87,14 @@ def test_processes_that_die_again_and_again_end_the_run(monkeypatch):
 
 @pytest.mark.slow
 def test_hanging_processes_end_in_an_error(photos):
-    batches = open_batches(folder_source(photos), num_workers=2, timeout_s=20.0)
+    batches = open_batches(folder_source(photos), num_workers=2, timeout_s=30.0)
     next(batches)
     for process in reading_processes():
         os.kill(process.pid, signal.SIGSTOP)
     started = time.perf_counter()
-    with pytest.raises(DataStalledError, match="data_timeout_s = 20 seconds"):
+    with pytest.raises(DataStalledError, match="data_timeout_s = 30 seconds"):
         list(batches)
-    assert time.perf_counter() - started < 60
+    assert time.perf_counter() - started < 90
     assert reading_processes() == []
 
 
