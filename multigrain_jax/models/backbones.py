@@ -49,7 +49,9 @@ BACKBONES: dict[str, Backbone] = {
     "resnet152": Backbone(
         partial(ResNet, block="bottleneck", stages=(3, 8, 36, 3)), 2048
     ),
-    "senet154": Backbone(partial(SENet, stages=(3, 8, 36, 3)), 2048, dropout_rate=0.2),
+    "senet154": Backbone(
+        partial(SENet, stages=(3, 8, 36, 3)), 2048, dropout_rate=0.2, smallest_side=32
+    ),
     "pnasnet5large": Backbone(
         partial(
             CellNetwork, stem_width=PNASNET_5_LARGE_STEM_WIDTH, cells=PNASNET_5_LARGE
@@ -59,6 +61,7 @@ BACKBONES: dict[str, Backbone] = {
         std=HALVES,
         dropout_rate=0.5,
         default_size=331,
+        smallest_side=32,
     ),
     "nasnetamobile": Backbone(
         partial(
@@ -68,6 +71,7 @@ BACKBONES: dict[str, Backbone] = {
         mean=HALVES,
         std=HALVES,
         dropout_rate=0.5,
+        smallest_side=32,
     ),
     # Two blocks of width 8, for tests and rehearsals.
     "tiny": Backbone(partial(ResNet, block="basic", stages=(2,), width=8), 8),
