@@ -124,7 +124,7 @@ def home(tmp_path, monkeypatch, tiny_checkpoint):
 def prepare_tfds(folder: Path, rng: np.random.Generator) -> None:
     import tensorflow_datasets as tfds
 
-    class Tiny(tfds.core.GeneratorBasedBuilder):
+    class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.0.0")
 
         def _info(self):

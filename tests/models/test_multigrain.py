@@ -273,5 +273,5 @@ def test_the_seed_decides_the_weights():
 def test_what_cannot_be_built_is_refused():
     with pytest.raises(ValueError, match=r"'resnet51', expected one of resnet18, "):
         create_model("resnet51")
-    with pytest.raises(ValueError, match=r"found 0\.0, expected a positive"):
+    with pytest.raises(ValueError, match=r"found 0\.0, expected a number above 0"):
         create_model("tiny", pooling_exponent=0.0)
