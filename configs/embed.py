@@ -10,6 +10,7 @@ or has changed, and goes on where it was if it was killed.
 """
 
 import ml_collections
+from ml_collections import config_dict
 
 from configs import eval_base
 
@@ -24,4 +25,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.batch_size = 32
     config.descriptor_dtype = "float16"  # or "float32", twice as large
     config.rows_per_shard = 16_384  # what a kill costs at most
+    # Many hosts, as in base.py; all see the photos and the workdir.
+    config.distributed = ml_collections.ConfigDict()
+    config.distributed.coordinator = config_dict.placeholder(str)
+    config.distributed.num_processes = config_dict.placeholder(int)
+    config.distributed.process_index = config_dict.placeholder(int)
     return config

@@ -80,6 +80,17 @@ def agree(value: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
+def agree_on_matrix(matrix: np.ndarray) -> np.ndarray:
+    """Process 0's int32 matrix, on every host; what the others give does not count."""
+    if jax.process_count() == 1:
+        return matrix
+    shape = agree(matrix.shape[0]), agree(matrix.shape[1])
+    own = matrix if jax.process_index() == 0 else np.zeros(shape)
+    if not all(shape):
+        return own.astype(np.int32)
+    return np.asarray(multihost_utils.broadcast_one_to_all(own.astype(np.int32)))
+
+
 def gather_shares(share: np.ndarray) -> np.ndarray:
     """All hosts' shares [b] of an array, in the hosts' order: [hosts, b]."""
     if jax.process_count() == 1:

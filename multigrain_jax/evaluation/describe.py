@@ -1,5 +1,6 @@
 """From images to descriptors that fit a descriptor folder."""
 
+import dataclasses
 import os
 from collections.abc import Generator, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 
 from multigrain_jax.data.eval_batches import EvalPlan, plan_batches
 from multigrain_jax.data.image_source import ImageSource
+from multigrain_jax.distributed import host_slices, own_folder
 from multigrain_jax.evaluation.descriptors import DescriptorSettings, ImageStamp
 from multigrain_jax.evaluation.embed import (
     EmbeddedBatch,
@@ -17,7 +19,7 @@ from multigrain_jax.evaluation.embed import (
 )
 from multigrain_jax.evaluation.inputs import batches_from_config
 from multigrain_jax.inference import OpenedModel
-from multigrain_jax.mesh import make_mesh, put_replicated
+from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
 from multigrain_jax.models.multigrain import BACKBONES
 from multigrain_jax.trees import json_digest, leaf_digests
 
@@ -82,6 +84,8 @@ def embed_plan(
 ) -> Generator[EmbeddedBatch]:
     """The descriptors of every batch of a plan; bad files go to skipped.txt.
 
+    Of several hosts each reads its share of every batch, and all get all descriptors.
+
     Args:
         opened: the model.
         source: the images.
@@ -93,9 +97,11 @@ def embed_plan(
     step = make_embed_step(
         opened.graphdef, backbone=BACKBONES[opened.backbone], mesh=mesh
     )
-    batches = batches_from_config(config, source, plan, workdir=workdir)
+    (share,) = host_slices(plan.rows.shape[1], microbatches=1)
+    own_plan = dataclasses.replace(plan, rows=plan.rows[:, share])
+    batches = batches_from_config(config, source, own_plan, workdir=own_folder(workdir))
     variables = put_replicated(mesh, opened.variables)
-    return embed_batches(step, variables, batches, mesh=mesh)
+    return embed_batches(step, variables, batches, mesh=mesh, put=put_batch)
 
 
 def stamp_images(source: ImageSource) -> list[ImageStamp]:

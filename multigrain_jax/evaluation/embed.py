@@ -18,7 +18,13 @@ from multigrain_jax.models.multigrain import Backbone, Output, Variables, merge_
 # Batches whose outputs are still on the devices: enough to keep them busy.
 BATCHES_IN_FLIGHT = 2
 
-EmbedStep = Callable[[Variables, dict[str, jax.Array]], Output]
+# What comes back from the devices beside the outputs: each host knows it of the rows
+# that it read, and all of them need it of all rows.
+FACTS = ("index", "mask", "label", "bad")
+
+EmbedStep = Callable[
+    [Variables, dict[str, jax.Array]], tuple[Output, dict[str, jax.Array]]
+]
 
 
 class Embedded(NamedTuple):
@@ -43,9 +49,10 @@ def make_embed_step(
     backbone: Backbone,
     mesh: Mesh,
 ) -> EmbedStep:
-    """Compile `(variables, batch) -> Output`.
+    """Compile `(variables, batch) -> (Output, facts)`, whole on every device.
 
-    `batch` has `image` uint8 [B, H, W, 3] and in the "rect" mode `size` int32 [B, 2].
+    `batch` has `image` uint8 [B, H, W, 3], in the "rect" mode `size` int32 [B, 2], and
+    `FACTS`, which are returned as they are.
 
     Args:
         graphdef: the model's evaluation structure.
@@ -53,9 +60,12 @@ def make_embed_step(
         mesh: the devices; the batch is split over them.
     """
 
-    def step(variables: Variables, batch: dict[str, jax.Array]) -> Output:
+    def step(
+        variables: Variables, batch: dict[str, jax.Array]
+    ) -> tuple[Output, dict[str, jax.Array]]:
         model = merge_model(graphdef, variables)
-        return model.head(features_of_uint8(model, batch, backbone=backbone))
+        output = model.head(features_of_uint8(model, batch, backbone=backbone))
+        return output, {name: batch[name] for name in FACTS}
 
     whole = replicated(mesh)
     return jax.jit(
@@ -89,6 +99,9 @@ def embed_batches(
     batches: Iterable[Mapping[str, np.ndarray]],
     *,
     mesh: Mesh,
+    put: Callable[
+        [Mesh, Mapping[str, np.ndarray]], dict[str, jax.Array]
+    ] = put_whole_batch,
 ) -> Generator[EmbeddedBatch]:
     """The outputs of every batch, one after the other.
 
@@ -97,30 +110,29 @@ def embed_batches(
         variables: the model's arrays.
         batches: as `make_eval_batches` yields them.
         mesh: the devices.
+        put: onto the devices; `put_batch` where each host has its share of the rows.
     """
-    waiting: deque[tuple[Mapping[str, np.ndarray], Output]] = deque()
+    waiting: deque[tuple[Output, dict[str, jax.Array]]] = deque()
     for batch in batches:
-        inputs = put_whole_batch(mesh, network_inputs(batch))
-        output = embed_step(variables, inputs)
-        waiting.append((batch, output))
+        inputs = {**network_inputs(batch), "index": batch["index"]}
+        waiting.append(embed_step(variables, put(mesh, inputs)))
         if len(waiting) > BATCHES_IN_FLIGHT:
             yield _without_padding(*waiting.popleft())
-    for batch, output in waiting:
-        yield _without_padding(batch, output)
+    for output, facts in waiting:
+        yield _without_padding(output, facts)
 
 
-def _without_padding(batch: Mapping[str, np.ndarray], output: Output) -> EmbeddedBatch:
-    mask = batch["mask"]
-    embedding, descriptors, logits = (
-        np.asarray(part)[mask] for part in jax.device_get(output)
-    )
+def _without_padding(output: Output, facts: dict[str, jax.Array]) -> EmbeddedBatch:
+    found, known = jax.device_get((output, facts))
+    mask = known["mask"]
+    embedding, descriptors, logits = (np.asarray(part)[mask] for part in found)
     return EmbeddedBatch(
-        indices=batch["index"][mask],
+        indices=known["index"][mask],
         embedding=embedding,
         descriptors=descriptors,
         logits=logits,
-        labels=batch["label"][mask],
-        bad=batch["bad"][mask],
+        labels=known["label"][mask],
+        bad=known["bad"][mask],
     )
 
 

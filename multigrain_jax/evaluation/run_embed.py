@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,12 @@ from ml_collections import ConfigDict
 from multigrain_jax.data.eval_batches import EvalPlan
 from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.reading import why_unreadable
-from multigrain_jax.errors import InputError
+from multigrain_jax.distributed import (
+    agree_on_matrix,
+    own_folder,
+    quiet_unless_first,
+    start_hosts,
+)
 from multigrain_jax.evaluation.check import (
     as_tuple,
     choice_problems,
@@ -37,6 +42,7 @@ from multigrain_jax.evaluation.descriptors import (
     REPLACED,
     VANISHED,
     DescriptorSettings,
+    ImageStamp,
 )
 from multigrain_jax.evaluation.inputs import open_split
 from multigrain_jax.inference import OpenedModel, open_model
@@ -50,12 +56,19 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     Only images that are new or have changed since the last run are embedded; a run
     that was killed goes on where it was. The results: `num_images` (with a descriptor,
     from all runs), `num_unreadable`, `num_outdated` (lines of images that are gone or
-    have changed), `num_new` in this run, `images_per_second` and `seconds`.
+    have changed), `num_new` in this run, `images_per_second` and `seconds`. Of several
+    hosts, process 0 alone writes descriptors and has results.
 
     Raises:
         InputError: a config, checkpoint or data that cannot work, or descriptors in
             the workdir that were made otherwise.
     """
+    start_hosts(config.distributed.to_dict())
+    with quiet_unless_first():
+        return _run(config, workdir)
+
+
+def _run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     started = time.perf_counter()
     settings = config.to_dict()
     refuse(_problems(settings))
@@ -80,17 +93,21 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         test_size=config.test_size,
         test_mode=config.test_mode,
     )
-    workdir.mkdir(parents=True, exist_ok=True)
-    writer = DescriptorWriter(
-        workdir / DESCRIPTOR_FOLDER,
-        descriptor_settings,
-        rows_per_shard=config.rows_per_shard,
-    )
-    write_config(workdir, settings)
+    own_folder(workdir).mkdir(parents=True, exist_ok=True)
+    writer = None
+    if jax.process_index() == 0:
+        writer = DescriptorWriter(
+            workdir / DESCRIPTOR_FOLDER,
+            descriptor_settings,
+            rows_per_shard=config.rows_per_shard,
+        )
+    write_config(own_folder(workdir), settings)
 
     embedding_since = time.perf_counter()
     num_new = _embed(writer, opened, source, descriptor_settings, settings, workdir)
     seconds = time.perf_counter() - embedding_since
+    if writer is None:
+        return {}
     statuses = [row.status for row in writer.rows]
     num_outdated = sum(status in (VANISHED, REPLACED) for status in statuses)
     results = {
@@ -107,36 +124,39 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
 
 
 def _embed(
-    writer: DescriptorWriter,
+    writer: DescriptorWriter | None,
     opened: OpenedModel,
     source: ImageSource,
     descriptor_settings: DescriptorSettings,
     config: Mapping[str, Any],
     workdir: Path,
 ) -> int:
-    """Embed what the folder does not have; returns how many images that were."""
-    stamps = stamp_images(source)
-    plans: list[EvalPlan] = []
+    """Embed what the folder does not have; returns how many images that were.
 
-    def order(indices: np.ndarray) -> np.ndarray:
-        plan = plan_descriptors(
-            source,
-            descriptor_settings,
-            batch_size=config["batch_size"],
-            indices=indices,
-        )
-        plans.append(plan)
-        return plan.rows[plan.rows >= 0]
-
-    planned, num_stored = writer.begin(stamps, order)
-    num_new = len(planned) - num_stored
-    plan = without_first(plans[-1], num_stored)
+    Every host computes; the writer is that of process 0.
+    """
+    stamps: list[ImageStamp] = []
+    plan = plan_descriptors(
+        source,
+        descriptor_settings,
+        batch_size=config["batch_size"],
+        indices=np.zeros(0, np.int64),
+    )
+    if writer is not None:
+        stamps = stamp_images(source)
+        plan = _begin(writer, stamps, source, descriptor_settings, config["batch_size"])
+    plan = dataclasses.replace(
+        plan, rows=agree_on_matrix(plan.rows), shapes=agree_on_matrix(plan.shapes)
+    )
+    num_new = int(np.sum(plan.rows >= 0))
     print(
         f"{opened.backbone} from {opened.checkpoint.path}: {len(stamps)} images, "
         f"{num_new} of them new or changed" + (f"; {plan}" if num_new else ""),
         flush=True,
     )
     for batch in embed_plan(opened, source, plan, config=config, workdir=workdir):
+        if writer is None:
+            continue
         statuses = [
             (why_unreadable(source, int(index)) or "could be read later on")
             if bad
@@ -145,8 +165,33 @@ def _embed(
         ]
         images = [stamps[index] for index in batch.indices]
         writer.add(images, batch.descriptors, statuses)
-    writer.finish()
+    if writer is not None:
+        writer.finish()
     return num_new
+
+
+def _begin(
+    writer: DescriptorWriter,
+    stamps: Sequence[ImageStamp],
+    source: ImageSource,
+    descriptor_settings: DescriptorSettings,
+    batch_size: int,
+) -> EvalPlan:
+    """The batches of this run, without the images that are on disk already."""
+    plans: list[EvalPlan] = []
+
+    def order(indices: np.ndarray) -> np.ndarray:
+        plan = plan_descriptors(
+            source,
+            descriptor_settings,
+            batch_size=batch_size,
+            indices=indices,
+        )
+        plans.append(plan)
+        return plan.rows[plan.rows >= 0]
+
+    _, num_stored = writer.begin(stamps, order)
+    return without_first(plans[-1], num_stored)
 
 
 def without_first(plan: EvalPlan, count: int) -> EvalPlan:
@@ -165,9 +210,4 @@ def _problems(settings: Mapping[str, Any]) -> list[str]:
     for key in ("pooling_exponent", "test_size"):
         if len(as_tuple(settings[key])) > 1:
             problems.append(f"{key}: found several, expected one")
-    if jax.process_count() > 1:
-        raise InputError(
-            "embed runs on one host with all its devices; give every host a part of "
-            "the images and a workdir of its own"
-        )
     return problems
