@@ -49,6 +49,7 @@ SHALLOW = {
     ),
 }
 MESH = make_mesh(1)
+QUICK_COMPILE = {"xla_backend_optimization_level": 0}
 
 
 def make_step(model):
@@ -95,8 +96,7 @@ def test_every_parameter_has_a_gradient_and_dropout_changes_by_the_step(name):
     )
     step, state = make_step(model)
     batch = make_batch(33)
-    options = {"xla_backend_optimization_level": 0}
-    compiled = step.lower(state, batch).compile(compiler_options=options)
+    compiled = step.lower(state, batch).compile(compiler_options=QUICK_COMPILE)
     start = jax.device_get(state)  # the step takes its argument's memory
     state, metrics = compiled(put_replicated(MESH, start), batch)
     assert np.isfinite(metrics["loss"])
@@ -115,12 +115,13 @@ def test_every_parameter_has_a_gradient_and_dropout_changes_by_the_step(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["resnet18", "resnet152", "senet154", "pnasnet5large", "nasnetamobile"]
-)
-def test_the_step_of_the_whole_backbone_keeps_the_state_as_it_is(name):
+@pytest.mark.parametrize("name", [name for name in BACKBONES if name != "tiny"])
+def test_the_step_of_the_whole_backbone_runs_and_keeps_the_state_as_it_is(name):
     step, state = make_step(create_model(name, num_classes=5))
-    new_state, metrics = jax.eval_shape(step, state, make_batch(64))
     described = jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    batch = make_batch(33)
+    compiled = step.lower(state, batch).compile(compiler_options=QUICK_COMPILE)
+    new_state, metrics = compiled(put_replicated(MESH, state), batch)
+    assert np.isfinite(metrics["loss"])
+    assert new_state.step == 1
     assert jax.tree.map(lambda x: (x.shape, x.dtype), new_state) == described
-    assert metrics["loss"].shape == ()
