@@ -54,10 +54,12 @@ class MixedPhotos(ImageSource):
             photo = Image.open(io.BytesIO(photos.read(number % len(photos))))
             # Most photos are 4:3 or 3:2, a quarter are upright.
             ratio = rng.choice([0.75, 0.667, 1.0, rng.uniform(0.4, 1.0)])
-            size = (500, max(1, round(500 * ratio)))
-            size = size[::-1] if rng.random() < 0.25 else size
+            width, height = 500, max(1, round(500 * ratio))
+            if rng.random() < 0.25:
+                width, height = height, width
             buffer = io.BytesIO()
-            photo.convert("RGB").resize(size).save(buffer, "JPEG", quality=90)
+            resized = photo.convert("RGB").resize((width, height))
+            resized.save(buffer, "JPEG", quality=90)
             self._encoded.append(buffer.getvalue())
 
     def __len__(self) -> int:
@@ -74,7 +76,7 @@ class MixedPhotos(ImageSource):
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", default="resnet50", choices=list(BACKBONES))
     parser.add_argument("--test-size", type=int, default=224)
     parser.add_argument("--test-mode", default="rect", choices=["rect", "square"])

@@ -82,7 +82,7 @@ def largest_differences(name: str, num_sizes: int) -> dict[str, float]:
 
 def main() -> int:
     """Print the table; returns 1 if a difference is above the limit."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     real = [name for name in BACKBONES if name != "tiny"]
     parser.add_argument("--backbones", default=",".join(real))
     parser.add_argument("--num-sizes", type=int, default=20)
