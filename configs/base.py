@@ -52,6 +52,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.val_split = "val"
     # Of source "folder": where it has no part "val", this share of each class is it.
     config.data.val_fraction = 0.0
+    # Of source "folder": a list of files, or a folder of train.txt, val.txt, …
     config.data.list_file = config_dict.placeholder(str)
     config.data.num_images = config_dict.placeholder(int)
     config.data.local_cache_dir = config_dict.placeholder(str)

@@ -25,7 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.source = "folder"  # "folder", "imagenet", "tfds", "quickstart"
     config.data.root = config_dict.placeholder(str)
     config.data.split = config_dict.placeholder(str)
-    config.data.list_file = config_dict.placeholder(str)
+    config.data.list_file = config_dict.placeholder(str)  # as in base.py
     # As in training: evaluates the "val" that a folder without one was given.
     config.data.val_fraction = 0.0
     config.data.num_images = config_dict.placeholder(int)

@@ -110,6 +110,9 @@ def home(tmp_path, monkeypatch, tiny_checkpoint):
         path.write_bytes(jpeg(rng, tint))
     lines = [f"{name.removeprefix('photos/')}\tkind {t}" for name, t in files.items()]
     (tmp_path / "list.txt").write_text("\n".join(lines))
+    (tmp_path / "lists").mkdir()
+    for part, chosen in (("train", lines[:-2]), ("val", lines[-2:])):
+        (tmp_path / "lists" / f"{part}.txt").write_text("\n".join(chosen))
     prepare_tfds(tmp_path / "tensorflow_datasets", rng)
     clone = tmp_path / "clone"
     clone.mkdir()
@@ -148,7 +151,7 @@ def prepare_tfds(folder: Path, rng: np.random.Generator) -> None:
 @pytest.mark.slow
 def test_the_commands_for_own_photos_run(home):
     marked = commands(ROOT / "docs" / "own_data.md")
-    assert len(marked) >= 11
+    assert len(marked) >= 12
     for kind, text in marked:
         if kind == "python":
             namespace = {}
@@ -157,7 +160,8 @@ def test_the_commands_for_own_photos_run(home):
         else:
             run_command(text)
     workdirs = home / "clone" / "workdirs"
-    for name in ("folder", "unsorted", "tfds", "list", "finetuned", "whiten", "search"):
+    trained = ("folder", "unsorted", "tfds", "list", "lists", "finetuned")
+    for name in (*trained, "whiten", "search"):
         assert (workdirs / name / "results.json").exists(), name
     for name in ("folder", "search", "near_duplicates"):
         assert (workdirs / name / "report.html").exists(), name

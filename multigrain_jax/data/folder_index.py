@@ -92,6 +92,30 @@ def has_validation_folder(root: Path) -> bool:
     return any((root / name).is_dir() for name in VAL_NAMES)
 
 
+def has_validation_list(lists: Path) -> bool:
+    """Whether `lists` is a folder with a list for validation, by any of its names."""
+    return any((lists / f"{name}.txt").is_file() for name in VAL_NAMES)
+
+
+def list_of_split(lists: Path, split: str | None) -> Path:
+    """The list file of a split: `lists` itself, or where that is a folder, one in it.
+
+    Raises:
+        InputError: a folder without `split`.txt.
+    """
+    if not lists.is_dir():
+        return lists
+    path = lists / f"{split}.txt"
+    if not path.is_file():
+        found = ", ".join(sorted(file.name for file in lists.glob("*.txt")))
+        raise InputError(
+            f"list_file {lists}: a folder of lists has one for each split; for split "
+            f"{split!r} {path.name} was expected, found {found or 'no .txt file'}; add "
+            "it, or set the split to one of these"
+        )
+    return path
+
+
 def hold_out(files: Sequence[ImageFile], fraction: float, *, root: Path) -> np.ndarray:
     """Which images are held out for validation: the same ones every time.
 

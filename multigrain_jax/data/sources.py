@@ -18,8 +18,10 @@ from multigrain_jax.data.folder_index import (
     VAL,
     ImageFile,
     has_validation_folder,
+    has_validation_list,
     hold_out,
     index_folder,
+    list_of_split,
     read_list_file,
 )
 from multigrain_jax.data.image_source import ImageSource
@@ -121,7 +123,8 @@ def open_source(
         root: the folder; not needed for "quickstart".
         split: which part.
         list_file: only these files of a folder; one path a line, relative to root, and
-            where the first folder is not the class, a tab and the class.
+            where the first folder is not the class, a tab and the class. A folder of
+            lists has one for each split: train.txt, val.txt.
         val_fraction: where a folder or a list has no part for validation, this share
             of each class is the split "val" and the rest is "train", as `hold_out`
             chooses; 0 holds nothing out.
@@ -175,13 +178,14 @@ def _list_folder(
     root: Path, split: str | None, list_file: str | Path | None, val_fraction: float
 ) -> tuple[list[ImageFile], list[str]]:
     """The images of a folder or of a list file that belong to a split."""
-    parted = (
-        val_fraction > 0
-        and split in (TRAIN, VAL)
-        and (list_file is not None or not has_validation_folder(root))
+    lists = None if list_file is None else Path(list_file).expanduser()
+    has_val = (
+        has_validation_folder(root) if lists is None else has_validation_list(lists)
     )
-    if list_file is not None:
-        files, names = read_list_file(Path(list_file).expanduser(), root=root)
+    parted = val_fraction > 0 and split in (TRAIN, VAL) and not has_val
+    if lists is not None:
+        path = list_of_split(lists, TRAIN if parted else split)
+        files, names = read_list_file(path, root=root)
     elif parted:
         # A folder of tests beside the images is not to become a class.
         has_splits = any((root / name).is_dir() for name in SPLIT_NAMES)

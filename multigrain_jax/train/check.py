@@ -1,6 +1,7 @@
 """Refuses configurations that contradict themselves, before anything is built."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from multigrain_jax.data.eval_batches import TEST_MODES
@@ -215,7 +216,9 @@ def _loss_problems(config: Mapping[str, Any]) -> list[str]:
 
 def _list_problems(data: Mapping[str, Any]) -> list[str]:
     listed = data["source"] == "folder" and data["list_file"]
-    if listed and data["val_split"] and not data["val_fraction"]:
+    if not listed or Path(listed).expanduser().is_dir():
+        return []  # a folder of lists has one for each split
+    if data["val_split"] and not data["val_fraction"]:
         return [
             f"data.list_file = {data['list_file']!r} has no parts, and the validation "
             "would see the training images; set data.val_fraction to hold a share "

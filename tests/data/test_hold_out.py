@@ -87,6 +87,35 @@ def test_unlabelled_photos_and_lists_are_split_too(tmp_path):
     assert np.bincount(val.labels).tolist() == [1, 1]
 
 
+@pytest.fixture
+def lists(tmp_path):
+    write(tmp_path, [f"{i}.png" for i in range(8)])
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    (folder / "train.txt").write_text("\n".join(f"{i}.png\tant" for i in range(6)))
+    return folder
+
+
+def test_a_folder_of_lists_has_one_for_each_split(tmp_path, lists):
+    (lists / "val.txt").write_text("6.png\tant\n7.png\tbee")
+    train = opened(tmp_path, "train", list_file=lists)
+    assert names_of(train, tmp_path) == {f"{i}.png" for i in range(6)}
+    assert train.class_names == ["ant"]
+    val = opened(tmp_path, "val", list_file=lists)
+    assert names_of(val, tmp_path) == {"6.png", "7.png"}
+    with pytest.raises(InputError, match=r"test\.txt was expected, found train"):
+        opened(tmp_path, "test", list_file=lists)
+    with pytest.raises(InputError, match=r"such as \['bee'\]"):
+        opened(tmp_path, "val", list_file=lists, class_names=train.class_names)
+
+
+def test_a_folder_of_lists_without_validation_is_parted(tmp_path, lists):
+    train = opened(tmp_path, "train", list_file=lists)
+    val = opened(tmp_path, "val", list_file=lists)
+    assert len(train) == 4 and len(val) == 2
+    assert not names_of(train, tmp_path) & names_of(val, tmp_path)
+
+
 def test_one_image_of_each_class_cannot_be_split(tmp_path):
     write(tmp_path, ["a/0.png", "b/0.png"])
     with pytest.raises(InputError, match="leaves none for 'val'"):

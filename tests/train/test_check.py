@@ -76,9 +76,11 @@ def test_resuming_lists_changes_and_refuses_another_order():
     assert "batch_size: 512 -> 256" in check_resumed_config(config(), allowed)
 
 
-def test_a_list_is_not_trained_and_validated_on_at_once():
+def test_a_list_is_not_trained_and_validated_on_at_once(tmp_path):
     listed = {"data__source": "folder", "data__list_file": "list.txt"}
     with pytest.raises(InputError, match="val_fraction to hold a share out"):
         check_train_config(config(**listed), num_devices=8)
     check_train_config(config(**listed, data__val_fraction=0.1), num_devices=8)
     check_train_config(config(**listed, data__val_split=None), num_devices=8)
+    listed["data__list_file"] = str(tmp_path)  # a folder has a list for each split
+    check_train_config(config(**listed), num_devices=8)
