@@ -87,7 +87,7 @@ def main(argv: list[str]) -> int:
 def parse_flags(argv: list[str]) -> list[str]:
     """Parse the flags; a mistake in them ends the run with one line and code 2."""
     if {"-h", "-help", "--help", "--helpshort"} & set(argv[1:]):
-        print(_help())
+        print_to_pipe(_help())
         sys.exit(0)
     try:
         check_config_flags(argv)
@@ -95,6 +95,15 @@ def parse_flags(argv: list[str]) -> list[str]:
     except (flags.Error, InputError, KeyError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
+
+
+def print_to_pipe(text: str) -> None:
+    """Print what may be cut short by its reader, as `| head` does."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Python flushes once more at its end, which would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def check_config_flags(argv: list[str]) -> None:

@@ -1,6 +1,8 @@
 """The command line: help, and mistakes that end in one line with a suggestion."""
 
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -27,6 +29,32 @@ def test_help_lists_every_task_and_recipe(monkeypatch, capsys):
     for path in (ROOT / "configs").glob("[a-z]*.py"):
         assert f"\n  {path.name} " in printed
     assert "\n  embed.py              Descriptors of one's own photos" in printed
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-m", "multigrain_jax.main", "--help"],
+        ["tools/show_config.py", "--config", "configs/quickstart.py"],
+    ],
+)
+def test_a_reader_that_leaves_early_is_no_error(arguments, unbuffered):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    try:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            stdout=write_end,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(write_end)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(

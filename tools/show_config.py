@@ -39,7 +39,9 @@ def main(argv: list[str]) -> int:
     flag = flags.FLAGS["config"]
     overridden = set(config_flags.get_override_values(flag))
     file = Path(config_flags.get_config_filename(flag).partition(":")[0])
-    print(format_config(config.to_dict(), read_comments(file), overridden))
+    command_line.print_to_pipe(
+        format_config(config.to_dict(), read_comments(file), overridden)
+    )
     return 0
 
 
