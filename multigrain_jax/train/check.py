@@ -29,6 +29,7 @@ ORDER_KEYS = (
     "batch_size",
     "gradient_accumulation_steps",
     "data.source",
+    "data.backend",
     "data.split",
     "data.list_file",
     "data.num_images",
