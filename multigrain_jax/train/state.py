@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from multigrain_jax.inference import variables_of
 from multigrain_jax.losses.margin import BETA_INIT
 from multigrain_jax.models.multigrain import MultiGrain, Variables, split_model
 
@@ -55,12 +56,12 @@ def create_state(
 
 def model_variables(state: TrainState) -> Variables:
     """The model's arrays in a train state, without the margin's."""
-    params = {name: tree for name, tree in state.params.items() if name != "margin"}
-    return Variables(
-        params=params,
-        batch_stats=state.batch_stats,
-        pooling_exponent=state.pooling_exponent,
-        whitening={},
+    return variables_of(
+        {
+            "params": state.params,
+            "batch_stats": state.batch_stats,
+            "pooling_exponent": state.pooling_exponent,
+        }
     )
 
 

@@ -1,6 +1,7 @@
 """One compiled optimiser update: augmentation, network, losses, sampling, SGD."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,8 +14,8 @@ from multigrain_jax.losses.joint import joint_loss
 from multigrain_jax.losses.margin import MARGIN
 from multigrain_jax.losses.sampling import Pairs
 from multigrain_jax.mesh import batch_sharding, replicated
-from multigrain_jax.models.multigrain import Variables, merge_model, split_model
-from multigrain_jax.train.state import TrainState
+from multigrain_jax.models.multigrain import merge_model, split_model
+from multigrain_jax.train.state import TrainState, model_variables
 
 # (key, uint8 or float images) -> normalised images
 PrepareImages = Callable[[jax.Array, jax.Array], jax.Array]
@@ -68,13 +69,8 @@ def make_train_step(
         image_key, pair_key, dropout_key = jax.random.split(key, 3)
 
         def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
-            variables = Variables(
-                params={k: v for k, v in params.items() if k != "margin"},
-                batch_stats=batch_stats,
-                pooling_exponent=state.pooling_exponent,
-                whitening={},
-            )
-            model = merge_model(graphdef, variables)
+            current = replace(state, params=params, batch_stats=batch_stats)
+            model = merge_model(graphdef, model_variables(current))
             images = prepare_images(image_key, microbatch["image"])
             output = model(images, dropout_key=dropout_key)
             normalized = output.normalized_embedding
