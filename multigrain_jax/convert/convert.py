@@ -1,7 +1,5 @@
 """A PyTorch weight file becomes a checkpoint of this package."""
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from multigrain_jax.convert.source_file import (
 from multigrain_jax.convert.torch_import import ImportReport, import_state_dict
 from multigrain_jax.errors import InputError
 from multigrain_jax.models.multigrain import BACKBONES, Variables
-from multigrain_jax.trees import leaf_digests
+from multigrain_jax.trees import json_digest, leaf_digests
 
 REFERENCE_LICENCE = (
     "weights of the original MultiGrain release are under CC BY-NC 4.0; "
@@ -38,7 +36,7 @@ class Conversion:
         num_parameters: trained numbers, batch statistics not counted.
         pooling_exponent: p that is stored.
         whitened: whether the file has a whitening.
-        digest: one SHA-256 over all converted arrays.
+        digest: one SHA-256 over all arrays, as `describe_checkpoint` gives it.
         keys_used: how many source keys went into the arrays.
         keys_ignored: reason -> how many source keys were left out for it.
         notes: lines that tell what was changed on the way.
@@ -152,14 +150,14 @@ def _summarise(
     report: ImportReport,
     notes: list[str],
 ) -> Conversion:
-    digests = leaf_digests(variables._asdict())
+    digests = leaf_digests({"model": _model_item(file, variables)})
     return Conversion(
         backbone=name,
         num_classes=variables.params["classifier"]["bias"].shape[0],
         num_parameters=sum(leaf.size for leaf in jax.tree.leaves(variables.params)),
         pooling_exponent=float(variables.pooling_exponent),
         whitened=bool(variables.whitening),
-        digest=hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest(),
+        digest=json_digest(digests),
         keys_used=report.num_used,
         keys_ignored=report.ignored,
         notes=notes,
@@ -169,10 +167,6 @@ def _summarise(
 
 def _write(destination: Path, conversion: Conversion, variables: Variables) -> None:
     file = conversion.source
-    margin = {}
-    if file.beta is not None:
-        margin = {"margin": {"beta": np.asarray(file.beta, np.float32)}}
-    model = {**variables._asdict(), "params": {**variables.params, **margin}}
     meta = {
         "backbone": conversion.backbone,
         "num_classes": conversion.num_classes,
@@ -190,5 +184,13 @@ def _write(destination: Path, conversion: Conversion, variables: Variables) -> N
         },
     }
     store = CheckpointStore(destination)
-    store.save(0, model=model, meta=meta)
+    store.save(0, model=_model_item(file, variables), meta=meta)
     store.close()
+
+
+def _model_item(file: SourceFile, variables: Variables) -> dict[str, Any]:
+    """What the checkpoint holds as its `model`: the variables, and β where known."""
+    params = variables.params
+    if file.beta is not None:
+        params = {**params, "margin": {"beta": np.asarray(file.beta, np.float32)}}
+    return {**variables._asdict(), "params": params}
