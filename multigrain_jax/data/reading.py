@@ -1,5 +1,6 @@
 """How images are read ahead of their use, by threads or by processes."""
 
+import os
 import shutil
 import sys
 from collections.abc import Generator
@@ -13,7 +14,9 @@ from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.watchdog import DATA_TIMEOUT_S, Batch, read_and_restart
 from multigrain_jax.errors import InputError
 
-READ_THREADS = 4
+# More threads than cores contend for the interpreter; a second one always decodes while
+# the first waits for a file.
+MIN_READ_THREADS, MAX_READ_THREADS = 2, 4
 SHARED_MEMORY = "/dev/shm"
 
 
@@ -67,7 +70,8 @@ def iterate(
     def read_from(first: int) -> grain.IterDataset:
         rest = dataset.slice(slice(first, None)) if first else dataset
         if num_workers == 0:
-            threads = min(READ_THREADS, prefetch)
+            cores = max(MIN_READ_THREADS, os.cpu_count() or 1)
+            threads = min(MAX_READ_THREADS, cores, prefetch)
             return rest.to_iter_dataset(
                 grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
             )

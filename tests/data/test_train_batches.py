@@ -153,6 +153,21 @@ def test_the_smallest_area_is_respected(tmp_path, area_min):
     assert min(spans) > 252 * np.sqrt(area_min * 3 / 4) * 0.9
 
 
+@pytest.mark.parametrize(("cores", "threads"), [(1, 2), (2, 2), (3, 3), (64, 4)])
+def test_no_more_threads_read_than_there_are_cores(source, monkeypatch, cores, threads):
+    found = []
+    make = reading.grain.ReadOptions
+
+    def recorded(**options):
+        found.append(options["num_threads"])
+        return make(**options)
+
+    monkeypatch.setattr(reading.os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(reading.grain, "ReadOptions", recorded)
+    batches(source, num_steps=1, prefetch=8)
+    assert found == [threads]
+
+
 @pytest.mark.slow
 def test_reading_processes_change_nothing(source, tmp_path):
     (tmp_path / "4.jpg").write_bytes(b"broken")
