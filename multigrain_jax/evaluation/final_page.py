@@ -38,6 +38,8 @@ EXPLANATIONS = {
     "copy_recall_at_1": "centre crops of half the area whose nearest photo is their "
     "original",
     "copy_map": "mean average precision of finding each crop's original",
+    "copy_threshold_at_p90": "similarity from which on 90 % of such pairs are a crop "
+    "and its original: a threshold for copies",
 }
 
 
@@ -122,7 +124,7 @@ def gallery_rows(source: ImageSource, photos: Embedded) -> list[GalleryRow]:
 
 
 def _verdict(wanted: int, found: int) -> Verdict:
-    if wanted < 0:
+    if min(wanted, found) < 0:
         return "found"  # nobody knows
     return "right" if found == wanted else "wrong"
 

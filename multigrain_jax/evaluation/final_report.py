@@ -54,8 +54,8 @@ def evaluate_and_report(
         workdir: where report.html goes.
 
     Returns:
-        `<split>/copy_recall_at_1`, `/copy_map` and of labelled photos `/top1`, `/top5`,
-        `/class_map`, `/knn_top1`, as fractions.
+        `<split>/copy_recall_at_1`, `/copy_map`, mostly `/copy_threshold_at_p90`, and of
+        labelled photos `/top1`, `/top5`, `/class_map`, `/knn_top1`, as fractions.
     """
     embed = partial(
         embed_source,
@@ -73,7 +73,7 @@ def evaluate_and_report(
     originals = copy_query_indices(len(source))
     found = copy_scores(embed, source, photos, originals, edit=EDITS[COPY_EDIT])
     scores = {f"copy_{name}": value for name, value in found.items()}
-    if source.class_names:
+    if np.any(photos.labels >= 0):
         scores = {
             **classification_scores(photos),
             "class_map": class_map(photos),
@@ -93,9 +93,10 @@ def copy_query_indices(num_images: int) -> np.ndarray:
 
 
 def classification_scores(photos: Embedded) -> dict[str, float]:
-    """Top-1 and top-5 as fractions; unreadable photos count as wrong."""
+    """Top-1 and top-5 as fractions of the labelled photos; unreadable are wrong."""
     order = np.argsort(-photos.logits, axis=1, kind="stable")
     right = (order == photos.labels[:, None]) & ~photos.bad[:, None]
+    right = right[photos.labels >= 0]
     return {
         "top1": float(right[:, :1].any(1).mean()),
         "top5": float(right[:, :5].any(1).mean()),
@@ -103,10 +104,16 @@ def classification_scores(photos: Embedded) -> dict[str, float]:
 
 
 def class_map(photos: Embedded) -> float:
-    """Mean average precision of finding a photo's class among the other photos."""
-    similarity = photos.descriptors @ photos.descriptors.T
-    same = photos.labels[:, None] == photos.labels[None, :]
+    """Mean average precision of finding a photo's class among the other photos.
+
+    Photos without a label are left out, here and in `knn_top1`: nobody knows what they
+    show.
+    """
+    labelled = photos.labels >= 0
+    labels, descriptors = photos.labels[labelled], photos.descriptors[labelled]
+    same = labels[:, None] == labels[None, :]
     itself = np.eye(len(same), dtype=bool)
+    similarity = descriptors @ descriptors.T
     return mean_average_precision(similarity, same & ~itself, ignored=itself)
 
 
@@ -115,8 +122,11 @@ def knn_top1(photos: Embedded) -> float:
 
     Unreadable photos count as wrong.
     """
-    similarity = photos.descriptors @ photos.descriptors.T
+    labelled = photos.labels >= 0
+    labels, descriptors = photos.labels[labelled], photos.descriptors[labelled]
+    bad = photos.bad[labelled]
+    similarity = descriptors @ descriptors.T
     np.fill_diagonal(similarity, -np.inf)
-    similarity[:, photos.bad] = -np.inf
-    right = photos.labels[similarity.argmax(axis=1)] == photos.labels
-    return float((right & ~photos.bad).mean())
+    similarity[:, bad] = -np.inf
+    right = labels[similarity.argmax(axis=1)] == labels
+    return float((right & ~bad).mean())
