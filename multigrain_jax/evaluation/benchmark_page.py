@@ -28,6 +28,10 @@ METRICS: Mapping[str, tuple[str, float]] = {
     "score": ("mean number of right images among the first four", 4.0),
     "micro_ap": ("average precision of all queries' candidates, ranked together", 1.0),
     "recall_at_p90": ("share of right pairs found at a precision of 90 %", 1.0),
+    "threshold_at_p90": (
+        "similarity from which on 90 % of the pairs are right: a threshold for copies",
+        1.0,
+    ),
 }
 
 

@@ -7,7 +7,11 @@ import numpy as np
 from multigrain_jax.data.copies import CopySource, Edit
 from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.evaluation.embed import Embedded
-from multigrain_jax.ops.ranking import mean_average_precision, recall_at_k
+from multigrain_jax.ops.ranking import (
+    mean_average_precision,
+    recall_at_k,
+    threshold_at_precision,
+)
 
 
 def copy_scores(
@@ -28,14 +32,22 @@ def copy_scores(
         edit: makes the copies, such as a value of `EDITS`.
 
     Returns:
-        `recall_at_1`, the share of copies whose nearest photo is their original, and
-        `map`, the mean average precision of finding it.
+        `recall_at_1`, the share of copies whose nearest photo is their original; `map`,
+        the mean average precision of finding it; and, if there is one,
+        `threshold_at_p90`, the similarity from which on 90 % of all pairs of a copy and
+        a photo are a copy and its original.
     """
     copies = embed(CopySource(source, originals, edit))
     similarity = copies.descriptors @ photos.descriptors.T
     relevant = np.zeros(similarity.shape, bool)
     relevant[np.arange(len(similarity)), originals] = True
-    return {
+    scores = {
         "recall_at_1": recall_at_k(similarity, relevant, k=1),
         "map": mean_average_precision(similarity, relevant),
     }
+    threshold = threshold_at_precision(
+        similarity.reshape(-1), relevant.reshape(-1), precision=0.9
+    )
+    if threshold is not None:
+        scores["threshold_at_p90"] = threshold
+    return scores

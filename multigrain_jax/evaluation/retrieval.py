@@ -24,6 +24,7 @@ from multigrain_jax.ops.ranking import (
     precision_at_k,
     ranks_in_row,
     recall_at_precision,
+    threshold_at_precision,
     ukbench_score,
 )
 
@@ -38,12 +39,15 @@ PER_QUERY: Mapping[str, Callable[[np.ndarray, int], float]] = {
     "score": lambda ranks, _: ukbench_score(ranks),
 }
 # metric -> the score of all queries' candidates, from (scores, correct, num_positives)
-OVER_ALL: Mapping[str, Callable[[np.ndarray, np.ndarray, int], float]] = {
+OVER_ALL: Mapping[str, Callable[[np.ndarray, np.ndarray, int], float | None]] = {
     "micro_ap": lambda scores, correct, number: micro_average_precision(
         scores, correct, num_positives=number
     ),
     "recall_at_p90": lambda scores, correct, number: recall_at_precision(
         scores, correct, num_positives=number, precision=0.9
+    ),
+    "threshold_at_p90": lambda scores, correct, _: threshold_at_precision(
+        scores, correct, precision=0.9
     ),
 }
 
@@ -182,15 +186,21 @@ class _Tally:
             self._add_candidates(block, queries)
 
     def results(self) -> dict[str, float]:
-        """The protocol's metrics, in its order."""
-        values = {name: _mean(v) for name, v in self._values.items()}
+        """The protocol's metrics, in its order; thresholds only where there is one."""
+        values: dict[str, float | None] = {
+            name: _mean(v) for name, v in self._values.items()
+        }
         if self._over_all:
             scores, pairs = self._candidates
             wanted = self._positive_pairs()
             correct = np.isin(pairs, wanted)
             for name in self._over_all:
                 values[name] = OVER_ALL[name](scores, correct, len(wanted))
-        return {name: values[name] for name in self.protocol.metrics}
+        return {
+            name: value
+            for name in self.protocol.metrics
+            if (value := values[name]) is not None
+        }
 
     def _add_query(self, number: int, similarity: np.ndarray) -> None:
         positives, junk = self.protocol.positives[number], self.protocol.junk[number]

@@ -160,7 +160,7 @@ def micro_average_precision(
         correct: bool [C], whether a pair is one of the positives.
         num_positives: how many there are, candidates or not.
     """
-    hits = _rank_together(scores, correct)
+    hits = np.asarray(correct, bool)[_rank_together(scores, correct)]
     precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
     return float(np.sum(precision[hits]) / num_positives) if num_positives else 0.0
 
@@ -172,13 +172,33 @@ def recall_at_precision(
 
     0 if it never is. Arguments and ties as of `micro_average_precision`.
     """
-    hits = _rank_together(scores, correct)
-    found = np.cumsum(hits)
-    precise = found / np.arange(1, len(hits) + 1) >= precision
-    best = int(np.max(found[precise], initial=0))
-    return best / num_positives if num_positives else 0.0
+    best = _precise(scores, correct, precision)
+    found = np.count_nonzero(np.asarray(correct, bool)[best])
+    return found / num_positives if num_positives else 0.0
+
+
+def threshold_at_precision(
+    scores: np.ndarray, correct: np.ndarray, *, precision: float
+) -> float | None:
+    """The least score from which on the candidates' precision is at least `precision`.
+
+    None if it never is. Where it is, the recall is that of `recall_at_precision`.
+    Arguments and ties as of `micro_average_precision`.
+    """
+    best = _precise(scores, correct, precision)
+    return float(scores[best[-1]]) if len(best) else None
+
+
+def _precise(scores: np.ndarray, correct: np.ndarray, precision: float) -> np.ndarray:
+    """Which candidates, the best first, to take at that precision: int [at most C]."""
+    order = _rank_together(scores, correct)
+    hits = np.asarray(correct, bool)[order]
+    reached = np.cumsum(hits) / np.arange(1, len(hits) + 1) >= precision
+    # Up to a right one: its equals are then among them, since wrong ones come first.
+    ends = np.flatnonzero(reached & hits)
+    return order[: ends[-1] + 1] if len(ends) else order[:0]
 
 
 def _rank_together(scores: np.ndarray, correct: np.ndarray) -> np.ndarray:
-    """`correct` in the order of falling scores, wrong candidates first among equals."""
-    return np.asarray(correct, bool)[np.lexsort((correct, -np.asarray(scores)))]
+    """The candidates by falling scores, wrong ones first among equals: int [C]."""
+    return np.lexsort((correct, -np.asarray(scores)))

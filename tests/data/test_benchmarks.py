@@ -95,8 +95,13 @@ def test_groups_score_as_plain_loops_do(load, name, protocol, asks, right, itsel
     for kind, similarity in rankings(relevant.astype(float)).items():
         similarity = similarity.astype(np.float32)
         expected = [plain(similarity[n], relevant[n], junk[n]) for n in taking_part]
-        found[kind] = scores_of(benchmark, similarity)[f"{name}/{metric}"]
+        scores = scores_of(benchmark, similarity)
+        found[kind] = scores[f"{name}/{metric}"]
         assert found[kind] == pytest.approx(np.mean(expected), abs=1e-6)
+        if kind == "perfect" and name in ("copydays", "folder"):
+            right = similarity[taking_part][(relevant & ~junk)[taking_part]]
+            assert scores[f"{name}/{protocol}/recall_at_p90"] == 1
+            assert scores[f"{name}/{protocol}/threshold_at_p90"] == right.min()
     assert found["perfect"] == (4 if name == "ukbench" else 1)
     assert found["reversed"] < found["random"] < found["perfect"]
 
@@ -177,16 +182,19 @@ def test_disc21_scores_as_plain_loops_do(load):
             pairs = [(scores[q, r], q, r) for q in range(4) for r in range(5)]
             pairs = sorted(pairs, key=lambda p: (-p[0], p[1], p[2]))[:17]
             pairs.sort(key=lambda p: (-p[0], relevant[p[1], p[2]]))
-            hits, precision, recall = 0, 0.0, 0.0
-            for rank, (_, query, reference) in enumerate(pairs):
+            hits, precision, recall, threshold = 0, 0.0, 0.0, None
+            for rank, (score, query, reference) in enumerate(pairs):
                 if relevant[query, reference]:
                     hits += 1
                     precision += hits / (rank + 1) / 2
                 if hits / (rank + 1) >= 0.9:
                     recall = hits / 2
+                    threshold = score if relevant[query, reference] else threshold
             name = f"disc21/{protocol}"
             assert found[f"{name}/micro_ap"] == pytest.approx(precision), kind
             assert found[f"{name}/recall_at_p90"] == pytest.approx(recall), kind
+            assert found.get(f"{name}/threshold_at_p90") == threshold, kind
+            assert kind != "perfect" or threshold is not None
     raw = load_benchmark(
         "disc21",
         BenchmarkFiles(benchmark.root),
@@ -195,6 +203,7 @@ def test_disc21_scores_as_plain_loops_do(load):
     assert list(scores_of(raw, relevant)) == [
         "disc21/raw/micro_ap",
         "disc21/raw/recall_at_p90",
+        "disc21/raw/threshold_at_p90",
     ]
 
 

@@ -59,12 +59,18 @@ def test_each_copy_looks_for_its_own_original():
     def scores(originals, edit):
         return copy_scores(embed, source, photos, originals, edit=edit)
 
-    assert scores([0, 1, 2, 3], lambda image: image) == {"recall_at_1": 1.0, "map": 1.0}
+    same = scores([0, 1, 2, 3], lambda image: image)
+    threshold = same.pop("threshold_at_p90")
+    assert same == {"recall_at_1": 1.0, "map": 1.0}
+    # Each is like itself at 1; 1 and 2 are like 3 at the root of a half.
+    assert threshold == pytest.approx(1, abs=1e-6)
     # Of the changed copies, that of 2 finds 0 first and then, at a similarity of 0, all
     # others in their order: it is third. That of 3 finds 1 first and then itself.
     found = scores([1, 2, 3], lose_blue)
     assert found["recall_at_1"] == pytest.approx(1 / 3)
     assert found["map"] == pytest.approx((1 + (0 + 1 / 3) / 2 + (0 + 1 / 2) / 2) / 3)
+    # Of the three pairs at 1 only one is right.
+    assert "threshold_at_p90" not in found
 
 
 def test_the_tool_prints_a_line_for_each_edit_and_checkpoint(tiny_checkpoint, capsys):

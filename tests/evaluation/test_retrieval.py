@@ -34,7 +34,7 @@ def benchmark():
     protocols = []
     for name, metrics in (
         ("first", ("map", "mp_at_5")),
-        ("second", ("micro_ap", "recall_at_p90", "map")),
+        ("second", ("micro_ap", "recall_at_p90", "threshold_at_p90", "map")),
         ("third", ("micro_ap",)),
     ):
         asked = np.sort(rng.choice(9, 6, replace=False))
@@ -87,18 +87,21 @@ def loop_results(benchmark, similarity, offsets, max_candidates):
             precisions.append(sum(parts) / len(ranks))
             looked_at = min(5, ranks[-1] + 1)
             at_five.append(sum(rank < looked_at for rank in ranks) / looked_at)
-        right = [pair[3] for pair in sorted(pairs)[:max_candidates]]
+        pairs = sorted(pairs)[:max_candidates]
+        right = [pair[3] for pair in pairs]
         precision = [sum(right[: n + 1]) / (n + 1) for n in range(len(right))]
-        best = [n for n, p in enumerate(precision) if p >= 0.9]
+        best = [n for n, p in enumerate(precision) if p >= 0.9 and right[n]]
         values = {
             "map": np.mean(precisions),
             "mp_at_5": np.mean(at_five),
             "micro_ap": sum(p for p, r in zip(precision, right, strict=True) if r)
             / total,
             "recall_at_p90": sum(right[: best[-1] + 1]) / total if best else 0,
+            "threshold_at_p90": -pairs[best[-1]][0] if best else None,
         }
         for metric in protocol.metrics:
-            results[f"mine/{protocol.name}/{metric}"] = values[metric]
+            if values[metric] is not None:
+                results[f"mine/{protocol.name}/{metric}"] = values[metric]
     return results
 
 

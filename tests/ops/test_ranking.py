@@ -15,6 +15,7 @@ from multigrain_jax.ops.ranking import (
     ranks_in_row,
     recall_at_k,
     recall_at_precision,
+    threshold_at_precision,
     top_k_correct,
     ukbench_score,
 )
@@ -194,6 +195,13 @@ def test_micro_scores_equal_a_loop():
         assert found == pytest.approx(precision / total, abs=1e-12)
         found = recall_at_precision(scores, correct, num_positives=total, precision=0.9)
         assert found == pytest.approx(recall, abs=1e-12)
+        threshold = threshold_at_precision(scores, correct, precision=0.9)
+        precise = [s for s in set(scores) if np.mean(correct[scores >= s]) >= 0.9]
+        # Below the least right one, a wrong one alone may still leave 90 % right.
+        precise = [s for s in precise if correct[scores == s].any()]
+        assert threshold == min(precise, default=None)
+        if threshold is not None:
+            assert correct[scores >= threshold].sum() / total == found
 
 
 def test_ninety_percent_is_reached_exactly():
@@ -204,8 +212,18 @@ def test_ninety_percent_is_reached_exactly():
     assert found == 1
 
 
+def test_a_threshold_takes_all_equals():
+    # The first two of the four wrong ones would leave 20 of 22 right, all 20 of 24.
+    scores = np.array([2.0] * 20 + [1.0] * 4, np.float32)
+    correct = scores > 1
+    assert threshold_at_precision(scores, correct, precision=0.9) == 2
+    assert threshold_at_precision(scores, ~correct, precision=0.9) is None
+    assert threshold_at_precision(scores, correct, precision=0.8) == 2
+
+
 def test_without_candidates_micro_scores_are_zero():
     nothing = (np.empty(0, np.float32), np.empty(0, bool))
     assert micro_average_precision(*nothing, num_positives=3) == 0
     assert recall_at_precision(*nothing, num_positives=3, precision=0.9) == 0
+    assert threshold_at_precision(*nothing, precision=0.9) is None
     assert micro_average_precision(*nothing, num_positives=0) == 0

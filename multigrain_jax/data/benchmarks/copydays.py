@@ -26,6 +26,7 @@ DISTRACTORS_ORIGIN = (
     "CD10k takes 10 000 photos of YFCC100M; lists of them are in the repositories of "
     "the works that report it"
 )
+METRICS = ("map", "recall_at_p90", "threshold_at_p90")
 # protocol -> (the folder's spellings, its subfolders)
 LEVELS = {
     "crop": (("crops", "crop"), (10, 15, 20, 30, 40, 50, 60, 70, 80)),
@@ -112,7 +113,7 @@ def _protocols(
         protocols.append(
             Protocol(
                 name,
-                ("map",),
+                METRICS,
                 queries,
                 [positives[query] for query in queries],
                 [nothing] * len(queries),

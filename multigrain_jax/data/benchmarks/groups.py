@@ -34,6 +34,7 @@ UKBENCH_ORIGIN = (
 )
 HOLIDAYS_FIRST_GROUP = 1000  # a file is called group · 100 + n
 UKBENCH_GROUP = 4
+FOLDER_METRICS = ("map", "recall_at_p90", "threshold_at_p90")
 ROTATION = re.compile(r"""["']?([\w.-]+)["']?\s*[:,\s]\s*(-?\d+)\s*,?""")
 
 
@@ -176,7 +177,9 @@ def load_folder(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
         paths=[file.path for file in listed],
         queries=queries,
         database=np.arange(len(listed)),
-        protocols=[Protocol("all", ("map",), np.arange(len(queries)), positives, junk)],
+        protocols=[
+            Protocol("all", FOLDER_METRICS, np.arange(len(queries)), positives, junk)
+        ],
         apply_exif_orientation=True,
     )
 
