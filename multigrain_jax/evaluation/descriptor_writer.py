@@ -147,7 +147,10 @@ class DescriptorWriter:
         if good:
             array = np.stack(good).astype(settings.dtype)
             if array.shape[1] != settings.dim:
-                raise ValueError(f"descriptors of {array.shape[1]}, not {settings.dim}")
+                raise ValueError(
+                    f"descriptors: found width {array.shape[1]}, expected "
+                    f"{settings.dim} as {self._folder} has them; open another folder"
+                )
             _write_durably(shard_path(self._folder, shard), lambda f: np.save(f, array))
         row, added = 0, []
         for image, _, status in self._waiting:

@@ -119,14 +119,18 @@ def evaluate_retrieval(
     ):
         if len(found) != len(wanted):
             raise ValueError(
-                f"{what}: {len(found)} descriptors, expected {len(wanted)}"
+                f"{what}: {len(found)} descriptors, expected {len(wanted)}, one for "
+                "each image of the benchmark; zeros stand for unreadable ones"
             )
     tallies = [
         _Tally(protocol, len(database), max_candidates)
         for protocol in benchmark.protocols
     ]
     if training is None and any(tally.protocol.normalized for tally in tallies):
-        raise ValueError("training: None, and a protocol normalises scores")
+        raise ValueError(
+            "training: found None, expected descriptors, since a protocol normalises "
+            "scores; give those of benchmark.training"
+        )
     absent = np.flatnonzero(~np.any(database, axis=1))
     for rows in query_blocks(queries, (database, training), block_bytes):
         block = queries[rows]

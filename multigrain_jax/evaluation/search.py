@@ -40,12 +40,12 @@ class ScoreNormalization(NamedTuple):
 
     Attributes:
         training: descriptors of images that no query shows.
-        count: n, at most as many as there are.
+        num_neighbours: n, at most as many as there are.
         weight: of their mean.
     """
 
     training: "DescriptorIndex"
-    count: int = 10
+    num_neighbours: int = 10
     weight: float = 2.0
 
 
@@ -176,7 +176,7 @@ class DescriptorIndex:
         """
         queries = self._checked(descriptors)
         if k < 1:
-            raise InputError(f"k: found {k}, expected at least 1")
+            raise InputError(f"k: found {k}, expected at least 1 neighbour; raise it")
         mesh = make_mesh()
         per_step = min(QUERIES_PER_STEP, 1 << (max(1, len(queries)) - 1).bit_length())
         step = _search_step(mesh, k)
@@ -207,10 +207,15 @@ class DescriptorIndex:
         if queries.ndim != 2 or queries.shape[1] != self.dim:
             raise InputError(
                 f"descriptors: found shape {queries.shape}, expected (Q, {self.dim}), "
-                "as the database has them"
+                "as the database has them; embed the queries with the same checkpoint"
             )
-        if not np.isfinite(queries).all():
-            raise InputError("descriptors: found NaN or infinity, expected numbers")
+        strange = np.flatnonzero(~np.isfinite(queries).all(axis=1))
+        if len(strange):
+            raise InputError(
+                f"descriptors: found NaN or infinity in {len(strange)} of "
+                f"{len(queries)} rows, the first of them {strange[0]}, expected "
+                "numbers; leave these rows out, and look at their images"
+            )
         return queries
 
     def _block_rows(
@@ -324,11 +329,12 @@ def _merge_devices(
 def _offsets(
     queries: np.ndarray, normalization: ScoreNormalization, block_bytes: int
 ) -> np.ndarray:
-    training, count, weight = normalization
-    if not 1 <= count <= training.live.sum():
+    training, k, weight = normalization
+    if not 1 <= k <= training.live.sum():
         raise InputError(
-            f"score normalisation: found count = {count}, expected 1 to "
-            f"{training.live.sum()}, the training descriptors"
+            f"score normalisation: found num_neighbours = {k}, expected 1 to "
+            f"{training.live.sum()}, the training descriptors; lower it, or embed more "
+            "training images"
         )
-    nearest, _ = training.search(queries, count, block_bytes=block_bytes)
+    nearest, _ = training.search(queries, k, block_bytes=block_bytes)
     return score_offsets(nearest, weight)

@@ -126,14 +126,18 @@ def _read_truth(path: Path) -> tuple[list[tuple[str, str]], list[str]]:
         with open(path, encoding="utf-8", newline="") as file:
             rows = [row for row in csv.reader(file) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"ground truth {path}: cannot be read ({error})") from error
+        raise InputError(
+            f"ground truth {path}: cannot be read ({error}), expected a CSV file; "
+            f"{ORIGIN}"
+        ) from error
     for number, row in enumerate(rows):
         if number == 0 and row[0].strip() == "query_id":
             continue
         if len(row) != 2 or not row[0].strip():
             raise InputError(
-                f"ground truth {path}: found the row {row}, expected a query and its "
-                "reference, which may be empty"
+                f"ground truth {path}, row {number + 1}: found {row}, "
+                "expected a query and its reference, which may be empty; mend the row, "
+                f"or take the file anew: {ORIGIN}"
             )
         query, reference = (cell.strip() for cell in row)
         queries.append(query)
@@ -146,7 +150,11 @@ def _read_list(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"query_list {path}: cannot be read ({error})") from error
+        raise InputError(
+            f"query_list {path}: cannot be read ({error}), expected a text file with "
+            "the name of a query on each line; give it with "
+            "--config.data.query_list=FILE, or leave it out"
+        ) from error
     return [Path(line).stem for line in lines]
 
 

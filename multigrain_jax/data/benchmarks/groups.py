@@ -129,7 +129,8 @@ def load_ukbench(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
     total = counts["images"]
     if total % UKBENCH_GROUP:
         raise InputError(
-            f"ukbench, images: {total} expected, which is no multiple of 4"
+            f"ukbench: found expected_counts.images = {total}, expected a multiple of "
+            "4, the photos of each object; round it"
         )
     names = [f"ukbench{number:05d}.jpg" for number in range(total)]
     paths = require_files("ukbench", folder, names, origin=UKBENCH_ORIGIN)
@@ -168,7 +169,8 @@ def load_folder(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
     if not len(queries):
         raise InputError(
             f"{files.root}: {len(listed)} images in {len(objects)} subfolders, "
-            "expected one subfolder per object, with two or more images in it"
+            "expected one subfolder per object, with two or more images in it; move "
+            "the images of each object into a folder of their own"
         )
     positives, junk = rank_among_groups(groups, queries)
     return Benchmark(

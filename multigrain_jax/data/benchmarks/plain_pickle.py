@@ -131,5 +131,6 @@ def load_plain_pickle(path: Path) -> Any:
         # A broken pickle may raise anything.
         raise InputError(
             f"{path}: not a pickle file of plain data ({error}); expected containers, "
-            "numbers, strings and arrays of numbers, and nothing else is loaded"
+            "numbers, strings and arrays of numbers, and nothing else is loaded; take "
+            "the file anew from those who publish it"
         ) from error

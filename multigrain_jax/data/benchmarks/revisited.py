@@ -29,6 +29,7 @@ PROTOCOLS = {
     "hard": (("hard",), ("junk", "easy")),
 }
 LISTS = ("easy", "hard", "junk")
+TAKE_ANEW = "take the file anew from the page of the revisitop project"
 
 
 def load_roxford5k(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
@@ -111,14 +112,17 @@ def _read_truth(path: Path) -> dict[str, Any]:
     truth = load_plain_pickle(path)
     expected = "a dictionary of the lists imlist, qimlist and gnd"
     if not isinstance(truth, dict):
-        raise InputError(f"{path}: found {type(truth).__name__}, expected {expected}")
+        raise InputError(
+            f"{path}: found {type(truth).__name__}, expected {expected}; {TAKE_ANEW}"
+        )
     for key, kind in (("imlist", str), ("qimlist", str), ("gnd", dict)):
         values = truth.get(key)
         if not isinstance(values, list) or not all(
             isinstance(value, kind) for value in values
         ):
             raise InputError(
-                f"{path}: {key} is no list of {kind.__name__}; expected {expected}"
+                f"{path}: {key} is no list of {kind.__name__}; expected {expected}; "
+                f"{TAKE_ANEW}"
             )
     strange = [
         name for key in ("imlist", "qimlist") for name in truth[key] if "/" in name
@@ -127,7 +131,7 @@ def _read_truth(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: {len(truth['gnd'])} entries of gnd for {len(truth['qimlist'])} "
             f"queries, and {len(strange)} image names with a folder in them; expected "
-            "one entry per query, and plain names"
+            f"one entry per query, and plain names; {TAKE_ANEW}"
         )
     return truth
 
@@ -137,10 +141,11 @@ def _positions(
 ) -> np.ndarray:
     values = _numbers(path, row, key)
     positions = values.astype(np.int64)
-    if np.any(positions != values) or np.any((values < 0) | (values >= num_database)):
+    strange = (positions != values) | (values < 0) | (values >= num_database)
+    if np.any(strange):
         raise InputError(
-            f"{path}: {key} names images that are not among the {num_database}, from 0 "
-            f"on: {values[(values < 0) | (values >= num_database)][:3].tolist()}"
+            f"{path}: {key} names the images {values[strange][:3].tolist()}, expected "
+            f"whole numbers from 0 to {num_database - 1}; {TAKE_ANEW}"
         )
     return positions
 
@@ -149,7 +154,7 @@ def _box(path: Path, row: Mapping[str, Any]) -> tuple[float, float, float, float
     values: Sequence[float] = _numbers(path, row, "bbx").tolist()
     if len(values) != 4 or values[0] >= values[2] or values[1] >= values[3]:
         raise InputError(
-            f"{path}: bbx = {values}, expected left, top, right and bottom"
+            f"{path}: bbx = {values}, expected left, top, right and bottom; {TAKE_ANEW}"
         )
     left, top, right, bottom = values
     return left, top, right, bottom
@@ -161,5 +166,5 @@ def _numbers(path: Path, row: Mapping[str, Any], key: str) -> np.ndarray:
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: an entry of gnd without the numbers {key!r} ({error}); expected "
-            f"bbx, {', '.join(LISTS)}"
+            f"bbx, {', '.join(LISTS)}; {TAKE_ANEW}"
         ) from error
