@@ -1,5 +1,6 @@
 """Reads checkpoints, and verifies every leaf."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from multigrain_jax.trees import (
 )
 
 CHECKPOINTS_FOLDER = "checkpoints"
+# Orbax's files: the whole of an item of JSON, and the structure of one of arrays.
+_JSON_FILE, _STRUCTURE_FILE = "metadata", "_METADATA"
+_OTHER_DIGEST = "has another digest than when it was saved"
 
 
 class DamagedCheckpointError(InputError):
@@ -126,10 +130,10 @@ def load_checkpoint(path: str | Path, *, step: int | None = None) -> Checkpoint:
     sealed = _read_json(folder, "meta")
     digest = sealed.pop("meta_digest", None)
     if digest != json_digest(sealed):
-        raise _damaged(folder, ["meta: its digest does not match"])
+        raise _damaged(folder, [f"meta: {_JSON_FILE} {_OTHER_DIGEST}"])
     data = _read_json(folder, "data")
     if json_digest(data) != sealed["data_digest"]:
-        raise _damaged(folder, ["data: its digest does not match"])
+        raise _damaged(folder, [f"data: {_JSON_FILE} {_OTHER_DIGEST}"])
     digests = sealed["digests"]
     return Checkpoint(
         path=folder,
@@ -178,7 +182,8 @@ def _read_json(folder: Path, item: str) -> dict[str, Any]:
         ) as reader:
             return dict(reader.restore(folder / item))
     except Exception as error:
-        raise _damaged(folder, [f"{item}: {error}"]) from error
+        problem = f"{item}: {_JSON_FILE}: {reason_in_short(error, folder)}"
+        raise _damaged(folder, [problem]) from error
 
 
 def _read_arrays(folder: Path, item: str, digests: Mapping[str, str]) -> dict[str, Any]:
@@ -188,18 +193,32 @@ def _read_arrays(folder: Path, item: str, digests: Mapping[str, str]) -> dict[st
         ) as reader:
             nested = reader.restore(folder / item)
     except Exception as error:
-        raise _damaged(folder, [f"{item}: {error}"]) from error
+        # The only JSON among these files; of the others TensorStore says which.
+        by_json = isinstance(error, json.JSONDecodeError)
+        file = f"{_STRUCTURE_FILE}: " if by_json else ""
+        problem = f"{item}: {file}{reason_in_short(error, folder)}"
+        raise _damaged(folder, [problem]) from error
     found = leaf_digests(nested)
     problems = [f"{item}: {key} is missing" for key in digests.keys() - found.keys()]
     problems += [f"{item}: {key} is unknown" for key in found.keys() - digests.keys()]
     problems += [
-        f"{item}: {key} has another digest than when it was saved"
+        f"{item}: {key} {_OTHER_DIGEST}"
         for key in found.keys() & digests.keys()
         if found[key] != digests[key]
     ]
     if problems:
         raise _damaged(folder, sorted(problems))
     return nested
+
+
+def reason_in_short(error: Exception, folder: Path) -> str:
+    """What a library says of a checkpoint's files, in one line.
+
+    Without TensorStore's settings, which are longer than the rest, and with paths
+    relative to `folder`.
+    """
+    reason = str(error).partition(" [tensorstore_spec=")[0]
+    return " ".join(reason.replace(f"{folder}/", "").split())
 
 
 def _damaged(folder: Path, problems: list[str]) -> DamagedCheckpointError:

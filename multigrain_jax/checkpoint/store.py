@@ -13,6 +13,7 @@ from multigrain_jax.checkpoint.loading import (
     CHECKPOINTS_FOLDER,
     Checkpoint,
     checkpoint_steps,
+    reason_in_short,
     this_process_alone,
 )
 from multigrain_jax.errors import InputError
@@ -130,10 +131,14 @@ class CheckpointStore:
                 what = f"checkpoint of step {step} could not be stored in {self.folder}"
                 last = attempt == SAVE_ATTEMPTS
                 then = "given up" if last else "trying once more"
-                print(f"WARNING: {what}: {error}\n  {then}", flush=True)
+                why = reason_in_short(error, self.folder)
+                print(f"WARNING: {what}: {why}\n  {then}", flush=True)
                 self._remove_unfinished()
                 if last:
-                    raise CheckpointNotSavedError(f"{what}: {error}") from error
+                    raise CheckpointNotSavedError(
+                        f"{what}: {why}; make room or mend the storage; the same "
+                        "command goes on from the checkpoint before"
+                    ) from error
 
     def _remove_unfinished(self) -> None:
         for path in self.folder.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):

@@ -137,6 +137,15 @@ def truncate(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def assert_says_what_is_damaged(message, name):
+    """The message names the file or its array, in a line, and the remedy."""
+    first, *problems = message.splitlines()
+    assert "use another step or a copy" in first
+    for problem in problems:
+        assert problem.startswith(f"  {name.parts[0]}: ") and len(problem) < 350
+        assert name.name in problem or "params." in problem or "trace" in problem
+
+
 @pytest.mark.parametrize("damage", [flip, truncate, os.remove])
 def test_a_damaged_file_is_noticed_or_harmless(tmp_path, damage):
     store = CheckpointStore(tmp_path / "whole")
@@ -154,8 +163,9 @@ def test_a_damaged_file_is_noticed_or_harmless(tmp_path, damage):
         try:
             loaded = load_checkpoint(copy)
             optimizer = load_optimizer_arrays(loaded)
-        except DamagedCheckpointError:
+        except DamagedCheckpointError as error:
             noticed.append(str(name))
+            assert_says_what_is_damaged(str(error), name)
             continue
         expected = example(5)
         jax.tree.map(np.testing.assert_array_equal, loaded.model, expected["model"])
