@@ -37,7 +37,8 @@ def start_hosts(settings: Mapping[str, Any]) -> None:
     coordinator = settings["coordinator"]
     numbers = (settings["num_processes"], settings["process_index"])
     automatic = coordinator in (None, AUTOMATIC)
-    if automatic != (numbers == (None, None)) or (None in numbers and not automatic):
+    by_hand = not automatic and ":" in coordinator and None not in numbers
+    if not by_hand and not (automatic and numbers == (None, None)):
         raise InputError(
             f"distributed: coordinator = {coordinator!r} with num_processes, "
             f"process_index = {numbers}; give all three (host:port and two numbers), "
@@ -53,7 +54,8 @@ def start_hosts(settings: Mapping[str, Any]) -> None:
     except (ValueError, RuntimeError) as error:
         raise InputError(
             f"distributed.coordinator = {coordinator!r}: the hosts did not find each "
-            f"other: {error}; see docs/scaling.md"
+            f"other: {error}; expected the same command on all of them at the same "
+            "time, and a free port of process 0 that all reach; see docs/scaling.md"
         ) from error
 
 

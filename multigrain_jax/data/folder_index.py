@@ -70,7 +70,8 @@ def _split_folder(root: Path, split: str | None) -> Path:
     if not root.is_dir():
         raise InputError(
             f"data.root: {root} was expected to be a folder, found "
-            f"{'a file' if root.exists() else 'nothing'}"
+            f"{'a file' if root.exists() else 'nothing'}; give it with "
+            "--config.data.root=DIR"
         )
     if not split:
         return root
@@ -166,12 +167,15 @@ def read_list_file(path: Path, *, root: Path) -> tuple[list[ImageFile], list[str
     rows = [line.strip().partition("\t") for line in lines if line.strip()]
     names = [name.strip() for name, _, _ in rows]
     if not names:
-        raise InputError(f"list_file {path}: no paths in it; expected one a line")
+        raise InputError(
+            f"list_file {path}: no paths in it; expected one a line; fill it, or set "
+            "data.list_file to another"
+        )
     for name in names:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise InputError(
                 f"list_file {path}: {name!r} leads outside of {root}; expected paths "
-                "relative to it"
+                "relative to it: change data.root or the line"
             )
     tops = [
         label.strip() or (Path(name).parts[0] if len(Path(name).parts) > 1 else None)
@@ -200,6 +204,7 @@ def _lines_of(path: Path) -> list[str]:
         raise InputError(
             f"list_file {path}: a text file with one path a line (UTF-8, at most "
             f"{MAX_LIST_BYTES >> 20} MiB) was expected, and reading it failed: {error}"
+            "; mend it, or set data.list_file to another"
         ) from error
     return lines
 

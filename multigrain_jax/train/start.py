@@ -173,7 +173,10 @@ def _resume(
             f"{checkpoint.data['num_images']}; the samples' order would change"
         )
         if not config["allow_config_change"]:
-            raise InputError(f"{message}; restore the data or use another --workdir")
+            raise InputError(
+                f"{message}; restore the data, use another --workdir, or continue all "
+                "the same with --config.allow_config_change=True"
+            )
         print(message)
     print(f"resuming from {checkpoint.path}")
     model = nested_to_tree(
@@ -213,6 +216,8 @@ def _newest_sound(
             print(f"WARNING: falling back to step {step}: later ones are damaged")
         return checkpoint, opt_state
     listed = "\n".join(map(str, damaged))
+    if config["resume_step"] is not None:
+        raise InputError(f"resume_step = {steps[0]} cannot be resumed from: {listed}")
     raise InputError(
         f"{workdir}: every checkpoint is damaged (steps {steps}), and the run is not "
         "started anew over them; restore one from a copy, or choose another "
