@@ -198,7 +198,8 @@ def _help() -> str:
         name: package / f"{module.partition('.')[2].replace('.', '/')}.py"
         for name, module in TASKS.items()
     }
-    files = {f"{path.name}": path for path in sorted(recipes.glob("[a-z]*.py"))}
+    files = {path.name: path for path in sorted(recipes.glob("[a-z]*.py"))}
+    listed = [f"  {name:<22}{_summary(path)}" for name, path in files.items()]
     return "\n".join(
         [
             "python -m multigrain_jax.main --config configs/NAME.py[:ARGUMENT]",
@@ -208,7 +209,7 @@ def _help() -> str:
             "tools/show_config.py with the same arguments prints every key.",
             "",
             "recipes:",
-            *(f"  {name:<22}{_summary(path)}" for name, path in files.items()),
+            *(listed or ["  none here: run this in a clone of the repository"]),
             "",
             "tasks (config.task):",
             *(f"  {name:<22}{_summary(path)}" for name, path in tasks.items()),

@@ -24,7 +24,7 @@ for name in sys.argv[2:]:
 
 
 def test_any_batch_size_gives_the_models_numbers(tiny_checkpoint, tmp_path, capsys):
-    file = tmp_path / "tiny.mgserve"
+    file = tmp_path / "new" / "tiny.mgserve"
     arguments = [str(tiny_checkpoint), str(file), "--test-size", "40"]
     assert export_serving.main([*arguments, "--platforms", "cpu"]) == 0
     assert "uint8 [B, 40, 40, 3], for cpu" in capsys.readouterr().out
@@ -58,7 +58,7 @@ def test_all_platforms_are_in_one_file_by_default(tiny_checkpoint):
 def test_the_loader_of_the_documentation_works(tiny_checkpoint, photo_folder, tmp_path):
     text = (Path(__file__).parents[1] / "docs" / "serving.md").read_text()
     loader = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
-    file = tmp_path / "tiny.mgserve"
+    file = tmp_path / "new" / "tiny.mgserve"
     assert export_serving.main([str(tiny_checkpoint), str(file)]) == 0
     photo = next(photo_folder.rglob("*.png"))
     done = subprocess.run(

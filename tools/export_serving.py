@@ -60,9 +60,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     exported = export_model(opened, options.test_size, platforms=options.platforms)
     data = exported.serialize()
-    Path(options.destination).write_bytes(data)
+    destination = Path(options.destination)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    destination.write_bytes(data)
     print(
-        f"{options.destination}: {opened.backbone} of {opened.checkpoint.path}, "
+        f"{destination}: {opened.backbone} of {opened.checkpoint.path}, "
         f"uint8 [B, {options.test_size}, {options.test_size}, 3], for "
         f"{', '.join(options.platforms)}, {len(data):,} bytes"
     )

@@ -46,6 +46,7 @@ def export_checkpoint(
     margin = checkpoint.model["params"].get("margin")
     if margin is not None:
         content["extra"]["beta"] = float(margin["beta"])
+    destination.parent.mkdir(parents=True, exist_ok=True)
     # Under another name first: an interrupted export leaves no half file behind.
     partial = destination.with_name(destination.name + ".partial")
     torch.save(content, partial)

@@ -182,7 +182,10 @@ def _split_content(
         content = content["model_state"]
     if not isinstance(content, Mapping) or not content:
         found = "an empty one" if content == {} else type(content).__name__
-        raise InputError(f"{path}: a state dict was expected, found {found}")
+        raise InputError(
+            f"{path}: a state dict was expected, found {found}; save the model's "
+            "state_dict(), or {'model_state': …} with it"
+        )
     tensors: dict[str, np.ndarray] = {}
     strange = []
     for key, value in content.items():
@@ -198,7 +201,8 @@ def _split_content(
     if strange:
         listed = "\n  ".join(strange[:20])
         raise InputError(
-            f"{path}: tensors of NumPy's dtypes were expected, found\n  {listed}"
+            f"{path}: tensors of NumPy's dtypes were expected; save these as float32, "
+            f"or leave them out:\n  {listed}"
         )
     if kind == "model zoo" and "pool.p" in tensors:
         kind = "reference state dict"

@@ -112,8 +112,8 @@ def import_state_dict(
     if problems:
         listed = "\n  ".join(sorted(problems))
         raise InputError(
-            f"the state dict does not fit {backbone}; what is wrong, {len(problems)} "
-            f"in all:\n  {listed}"
+            f"the state dict does not fit {backbone}; mend the file, or name another "
+            f"backbone (--backbone). What is wrong, {len(problems)} in all:\n  {listed}"
         )
     nested = nest_flat(
         {k: v.astype(expected[k].dtype, copy=False) for k, v in found.items()}
@@ -189,7 +189,10 @@ def _torch_key(path: str, keymap: ModuleType) -> str:
         return f"{_CLASSIFIER}.{torch_leaf}"
     bare = _translate(module, [(here, torch) for torch, here in keymap.MODULES])
     if bare is None:
-        raise InputError(f"{module}: no row of the key map leads to this module")
+        raise InputError(
+            f"{module}: found among the variables, and no row of the key map leads to "
+            "it; add one to convert/keymaps/, or choose the backbone that has it"
+        )
     return f"{keymap.PREFIX}{bare}.{torch_leaf}"
 
 

@@ -41,7 +41,7 @@ def choose_canvases(
     if np.any(sides != side):
         raise ValueError(
             f"sizes: longer sides from {sides.min()} to {sides.max()} found, expected "
-            "one and the same"
+            "one and the same: resize the images to one longer side first"
         )
     is_upright = sizes[:, 1] < side
     wide = _best_thresholds(sizes[~is_upright, 0], max_canvases)
@@ -79,7 +79,10 @@ def smallest_canvases(sizes: np.ndarray, canvases: np.ndarray) -> np.ndarray:
     fits = np.all(sizes[:, None, :] <= canvases[None, :, :], axis=2)
     if not np.all(fits.any(axis=1)):
         height, width = sizes[~fits.any(axis=1)][0]
-        raise ValueError(f"an image of {height} x {width} fits none of {canvases}")
+        raise ValueError(
+            f"sizes: found {height} x {width}, which fits none of the canvases "
+            f"{canvases.tolist()}; plan them with all sizes"
+        )
     return np.argmin(np.where(fits, areas, np.iinfo(np.int64).max), axis=1).astype(
         np.int32
     )

@@ -224,7 +224,8 @@ def make_tfrecord_batches(
     except tf.errors.OpError as error:
         raise InputError(
             f"a TFRecord file beside {source.shards[0].path} cannot be read, or an "
-            f"image in it cannot be decoded: {error}"
+            f"image in it cannot be decoded: {error}; copy the files again, or set "
+            'data.backend to "grain", which lists such images and goes on'
         ) from error
 
 

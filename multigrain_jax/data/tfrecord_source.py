@@ -75,7 +75,7 @@ class TfrecordSource(ImageSource):
         if not names.is_file():
             raise InputError(
                 f"{names}: not found; it is expected to list the classes, as TFDS "
-                "writes it for a ClassLabel"
+                "writes it for a ClassLabel: copy it from the prepared data set"
             )
         self.class_names = names.read_text(encoding="utf-8").split("\n")
         self.class_names = [name for name in self.class_names if name]
@@ -118,7 +118,7 @@ class TfrecordSource(ImageSource):
         if missing:
             raise InputError(
                 f"{self.describe(index)}: features {sorted(missing)} were expected, "
-                f"found {sorted(features)}"
+                f"found {sorted(features)}; prepare the data set with these names"
             )
         return features
 
@@ -129,7 +129,8 @@ def _read_info(root: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(
             f"{root}: the folder of a version prepared by TFDS was expected, with "
-            f"{INFO_FILE} in it: {error}"
+            f"{INFO_FILE} in it, and reading that failed: {error}; give the version's "
+            "folder as data.root"
         ) from error
 
 

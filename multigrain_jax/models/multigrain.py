@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
+from multigrain_jax.errors import InputError
 from multigrain_jax.models.backbones import BACKBONES, Backbone
 from multigrain_jax.models.layers import FeatureMap, Linear, parameter_dtype
 from multigrain_jax.ops.pooling import gem, l2_normalize, whitening_input
@@ -206,14 +207,14 @@ def create_model(
         seed: of the initial weights.
 
     Raises:
-        ValueError: another name, or p not positive.
+        InputError: another name, or p not positive.
     """
     if name not in BACKBONES:
-        raise ValueError(
+        raise InputError(
             f"backbone: found {name!r}, expected one of {', '.join(BACKBONES)}"
         )
     if not pooling_exponent > 0:
-        raise ValueError(
+        raise InputError(
             f"pooling_exponent: found {pooling_exponent}, expected a number above 0 "
             "(1 is the mean, infinity the maximum)"
         )

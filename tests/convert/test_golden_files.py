@@ -171,7 +171,7 @@ def test_convert_export_convert_is_bit_equal(
         code, table, _ = run_tool("convert_checkpoint", source, tmp_path / turn)
         assert code == 0
         digests.append(table["digest"])
-        source = tmp_path / f"{turn}.pth"
+        source = tmp_path / "exported" / f"{turn}.pth"
         assert run_tool("export_torch", tmp_path / turn, source)[0] == 0
     assert digests[0] == digests[1]
     content = torch.load(source, weights_only=True)
