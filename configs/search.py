@@ -35,4 +35,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.batch_size = 32
     config.num_workers = 0  # reading processes; 0 reads with threads
     config.prefetch_batches = 4
+    config.data_timeout_s = 600.0  # no batch for so long ends the run
     return config

@@ -21,6 +21,7 @@ from multigrain_jax.data.crops import (
 )
 from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.reading import Batch, iterate, read_image
+from multigrain_jax.data.watchdog import DATA_TIMEOUT_S, stalled
 
 TEST_MODES = ("square", "rect")
 HEADER_THREADS = 16
@@ -37,6 +38,7 @@ class EvalPlan:
         test_size: S, in pixels.
         test_mode: "square" or "rect".
         smallest_side: what the shorter side of a "rect" image has at least.
+        timeout_s: how long to wait for a batch.
     """
 
     rows: np.ndarray
@@ -45,6 +47,7 @@ class EvalPlan:
     test_size: int
     test_mode: str
     smallest_side: int
+    timeout_s: float
 
     def __len__(self) -> int:
         """How many batches there are."""
@@ -72,6 +75,7 @@ def plan_batches(
     batch_size: int,
     indices: Sequence[int] | np.ndarray | None = None,
     smallest_side: int = 1,
+    timeout_s: float = DATA_TIMEOUT_S,
 ) -> EvalPlan:
     """Put images that are evaluated alike into the same batches.
 
@@ -87,13 +91,17 @@ def plan_batches(
         indices: which images; None is all.
         smallest_side: what the shorter side of a "rect" image has at least: the
             backbone's.
+        timeout_s: how long to wait for the next header, and later for a batch.
+
+    Raises:
+        DataStalledError: no header came in time.
     """
     chosen = np.arange(len(source)) if indices is None else np.asarray(indices)
     if test_mode == "square" or not len(chosen):
         canvases = np.array([[test_size, test_size]], np.int32)
         sizes = np.repeat(canvases, len(chosen), axis=0)
     else:
-        sizes = _rect_sizes(source, chosen, test_size, smallest_side)
+        sizes = _rect_sizes(source, chosen, test_size, smallest_side, timeout_s)
         canvases = choose_canvases(sizes)
     batches = group_by_canvas(smallest_canvases(sizes, canvases), canvases, batch_size)
     rows = np.full((len(batches), batch_size), -1, np.int32)
@@ -107,6 +115,7 @@ def plan_batches(
         test_size=test_size,
         test_mode=test_mode,
         smallest_side=smallest_side,
+        timeout_s=timeout_s,
     )
 
 
@@ -117,6 +126,7 @@ def plan_ordered_batches(
     test_size: int,
     batch_size: int,
     smallest_side: int = 1,
+    timeout_s: float = DATA_TIMEOUT_S,
 ) -> EvalPlan:
     """Batches of whole ("rect") images that follow each other in a given order.
 
@@ -124,7 +134,7 @@ def plan_ordered_batches(
     Arguments as of `plan_batches`.
     """
     chosen = np.asarray(indices)
-    sizes = _rect_sizes(source, chosen, test_size, smallest_side)
+    sizes = _rect_sizes(source, chosen, test_size, smallest_side, timeout_s)
     rows = np.full((-(-len(chosen) // batch_size), batch_size), -1, np.int32)
     rows.reshape(-1)[: len(chosen)] = chosen
     starts = range(0, len(chosen), batch_size)
@@ -140,6 +150,7 @@ def plan_ordered_batches(
         test_size=test_size,
         test_mode="rect",
         smallest_side=smallest_side,
+        timeout_s=timeout_s,
     )
 
 
@@ -178,6 +189,7 @@ def make_eval_batches(
         batch_bytes=3 * batch_size * largest,
         num_workers=num_workers,
         prefetch=prefetch,
+        timeout_s=plan.timeout_s,
     )
 
 
@@ -233,7 +245,11 @@ class _Eval:
 
 
 def _rect_sizes(
-    source: ImageSource, indices: np.ndarray, test_size: int, smallest_side: int
+    source: ImageSource,
+    indices: np.ndarray,
+    test_size: int,
+    smallest_side: int,
+    timeout_s: float,
 ) -> np.ndarray:
     """Height and width of each image after resizing: int32 [N, 2]."""
 
@@ -249,8 +265,15 @@ def _rect_sizes(
         )
         return height, width
 
-    with ThreadPoolExecutor(HEADER_THREADS) as pool:
-        sizes = list(pool.map(measure, (int(index) for index in indices)))
+    pool = ThreadPoolExecutor(HEADER_THREADS)
+    try:
+        headers = [pool.submit(measure, int(index)) for index in indices]
+        sizes = [header.result(timeout_s) for header in headers]
+    except TimeoutError as error:
+        raise stalled("image header", timeout_s) from error
+    finally:
+        # A thread that hangs in the file system is left behind.
+        pool.shutdown(wait=False, cancel_futures=True)
     # An unreadable image becomes a bad row, on whatever canvas there is.
     default = next((size for size in sizes if size), (test_size, test_size))
     return np.array([size or default for size in sizes], np.int32)

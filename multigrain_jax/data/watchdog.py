@@ -87,15 +87,19 @@ def _watched(dataset: grain.IterDataset, timeout_s: float) -> Generator[Batch]:
     except queue.Empty as error:
         patience = STALLED_CLOSE_S
         _kill_reading_processes()
-        raise DataStalledError(
-            f"no batch of images came within data_timeout_s = {timeout_s:g} seconds: "
-            "does the storage of the images answer (a file server that is down, a "
-            "named pipe among the files)? If it is only slow, raise the limit or "
-            "num_workers"
-        ) from error
+        raise stalled("batch of images", timeout_s) from error
     finally:
         wanted.put(False)
         reader.join(patience)
+
+
+def stalled(what: str, timeout_s: float) -> DataStalledError:
+    """The error that nothing came in time; `what` was waited for."""
+    return DataStalledError(
+        f"no {what} came within data_timeout_s = {timeout_s:g} seconds: does the "
+        "storage of the images answer (a file server that is down, a named pipe among "
+        "the files)? If it is only slow, raise the limit or num_workers"
+    )
 
 
 def _answer(

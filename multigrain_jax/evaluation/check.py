@@ -9,6 +9,12 @@ from multigrain_jax.errors import InputError
 
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16", "float64")
 SMALLEST_IMAGE = 32  # pixels
+READING_MINIMA = {
+    "batch_size": 1,
+    "num_workers": 0,
+    "prefetch_batches": 1,
+    "data_timeout_s": 1,
+}
 
 
 def refuse(problems: Sequence[str]) -> None:
@@ -96,9 +102,7 @@ def evaluation_problems(config: Mapping[str, Any], *, num_devices: int) -> list[
             config, {"compute_dtype": COMPUTE_DTYPES, "test_mode": TEST_MODES}
         ),
         *size_problems("test_size", sizes),
-        *minimum_problems(
-            config, {"batch_size": 1, "num_workers": 0, "prefetch_batches": 1}
-        ),
+        *minimum_problems(config, READING_MINIMA),
         *exponent_problems(config["pooling_exponent"]),
     ]
     if config["batch_size"] % num_devices:

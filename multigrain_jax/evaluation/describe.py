@@ -54,6 +54,7 @@ def plan_descriptors(
     settings: DescriptorSettings,
     *,
     batch_size: int,
+    timeout_s: float,
     indices: np.ndarray | None = None,
 ) -> EvalPlan:
     """The batches in which images are embedded.
@@ -62,6 +63,7 @@ def plan_descriptors(
         source: the images.
         settings: how their descriptors are made.
         batch_size: images per batch.
+        timeout_s: how long to wait for a header or a batch.
         indices: which images; None is all.
     """
     return plan_batches(
@@ -71,6 +73,7 @@ def plan_descriptors(
         batch_size=batch_size,
         indices=indices,
         smallest_side=BACKBONES[settings.backbone].smallest_side,
+        timeout_s=timeout_s,
     )
 
 

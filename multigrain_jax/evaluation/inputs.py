@@ -82,6 +82,7 @@ def plan_from_config(
         test_mode=config["test_mode"],
         batch_size=config["batch_size"],
         smallest_side=backbone.smallest_side,
+        timeout_s=config["data_timeout_s"],
     )
 
 

@@ -140,11 +140,12 @@ def _embed(
         source,
         descriptor_settings,
         batch_size=config["batch_size"],
+        timeout_s=config["data_timeout_s"],
         indices=np.zeros(0, np.int64),
     )
     if writer is not None:
         stamps = stamp_images(source)
-        plan = _begin(writer, stamps, source, descriptor_settings, config["batch_size"])
+        plan = _begin(writer, stamps, source, descriptor_settings, config)
     plan = dataclasses.replace(
         plan, rows=agree_on_matrix(plan.rows), shapes=agree_on_matrix(plan.shapes)
     )
@@ -175,7 +176,7 @@ def _begin(
     stamps: Sequence[ImageStamp],
     source: ImageSource,
     descriptor_settings: DescriptorSettings,
-    batch_size: int,
+    config: Mapping[str, Any],
 ) -> EvalPlan:
     """The batches of this run, without the images that are on disk already."""
     plans: list[EvalPlan] = []
@@ -184,7 +185,8 @@ def _begin(
         plan = plan_descriptors(
             source,
             descriptor_settings,
-            batch_size=batch_size,
+            batch_size=config["batch_size"],
+            timeout_s=config["data_timeout_s"],
             indices=indices,
         )
         plans.append(plan)

@@ -16,6 +16,7 @@ from multigrain_jax.data.sources import FileSource
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.check import (
     COMPUTE_DTYPES,
+    READING_MINIMA,
     choice_problems,
     minimum_problems,
     path_problems,
@@ -217,10 +218,7 @@ def short_name(path: str) -> str:
 def _problems(settings: Mapping[str, Any]) -> list[str]:
     problems = path_problems(settings, ("database", "queries"))
     problems += choice_problems(settings, {"compute_dtype": COMPUTE_DTYPES})
-    problems += minimum_problems(
-        settings,
-        {"num_neighbours": 1, "batch_size": 1, "num_workers": 0, "prefetch_batches": 1},
-    )
+    problems += minimum_problems(settings, {"num_neighbours": 1, **READING_MINIMA})
     found = minimum_problems(
         settings["score_normalization"], {"num_neighbours": 1, "weight": 0.0}
     )
@@ -292,7 +290,8 @@ def _embed_queries(
     devices = jax.device_count()
     # A photo alone is not worth a whole batch.
     rows = -(-min(settings["batch_size"], len(source)) // devices) * devices
-    plan = plan_descriptors(source, wanted, batch_size=rows)
+    timeout_s = settings["data_timeout_s"]
+    plan = plan_descriptors(source, wanted, batch_size=rows, timeout_s=timeout_s)
     paths: list[str] = []
     descriptors = [np.zeros((0, wanted.dim), np.float32)]
     batches = embed_plan(opened, source, plan, config=settings, workdir=workdir)

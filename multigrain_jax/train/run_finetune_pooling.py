@@ -157,6 +157,7 @@ def _build(settings: Mapping[str, Any], mesh: Mesh) -> _Task:
         test_size=settings["test_size"],
         batch_size=settings["batch_size"],
         smallest_side=backbone.smallest_side,
+        timeout_s=settings["data_timeout_s"],
     )
     exponent = settings["init_pooling_exponent"]
     if exponent is None:

@@ -1,5 +1,6 @@
 """Reading that breaks: processes killed or hanging, files and folders that vanish."""
 
+import contextlib
 import multiprocessing
 import os
 import shutil
@@ -13,9 +14,11 @@ import numpy as np
 import pytest
 
 from multigrain_jax.data import watchdog
+from multigrain_jax.data.eval_batches import plan_batches
 from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.data.sources import FileSource, open_source
 from multigrain_jax.data.train_batches import make_train_batches
+from multigrain_jax.data.watchdog import DATA_TIMEOUT_S
 from multigrain_jax.errors import DataStalledError, InputError
 from multigrain_jax.train.run import run
 
@@ -23,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 NUM_BATCHES = 12
 
 
-def open_batches(source, *, num_workers, first_step=0, timeout_s=60.0):
+def open_batches(source, *, num_workers, first_step=0, timeout_s=DATA_TIMEOUT_S):
     stream = RepeatedStream(
         num_images=len(source),
         num_repeats=3,
@@ -60,12 +63,15 @@ def test_killed_processes_are_replaced_and_no_batch_is_lost(photos, capsys):
     source = folder_source(photos)
     expected = list(open_batches(source, num_workers=0))
     batches = open_batches(source, num_workers=2)
+    started = time.perf_counter()
     got = [next(batches), next(batches)]
+    starting = time.perf_counter() - started
     for process in reading_processes():
         process.kill()
     started = time.perf_counter()
     got += batches
-    assert time.perf_counter() - started < 90
+    # However long starting processes takes here, nothing else is waited for.
+    assert time.perf_counter() - started < 30 + 5 * starting
     assert "a reading process died" in capsys.readouterr().out
     assert len(got) == len(expected) == NUM_BATCHES
     for one, other in zip(got, expected, strict=True):
@@ -85,17 +91,28 @@ def test_processes_that_die_again_and_again_end_the_run(monkeypatch):
     assert firsts == [0, 0, 0, 0]
 
 
+def start_reading(source):
+    """Batches whose processes are up, and their limit: one that starting keeps."""
+    for timeout_s in (15.0, 60.0, 240.0):
+        batches = open_batches(source, num_workers=2, timeout_s=timeout_s)
+        with contextlib.suppress(DataStalledError):
+            next(batches)
+            return batches, timeout_s
+    raise AssertionError("the machine is too busy to start a process in 4 minutes")
+
+
 @pytest.mark.slow
 def test_hanging_processes_end_in_an_error(photos):
-    batches = open_batches(folder_source(photos), num_workers=2, timeout_s=30.0)
-    next(batches)
+    batches, timeout_s = start_reading(folder_source(photos))
     for process in reading_processes():
         os.kill(process.pid, signal.SIGSTOP)
     started = time.perf_counter()
-    with pytest.raises(DataStalledError, match="data_timeout_s = 30 seconds"):
+    with pytest.raises(DataStalledError, match=f"data_timeout_s = {timeout_s:g} sec"):
         list(batches)
-    assert time.perf_counter() - started < 90
-    assert reading_processes() == []
+    assert time.perf_counter() - started < timeout_s + 60
+    while reading_processes():
+        assert time.perf_counter() - started < timeout_s + 120
+        time.sleep(0.1)
 
 
 @pytest.mark.slow
@@ -128,6 +145,23 @@ def test_a_file_that_never_answers_ends_the_command(photos, tmp_path):
     )
     assert done.returncode == 1, done.stderr
     assert "no batch of images came within data_timeout_s = 5 seconds" in done.stderr
+
+
+def test_a_header_that_never_comes_ends_in_an_error(photos, tmp_path):
+    root = tmp_path / "photos"
+    shutil.copytree(photos, root)
+    pipe = root / "train" / "disc" / "pipe.png"
+    os.mkfifo(pipe)
+    with pytest.raises(DataStalledError, match=r"no image header came .* 5 sec"):
+        plan_batches(
+            folder_source(root),
+            test_size=33,
+            test_mode="rect",
+            batch_size=4,
+            timeout_s=5.0,
+        )
+    # The thread that was left behind sees the end of the file.
+    os.close(os.open(pipe, os.O_RDWR))
 
 
 def test_a_data_set_that_vanishes_ends_the_run(
