@@ -72,7 +72,7 @@ def test_resuming_lists_changes_and_refuses_another_order():
     assert lines == ["learning_rate: 0.2 -> 0.1"]
     with pytest.raises(InputError, match="batch_size: 512 -> 256"):
         check_resumed_config(config(), config(batch_size=256))
-    with pytest.raises(InputError, match="data.backend: 'grain' -> 'tfdata'"):
+    with pytest.raises(InputError, match=r"data\.backend: 'grain' -> 'tfdata'"):
         check_resumed_config(config(), config(data__backend="tfdata"))
     allowed = config(batch_size=256, allow_config_change=True)
     assert "batch_size: 512 -> 256" in check_resumed_config(config(), allowed)
