@@ -10,7 +10,6 @@ SPLIT_FOLDERS = {
     "train": ("train", "ILSVRC2012_img_train"),
     "val": ("val", "ILSVRC2012_img_val"),
 }
-NUM_CLASSES = 1000
 META_FILE = "meta.mat"
 GROUND_TRUTH_FILE = "ILSVRC2012_validation_ground_truth.txt"
 

@@ -72,10 +72,9 @@ class RepeatedStream:
             rounds = ceil((self.batch_size - 1) / round_length) + 1
         return min(rounds * self.num_repeats, self.batch_size) - 1
 
-    @property
-    def slots_per_batch(self) -> int:
-        """The most images that a batch can be cut from."""
-        return ceil((self.batch_size - 1) / self.num_repeats) + 1
+    def max_slots(self, count: int) -> int:
+        """The most images that `count` consecutive samples can be cut from."""
+        return ceil((count - 1) / self.num_repeats) + 1
 
     def sample_ids(self, step: int) -> np.ndarray:
         """Image indices of batch `step`, int64 [batch_size]."""

@@ -42,8 +42,7 @@ class _Train:
         count, size = self.stop - self.start, self.train_size
         images = np.empty((count, size, size, 3), np.uint8)
         instances = np.empty(count, np.int32)
-        # A slice of any alignment holds at most so many images.
-        bad = np.full((count - 2) // self.stream.num_repeats + 2, -1, np.int32)
+        bad = np.full(self.stream.max_slots(count), -1, np.int32)
         row = 0
         slots = self.stream.image_slots(step, self.start, self.stop)
         for number, slot in enumerate(slots):

@@ -1,4 +1,4 @@
-"""Euclidean distances between the rows of a matrix."""
+"""Squared Euclidean distances between the rows of a matrix."""
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,3 @@ def pairwise_squared_distances(x: jax.Array) -> jax.Array:
     gram = jnp.matmul(x, x.T, precision=jax.lax.Precision.HIGHEST)
     norms = jnp.diagonal(gram)
     return jnp.maximum(norms[:, None] + norms[None, :] - 2 * gram, 0)
-
-
-def pairwise_distances(x: jax.Array) -> jax.Array:
-    """|x_i - x_j| for all pairs of rows, [B, D] -> [B, B], in at least float32."""
-    return jnp.sqrt(pairwise_squared_distances(x))

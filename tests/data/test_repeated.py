@@ -98,7 +98,7 @@ def test_slots_spell_out_the_samples(repeats, batch_size):
     stream = make_stream(num_repeats=repeats, batch_size=batch_size)
     for step in range(2 * stream.steps_per_epoch):
         slots = stream.image_slots(step, 0, batch_size)
-        assert len(slots) <= stream.slots_per_batch
+        assert len(slots) <= stream.max_slots(batch_size)
         assert np.repeat(
             [slot.index for slot in slots], [slot.repeats for slot in slots]
         ).tolist() == list(stream.sample_ids(step))
@@ -113,10 +113,10 @@ def test_the_bound_on_slots_is_reached():
     stream = make_stream(batch_size=4)
     sizes = {len(stream.image_slots(step, 0, 4)) for step in range(5)}
     # Groups of three: four samples touch two groups, or three with one at each edge.
-    assert max(sizes) <= stream.slots_per_batch == 2
+    assert max(sizes) <= stream.max_slots(4) == 2
     stream = make_stream(batch_size=5)
     sizes = {len(stream.image_slots(step, 0, 5)) for step in range(6)}
-    assert max(sizes) == stream.slots_per_batch == 3
+    assert max(sizes) == stream.max_slots(5) == 3
 
 
 def test_host_slices_are_cut_like_the_batch():
