@@ -8,8 +8,10 @@ os.environ["XLA_FLAGS"] = (
 )
 
 import atexit
+import gzip
 import importlib
 import importlib.util
+import json
 import tempfile
 from pathlib import Path
 
@@ -46,6 +48,17 @@ def golden_weights(golden_dir: Path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def golden_manifest(golden_dir: Path):
+    """name -> the keys, shapes and dtypes of a state dict (`entries`), and more."""
+
+    def read(name: str) -> dict:
+        path = golden_dir / "manifests" / f"{name}.json.gz"
+        return json.loads(gzip.decompress(path.read_bytes()))
+
+    return read
 
 
 @pytest.fixture(scope="session")

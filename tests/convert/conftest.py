@@ -1,8 +1,6 @@
 """Synthetic weight files: the golden weights in the original's keys."""
 
-import gzip
 import importlib.util
-import json
 import re
 from pathlib import Path
 
@@ -10,17 +8,6 @@ import numpy as np
 import pytest
 
 TOOLS = Path(__file__).parents[2] / "tools"
-
-
-@pytest.fixture(scope="session")
-def golden_manifest(golden_dir):
-    """name -> the keys, shapes and dtypes of a state dict (`entries`), and more."""
-
-    def read(name):
-        path = golden_dir / "manifests" / f"{name}.json.gz"
-        return json.loads(gzip.decompress(path.read_bytes()))
-
-    return read
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,5 @@
 """What the tests of several backbones share."""
 
-import gzip
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,17 +10,6 @@ from multigrain_jax.models.layers import FeatureMap
 from multigrain_jax.ops.pooling import gem
 
 TOLERANCE = 2e-5
-
-
-@pytest.fixture(scope="session")
-def golden_manifest(golden_dir):
-    """name -> the keys, shapes and dtypes of a state dict (`entries`), and more."""
-
-    def read(name):
-        path = golden_dir / "manifests" / f"{name}.json.gz"
-        return json.loads(gzip.decompress(path.read_bytes()))
-
-    return read
 
 
 @pytest.fixture(scope="session")
