@@ -19,12 +19,12 @@ The published top-1 of the released checkpoints (MultiGrain, tables 2 and 3; p i
     torchvision resnet50           400   square  2     77.880
     torchvision resnet50           500   square  2     76.194
 
-A row is one command, after `tools/convert_checkpoint.py joint_3B_0.5.pth joint_3B_0.5`:
+A row is one command, after the checkpoint was converted into weights/:
 
     python -m multigrain_jax.main --config configs/eval_imagenet.py \
-        --config.data.root=/data/imagenet --config.init_from=joint_3B_0.5
+        --config.data.root=/data/imagenet --config.init_from=weights/joint_3B_0.5
     python -m multigrain_jax.main --config configs/eval_imagenet.py \
-        --config.data.root=/data/imagenet --config.init_from=joint_3B_0.5 \
+        --config.data.root=/data/imagenet --config.init_from=weights/joint_3B_0.5 \
         --config.test_size=500 --config.test_mode=rect --config.pooling_exponent=4
 
 Several exponents cost one pass: --config.pooling_exponent="(1, 2, 3)".

@@ -7,9 +7,9 @@ p* = 4 and to 78.6 % top-1; for a model zoo's weights start at 3, whatever they 
 trained with:
 
     python -m multigrain_jax.main --config configs/finetune_p.py \
-        --config.data.root=/data/imagenet --config.init_from=joint_3B_0.5
+        --config.data.root=/data/imagenet --config.init_from=weights/joint_3B_0.5
     python -m multigrain_jax.main --config configs/finetune_p.py \
-        --config.data.root=/data/imagenet --config.init_from=pnasnet5large \
+        --config.data.root=/data/imagenet --config.init_from=weights/pnasnet5large \
         --config.init_pooling_exponent=3.0
 """
 

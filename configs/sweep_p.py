@@ -5,7 +5,7 @@ does it, on images that are kept out of training (here: ImageNet's validation im
 `--config.data.split` and `--config.data.list_file` choose others):
 
     python -m multigrain_jax.main --config configs/sweep_p.py \
-        --config.data.root=/data/imagenet --config.init_from=joint_3B_0.5
+        --config.data.root=/data/imagenet --config.init_from=weights/joint_3B_0.5
 """
 
 import ml_collections

@@ -1,6 +1,6 @@
 """Convert PyTorch weights: the original's, torchvision's or pretrainedmodels'.
 
-python tools/convert_checkpoint.py joint_3B_0.5.pth checkpoints/joint_3B_0.5
+python tools/convert_checkpoint.py joint_3B_0.5.pth weights/joint_3B_0.5
 """
 
 import argparse
