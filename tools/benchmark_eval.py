@@ -1,10 +1,10 @@
-"""Embedding of photos in masked batches against one by one, in one run.
+"""Embedding and classifying photos in masked batches against one by one, in one run.
 
 Photos of mixed sizes are made by cutting the quick start's; the model has random
-weights. A table is printed: images per second of batches on a few canvas shapes, of
-photos one by one, the ratio, and the largest difference between the two results. Both
-run once before they are timed, so that compilation is not counted; how long that took
-is in the table too.
+weights. For both tasks a table is printed: images per second of batches on a few canvas
+shapes, of photos one by one at their own size, the ratio, and the largest difference
+between the two results (descriptors; scores). Each runs once before it is timed, so
+that compilation is not counted; how long that took is in the table too.
 
     python tools/benchmark_eval.py
     python tools/benchmark_eval.py --backbone resnet50 --test-size 500 --num-photos 256
@@ -12,30 +12,43 @@ is in the table too.
 
 import argparse
 import io
+import os
 import platform
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from multigrain_jax.data.eval_batches import make_eval_batches, plan_batches
+from multigrain_jax.data.eval_batches import EvalPlan, make_eval_batches, plan_batches
 from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.quickstart import QuickstartSource
+from multigrain_jax.data.reading import Batch
+from multigrain_jax.evaluation.classification import (
+    evaluate_classification,
+    make_eval_step,
+)
 from multigrain_jax.evaluation.embed import embed_all, make_embed_step
 from multigrain_jax.mesh import compute_dtype, make_mesh
 from multigrain_jax.models.multigrain import (
     BACKBONES,
     create_model,
-    merge_model,
     split_model,
 )
-from multigrain_jax.ops.color import normalize
+
+
+class Plan(NamedTuple):
+    """The photos, in batches and one by one."""
+
+    num_photos: int
+    in_batches: Callable[[], Iterable[Batch]]
+    one_by_one: Callable[[], Iterable[Batch]]
 
 
 class MixedPhotos(ImageSource):
@@ -74,6 +87,43 @@ class MixedPhotos(ImageSource):
         return f"photo {index}"
 
 
+def alone(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Batches of one photo each, cut to the photo's own size."""
+    for batch in batches:
+        whole = [batch["image"].shape[1:3]]
+        height, width = batch.pop("size", whole)[0]
+        yield batch | {"image": batch["image"][:, :height, :width]}
+
+
+def compare(
+    title: str, run: Callable[[Iterable[Batch]], np.ndarray], plan: Plan
+) -> None:
+    """Time a task both ways, and print its table."""
+    ways = {
+        "masked batches": plan.in_batches,
+        "one by one": lambda: alone(plan.one_by_one()),
+    }
+    seconds, results = {}, {}
+    for name, batches in ways.items():
+        times = []
+        for _ in range(2):
+            started = time.perf_counter()
+            results[name] = run(batches())
+            times.append(time.perf_counter() - started)
+        seconds[name] = times[1]
+        print(
+            f"{title}, {name:<16}{plan.num_photos / times[1]:8.1f} images/s"
+            f"   (first pass, with compilation: {times[0]:.1f} s)"
+        )
+    ratio = seconds["one by one"] / seconds["masked batches"]
+    difference = np.abs(results["masked batches"] - results["one by one"]).max()
+    largest = np.abs(results["one by one"]).max()
+    print(
+        f"{title}, ratio {ratio:.2f}, difference {difference / largest:.1e} of the "
+        "largest value"
+    )
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -90,54 +140,37 @@ def main() -> None:
     mesh = make_mesh(1)
     source = MixedPhotos(options.num_photos)
 
-    def plan(batch_size: int):
-        return plan_batches(
+    def batches_of(batch_size: int) -> tuple[EvalPlan, Callable[[], Iterable[Batch]]]:
+        plan = plan_batches(
             source,
             test_size=options.test_size,
             test_mode=options.test_mode,
             batch_size=batch_size,
             smallest_side=row.smallest_side,
         )
+        return plan, lambda: make_eval_batches(source, plan)
 
     embed_step = make_embed_step(graphdef, backbone=row, mesh=mesh)
-    planned = plan(options.batch_size)
+    eval_step = make_eval_step(graphdef, backbone=row, mesh=mesh)
 
-    def in_batches() -> np.ndarray:
-        batches = make_eval_batches(source, planned)
+    def embedded(batches: Iterable[Batch]) -> np.ndarray:
         return embed_all(embed_step, variables, batches, mesh=mesh).descriptors
 
-    @jax.jit
-    def embed_one(variables, image):
-        pixels = normalize(image.astype(jnp.float32) / 255, row.mean, row.std)
-        return merge_model(graphdef, variables)(pixels).normalized_embedding
+    def classified(batches: Iterable[Batch]) -> np.ndarray:
+        (scores,) = evaluate_classification(eval_step, variables, batches, mesh=mesh)
+        return np.array(list(scores.values()))
 
-    def one_by_one() -> np.ndarray:
-        found = np.zeros((len(source), row.embedding_dim), np.float32)
-        for batch in make_eval_batches(source, plan(1)):
-            height, width = batch.get("size", [batch["image"].shape[1:3]])[0]
-            image = batch["image"][:, :height, :width]
-            found[batch["index"][0]] = embed_one(variables, image)[0]
-        return found
-
+    planned, in_batches = batches_of(options.batch_size)
+    _, one_by_one = batches_of(1)
     devices = jax.devices()
-    print(f"{platform.machine()}, {devices[0].device_kind}, jax {jax.__version__}")
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, {devices[0].device_kind}, "
+        f"jax {jax.__version__}"
+    )
     print(f"{options.backbone}, {options.test_mode} {options.test_size}, {planned}")
-    seconds, results = {}, {}
-    for name, embed in (("masked batches", in_batches), ("one by one", one_by_one)):
-        times = []
-        for _ in range(2):
-            started = time.perf_counter()
-            results[name] = embed()
-            times.append(time.perf_counter() - started)
-        seconds[name] = times[1]
-        print(
-            f"{name:<16}{len(source) / times[1]:8.1f} images/s"
-            f"   (first pass, with compilation: {times[0]:.1f} s)"
-        )
-    print(f"{'ratio':<16}{seconds['one by one'] / seconds['masked batches']:8.2f}")
-    difference = np.abs(results["masked batches"] - results["one by one"]).max()
-    largest = np.abs(results["one by one"]).max()
-    print(f"{'difference':<16}{difference / largest:8.1e} of the largest value")
+    plan = Plan(len(source), in_batches, one_by_one)
+    compare("embedding", embedded, plan)
+    compare("classification", classified, plan)
 
 
 if __name__ == "__main__":
