@@ -126,8 +126,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     index = DescriptorIndex.open(Path(config.database).expanduser())
     normalization = None
     if config.score_normalization.training:
-        training = DescriptorIndex.open(config.score_normalization.training)
-        _require_comparable(training, index, config.score_normalization.training)
+        path = Path(config.score_normalization.training).expanduser()
+        training = DescriptorIndex.open(path)
+        _require_comparable(training, index, path)
         normalization = ScoreNormalization(
             training,
             config.score_normalization.num_neighbours,
@@ -226,12 +227,12 @@ def _problems(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _require_comparable(
-    index: DescriptorIndex, database: DescriptorIndex, path: str
+    index: DescriptorIndex, database: DescriptorIndex, path: Path
 ) -> None:
     settings = _settings_of(index)
     # Only how they are stored may differ.
     expected = _settings_of(database)._replace(dtype=settings.dtype)
-    require_same_settings(settings, expected, folder=Path(path))
+    require_same_settings(settings, expected, folder=path)
 
 
 def _settings_of(index: DescriptorIndex) -> DescriptorSettings:
@@ -245,7 +246,7 @@ def _open_queries(
     path = Path(settings["queries"]).expanduser()
     if (path / HEAD_FILE).exists() or (path / DESCRIPTOR_FOLDER / HEAD_FILE).exists():
         stored = DescriptorIndex.open(path)
-        _require_comparable(stored, index, str(path))
+        _require_comparable(stored, index, path)
         rows = np.flatnonzero(stored.live)
         descriptors = stored.read(0, len(stored))[rows]
         return Queries(stored.paths(rows), descriptors, 0, PhotoReader(path))
@@ -256,7 +257,7 @@ def _open_queries(
     else:
         raise InputError(
             f"queries: {path} was expected to be a photo, a folder of photos or one of "
-            "descriptors, found nothing"
+            "descriptors, found nothing; give one with --config.queries=PATH"
         )
     return _embed_queries(settings, files, index, workdir)
 

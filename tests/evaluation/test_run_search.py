@@ -139,10 +139,13 @@ def test_a_folder_of_photos_with_a_bad_one(database, tmp_path):
     np.testing.assert_allclose(list(first.values()), 1, atol=2e-6)
 
 
-def test_normalised_scores_are_lower_by_the_training_images(database, tmp_path):
+def test_normalised_scores_are_lower_by_the_training_images(
+    database, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(database.parent))
     run(database, tmp_path / "plain", database)
     normalization = {
-        "training": str(database),
+        "training": f"~/{database.name}",
         "num_neighbours": 1,
         "weight": 0.5,
     }
