@@ -139,6 +139,15 @@ def test_steps_are_traced_once(tmp_path):
     assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 1
 
 
+@pytest.mark.slow
+def test_a_run_traces_the_steps_that_it_is_told_to(photos, tmp_path):
+    # Four steps an epoch: the eleventh and the twelfth are traced.
+    run(make_config(photos, num_epochs=3, profile_steps=2), tmp_path)
+    (trace,) = (tmp_path / "profile").rglob("*.xplane.pb")
+    written = trace.read_bytes()
+    assert b"step_num" in written and b"train" in written
+
+
 def test_a_trace_is_written_where_the_run_ends_early(tmp_path):
     profile = StepProfile(tmp_path / "profile", num_steps=100)
     step = profile.around(lambda state, batch: (state, batch))
