@@ -143,8 +143,10 @@ def _render_item(item: GalleryItem, side: int, rank: str) -> str:
     badge = BADGES[item.verdict]
     if badge:
         badge = f'<span class="badge">{badge}</span>'
+    # A long path is broken behind its folders first.
+    title = escape(item.title).replace("/", "/<wbr>")
     return (
         f'<figure class="item {item.verdict}">{rank}{picture}<figcaption>'
-        f'<span class="title">{escape(item.title)}</span>{similarity} '
+        f'<span class="title">{title}</span>{similarity} '
         f"{badge}</figcaption></figure>"
     )

@@ -56,6 +56,13 @@ def test_a_gallery_marks_right_and_wrong_by_word_and_symbol():
     assert 'data-average-precision="0.5"' in body
 
 
+def test_a_long_path_may_be_broken_behind_its_folders():
+    item = GalleryItem(picture, "<i>/photo.jpg", None, "query")
+    html = render_row(GalleryRow(item, []))
+    assert '<span class="title">&lt;i&gt;/<wbr>photo.jpg</span>' in html
+    assert 'alt="&lt;i&gt;/photo.jpg (query)"' in html
+
+
 def test_without_an_average_precision_there_is_none_on_the_page():
     html = render_row(GalleryRow(GalleryItem(picture, "ant", None, "query"), []))
     assert "average" not in html
