@@ -1,6 +1,6 @@
 """One host of a run on one or several.
 
-python hosts_driver.py PHOTOS WORKDIR COORDINATOR HOSTS INDEX STOP EMBED OUTPUT
+python hosts_driver.py PHOTOS WORKDIR COORDINATOR HOSTS INDEX EPOCHS STOP EMBED OUTPUT
 
 Trains until step STOP (0: to the end). Then, if EMBED is not "-", embeds the validation
 photos with that workdir's model into OUTPUT.
@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-photos, workdir, coordinator, hosts, index, stop, embed, output = sys.argv[1:]
+photos, workdir, coordinator, hosts, index, epochs, stop, embed, output = sys.argv[1:]
 os.environ["JAX_PLATFORMS"] = "cpu"
 devices = 4 // int(hosts)
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
@@ -55,6 +55,7 @@ config = small_config(
     gradient_accumulation_steps=2,
     batch_size=8,
     sampling_group_size=8,
+    num_epochs=int(epochs),
     stop_at_step=int(stop) or None,
 )
 config.data.val_split = "val"

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -31,7 +33,7 @@ def free_port():
 
 
 @contextlib.contextmanager
-def hosts(count, photos, workdir, *, stop=0, embed="-", output="-"):
+def hosts(count, photos, workdir, *, epochs=2, stop=0, embed="-", output="-"):
     """Processes that train together; none is left behind."""
     coordinator = f"127.0.0.1:{free_port()}"
     environment = {
@@ -43,7 +45,7 @@ def hosts(count, photos, workdir, *, stop=0, embed="-", output="-"):
             [
                 sys.executable,
                 *map(str, (DRIVER, photos, workdir, coordinator, count, index)),
-                *map(str, (stop, embed, output)),
+                *map(str, (epochs, stop, embed, output)),
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -67,16 +69,18 @@ def train(count, photos, workdir, **arguments):
         return said
 
 
+def wait_for(process, line):
+    lines = []
+    for text in process.stdout:
+        lines.append(text)
+        if text.startswith(line):
+            return
+    raise AssertionError("".join(lines))
+
+
 def kill_at(photos, workdir, line):
     with hosts(2, photos, workdir) as processes:
-        output = processes[0].stdout
-        assert output is not None
-        lines = []
-        for text in output:
-            lines.append(text)
-            if text.startswith(line):
-                return
-        raise AssertionError("".join(lines))
+        wait_for(processes[0], line)
 
 
 def rows_of(workdir):
@@ -131,6 +135,18 @@ def test_one_two_and_one_process_continue_each_other(photos, tmp_path):
         np.testing.assert_allclose(a["descriptors"], b["descriptors"], atol=1e-6)
 
 
+@pytest.mark.slow
+def test_a_signal_to_one_host_stops_both_at_the_same_step(photos, tmp_path):
+    with hosts(2, photos, tmp_path / "run", epochs=400) as processes:
+        wait_for(processes[0], "step 1/2000")
+        processes[1].send_signal(signal.SIGTERM)
+        said = [process.communicate(timeout=TIMEOUT)[0] for process in processes]
+        assert [p.returncode for p in processes] == [0, 0], "\n".join(said)
+    steps = [re.findall(r"after step (\d+) of 2000", text) for text in said]
+    assert steps[0] == steps[1] and len(steps[0]) == 1, "\n".join(said)
+    assert checkpoint_steps(tmp_path / "run" / "checkpoints")[-1] == int(steps[0][0])
+
+
 def test_shares_of_all_hosts_make_up_every_microbatch(monkeypatch):
     assert host_slices(8, microbatches=2) == [slice(0, 16)]
     monkeypatch.setattr(jax, "process_count", lambda: 4)
@@ -148,6 +164,7 @@ def test_shares_of_all_hosts_make_up_every_microbatch(monkeypatch):
     [
         ("host:1", None, None),
         ("host:1", 2, None),
+        ("host", 2, 0),
         (None, 2, 0),
         ("auto", 2, 0),
     ],
