@@ -54,7 +54,7 @@ from multigrain_jax.losses.sampling import sample_pairs
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
 from multigrain_jax.models.multigrain import BACKBONES, create_model, merge_model
 from multigrain_jax.ops.color import augment
-from multigrain_jax.train.build import DETERMINISTIC
+from multigrain_jax.runtime import step_compiler_options
 from multigrain_jax.train.optimizer import make_optimizer
 from multigrain_jax.train.state import create_state, split_for_training
 from multigrain_jax.train.step import make_train_step
@@ -164,7 +164,7 @@ class Own:
             prepare_images=self.prepare,
             select_pairs=self.pairs if joint else lambda *_: None,
             classification_weight=0.5 if joint else 1.0,
-            compiler_options=DETERMINISTIC if options.deterministic else None,
+            compiler_options=step_compiler_options(deterministic=options.deterministic),
         )
         self.state = put_replicated(mesh, create_state(self.variables, tx))
         rng = np.random.default_rng(0)

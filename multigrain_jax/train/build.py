@@ -22,13 +22,12 @@ from multigrain_jax.losses.sampling import Pairs, sample_pairs
 from multigrain_jax.mesh import compute_dtype, make_mesh, put_replicated
 from multigrain_jax.models.multigrain import BACKBONES, create_model
 from multigrain_jax.ops.color import augment
+from multigrain_jax.runtime import step_compiler_options
 from multigrain_jax.train.optimizer import make_learning_rate, make_optimizer
 from multigrain_jax.train.start import RunCheckpoints, start_state
 from multigrain_jax.train.state import TrainState, split_for_training
 from multigrain_jax.train.step import make_train_step
 
-# XLA then takes no operation that adds in an order of its own.
-DETERMINISTIC = {"xla_gpu_deterministic_ops": True}
 # The batch for which the recipes' learning rates were chosen.
 BASE_BATCH_SIZE = 512
 
@@ -190,5 +189,5 @@ def make_step(config: Mapping[str, Any], built: Run) -> Callable[..., Any]:
         classification_weight=config["classification_weight"],
         margin=config["margin"],
         gradient_accumulation_steps=config["gradient_accumulation_steps"],
-        compiler_options=DETERMINISTIC if config["deterministic"] else None,
+        compiler_options=step_compiler_options(deterministic=config["deterministic"]),
     )

@@ -36,7 +36,7 @@ def make_train_step(
     classification_weight: float,
     margin: float = MARGIN,
     gradient_accumulation_steps: int = 1,
-    compiler_options: Mapping[str, bool] | None = None,
+    compiler_options: Mapping[str, str | bool] | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Compile the training step `(state, batch) -> (state, metrics)`.
 
