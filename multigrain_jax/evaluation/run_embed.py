@@ -49,6 +49,9 @@ from multigrain_jax.inference import OpenedModel, open_model
 from multigrain_jax.mesh import compute_dtype
 from multigrain_jax.metric_writer import write_config, write_results
 
+# Up to here larger photos are usual: 500 pixels for what was trained at 224.
+UNUSUAL_RATIO = 3
+
 
 def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     """Embed as the config says, into `workdir/descriptors`; returns results.json.
@@ -86,6 +89,7 @@ def _run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         ),
         dtype=compute_dtype(config.compute_dtype),
     )
+    print(size_hint(opened.checkpoint.meta, config.test_size), end="")
     source = open_split(settings, data["split"])
     descriptor_settings = settings_of_model(
         opened,
@@ -121,6 +125,22 @@ def _run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     print("\n".join(f"{name:<17}  {value:g}" for name, value in results.items()))
     write_results(workdir, results)
     return results
+
+
+def size_hint(meta: Mapping[str, Any], test_size: int) -> str:
+    """A line where photos are to be much larger than the checkpoint knows them.
+
+    Args:
+        meta: of the checkpoint, which may hold the config of the run that made it.
+        test_size: S, in pixels.
+    """
+    known = (meta.get("config") or {}).get("test_size")
+    if not isinstance(known, int) or test_size <= UNUSUAL_RATIO * known:
+        return ""
+    return (
+        f"test_size = {test_size}, and the checkpoint was made for {known}: "
+        f"--config.test_size={known} is likely to find more, and is faster\n"
+    )
 
 
 def _embed(

@@ -24,7 +24,7 @@ from multigrain_jax.evaluation.descriptors import (
     read_index,
     shard_path,
 )
-from multigrain_jax.evaluation.run_embed import run
+from multigrain_jax.evaluation.run_embed import run, size_hint
 
 
 @pytest.fixture
@@ -100,6 +100,17 @@ def test_descriptors_equal_those_of_photos_one_by_one(
     assert "empty file" in bad["empty.jpg"]
     skipped = (tmp_path / "w" / "skipped.txt").read_text().splitlines()
     assert sorted(line.split("/")[-1].split(":")[0] for line in skipped) == sorted(bad)
+
+
+@pytest.mark.parametrize(
+    ("made_for", "test_size", "says"),
+    [(64, 500, "--config.test_size=64 is likely"), (64, 80, ""), (224, 500, "")],
+)
+def test_a_size_far_from_the_checkpoints_is_pointed_out(made_for, test_size, says):
+    hint = size_hint({"config": {"test_size": made_for}}, test_size)
+    assert says in hint and bool(says) == bool(hint)
+    # Converted weights come without a config.
+    assert size_hint({}, test_size) == ""
 
 
 def test_a_second_run_embeds_only_what_is_new(photos, tiny_checkpoint, tmp_path):
