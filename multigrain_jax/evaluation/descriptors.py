@@ -9,7 +9,7 @@ descriptor_writer.py writes it. What descriptors.json does not count is half don
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -106,29 +106,52 @@ def read_head(folder: Path) -> Head:
             f"{folder}: a folder of descriptors was expected, and reading {HEAD_FILE} "
             f"failed: {error}; the task `embed` makes one"
         ) from error
-    version = values.pop("format_version", None)
+    version = values.pop("format_version", None) if isinstance(values, dict) else None
     if version != FORMAT_VERSION:
         raise InputError(
             f"{path}: format_version {version} found, {FORMAT_VERSION} expected; embed "
             "the images anew, into another folder"
         )
-    counts = [values.pop(name) for name in Head._fields[1:]]
-    values["pooling_exponent"] = float(values["pooling_exponent"])
-    return Head(DescriptorSettings(**values), *counts)
+    try:
+        counts = [int(values.pop(name)) for name in Head._fields[1:]]
+        values["pooling_exponent"] = float(values["pooling_exponent"])
+        return Head(DescriptorSettings(**values), *counts)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: not what the task `embed` writes ({type(error).__name__}: "
+            f"{error}); if it was edited, undo that, or embed the images anew, into "
+            "another folder"
+        ) from error
 
 
 def read_index(folder: Path, num_rows: int) -> Iterator[IndexRow]:
-    """The first `num_rows` lines of index.csv, one after the other."""
+    """The first `num_rows` lines of index.csv, one after the other.
+
+    Raises:
+        InputError: a line that `embed` did not write so.
+    """
     with open_csv(folder / INDEX_FILE, "r") as file:
         lines = csv.reader(file)
         next(lines, None)
-        for path, size, mtime_ns, shard, row, status in islice(lines, num_rows):
-            yield IndexRow(
-                ImageStamp(path, int(size), int(mtime_ns)),
-                int(shard) if shard else None,
-                int(row) if row else None,
-                status,
-            )
+        for number, line in enumerate(islice(lines, num_rows), start=2):
+            try:
+                yield _index_row(line)
+            except ValueError as error:
+                raise InputError(
+                    f"{folder / INDEX_FILE}, row {number}: {line} found, path, size, "
+                    "mtime_ns, shard, row and status expected; if it was edited, undo "
+                    "that, or embed the images anew, into another folder"
+                ) from error
+
+
+def _index_row(line: Sequence[str]) -> IndexRow:
+    path, size, mtime_ns, shard, row, status = line
+    return IndexRow(
+        ImageStamp(path, int(size), int(mtime_ns)),
+        int(shard) if shard else None,
+        int(row) if row else None,
+        status,
+    )
 
 
 def shard_path(folder: Path, number: int) -> Path:

@@ -1,5 +1,6 @@
 """Descriptor folders: what a kill, a grown folder and another model do to them."""
 
+import json
 import os
 import random
 import signal
@@ -180,6 +181,20 @@ def test_another_format_is_refused(tmp_path):
     head.write_text(head.read_text().replace('version": 1', 'version": 2'))
     with pytest.raises(InputError, match="format_version 2 found, 1 expected"):
         read_head(tmp_path)
+
+
+def test_files_that_were_edited_are_named(tmp_path):
+    embed(tmp_path, stamps(3))
+    index = tmp_path / "index.csv"
+    index.write_bytes(index.read_bytes().replace(b",0,1,ok", b",0,one,ok"))
+    with pytest.raises(InputError, match=r"index\.csv, row 3: .*'one'"):
+        found(tmp_path)
+    head = tmp_path / "descriptors.json"
+    values = json.loads(head.read_text())
+    for edited in ({**values, "num_rows": None}, {"format_version": 1}, []):
+        head.write_text(json.dumps(edited))
+        with pytest.raises(InputError, match=r"descriptors\.json"):
+            read_head(tmp_path)
 
 
 class Killed(BaseException):
