@@ -38,7 +38,8 @@ class Page(HTMLParser):
     def __init__(self, html):
         super().__init__()
         self.tags, self.attributes, self.texts, self.open = [], [], [], []
-        self.feed(html)
+        # Where a title may be broken, its text goes on.
+        self.feed(html.replace("<wbr>", ""))
         self.close()
         assert self.open == []
 

@@ -159,7 +159,7 @@ def test_wrong_numbers_of_descriptors_are_refused(benchmark, descriptors):
         evaluate_retrieval(benchmark, descriptors["q"][1:], descriptors["x"])
     with pytest.raises(ValueError, match="database: 7 descriptors, expected 12"):
         evaluate_retrieval(benchmark, descriptors["q"], descriptors["t"])
-    with pytest.raises(ValueError, match="training: None"):
+    with pytest.raises(ValueError, match="training: found None"):
         evaluate_retrieval(benchmark, descriptors["q"], descriptors["x"])
 
 
