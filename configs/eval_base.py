@@ -20,6 +20,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.pooling_exponent = config_dict.placeholder(object)
     config.compute_dtype = "auto"  # bfloat16 on GPU and TPU, float32 on CPU
 
+    # Of eval_classification: also score the embedding without its classifier, by the
+    # class of each image's nearest other one. A second pass over the images.
+    config.knn_probe = False
+
     # The images.
     config.data = ml_collections.ConfigDict()
     config.data.source = "folder"  # "folder", "imagenet", "tfds", "quickstart"

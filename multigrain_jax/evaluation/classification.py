@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from multigrain_jax.evaluation.embed import Embedded
 from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
 from multigrain_jax.mesh import batch_sharding, put_whole_batch, replicated
 from multigrain_jax.models.multigrain import Backbone, Variables, merge_model
@@ -16,6 +17,7 @@ from multigrain_jax.ops.ranking import top_k_correct
 
 TOP_KS = (1, 5)
 COUNTS = ("count", "readable")
+KNN_BLOCK = 1024  # photos that look for their nearest at once
 EvalStep = Callable[[Variables, dict[str, jax.Array]], dict[str, jax.Array]]
 
 
@@ -108,3 +110,23 @@ def evaluate_classification(
         {name: float(values[i]) for name, values in means.items()}
         for i in range(num_exponents)
     ]
+
+
+def knn_top1(photos: Embedded) -> float:
+    """How often a photo's nearest other one is of its class: a probe of the embedding.
+
+    Photos without a label are left out, unreadable ones count as wrong. Memory: a block
+    of `KNN_BLOCK` rows of similarities.
+    """
+    labelled = photos.labels >= 0
+    labels, descriptors = photos.labels[labelled], photos.descriptors[labelled]
+    bad = photos.bad[labelled]
+    right = 0
+    for start in range(0, len(labels), KNN_BLOCK):
+        rows = np.arange(start, min(start + KNN_BLOCK, len(labels)))
+        similarity = descriptors[rows] @ descriptors.T
+        similarity[np.arange(len(rows)), rows] = -np.inf
+        similarity[:, bad] = -np.inf
+        nearest = labels[similarity.argmax(axis=1)]
+        right += int(np.sum((nearest == labels[rows]) & ~bad[rows]))
+    return right / max(1, len(labels))

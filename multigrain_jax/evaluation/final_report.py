@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from multigrain_jax.data.copies import EDITS
 from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.skips import SkipLog
+from multigrain_jax.evaluation.classification import knn_top1
 from multigrain_jax.evaluation.copy_detection import copy_scores
 from multigrain_jax.evaluation.embed import Embedded, embed_source, make_embed_step
 from multigrain_jax.evaluation.final_page import write_final_page
@@ -115,18 +116,3 @@ def class_map(photos: Embedded) -> float:
     itself = np.eye(len(same), dtype=bool)
     similarity = descriptors @ descriptors.T
     return mean_average_precision(similarity, same & ~itself, ignored=itself)
-
-
-def knn_top1(photos: Embedded) -> float:
-    """How often a photo's nearest other one is of its class: a probe of the embedding.
-
-    Unreadable photos count as wrong.
-    """
-    labelled = photos.labels >= 0
-    labels, descriptors = photos.labels[labelled], photos.descriptors[labelled]
-    bad = photos.bad[labelled]
-    similarity = descriptors @ descriptors.T
-    np.fill_diagonal(similarity, -np.inf)
-    similarity[:, bad] = -np.inf
-    right = labels[similarity.argmax(axis=1)] == labels
-    return float((right & ~bad).mean())

@@ -1,11 +1,15 @@
 """Task `eval_classification`: accuracy of a checkpoint on a labelled set."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from multigrain_jax.data.eval_batches import EvalPlan, make_eval_batches
 from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.check import (
@@ -15,8 +19,10 @@ from multigrain_jax.evaluation.check import (
 )
 from multigrain_jax.evaluation.classification import (
     evaluate_classification,
+    knn_top1,
     make_eval_step,
 )
+from multigrain_jax.evaluation.embed import embed_all, make_embed_step
 from multigrain_jax.evaluation.inputs import (
     batches_from_config,
     open_split,
@@ -32,18 +38,25 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     """Evaluate as the config says; returns what results.json holds.
 
     `<split>/top1`, `/top5` and `/cross_entropy`; with several exponents
-    `<split>/p<exponent>/top1` and so on.
+    `<split>/p<exponent>/top1` and so on; with `knn_probe`, `<split>/knn_top1` as well.
 
     Raises:
         InputError: a config, checkpoint or data that cannot work.
     """
     started = time.perf_counter()
     settings = config.to_dict()
-    refuse(evaluation_problems(settings, num_devices=jax.device_count()))
     exponents = pooling_exponents(settings["pooling_exponent"])
+    problems = evaluation_problems(settings, num_devices=jax.device_count())
+    if config.knn_probe and len(exponents) > 1:
+        problems.append(
+            f"knn_probe: found {len(exponents)} values of pooling_exponent, expected "
+            "one; give one of them, or set knn_probe to False"
+        )
+    refuse(problems)
     opened = open_model(
         config.init_from,
         step=config.init_step,
+        pooling_exponent=exponents[0] if len(exponents) == 1 else None,
         dtype=compute_dtype(config.compute_dtype),
     )
     source = open_split(settings, config.data.split, opened.class_names or None)
@@ -73,11 +86,34 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         for prefix, scores in zip(prefixes, each, strict=True)
         for name, value in scores.items()
     }
+    if config.knn_probe:
+        results[f"{split}/knn_top1"] = _probe(opened, source, plan, settings, mesh)
     print_table(results)
     results["wasted_fraction"] = plan.wasted_fraction
     results["seconds"] = time.perf_counter() - started
     write_results(workdir, results)
     return results
+
+
+def _probe(
+    opened: OpenedModel,
+    source: ImageSource,
+    plan: EvalPlan,
+    settings: Mapping[str, Any],
+    mesh: Mesh,
+) -> float:
+    """`knn_top1` of the descriptors: a second pass over the images."""
+    step = make_embed_step(
+        opened.graphdef, backbone=BACKBONES[opened.backbone], mesh=mesh
+    )
+    batches = make_eval_batches(
+        source,
+        plan,
+        num_workers=settings["num_workers"],
+        prefetch=settings["prefetch_batches"],
+    )
+    variables = put_replicated(mesh, opened.variables)
+    return knn_top1(embed_all(step, variables, batches, mesh=mesh))
 
 
 def require_classes(source: ImageSource, opened: OpenedModel) -> None:

@@ -3,13 +3,11 @@
 import numpy as np
 import pytest
 
+from multigrain_jax.evaluation import classification
+from multigrain_jax.evaluation.classification import knn_top1
 from multigrain_jax.evaluation.embed import Embedded
 from multigrain_jax.evaluation.final_page import gallery_rows
-from multigrain_jax.evaluation.final_report import (
-    class_map,
-    classification_scores,
-    knn_top1,
-)
+from multigrain_jax.evaluation.final_report import class_map, classification_scores
 
 
 def embedded(degrees, labels, predictions):
@@ -39,6 +37,12 @@ def test_photos_without_a_label_change_no_score(score):
 def test_scores_by_hand():
     assert classification_scores(LABELLED) == {"top1": 3 / 5, "top5": 1}
     # The nearest of 0 … 4 are 1, 0, 1, 2 and 3.
+    assert knn_top1(LABELLED) == 1 / 5
+
+
+@pytest.mark.parametrize("block", [1, 2, 5])
+def test_blocks_change_no_nearest_photo(monkeypatch, block):
+    monkeypatch.setattr(classification, "KNN_BLOCK", block)
     assert knn_top1(LABELLED) == 1 / 5
 
 

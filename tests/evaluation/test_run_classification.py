@@ -57,6 +57,29 @@ def test_scores_equal_those_of_photos_one_by_one(
         assert results[f"{prefix}/top5"] == 1
 
 
+def test_a_probe_asks_the_nearest_other_photo(photo_folder, tiny_checkpoint, tmp_path):
+    config = make_config(photo_folder, tiny_checkpoint, knn_probe=True)
+    config.pooling_exponent = 2.5
+    found = run(config, tmp_path)["train/knn_top1"]
+    model = multigrain_jax.load_model(tiny_checkpoint, pooling_exponent=2.5)
+    paths = sorted((photo_folder / "train").rglob("*.png"))
+    pixels = [model.preprocess(Image.open(path), 48, "square") for path in paths]
+    descriptors = np.asarray(model(np.stack(pixels)).normalized_embedding)
+    right = 0
+    for path, descriptor in zip(paths, descriptors, strict=True):
+        others = [other for other in range(len(paths)) if paths[other] != path]
+        nearest = max(others, key=lambda other: descriptors[other] @ descriptor)
+        right += paths[nearest].parent == path.parent
+    assert found == pytest.approx(right / len(paths))
+
+
+def test_a_probe_takes_one_exponent(photo_folder, tiny_checkpoint, tmp_path):
+    config = make_config(photo_folder, tiny_checkpoint, knn_probe=True)
+    config.pooling_exponent = (1.0, 2.0)
+    with pytest.raises(InputError, match="knn_probe: found 2 values"):
+        run(config, tmp_path)
+
+
 def test_without_an_exponent_it_is_the_checkpoints(
     photo_folder, tiny_checkpoint, tmp_path
 ):
