@@ -8,7 +8,8 @@ Pillow in a DataLoader. This package decodes an image once for its R samples and
 the device does the rest, which is not counted here (tools/benchmark_step.py counts it).
 
 The profile says what one sample costs in one thread, and the floor what can not be
-saved with exact crops: decoding / R + crop and resize (+ the policy).
+saved: decoding / R + crop and resize (+ the policy). "pillow" and "simd" are what the
+config's `crop_resize` can be; what is measured of them differs in nothing else.
 
 With the extra `tf` the same photos are read through tf.data too.
 
@@ -27,32 +28,29 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import numpy as np
+from input_profile import AREA_MIN, TRAIN_SIZE, Case, print_profile
 from PIL import Image, ImageOps
-from pytorch_input import ReferenceSamples, reference_stages
+from pytorch_input import ReferenceSamples
 from tfdata_input import has_tensorflow, tfdata_batches, write_tfrecords
 
-from multigrain_jax.data.autoaugment import apply_policy
-from multigrain_jax.data.crops import decode, random_crop_box, resize_crop
+from multigrain_jax.data.crops import decode
 from multigrain_jax.data.folder_index import ImageFile
 from multigrain_jax.data.quickstart import QuickstartSource
 from multigrain_jax.data.repeated import RepeatedStream
+from multigrain_jax.data.simd_resize import CROP_RESIZES
 from multigrain_jax.data.sources import FileSource
 from multigrain_jax.data.train_batches import make_train_batches
 
 PHOTO_SIZE = (500, 375)
-TRAIN_SIZE = 224
-AREA_MIN = 0.08
 PREFETCH = 4
 MANY_STEPS = 1_000_000
-
-Case = tuple[str, int]  # augmentation, R
 
 
 class Rate(NamedTuple):
@@ -117,7 +115,7 @@ def reference_batches(
 
 
 def own_batches(
-    source: FileSource, case: Case, *, workers: int, batch_size: int
+    source: FileSource, case: Case, *, resize: str, workers: int, batch_size: int
 ) -> Iterator[Any]:
     """This package's way: batches on the device."""
     import jax
@@ -132,6 +130,7 @@ def own_batches(
         train_size=TRAIN_SIZE,
         augmentation=augmentation,
         crop_area_min=AREA_MIN,
+        crop_resize=resize,
         seed=0,
         first_step=0,
         num_steps=MANY_STEPS,
@@ -178,77 +177,19 @@ def measure(batches: Iterator[Any], *, batch_size: int, seconds: float) -> Rate:
     return Rate(count * batch_size / elapsed, count * batch_size / used)
 
 
-def stage_milliseconds(
-    stages: dict[str, Callable[[Any], Any]], inputs: Sequence[Any]
-) -> dict[str, float]:
-    """Milliseconds per input of each stage, in one thread, the best of three."""
-    found = {}
-    for name, stage in stages.items():
-        times = []
-        for _ in range(3):
-            started = time.perf_counter()
-            outputs = [stage(each) for each in inputs]
-            times.append(time.perf_counter() - started)
-        found[name] = 1000 * min(times) / len(inputs)
-        inputs = outputs
-    return found
-
-
-def own_stages(augmentation: str, batch_size: int) -> dict[str, Callable[[Any], Any]]:
-    """This package's chain for one sample, by stage."""
-    import jax
-
-    from multigrain_jax.mesh import make_mesh, put_batch
-
-    rng = np.random.Generator(np.random.Philox(key=1))
-    mesh = make_mesh()
-    batch = np.empty((batch_size, TRAIN_SIZE, TRAIN_SIZE, 3), np.uint8)
-    place = itertools.cycle(range(batch_size))
-
-    def crop(image: Image.Image) -> Image.Image:
-        box = random_crop_box(rng, *image.size, area_min=AREA_MIN)
-        return resize_crop(image, box, TRAIN_SIZE)
-
-    def assemble(image: Image.Image) -> None:
-        batch[next(place)] = np.asarray(image)
-
-    def transfer(_: None) -> None:
-        # A whole batch once in a batch.
-        if next(place) == 0:
-            jax.block_until_ready(put_batch(mesh, {"image": batch}))
-
-    stages: dict[str, Callable[[Any], Any]] = {"decode": decode, "crop, resize": crop}
-    if augmentation == "AA":
-        stages["flip, policy"] = lambda image: apply_policy(rng, image)
-    return {**stages, "into the batch": assemble, "to the device": transfer}
-
-
-def print_profile(source: FileSource, cases: Sequence[Case], batch_size: int) -> None:
-    """Where the time of one sample goes, in both, and the floor."""
-    data = [source.read(n % len(source)) for n in range(batch_size)]
-    for augmentation in dict.fromkeys(case[0] for case in cases):
-        reference = stage_milliseconds(reference_stages(augmentation, TRAIN_SIZE), data)
-        own = stage_milliseconds(own_stages(augmentation, batch_size), data)
-        for title, parts in (("original's way", reference), ("this package", own)):
-            listed = ", ".join(f"{name} {ms:.2f}" for name, ms in parts.items())
-            print(f"{augmentation}, {title}, ms in one thread: {listed}")
-        for repeats in (case[1] for case in cases if case[0] == augmentation):
-            needed = own["crop, resize"] + own.get("flip, policy", 0.0)
-            floor = own["decode"] / repeats + needed
-            total = sum(own.values()) - own["decode"] * (1 - 1 / repeats)
-            print(
-                f"{augmentation}, R = {repeats}: floor {floor:.2f} ms a sample = "
-                f"{1000 / floor:.0f} images/s per core; all stages {total:.2f} ms; "
-                f"original's {sum(reference.values()):.2f} ms, "
-                f"{sum(reference.values()) / floor:.1f} times the floor"
-            )
-
-
 def print_machine(num_photos: int, bytes_per_photo: float, batch_size: int) -> None:
     """What it was measured on and with."""
     import jax
 
-    packages = ("torch", "torchvision", "pillow", "numpy", "jax", "grain")
+    packages = (
+        "torch",
+        "torchvision",
+        "pillow",
+        "cykooz-resizer",
+        "numpy",
+        "jax",
+        "grain",
+    )
     versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in packages)
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, load "
@@ -264,30 +205,32 @@ def print_machine(num_photos: int, bytes_per_photo: float, batch_size: int) -> N
 
 def print_rates(source: FileSource, case: Case, options: argparse.Namespace) -> None:
     """A row per number of workers, and what the best of each come to."""
-    best = [0.0, 0.0]
+    ways = {"original": reference_batches}
+    for resize in CROP_RESIZES:
+        ways[resize] = partial(own_batches, resize=resize)
+    best = dict.fromkeys(ways, 0.0)
     for workers in dict.fromkeys(options.workers):
-        rates = [
-            measure(
-                make(source, case, workers=workers, batch_size=options.batch_size),
-                batch_size=options.batch_size,
-                seconds=options.seconds,
+        rates = {}
+        for name, make in ways.items():
+            batches = make(source, case, workers=workers, batch_size=options.batch_size)
+            rates[name] = measure(
+                batches, batch_size=options.batch_size, seconds=options.seconds
             )
-            for make in (reference_batches, own_batches)
-        ]
-        reference, own = rates
+            best[name] = max(best[name], rates[name].per_second)
         print(
-            f"{case[0]:<7}{case[1]:>2}{workers:>9}"
-            f"{reference.per_second:>10.0f}{own.per_second:>8.0f}"
-            f"{own.per_second / reference.per_second:>8.2f}"
-            f"{reference.per_core:>12.0f}{own.per_core:>8.0f}"
-            f"{own.per_core / reference.per_core:>8.2f}",
+            f"{case[0]:<5}{case[1]:>2}{workers:>8}"
+            + columns({name: rate.per_second for name, rate in rates.items()})
+            + columns({name: rate.per_core for name, rate in rates.items()}),
             flush=True,
         )
-        best = [max(b, rate.per_second) for b, rate in zip(best, rates, strict=True)]
-    print(
-        f"{case[0]}, R = {case[1]}: best {best[1]:.0f} images/s, the original's best "
-        f"{best[0]:.0f}: {best[1] / best[0]:.2f} times",
-        flush=True,
+    print(f"{case[0]:<5}{case[1]:>2}{'best':>8}{columns(best)}", flush=True)
+
+
+def columns(rates: dict[str, float]) -> str:
+    """The rates, each but the first followed by its ratio to it."""
+    original, *others = rates.values()
+    return f"{original:>10.0f}" + "".join(
+        f"{rate:>8.0f}{rate / original:>7.2f}" for rate in others
     )
 
 
@@ -334,9 +277,11 @@ def main() -> None:
         source = write_photos(Path(folder), options.num_photos)
         kept = sum(file.stat().st_size for file in Path(folder).iterdir())
         print_machine(len(source), kept / len(source), options.batch_size)
-        print(f"{'':<18}{'images/s':>18}{'':>8}{'images per core-second':>28}")
-        columns = f"{'original':>10}{'here':>8}{'ratio':>8}"
-        print(f"{'augm.':<7}{'R':>2}{'workers':>9}{columns}  {columns}")
+        heads = f"{'original':>10}" + "".join(
+            f"{name:>8}{'ratio':>7}" for name in CROP_RESIZES
+        )
+        print(f"{'':<15}{'images/s':>{len(heads)}}{'per core-second':>{len(heads)}}")
+        print(f"{'augm.':<5}{'R':>2}{'workers':>8}{heads}{heads}")
         for case in cases:
             print_rates(source, case, options)
         print_tfdata(source, options)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from multigrain_jax.data.eval_batches import TEST_MODES
+from multigrain_jax.data.simd_resize import check_crop_resize
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.check import (
     COMPUTE_DTYPES,
@@ -122,6 +123,7 @@ def _choice_problems(config: Mapping[str, Any]) -> list[str]:
         *choice_problems(config, choices),
         *data_problems(config["data"]),
         *_backend_problems(config),
+        *_resize_problems(config),
     ]
 
 
@@ -148,6 +150,19 @@ def _backend_problems(config: Mapping[str, Any]) -> list[str]:
             '"grain"'
         )
     return problems
+
+
+def _resize_problems(config: Mapping[str, Any]) -> list[str]:
+    try:
+        check_crop_resize(config["crop_resize"])
+    except InputError as error:
+        return [str(error)]
+    if config["crop_resize"] == "simd" and config["data"]["backend"] == "tfdata":
+        return [
+            'crop_resize = "simd" with data.backend = "tfdata", which resizes by '
+            'TensorFlow: set crop_resize to "pillow"'
+        ]
+    return []
 
 
 def _range_problems(config: Mapping[str, Any]) -> list[str]:

@@ -110,6 +110,7 @@ def _grain_batches(
         train_size=config["train_size"],
         augmentation=config["augmentation"],
         crop_area_min=config["crop_area_min"],
+        crop_resize=config["crop_resize"],
         seed=config["seed"],
         first_step=first_step,
         num_steps=num_steps,

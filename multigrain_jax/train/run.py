@@ -105,8 +105,9 @@ class _Recorder:
             self.writer.note(
                 f"{metrics['data_wait_fraction']:.0%} of the time goes on waiting for "
                 f"data: raise num_workers (now {self.config.num_workers}; this machine "
-                f"has {os.cpu_count()} cores), or keep the photos on a local disk "
-                "(data.local_cache_dir); tools/benchmark_input.py measures the reading"
+                f"has {os.cpu_count()} cores), keep the photos on a local disk "
+                '(data.local_cache_dir), or set crop_resize to "simd" (extra fast); '
+                "tools/benchmark_input.py measures the reading"
             )
 
     def save(self, state: TrainState, step: int) -> None:

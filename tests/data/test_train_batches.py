@@ -100,6 +100,24 @@ def test_batches_equal_a_plain_loop_over_samples(source, augmentation):
             np.testing.assert_array_equal(batch["image"][row], np.asarray(crop))
 
 
+@pytest.mark.parametrize("augmentation", ["full", "AA"])
+def test_simd_changes_the_resize_alone(source, augmentation):
+    pytest.importorskip("cykooz_resizer")
+    options = {"augmentation": augmentation, "train_size": 24}
+    simd = batches(source, crop_resize="simd", **options)
+    assert_equal_batches(
+        batches(source, crop_resize="simd", num_workers=2, **options), simd
+    )
+    for got, want in zip(simd, batches(source, **options), strict=True):
+        np.testing.assert_array_equal(got["instance_id"], want["instance_id"])
+        difference = np.abs(got["image"].astype(int) - want["image"])
+        if augmentation == "full":
+            assert 0 < difference.max() <= 1
+        else:
+            # Operations such as solarize carry a difference of one far.
+            assert 0 < difference.mean() < 3
+
+
 def test_every_distinct_image_of_a_batch_is_decoded_once(source, monkeypatch):
     decoded = []
 

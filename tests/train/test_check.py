@@ -2,6 +2,7 @@ import pytest
 
 from configs import base, joint_1B, joint_3B, joint_3BAA, quickstart
 from multigrain_jax.errors import InputError
+from multigrain_jax.train import check
 from multigrain_jax.train.check import check_resumed_config, check_train_config
 
 
@@ -44,6 +45,7 @@ def test_the_paper_recipes_are_named_by_their_exponent():
         ({"negative_sampling": "hard"}, "reference"),
         ({"data__root": None}, r"--config\.data\.root"),
         ({"data__source": "web"}, "data.source"),
+        ({"crop_resize": "nearest"}, "crop_resize: found 'nearest'"),
         ({"momentum": 1.0}, "momentum"),
         ({"learning_rate_drop_factors": (0.1,)}, "one factor for each epoch"),
         ({"train_size": 16}, "at least 32"),
@@ -53,6 +55,15 @@ def test_the_paper_recipes_are_named_by_their_exponent():
 def test_contradictions_are_refused(changes, message):
     with pytest.raises(InputError, match=message):
         check_train_config(config(**changes), num_devices=8)
+
+
+def test_simd_resize_is_refused_with_tfdata(monkeypatch):
+    monkeypatch.setattr(check, "check_crop_resize", lambda name: None)
+    check_train_config(config(crop_resize="simd"), num_devices=8)
+    with pytest.raises(InputError, match='set crop_resize to "pillow"'):
+        check_train_config(
+            config(crop_resize="simd", data__backend="tfdata"), num_devices=8
+        )
 
 
 def test_all_problems_come_in_one_message():

@@ -1,0 +1,67 @@
+"""Pillow's bilinear resize with vector instructions (extra `fast`), for crops."""
+
+import importlib.util
+import threading
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from multigrain_jax.data.crops import Box
+from multigrain_jax.errors import InputError
+
+CROP_RESIZES = ("pillow", "simd")
+_PACKAGE = "cykooz_resizer"
+
+# A resizer keeps a buffer and a lock, so every thread has its own.
+_local = threading.local()
+
+
+def check_crop_resize(name: str) -> None:
+    """Check that crops can be resized so.
+
+    Raises:
+        InputError: no such way, or its package is not installed.
+    """
+    if name not in CROP_RESIZES:
+        raise InputError(
+            f"crop_resize: found {name!r}, expected one of {', '.join(CROP_RESIZES)}"
+        )
+    if name == "simd" and importlib.util.find_spec(_PACKAGE) is None:
+        raise InputError(
+            'crop_resize = "simd" needs the package cykooz-resizer, which is missing: '
+            "pip install 'multigrain_jax[fast]', or set crop_resize to \"pillow\""
+        )
+
+
+def simd_resize_crop(image: Image.Image, box: Box, size: int) -> np.ndarray:
+    """`resize_crop` three to five times as fast; values differ by at most 1 of 255.
+
+    The same fixed-point sums as Pillow's, with coarser weights: about one value in
+    twenty is rounded to the other side. The bits are the same on every processor.
+
+    Args:
+        image: RGB.
+        box: left, top, right, bottom; inside the image.
+        size: side of the result.
+
+    Returns:
+        uint8 [size, size, 3], read-only.
+    """
+    import cykooz_resizer as simd
+
+    if not hasattr(_local, "resizer"):
+        _local.resizer = simd.Resizer()
+        _local.options = simd.ResizeOptions(
+            resize_alg=simd.ResizeAlg.convolution(simd.FilterType.bilinear)
+        )
+    crop = image.crop(box)
+    rgb: Any = simd.PixelType.U8x3
+    pixels = simd.ImageData(*crop.size, rgb, crop.tobytes())
+    # In Pillow's order, first along the rows: the other order, which a single call
+    # would take, rounds one value in six differently.
+    for width, height in ((size, crop.height), (size, size)):
+        resized = simd.ImageData(width, height, rgb)
+        _local.resizer.resize(pixels, resized, _local.options)
+        pixels = resized
+    return np.frombuffer(pixels.get_buffer(), np.uint8).reshape(size, size, 3)

@@ -1,0 +1,87 @@
+import importlib.util
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from multigrain_jax.data import simd_resize
+from multigrain_jax.data.crops import random_crop_box, resize_crop
+from multigrain_jax.data.simd_resize import check_crop_resize, simd_resize_crop
+from multigrain_jax.errors import InputError
+
+
+@pytest.fixture
+def simd():
+    return pytest.importorskip("cykooz_resizer")
+
+
+@pytest.fixture(scope="module")
+def photo():
+    """Smooth shapes with noise, as photos have them."""
+    rng = np.random.default_rng(0)
+    few = Image.fromarray(rng.integers(0, 256, (15, 20, 3), dtype=np.uint8))
+    smooth = np.asarray(few.resize((500, 375), Image.Resampling.BICUBIC), np.float64)
+    noisy = smooth + rng.normal(0, 12, smooth.shape)
+    return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
+
+
+def boxes(count):
+    rng = np.random.default_rng(1)
+    found = [random_crop_box(rng, 500, 375, area_min=0.01) for _ in range(count)]
+    # One pixel, one column, one row, the whole, and an enlargement.
+    odd = [(9, 8, 10, 9), (3, 0, 4, 375), (0, 7, 500, 8), (0, 0, 500, 375)]
+    return [*found, *odd, (100, 100, 130, 140)]
+
+
+@pytest.mark.parametrize("size", [8, 96, 224])
+def test_values_are_within_one_of_pillows(simd, photo, size):
+    different = total = 0
+    for box in boxes(30):
+        got = simd_resize_crop(photo, box, size)
+        assert got.shape == (size, size, 3) and got.dtype == np.uint8
+        want = np.asarray(resize_crop(photo, box, size))
+        differences = got.astype(int) - want
+        assert abs(differences).max() <= 1
+        assert abs(differences.mean()) < 0.02
+        different += (differences != 0).sum()
+        total += differences.size
+    assert different < 0.08 * total
+
+
+def test_bits_do_not_depend_on_the_processor(simd, photo, monkeypatch):
+    whole = boxes(10)
+    usual = [simd_resize_crop(photo, box, 96) for box in whole]
+    plain = simd.Resizer()
+    plain.cpu_extensions = simd.CpuExtensions.none
+    assert plain.cpu_extensions == simd.CpuExtensions.none
+    monkeypatch.setattr(simd_resize._local, "resizer", plain)
+    for box, want in zip(whole, usual, strict=True):
+        np.testing.assert_array_equal(simd_resize_crop(photo, box, 96), want)
+
+
+def test_threads_do_not_disturb_each_other(simd, photo):
+    whole = boxes(40)
+    want = [simd_resize_crop(photo, box, 64) for box in whole]
+    wrong = []
+
+    def work():
+        for box, expected in zip(whole, want, strict=True):
+            if not np.array_equal(simd_resize_crop(photo, box, 64), expected):
+                wrong.append(box)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_a_missing_package_and_another_name_are_told(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    check_crop_resize("pillow")
+    with pytest.raises(InputError, match=r"cykooz-resizer.*\[fast\].*\"pillow\""):
+        check_crop_resize("simd")
+    with pytest.raises(InputError, match="found 'nearest', expected one of pillow"):
+        check_crop_resize("nearest")
