@@ -12,12 +12,16 @@ from multigrain_jax.data.cache import cache_folder
 # Programs that compile faster are not kept.
 KEPT_FROM_SECONDS = 0.2
 
-# YNNPACK for sums and matrix products, not for convolutions: XLA's own make a training
-# step of ResNet-18 at 96 pixels a sixth cheaper, and none dearer that was measured.
 CPU_STEP = {
+    # YNNPACK for sums and matrix products, not for convolutions: XLA's own make a
+    # training step of ResNet-18 at 96 pixels a sixth cheaper, and none dearer that was
+    # measured.
     "xla_cpu_experimental_ynn_fusion_type": (
         "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
-    )
+    ),
+    # One operation after the other, in the order that needs least memory: a third less
+    # of it, and 5 to 8 % less time. The bits are the same.
+    "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
 }
 # XLA then takes no operation that adds in an order of its own.
 DETERMINISTIC_STEP = {"xla_gpu_deterministic_ops": True}
