@@ -25,19 +25,18 @@ the compute dtype; a large copy, read and written bytes counted):
     python tools/benchmark_step.py
     python tools/benchmark_step.py --backbone resnet18 --size 96 --batch-size 96 \
         --group-size 48 --dtype float32                          # a CPU
+    python tools/benchmark_step.py --accumulation 2 --own-only   # in microbatches
 """
 
 import argparse
 import importlib.metadata
-import math
 import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 # PyTorch needs room on the same device.
@@ -47,12 +46,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytorch_step
-from jax.extend.core import jaxprs_in_params
+from step_floors import count_work, device_rates, seconds_per_call
 
 from multigrain_jax.losses.joint import joint_loss
 from multigrain_jax.losses.sampling import sample_pairs
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
-from multigrain_jax.models.multigrain import BACKBONES, create_model, merge_model
+from multigrain_jax.models.multigrain import BACKBONES, create_model
 from multigrain_jax.ops.color import augment
 from multigrain_jax.runtime import step_compiler_options
 from multigrain_jax.train.optimizer import make_optimizer
@@ -62,78 +61,6 @@ from multigrain_jax.train.step import make_train_step
 CLASSES = 1000
 MAP_PASSES = 14
 PARAMETER_BYTES = 6 * 4
-
-
-class Work(NamedTuple):
-    """What one image, and the parameters, cost at least."""
-
-    flops: float  # per image, forward and backward
-    forward_flops: float
-    map_values: int  # per image, values that leave a convolution
-    parameters: int
-
-
-def equations(jaxpr: Any) -> Iterator[Any]:
-    """All operations of a program, those inside others too."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for inner in jaxprs_in_params(equation.params):
-            yield from equations(inner)
-
-
-def count_work(graphdef: Any, variables: Any, size: int) -> Work:
-    """Counted in the forward program of one image."""
-    images = jnp.zeros((1, size, size, 3), jnp.float32)
-    key = jax.random.key(0)
-    program = jax.make_jaxpr(
-        lambda v, x: merge_model(graphdef, v)(x, dropout_key=key).logits
-    )(variables, images)
-    forward, first, values = 0, 0, 0
-    for equation in equations(program.jaxpr):
-        if equation.primitive.name == "conv_general_dilated":
-            kernel = equation.invars[1].aval.shape  # height, width, in, out
-            outputs = math.prod(equation.outvars[0].aval.shape)
-            per_output = math.prod(kernel[:3])
-            first = first or 2 * outputs * per_output
-            values += outputs
-        elif equation.primitive.name == "dot_general":
-            outputs = math.prod(equation.outvars[0].aval.shape)
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            left = equation.invars[0].aval.shape
-            per_output = math.prod(left[axis] for axis in contracted)
-            # Convolutions of tiny maps are matrix products too.
-            values += outputs if equation.outvars[0].aval.ndim == 4 else 0
-        else:
-            continue
-        forward += 2 * outputs * per_output
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables.params))
-    return Work(3 * forward - first, forward, values, parameters)
-
-
-def seconds_per_call(call: Callable[[], Any], *, steps: int) -> float:
-    """The best of three rounds of `steps` calls, each waited for at its end."""
-    jax.block_until_ready(call())
-    rounds = []
-    for _ in range(3):
-        started = time.perf_counter()
-        for _ in range(steps):
-            result = call()
-        jax.block_until_ready(result)
-        rounds.append((time.perf_counter() - started) / steps)
-    return min(rounds)
-
-
-def device_rates(dtype: Any) -> tuple[float, float]:
-    """FLOP/s of a large matrix product and bytes/s of a large copy."""
-    on_cpu = jax.default_backend() == "cpu"
-    side = 2048 if on_cpu else 8192
-    matrix = jnp.full((side, side), 0.5, dtype)
-    multiply = jax.jit(lambda a, b: a @ b)
-    flops = 2 * side**3 / seconds_per_call(lambda: multiply(matrix, matrix), steps=5)
-    values = jnp.zeros((1 if on_cpu else 8) * 2**26, jnp.float32)
-    add = jax.jit(lambda x: x + 1)
-    copied = 2 * values.nbytes / seconds_per_call(lambda: add(values), steps=5)
-    return flops, copied
 
 
 class Own:
@@ -164,28 +91,33 @@ class Own:
             prepare_images=self.prepare,
             select_pairs=self.pairs if joint else lambda *_: None,
             classification_weight=0.5 if joint else 1.0,
+            gradient_accumulation_steps=options.accumulation,
             compiler_options=step_compiler_options(deterministic=options.deterministic),
         )
         self.state = put_replicated(mesh, create_state(self.variables, tx))
         rng = np.random.default_rng(0)
         count, size = options.batch_size, options.size
         ids = np.arange(count, dtype=np.int32) // options.repeats
-        self.batch = put_batch(
-            mesh,
-            {
-                "image": rng.integers(0, 256, (count, size, size, 3), np.uint8),
-                "label": (ids % CLASSES).astype(np.int32),
-                "instance_id": ids,
-            },
-        )
+        arrays = {
+            "image": rng.integers(0, 256, (count, size, size, 3), np.uint8),
+            "label": (ids % CLASSES).astype(np.int32),
+            "instance_id": ids,
+        }
+        self.batch = self.fed = put_batch(mesh, arrays)
+        if options.accumulation > 1:
+            parts = {
+                name: a.reshape(options.accumulation, -1, *a.shape[1:])
+                for name, a in arrays.items()
+            }
+            self.fed = put_batch(mesh, parts, axis=1)
         started = time.perf_counter()
-        self.compiled = step.lower(self.state, self.batch).compile()
+        self.compiled = step.lower(self.state, self.fed).compile()
         self.compile_seconds = time.perf_counter() - started
         self.dim = row.embedding_dim
 
     def step(self) -> Any:
         """One update; returns the loss."""
-        self.state, metrics = self.compiled(self.state, self.batch)
+        self.state, metrics = self.compiled(self.state, self.fed)
         return metrics["loss"]
 
     def host_seconds(self) -> float:
@@ -320,7 +252,9 @@ def main() -> None:
     parser.add_argument("--group-size", type=int, default=64)
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--accumulation", type=int, default=1, help="microbatches")
     parser.add_argument("--deterministic", action="store_true")
+    parser.add_argument("--own-only", action="store_true", help="without PyTorch")
     options = parser.parse_args()
     device = jax.devices()[0]
     versions = ", ".join(
@@ -332,11 +266,14 @@ def main() -> None:
     )
     print(
         f"{options.backbone}, {options.size} x {options.size}, batch "
-        f"{options.batch_size}, R = {options.repeats}, {options.dtype}"
+        f"{options.batch_size} in {options.accumulation}, groups of "
+        f"{options.group_size}, R = {options.repeats}, {options.dtype}"
     )
     own = Own(options)
     seconds = print_own(own, options)
     del own
+    if options.own_only:
+        return
     reference = pytorch_seconds(options)
     print(
         f"PyTorch            {options.batch_size / reference:9.1f} images/s "
