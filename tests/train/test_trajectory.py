@@ -123,8 +123,13 @@ def test_five_steps(golden, golden_weights, kind, dtype, tolerance):
 
 
 @pytest.mark.slow
-def test_accumulation_averages_what_the_original_sums(golden, golden_weights):
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_accumulation_averages_what_the_original_sums(
+    golden, golden_weights, backend, monkeypatch
+):
     settings, arrays = golden
+    # On other devices than the CPU it is a loop, which is checked here as well.
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
     with jax.enable_x64(True):
         # Doubling the rate turns our mean of two into the recorded sum; the decay,
         # which is added once, must then be halved.
@@ -139,7 +144,11 @@ def test_accumulation_averages_what_the_original_sums(golden, golden_weights):
         for update in range(2):
             pair = [batch_of(golden_weights, 2 * update + m, "float64") for m in (0, 1)]
             stacked = {name: np.stack([b[name] for b in pair]) for name in pair[0]}
-            state, metrics = train_step(state, put_batch(mesh, stacked, axis=1))
+            batch = put_batch(mesh, stacked, axis=1)
+            if update == 0:
+                program = train_step.lower(state, batch).as_text()
+                assert ("stablehlo.while" in program) == (backend == "gpu")
+            state, metrics = train_step(state, batch)
             both = slice(2 * update, 2 * update + 2)
             for name in ("cross_entropy", "margin", "loss"):
                 want = arrays[f"accum2_sum/f64/{name}"][both].mean()
