@@ -117,7 +117,7 @@ def make_train_step(
             return (batch_stats, jax.tree.map(jnp.add, total, gradients)), metrics
 
         start = (state.batch_stats, jax.tree.map(jnp.zeros_like, state.params))
-        # On a CPU, XLA runs convolutions in a loop some twenty times slower than outside.
+        # On a CPU, XLA runs convolutions in a loop some twenty times slower.
         unroll = count if jax.default_backend() == "cpu" else 1
         (batch_stats, total), metrics = jax.lax.scan(
             accumulate,
