@@ -1,6 +1,5 @@
 """Reads checkpoints, and verifies every leaf."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,9 @@ CHECKPOINTS_FOLDER = "checkpoints"
 # Orbax's files: the whole of an item of JSON, and the structure of one of arrays.
 _JSON_FILE, _STRUCTURE_FILE = "metadata", "_METADATA"
 _OTHER_DIGEST = "has another digest than when it was saved"
+# What TensorStore puts before its settings, at the end of each of its errors.
+_TENSORSTORE_SPEC = " [tensorstore_spec="
+_REASON_LENGTH = 300
 
 
 class DamagedCheckpointError(InputError):
@@ -193,10 +195,12 @@ def _read_arrays(folder: Path, item: str, digests: Mapping[str, str]) -> dict[st
         ) as reader:
             nested = reader.restore(folder / item)
     except Exception as error:
-        # The only JSON among these files; of the others TensorStore says which.
-        by_json = isinstance(error, json.JSONDecodeError)
-        file = f"{_STRUCTURE_FILE}: " if by_json else ""
-        problem = f"{item}: {file}{reason_in_short(error, folder)}"
+        reason = reason_in_short(error, folder)
+        # TensorStore and the system name the file they could not read; what else can
+        # fail is the interpretation of the one file that Orbax reads itself.
+        if not isinstance(error, OSError) and _TENSORSTORE_SPEC not in str(error):
+            reason = f"{_STRUCTURE_FILE}: {type(error).__name__}: {reason}"
+        problem = f"{item}: {reason}"
         raise _damaged(folder, [problem]) from error
     found = leaf_digests(nested)
     problems = [f"{item}: {key} is missing" for key in digests.keys() - found.keys()]
@@ -214,11 +218,14 @@ def _read_arrays(folder: Path, item: str, digests: Mapping[str, str]) -> dict[st
 def reason_in_short(error: Exception, folder: Path) -> str:
     """What a library says of a checkpoint's files, in one line.
 
-    Without TensorStore's settings, which are longer than the rest, and with paths
-    relative to `folder`.
+    Without TensorStore's settings, which are longer than the rest, with paths relative
+    to `folder`, and with at most `_REASON_LENGTH` characters: the place comes first.
     """
-    reason = str(error).partition(" [tensorstore_spec=")[0]
-    return " ".join(reason.replace(f"{folder}/", "").split())
+    reason = str(error).partition(_TENSORSTORE_SPEC)[0]
+    reason = " ".join(reason.replace(f"{folder}/", "").split())
+    if len(reason) > _REASON_LENGTH:
+        reason = f"{reason[: _REASON_LENGTH - 1]}…"
+    return reason
 
 
 def _damaged(folder: Path, problems: list[str]) -> DamagedCheckpointError:

@@ -17,6 +17,7 @@ from multigrain_jax.checkpoint import (
     load_checkpoint,
     load_optimizer_arrays,
 )
+from multigrain_jax.checkpoint.loading import reason_in_short
 from multigrain_jax.errors import InputError, StoppedEarly
 from multigrain_jax.train.run import run
 
@@ -175,6 +176,37 @@ def test_a_damaged_file_is_noticed_or_harmless(tmp_path, damage):
     largest = max((folder / "model").rglob("*"), key=lambda path: path.stat().st_size)
     kernel = str(largest.relative_to(folder))
     assert {"meta/metadata", "data/metadata", kernel} <= set(noticed)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reason"),
+    [
+        (b'"value_metadata"', b'"value_mEtadata"', "KeyError: 'value_metadata'"),
+        (b'"tree_metadata"', b'"tree\xffmetadata"', "UnicodeDecodeError"),
+        (b"{", b"[", "JSONDecodeError"),
+    ],
+)
+def test_damage_to_the_structure_names_its_file(tmp_path, before, after, reason):
+    store = CheckpointStore(tmp_path)
+    store.save(5, **example(5), meta={})
+    store.close()
+    file = store.folder / "5" / "model" / "_METADATA"
+    content = file.read_bytes()
+    assert before in content
+    file.write_bytes(content.replace(before, after))
+    with pytest.raises(DamagedCheckpointError, match=f"  model: _METADATA: {reason}"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_long_reason_is_cut_after_the_place(tmp_path):
+    place = f'DATA_LOSS: Error reading local file "{tmp_path}/model/d/1bd77e"'
+    settings = "[tensorstore_spec='{}']"
+    error = ValueError(f"{place}: {'; at byte 233' * 50} {settings}")
+    reason = reason_in_short(error, tmp_path)
+    assert reason.startswith('DATA_LOSS: Error reading local file "model/d/1bd77e": ')
+    assert reason.endswith("…") and len(reason) == 300
+    short = reason_in_short(ValueError(f"{place} {settings}"), tmp_path)
+    assert short == 'DATA_LOSS: Error reading local file "model/d/1bd77e"'
 
 
 @pytest.fixture(scope="module")
