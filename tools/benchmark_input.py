@@ -28,7 +28,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -219,16 +219,16 @@ def print_rates(source: FileSource, case: Case, options: argparse.Namespace) -> 
             best[name] = max(best[name], rates[name].per_second)
         print(
             f"{case[0]:<5}{case[1]:>2}{workers:>8}"
-            + columns({name: rate.per_second for name, rate in rates.items()})
-            + columns({name: rate.per_core for name, rate in rates.items()}),
+            + columns(rate.per_second for rate in rates.values())
+            + columns(rate.per_core for rate in rates.values()),
             flush=True,
         )
-    print(f"{case[0]:<5}{case[1]:>2}{'best':>8}{columns(best)}", flush=True)
+    print(f"{case[0]:<5}{case[1]:>2}{'best':>8}{columns(best.values())}", flush=True)
 
 
-def columns(rates: dict[str, float]) -> str:
+def columns(rates: Iterable[float]) -> str:
     """The rates, each but the first followed by its ratio to it."""
-    original, *others = rates.values()
+    original, *others = rates
     return f"{original:>10.0f}" + "".join(
         f"{rate:>8.0f}{rate / original:>7.2f}" for rate in others
     )

@@ -13,9 +13,9 @@ from PIL import Image
 from pytorch_input import reference_stages
 
 from multigrain_jax.data.autoaugment import apply_policy
-from multigrain_jax.data.crops import decode, random_crop_box, resize_crop
+from multigrain_jax.data.crops import decode, random_crop_box
 from multigrain_jax.data.image_source import ImageSource
-from multigrain_jax.data.simd_resize import CROP_RESIZES, simd_resize_crop
+from multigrain_jax.data.simd_resize import CROP_RESIZES, crop_resizer
 
 TRAIN_SIZE = 224
 AREA_MIN = 0.08
@@ -48,19 +48,18 @@ def own_stages(
     from multigrain_jax.mesh import make_mesh, put_batch
 
     rng = np.random.Generator(np.random.Philox(key=1))
+    resized = crop_resizer(resize)
     mesh = make_mesh()
     batch = np.empty((batch_size, TRAIN_SIZE, TRAIN_SIZE, 3), np.uint8)
     place = itertools.cycle(range(batch_size))
 
     def crop(image: Image.Image) -> Any:
         box = random_crop_box(rng, *image.size, area_min=AREA_MIN)
-        resized = simd_resize_crop if resize == "simd" else resize_crop
         return resized(image, box, TRAIN_SIZE)
 
     def policy(crop: Any) -> Image.Image:
-        if resize == "simd":
-            crop = Image.fromarray(crop)
-        return apply_policy(rng, crop)
+        as_image = Image.fromarray(crop) if isinstance(crop, np.ndarray) else crop
+        return apply_policy(rng, as_image)
 
     def assemble(image: Image.Image) -> None:
         batch[next(place)] = np.asarray(image)

@@ -2,23 +2,26 @@
 
 import importlib.util
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from multigrain_jax.data.crops import Box
+from multigrain_jax.data.crops import Box, resize_crop
 from multigrain_jax.errors import InputError
 
 CROP_RESIZES = ("pillow", "simd")
+# (image, box, size) to the crop, as an image or as its array.
+CropResizer = Callable[[Image.Image, Box, int], Image.Image | np.ndarray]
 _PACKAGE = "cykooz_resizer"
 
 # A resizer keeps a buffer and a lock, so every thread has its own.
 _local = threading.local()
 
 
-def check_crop_resize(name: str) -> None:
-    """Check that crops can be resized so.
+def crop_resizer(name: str) -> CropResizer:
+    """The function that a config's `crop_resize` names.
 
     Raises:
         InputError: no such way, or its package is not installed.
@@ -32,6 +35,7 @@ def check_crop_resize(name: str) -> None:
             'crop_resize = "simd" needs the package cykooz-resizer, which is missing: '
             "pip install 'multigrain_jax[fast]', or set crop_resize to \"pillow\""
         )
+    return simd_resize_crop if name == "simd" else resize_crop
 
 
 def simd_resize_crop(image: Image.Image, box: Box, size: int) -> np.ndarray:

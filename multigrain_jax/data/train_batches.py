@@ -13,12 +13,11 @@ from multigrain_jax.data.autoaugment import apply_policy
 from multigrain_jax.data.crops import (
     UndecodableImageError,
     random_crop_box,
-    resize_crop,
 )
 from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.reading import Batch, iterate, read_image
 from multigrain_jax.data.repeated import RepeatedStream
-from multigrain_jax.data.simd_resize import check_crop_resize, simd_resize_crop
+from multigrain_jax.data.simd_resize import CropResizer, crop_resizer
 from multigrain_jax.data.watchdog import DATA_TIMEOUT_S
 from multigrain_jax.errors import InputError
 
@@ -35,7 +34,7 @@ class _Train:
     train_size: int
     augmentation: str
     crop_area_min: float
-    crop_resize: str
+    resize: CropResizer
     seed: int
     start: int
     stop: int
@@ -66,10 +65,7 @@ class _Train:
     def _crop(self, image: Any, position: int) -> np.ndarray:
         rng = _generator(self.seed, position)
         box = random_crop_box(rng, *image.size, area_min=self.crop_area_min)
-        if self.crop_resize == "simd":
-            crop = simd_resize_crop(image, box, self.train_size)
-        else:
-            crop = resize_crop(image, box, self.train_size)
+        crop = self.resize(image, box, self.train_size)
         if self.augmentation == "AA":
             as_image = Image.fromarray(crop) if isinstance(crop, np.ndarray) else crop
             crop = apply_policy(rng, as_image)
@@ -143,7 +139,6 @@ def make_train_batches(
         InputError: too little shared memory for the processes; another `crop_resize`,
             or its package is missing.
     """
-    check_crop_resize(crop_resize)
     start, stop, _ = batch_slice.indices(stream.batch_size)
     make = _Train(
         source=source,
@@ -151,7 +146,7 @@ def make_train_batches(
         train_size=train_size,
         augmentation=augmentation,
         crop_area_min=crop_area_min,
-        crop_resize=crop_resize,
+        resize=crop_resizer(crop_resize),
         seed=seed,
         start=start,
         stop=stop,

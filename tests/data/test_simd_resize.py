@@ -7,7 +7,7 @@ from PIL import Image
 
 from multigrain_jax.data import simd_resize
 from multigrain_jax.data.crops import random_crop_box, resize_crop
-from multigrain_jax.data.simd_resize import check_crop_resize, simd_resize_crop
+from multigrain_jax.data.simd_resize import crop_resizer, simd_resize_crop
 from multigrain_jax.errors import InputError
 
 
@@ -80,8 +80,8 @@ def test_threads_do_not_disturb_each_other(simd, photo):
 
 def test_a_missing_package_and_another_name_are_told(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    check_crop_resize("pillow")
+    assert crop_resizer("pillow") is resize_crop
     with pytest.raises(InputError, match=r"cykooz-resizer.*\[fast\].*\"pillow\""):
-        check_crop_resize("simd")
+        crop_resizer("simd")
     with pytest.raises(InputError, match="found 'nearest', expected one of pillow"):
-        check_crop_resize("nearest")
+        crop_resizer("nearest")
