@@ -42,8 +42,25 @@ def parameter_dtype(dtype: DTypeLike) -> np.dtype:
 
 
 def relu(features: FeatureMap) -> FeatureMap:
-    """max(values, 0), sizes unchanged."""
-    return features._replace(values=jax.nn.relu(features.values))
+    """max(values, 0), sizes unchanged; its gradient at 0 is 0."""
+    return features._replace(values=_relu(features.values))
+
+
+@jax.custom_jvp
+def _relu(values: jax.Array) -> jax.Array:
+    return jnp.maximum(values, 0)
+
+
+@_relu.defjvp
+def _relu_jvp(
+    primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    # Asked of the output, which the next layer keeps anyway: asked of the input, as by
+    # jax.nn.relu, both maps are written and kept until the backward pass. Not `> 0`,
+    # which XLA turns back into that question to the input.
+    out = _relu(*primals)
+    (tangent,) = tangents
+    return out, jnp.where(out != 0, tangent, jnp.zeros_like(tangent))
 
 
 def mask_outside(features: FeatureMap, *, fill: float = 0.0) -> jax.Array:

@@ -13,6 +13,7 @@ from multigrain_jax.models.windows import (
     mask_outside,
     max_pool,
     output_size,
+    relu,
 )
 
 # kernel, stride, padding (before, after)
@@ -92,6 +93,36 @@ def test_the_first_maximum_takes_the_gradient():
     x = jnp.asarray([[1.0, 2.0], [2.0, 0.0]])[None, :, :, None]
     gradient = jax.grad(lambda x: max_pool(FeatureMap(x), 2, stride=2).values.sum())(x)
     np.testing.assert_array_equal(gradient[0, :, :, 0], [[0, 1], [0, 0]])
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), WINDOWS)
+def test_gradients_of_overlapping_maxima_add_up(kernel, stride, padding):
+    rng = np.random.default_rng(1)
+    x = rng.permutation(8 * 7 * 3).astype(np.float32).reshape(1, 8, 7, 3)
+    out = [plain_output_size(n, kernel, stride, padding, "floor") for n in (8, 7)]
+    weights = rng.integers(1, 9, (1, *out, 3)).astype(np.float32)
+
+    def weighted(x):
+        pads = (padding, padding)
+        pooled = max_pool(FeatureMap(x), kernel, stride=stride, padding=pads)
+        return (pooled.values * weights).sum()
+
+    wanted = np.zeros(x.shape, np.float32)
+    for place, values in windows_of(x[0], kernel, stride, padding, out).items():
+        for channel in range(3):
+            winner = x[0, :, :, channel] == values[:, channel].max()
+            wanted[0, winner, channel] += weights[0][(*place, channel)]
+    np.testing.assert_array_equal(jax.jit(jax.grad(weighted))(x), wanted)
+
+
+def test_relu_and_its_gradient():
+    x = jnp.asarray([-1.0, -0.0, 0.0, 2.0, jnp.nan])[None, None, :, None]
+    out, pull = jax.vjp(lambda x: relu(FeatureMap(x)).values, x)
+    np.testing.assert_array_equal(out.ravel(), [0, 0, 0, 2, np.nan])
+    # As PyTorch's: a NaN, too, hands its gradient on.
+    np.testing.assert_array_equal(
+        pull(jnp.full_like(out, 3))[0].ravel(), [0, 0, 0, 3, 3]
+    )
 
 
 def test_a_nan_survives_the_maximum():
