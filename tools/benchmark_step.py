@@ -34,9 +34,10 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 # PyTorch needs room on the same device.
@@ -46,6 +47,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytorch_step
+from jax.sharding import Mesh
 from step_floors import count_work, device_rates, seconds_per_call
 
 from multigrain_jax.losses.joint import joint_loss
@@ -63,38 +65,66 @@ MAP_PASSES = 14
 PARAMETER_BYTES = 6 * 4
 
 
+class Built(NamedTuple):
+    """The step as training builds it, and what it is made of."""
+
+    step: Any
+    graphdef: Any
+    variables: Any
+    tx: Any
+    pairs: Any
+    prepare: Any
+
+
+def build_step(
+    options: argparse.Namespace,
+    mesh: Mesh,
+    compiler_options: Mapping[str, str | bool],
+) -> Built:
+    """The jitted step for the options of `add_step_options`; nothing is compiled."""
+    row = BACKBONES[options.backbone]
+    group = options.group_size
+    model = create_model(
+        options.backbone,
+        dtype=jnp.dtype(options.dtype),
+        batch_norm_group_size=group,
+    )
+    graphdef, _, variables = split_for_training(model)
+    tx = make_optimizer(0.01, momentum=0.9, weight_decay=1e-4)
+    pairs = partial(
+        sample_pairs,
+        negative_sampling="reference",
+        group_size=group,
+        max_positives=max(1, options.repeats - 1),
+    )
+    prepare = partial(augment, augmentation="full", mean=row.mean, std=row.std)
+    joint = options.repeats > 1
+    step = make_train_step(
+        graphdef,
+        tx,
+        mesh=mesh,
+        seed=0,
+        prepare_images=prepare,
+        select_pairs=pairs if joint else lambda *_: None,
+        classification_weight=0.5 if joint else 1.0,
+        gradient_accumulation_steps=options.accumulation,
+        compiler_options=compiler_options,
+    )
+    return Built(step, graphdef, variables, tx, pairs, prepare)
+
+
 class Own:
     """This package's step, compiled, with its state."""
 
     def __init__(self, options: argparse.Namespace):
         """Build the model, the batch and the step as training does."""
-        row = BACKBONES[options.backbone]
-        dtype = jnp.dtype(options.dtype)
-        group = options.group_size
-        model = create_model(options.backbone, dtype=dtype, batch_norm_group_size=group)
-        self.graphdef, _, self.variables = split_for_training(model)
-        tx = make_optimizer(0.01, momentum=0.9, weight_decay=1e-4)
         mesh = make_mesh()
-        self.pairs = partial(
-            sample_pairs,
-            negative_sampling="reference",
-            group_size=group,
-            max_positives=max(1, options.repeats - 1),
+        built = build_step(
+            options, mesh, step_compiler_options(deterministic=options.deterministic)
         )
-        self.prepare = partial(augment, augmentation="full", mean=row.mean, std=row.std)
-        joint = options.repeats > 1
-        step = make_train_step(
-            self.graphdef,
-            tx,
-            mesh=mesh,
-            seed=0,
-            prepare_images=self.prepare,
-            select_pairs=self.pairs if joint else lambda *_: None,
-            classification_weight=0.5 if joint else 1.0,
-            gradient_accumulation_steps=options.accumulation,
-            compiler_options=step_compiler_options(deterministic=options.deterministic),
-        )
-        self.state = put_replicated(mesh, create_state(self.variables, tx))
+        self.graphdef, self.variables = built.graphdef, built.variables
+        self.pairs, self.prepare = built.pairs, built.prepare
+        self.state = put_replicated(mesh, create_state(self.variables, built.tx))
         rng = np.random.default_rng(0)
         count, size = options.batch_size, options.size
         ids = np.arange(count, dtype=np.int32) // options.repeats
@@ -111,9 +141,9 @@ class Own:
             }
             self.fed = put_batch(mesh, parts, axis=1)
         started = time.perf_counter()
-        self.compiled = step.lower(self.state, self.fed).compile()
+        self.compiled = built.step.lower(self.state, self.fed).compile()
         self.compile_seconds = time.perf_counter() - started
-        self.dim = row.embedding_dim
+        self.dim = BACKBONES[options.backbone].embedding_dim
 
     def step(self) -> Any:
         """One update; returns the loss."""
@@ -241,9 +271,8 @@ def print_own(own: Own, options: argparse.Namespace) -> float:
     return seconds
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description="The joint training step, two ways.")
+def add_step_options(parser: argparse.ArgumentParser) -> None:
+    """Which step: the recipe's on one GPU, unless it is told otherwise."""
     names = list(pytorch_step.STAGES)
     parser.add_argument("--backbone", default="resnet50", choices=names)
     parser.add_argument("--size", type=int, default=224)
@@ -251,9 +280,15 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--group-size", type=int, default=64)
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
-    parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--accumulation", type=int, default=1, help="microbatches")
     parser.add_argument("--deterministic", action="store_true")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="The joint training step, two ways.")
+    add_step_options(parser)
+    parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--own-only", action="store_true", help="without PyTorch")
     options = parser.parse_args()
     device = jax.devices()[0]
