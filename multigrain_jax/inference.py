@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.core import Tracer
 from jax.typing import DTypeLike
 from PIL import Image
 
@@ -22,6 +23,7 @@ from multigrain_jax.models.multigrain import (
     merge_model,
     split_model,
 )
+from multigrain_jax.runtime import compiler_options
 from multigrain_jax.trees import nested_to_tree
 
 
@@ -135,7 +137,10 @@ class LoadedModel:
         self.step = opened.checkpoint.step
         self.variables = jax.device_put(opened.variables)
         graphdef = opened.graphdef
-        self._apply = jax.jit(lambda v, images: merge_model(graphdef, v)(images))
+        self._forward = lambda v, images: merge_model(graphdef, v)(images)
+        self._compiled = jax.jit(
+            self._forward, compiler_options=compiler_options(BACKBONES[self.backbone])
+        )
 
     def __call__(
         self, images: np.ndarray | jax.Array | Sequence[np.ndarray | jax.Array]
@@ -166,7 +171,9 @@ class LoadedModel:
                 f"images: found {array.dtype}{list(array.shape)}, expected "
                 "float32[B, H, W, 3], normalised; preprocess(photo) makes one image"
             )
-        return self._apply(self.variables, array)
+        # Within a user's own jit or grad: JAX takes compiler options outermost alone.
+        traced = isinstance(array, Tracer)
+        return (self._forward if traced else self._compiled)(self.variables, array)
 
     def preprocess(
         self, image: Image.Image, test_size: int = 224, mode: str = "square"

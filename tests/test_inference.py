@@ -1,3 +1,5 @@
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -72,3 +74,14 @@ def test_a_pytorch_file_is_told_how_to_become_a_checkpoint(tmp_path):
     (tmp_path / "weights.pth").write_bytes(b"")
     with pytest.raises(InputError, match=r"found a file; .*tools/convert_checkpoint"):
         multigrain_jax.load_model(tmp_path / "weights.pth")
+
+
+def test_a_model_works_within_a_users_own_program(workdir):
+    model = multigrain_jax.load_model(workdir)
+    rng = np.random.default_rng(2)
+    images = jnp.asarray(rng.normal(size=(2, 40, 40, 3)), jnp.float32)
+    alone = model(images).embedding
+    within = jax.jit(lambda x: model(x).embedding)(images)
+    np.testing.assert_allclose(within, alone, rtol=0, atol=1e-6 * np.abs(alone).max())
+    gradient = jax.grad(lambda x: model(x).logits.sum())(images)
+    assert np.isfinite(gradient).all() and np.any(gradient != 0)

@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 import time
@@ -7,7 +8,17 @@ from pathlib import Path
 import jax
 import pytest
 
-from multigrain_jax.runtime import keep_compiled_programs, seconds_since_launch
+from multigrain_jax.models.multigrain import (
+    BACKBONES,
+    create_model,
+    merge_model,
+    split_model,
+)
+from multigrain_jax.runtime import (
+    compiler_options,
+    keep_compiled_programs,
+    seconds_since_launch,
+)
 
 PROGRAM = """
 import jax, jax.numpy as jnp
@@ -87,3 +98,23 @@ def test_time_since_launch_runs():
     time.sleep(0.05)
     assert 0.04 < seconds_since_launch() - before < 5
     assert before > 0
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_the_table_knows_which_convolutions_are_depthwise(name):
+    graphdef, variables = split_model(create_model(name, num_classes=2))
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), "float32")
+    program = jax.jit(lambda v, x: merge_model(graphdef, v).features(x).values)
+    text = program.lower(variables, images).as_text()
+    one_channel = re.search(r"stablehlo.convolution.*, tensor<\dx\dx1x\d+xf32>\)", text)
+    assert bool(one_channel) == BACKBONES[name].depthwise
+
+
+def test_depthwise_convolutions_are_left_to_ynnpack():
+    kinds = ("xla_cpu_experimental_ynn_fusion_type", "xla_gpu_deterministic_ops")
+    found = {
+        name: [kind in compiler_options(BACKBONES[name]) for kind in kinds]
+        for name in ("resnet18", "nasnetamobile")
+    }
+    assert found == {"resnet18": [True, False], "nasnetamobile": [False, False]}
+    assert kinds[1] in compiler_options(BACKBONES["tiny"], deterministic=True)

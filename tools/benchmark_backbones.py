@@ -22,6 +22,7 @@ from multigrain_jax.models.multigrain import (
     merge_model,
     split_model,
 )
+from multigrain_jax.runtime import compiler_options
 
 
 def measure(name: str, *, size: int, batch: int) -> tuple[int, float, float]:
@@ -35,7 +36,8 @@ def measure(name: str, *, size: int, batch: int) -> tuple[int, float, float]:
         return merge_model(graphdef, variables)(images)
 
     started = time.perf_counter()
-    compiled = jax.jit(forward).lower(variables, images).compile()
+    program = jax.jit(forward, compiler_options=compiler_options(BACKBONES[name]))
+    compiled = program.lower(variables, images).compile()
     compile_seconds = time.perf_counter() - started
     runs = []
     for _ in range(4):

@@ -55,7 +55,7 @@ from multigrain_jax.losses.sampling import sample_pairs
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
 from multigrain_jax.models.multigrain import BACKBONES, create_model
 from multigrain_jax.ops.color import augment
-from multigrain_jax.runtime import step_compiler_options
+from multigrain_jax.runtime import compiler_options
 from multigrain_jax.train.optimizer import make_optimizer
 from multigrain_jax.train.state import create_state, split_for_training
 from multigrain_jax.train.step import make_train_step
@@ -79,7 +79,7 @@ class Built(NamedTuple):
 def build_step(
     options: argparse.Namespace,
     mesh: Mesh,
-    compiler_options: Mapping[str, str | bool],
+    xla_options: Mapping[str, str | bool],
 ) -> Built:
     """The jitted step for the options of `add_step_options`; nothing is compiled."""
     row = BACKBONES[options.backbone]
@@ -108,7 +108,7 @@ def build_step(
         select_pairs=pairs if joint else lambda *_: None,
         classification_weight=0.5 if joint else 1.0,
         gradient_accumulation_steps=options.accumulation,
-        compiler_options=compiler_options,
+        compiler_options=xla_options,
     )
     return Built(step, graphdef, variables, tx, pairs, prepare)
 
@@ -120,7 +120,11 @@ class Own:
         """Build the model, the batch and the step as training does."""
         mesh = make_mesh()
         built = build_step(
-            options, mesh, step_compiler_options(deterministic=options.deterministic)
+            options,
+            mesh,
+            compiler_options(
+                BACKBONES[options.backbone], deterministic=options.deterministic
+            ),
         )
         self.graphdef, self.variables = built.graphdef, built.variables
         self.pairs, self.prepare = built.pairs, built.prepare

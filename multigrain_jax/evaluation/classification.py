@@ -14,6 +14,7 @@ from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
 from multigrain_jax.mesh import batch_sharding, put_whole_batch, replicated
 from multigrain_jax.models.multigrain import Backbone, Variables, merge_model
 from multigrain_jax.ops.ranking import top_k_correct
+from multigrain_jax.runtime import compiler_options
 
 TOP_KS = (1, 5)
 COUNTS = ("count", "readable")
@@ -71,7 +72,10 @@ def make_eval_step(
 
     whole = replicated(mesh)
     return jax.jit(
-        step, in_shardings=(whole, batch_sharding(mesh)), out_shardings=whole
+        step,
+        in_shardings=(whole, batch_sharding(mesh)),
+        out_shardings=whole,
+        compiler_options=compiler_options(backbone),
     )
 
 

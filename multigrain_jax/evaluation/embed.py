@@ -14,6 +14,7 @@ from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
 from multigrain_jax.mesh import batch_sharding, put_whole_batch, replicated
 from multigrain_jax.models.multigrain import Backbone, Output, Variables, merge_model
+from multigrain_jax.runtime import compiler_options
 
 # Batches whose outputs are still on the devices: enough to keep them busy.
 BATCHES_IN_FLIGHT = 2
@@ -69,7 +70,10 @@ def make_embed_step(
 
     whole = replicated(mesh)
     return jax.jit(
-        step, in_shardings=(whole, batch_sharding(mesh)), out_shardings=whole
+        step,
+        in_shardings=(whole, batch_sharding(mesh)),
+        out_shardings=whole,
+        compiler_options=compiler_options(backbone),
     )
 
 

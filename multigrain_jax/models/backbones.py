@@ -27,6 +27,7 @@ class Backbone:
         dropout_rate: share of the embedding that is dropped before the classifier.
         default_size: the side of the images it was designed for, in pixels.
         smallest_side: smaller images leave nothing for its last layers, in pixels.
+        depthwise: whether it has convolutions with one channel per group.
     """
 
     make_trunk: Callable[..., Callable[[FeatureMap], FeatureMap]]
@@ -36,6 +37,7 @@ class Backbone:
     dropout_rate: float = 0.0
     default_size: int = 224
     smallest_side: int = 1
+    depthwise: bool = False
 
 
 BACKBONES: dict[str, Backbone] = {
@@ -62,6 +64,7 @@ BACKBONES: dict[str, Backbone] = {
         dropout_rate=0.5,
         default_size=331,
         smallest_side=32,
+        depthwise=True,
     ),
     "nasnetamobile": Backbone(
         partial(
@@ -72,6 +75,7 @@ BACKBONES: dict[str, Backbone] = {
         std=HALVES,
         dropout_rate=0.5,
         smallest_side=32,
+        depthwise=True,
     ),
     # Two blocks of width 8, for tests and rehearsals.
     "tiny": Backbone(partial(ResNet, block="basic", stages=(2,), width=8), 8),

@@ -22,7 +22,7 @@ from multigrain_jax.losses.sampling import Pairs, sample_pairs
 from multigrain_jax.mesh import compute_dtype, make_mesh, put_replicated
 from multigrain_jax.models.multigrain import BACKBONES, create_model
 from multigrain_jax.ops.color import augment
-from multigrain_jax.runtime import step_compiler_options
+from multigrain_jax.runtime import compiler_options
 from multigrain_jax.train.optimizer import make_learning_rate, make_optimizer
 from multigrain_jax.train.start import RunCheckpoints, start_state
 from multigrain_jax.train.state import TrainState, split_for_training
@@ -189,5 +189,7 @@ def make_step(config: Mapping[str, Any], built: Run) -> Callable[..., Any]:
         classification_weight=config["classification_weight"],
         margin=config["margin"],
         gradient_accumulation_steps=config["gradient_accumulation_steps"],
-        compiler_options=step_compiler_options(deterministic=config["deterministic"]),
+        compiler_options=compiler_options(
+            backbone, deterministic=config["deterministic"]
+        ),
     )

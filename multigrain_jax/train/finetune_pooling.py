@@ -58,6 +58,7 @@ def make_pooling_step(
     tx: optax.GradientTransformation,
     *,
     make_features: MakeFeatures,
+    compiler_options: Mapping[str, str | bool] | None = None,
 ) -> PoolingStep:
     """Compile `(state, variables, batch) -> (state, metrics)`.
 
@@ -65,6 +66,7 @@ def make_pooling_step(
         graphdef: the model's evaluation structure.
         tx: from `make_pooling_optimizer`.
         make_features: runs the trunk; no gradient is computed for it.
+        compiler_options: XLA's, for this program alone.
 
     Returns:
         The compiled function. Besides what `make_features` needs, a batch has `label`
@@ -73,7 +75,6 @@ def make_pooling_step(
         `pooling_exponent_grad`, and `pooling_exponent` after the update.
     """
 
-    @jax.jit
     def step(
         state: PoolingState, variables: Variables, batch: Batch
     ) -> tuple[PoolingState, dict[str, jax.Array]]:
@@ -98,7 +99,9 @@ def make_pooling_step(
         }
         return PoolingState(exponent, opt_state), metrics
 
-    return step
+    return jax.jit(
+        step, compiler_options=dict(compiler_options) if compiler_options else None
+    )
 
 
 def finetune_pooling(

@@ -47,6 +47,7 @@ from multigrain_jax.metric_writer import (
     write_results,
 )
 from multigrain_jax.models.multigrain import BACKBONES, Backbone
+from multigrain_jax.runtime import compiler_options
 from multigrain_jax.train.finetune_pooling import (
     finetune_pooling,
     make_pooling_optimizer,
@@ -192,6 +193,7 @@ def _finetune(
         task.opened.graphdef,
         tx,
         make_features=partial(features_of_uint8, backbone=task.backbone),
+        compiler_options=compiler_options(task.backbone),
     )
     exponent = task.exponent
     history = finetune_pooling(
