@@ -39,7 +39,7 @@ def get_config() -> ml_collections.ConfigDict:
     # S, no crop; images of similar shape share a batch, with exact results.
     config.test_size = 224  # S
     config.test_mode = "square"
-    config.batch_size = 64
+    config.batch_size = 64  # at most: a CPU takes fewer large images at once
     config.num_workers = 0  # reading processes; 0 reads with threads
     config.prefetch_batches = 4
     config.data_timeout_s = 600.0  # no batch for so long ends the run

@@ -16,6 +16,7 @@ from multigrain_jax.models.multigrain import (
 )
 from multigrain_jax.runtime import (
     compiler_options,
+    images_at_once,
     keep_compiled_programs,
     seconds_since_launch,
 )
@@ -118,3 +119,20 @@ def test_depthwise_convolutions_are_left_to_ynnpack():
     }
     assert found == {"resnet18": [True, False], "nasnetamobile": [False, False]}
     assert kinds[1] in compiler_options(BACKBONES["tiny"], deterministic=True)
+
+
+def test_a_cpu_takes_fewer_large_images_at_once(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    assert [images_at_once(64, side) for side in (40, 96, 224, 500, 2000)] == [
+        64,
+        21,
+        4,
+        1,
+        1,
+    ]
+    monkeypatch.setattr(jax, "device_count", lambda: 4)
+    assert [images_at_once(64, side) for side in (96, 500)] == [20, 4]
+    assert images_at_once(4, 40) == 4
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert images_at_once(64, 2000) == 64

@@ -21,6 +21,7 @@ from multigrain_jax.evaluation.inputs import batches_from_config
 from multigrain_jax.inference import OpenedModel
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
 from multigrain_jax.models.multigrain import BACKBONES
+from multigrain_jax.runtime import images_at_once
 from multigrain_jax.trees import json_digest, leaf_digests
 
 
@@ -62,7 +63,7 @@ def plan_descriptors(
     Args:
         source: the images.
         settings: how their descriptors are made.
-        batch_size: images per batch.
+        batch_size: images per batch; a CPU takes fewer large ones.
         timeout_s: how long to wait for a header or a batch.
         indices: which images; None is all.
     """
@@ -70,7 +71,7 @@ def plan_descriptors(
         source,
         test_size=settings.test_size,
         test_mode=settings.test_mode,
-        batch_size=batch_size,
+        batch_size=images_at_once(batch_size, settings.test_size),
         indices=indices,
         smallest_side=BACKBONES[settings.backbone].smallest_side,
         timeout_s=timeout_s,

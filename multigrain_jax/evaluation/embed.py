@@ -14,7 +14,7 @@ from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
 from multigrain_jax.mesh import batch_sharding, put_whole_batch, replicated
 from multigrain_jax.models.multigrain import Backbone, Output, Variables, merge_model
-from multigrain_jax.runtime import compiler_options
+from multigrain_jax.runtime import compiler_options, images_at_once
 
 # Batches whose outputs are still on the devices: enough to keep them busy.
 BATCHES_IN_FLIGHT = 2
@@ -185,14 +185,14 @@ def embed_source(
         backbone: the model's row of `BACKBONES`.
         test_size: S, in pixels.
         test_mode: "square" or "rect", as `plan_batches` has them.
-        batch_size: images per step.
+        batch_size: images per step; a CPU takes fewer large ones.
         mesh: the devices.
     """
     plan = plan_batches(
         source,
         test_size=test_size,
         test_mode=test_mode,
-        batch_size=batch_size,
+        batch_size=images_at_once(batch_size, test_size),
         smallest_side=backbone.smallest_side,
     )
     batches = make_eval_batches(source, plan)

@@ -19,6 +19,7 @@ from multigrain_jax.data.sources import open_source
 from multigrain_jax.models.layers import FeatureMap
 from multigrain_jax.models.multigrain import Backbone, MultiGrain
 from multigrain_jax.ops.color import normalize
+from multigrain_jax.runtime import images_at_once
 
 # What the devices need of a batch; `index` stays on the host.
 NETWORK_INPUTS = ("image", "size", "label", "mask", "bad")
@@ -76,11 +77,12 @@ def plan_from_config(
         backbone: the model's row of `BACKBONES`.
         test_size: in place of the configuration's.
     """
+    size = config["test_size"] if test_size is None else test_size
     return plan_batches(
         source,
-        test_size=config["test_size"] if test_size is None else test_size,
+        test_size=size,
         test_mode=config["test_mode"],
-        batch_size=config["batch_size"],
+        batch_size=images_at_once(config["batch_size"], size),
         smallest_side=backbone.smallest_side,
         timeout_s=config["data_timeout_s"],
     )
