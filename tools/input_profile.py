@@ -57,9 +57,8 @@ def own_stages(
         box = random_crop_box(rng, *image.size, area_min=AREA_MIN)
         return resized(image, box, TRAIN_SIZE)
 
-    def policy(crop: Any) -> Image.Image:
-        as_image = Image.fromarray(crop) if isinstance(crop, np.ndarray) else crop
-        return apply_policy(rng, as_image)
+    def policy(crop: Image.Image) -> Image.Image:
+        return apply_policy(rng, crop)
 
     def assemble(image: Image.Image) -> None:
         batch[next(place)] = np.asarray(image)

@@ -7,7 +7,6 @@ from typing import Any
 
 import grain
 import numpy as np
-from PIL import Image
 
 from multigrain_jax.data.autoaugment import apply_policy
 from multigrain_jax.data.crops import (
@@ -67,8 +66,7 @@ class _Train:
         box = random_crop_box(rng, *image.size, area_min=self.crop_area_min)
         crop = self.resize(image, box, self.train_size)
         if self.augmentation == "AA":
-            as_image = Image.fromarray(crop) if isinstance(crop, np.ndarray) else crop
-            crop = apply_policy(rng, as_image)
+            crop = apply_policy(rng, crop)
         return np.asarray(crop)
 
     def _decode(self, index: int) -> tuple[Any, int]:
