@@ -60,8 +60,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.epoch_len_factor = 2.0
     config.augmentation = "full"  # "torch", "full", "senet", "AA"
     config.crop_area_min = 0.08  # smallest share of the image that a crop takes
-    # Or "simd": faster, values within 1 of 255 of Pillow's (extra `fast`).
-    config.crop_resize = "pillow"
+    # "pillow", or "simd": faster, with values within 1 of 255 of Pillow's; "auto" is
+    # "simd" where its package is installed.
+    config.crop_resize = "auto"
     config.train_size = 224  # s
     config.test_size = 224  # s*
     config.test_mode = "square"

@@ -1,4 +1,4 @@
-"""Pillow's bilinear resize with vector instructions (extra `fast`), for crops."""
+"""Pillow's bilinear resize with vector instructions, for training crops."""
 
 import importlib.util
 import threading
@@ -18,20 +18,29 @@ _PACKAGE = "cykooz_resizer"
 _local = threading.local()
 
 
+def resolve_crop_resize(name: str) -> str:
+    """One of `CROP_RESIZES`: of "auto" the faster one that is installed."""
+    if name != "auto":
+        return name
+    return "simd" if importlib.util.find_spec(_PACKAGE) else "pillow"
+
+
 def crop_resizer(name: str) -> CropResizer:
-    """The function that a config's `crop_resize` names.
+    """The function that one of `CROP_RESIZES` names.
 
     Raises:
         InputError: no such way, or its package is not installed.
     """
     if name not in CROP_RESIZES:
         raise InputError(
-            f"crop_resize: found {name!r}, expected one of {', '.join(CROP_RESIZES)}"
+            f"crop_resize: found {name!r}, expected auto or one of "
+            f"{', '.join(CROP_RESIZES)}"
         )
     if name == "simd" and importlib.util.find_spec(_PACKAGE) is None:
         raise InputError(
             'crop_resize = "simd" needs the package cykooz-resizer, which is missing: '
-            "pip install 'multigrain_jax[fast]', or set crop_resize to \"pillow\""
+            "pip install cykooz-resizer (it has wheels for x86-64, macOS and "
+            'Windows), or set crop_resize to "pillow"'
         )
     return simd_resize_crop if name == "simd" else resize_crop
 

@@ -118,8 +118,7 @@ def make_train_batches(
         augmentation: "AA" applies AutoAugment's policy (and the flip before it) here;
             of the others only the crop is done on the host.
         crop_area_min: smallest share of an image that a crop takes.
-        crop_resize: "pillow", or "simd" for nearly the same values in less time (extra
-            `fast`).
+        crop_resize: "pillow", or "simd" for nearly the same values in less time.
         seed: of crops and policy.
         first_step: where to begin.
         num_steps: how many batches.

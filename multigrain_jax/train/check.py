@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from multigrain_jax.data.eval_batches import TEST_MODES
-from multigrain_jax.data.simd_resize import crop_resizer
+from multigrain_jax.data.simd_resize import crop_resizer, resolve_crop_resize
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.check import (
     COMPUTE_DTYPES,
@@ -154,13 +154,13 @@ def _backend_problems(config: Mapping[str, Any]) -> list[str]:
 
 def _resize_problems(config: Mapping[str, Any]) -> list[str]:
     try:
-        crop_resizer(config["crop_resize"])
+        crop_resizer(resolve_crop_resize(config["crop_resize"]))
     except InputError as error:
         return [str(error)]
     if config["crop_resize"] == "simd" and config["data"]["backend"] == "tfdata":
         return [
             'crop_resize = "simd" with data.backend = "tfdata", which resizes by '
-            'TensorFlow: set crop_resize to "pillow"'
+            'TensorFlow: set crop_resize to "auto"'
         ]
     return []
 

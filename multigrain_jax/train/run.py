@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from multigrain_jax.data.simd_resize import resolve_crop_resize
 from multigrain_jax.distributed import (
     agree,
     agree_to_stop,
@@ -106,7 +107,7 @@ class _Recorder:
                 f"{metrics['data_wait_fraction']:.0%} of the time goes on waiting for "
                 f"data: raise num_workers (now {self.config.num_workers}; this machine "
                 f"has {os.cpu_count()} cores), keep the photos on a local disk "
-                '(data.local_cache_dir), or set crop_resize to "simd" (extra fast); '
+                "(data.local_cache_dir), or store smaller ones; "
                 "tools/benchmark_input.py measures the reading"
             )
 
@@ -159,12 +160,21 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     started = time.perf_counter()
     start_hosts(config.distributed.to_dict())
     check_train_config(config.to_dict(), num_devices=jax.device_count())
+    config = _resolved(config)
     if config.dry_run:
         return _run(config, workdir, started)
     records = own_folder(workdir)
     records.mkdir(parents=True, exist_ok=True)
     with lock_workdir(records), quiet_unless_first():
         return _run(config, workdir, started)
+
+
+def _resolved(config: ConfigDict) -> ConfigDict:
+    """A copy that says how crops are resized, so that a resumed run can compare."""
+    copy = config.copy_and_resolve_references()
+    if config.data.backend == "grain":
+        copy.crop_resize = resolve_crop_resize(config.crop_resize)
+    return copy
 
 
 def _run(config: ConfigDict, workdir: Path, started: float) -> dict[str, float]:

@@ -7,7 +7,11 @@ from PIL import Image
 
 from multigrain_jax.data import simd_resize
 from multigrain_jax.data.crops import random_crop_box, resize_crop
-from multigrain_jax.data.simd_resize import crop_resizer, simd_resize_crop
+from multigrain_jax.data.simd_resize import (
+    crop_resizer,
+    resolve_crop_resize,
+    simd_resize_crop,
+)
 from multigrain_jax.errors import InputError
 
 
@@ -80,8 +84,14 @@ def test_threads_do_not_disturb_each_other(simd, photo):
 
 def test_a_missing_package_and_another_name_are_told(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert resolve_crop_resize("auto") == "pillow"
     assert crop_resizer("pillow") is resize_crop
-    with pytest.raises(InputError, match=r"cykooz-resizer.*\[fast\].*\"pillow\""):
+    with pytest.raises(InputError, match=r"pip install cykooz-resizer.*\"pillow\""):
         crop_resizer("simd")
-    with pytest.raises(InputError, match="found 'nearest', expected one of pillow"):
+    with pytest.raises(InputError, match="found 'nearest', expected auto or one of"):
         crop_resizer("nearest")
+
+
+def test_the_faster_one_is_taken_where_it_is_installed(simd):
+    assert resolve_crop_resize("auto") == "simd"
+    assert crop_resizer("simd") is simd_resize_crop

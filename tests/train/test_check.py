@@ -60,7 +60,10 @@ def test_contradictions_are_refused(changes, message):
 def test_simd_resize_is_refused_with_tfdata(monkeypatch):
     monkeypatch.setattr(check, "crop_resizer", lambda name: None)
     check_train_config(config(crop_resize="simd"), num_devices=8)
-    with pytest.raises(InputError, match='set crop_resize to "pillow"'):
+    check_train_config(
+        config(data__source="tfds", data__backend="tfdata"), num_devices=8
+    )
+    with pytest.raises(InputError, match='set crop_resize to "auto"'):
         check_train_config(
             config(crop_resize="simd", data__backend="tfdata"), num_devices=8
         )

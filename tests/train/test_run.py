@@ -12,6 +12,7 @@ from configs import base
 from multigrain_jax.checkpoint import load_checkpoint
 from multigrain_jax.errors import InputError, StoppedEarly
 from multigrain_jax.inference import load_model
+from multigrain_jax.train import run as run_module
 from multigrain_jax.train.run import run
 
 CLASSES = ("disc", "stripes", "dots")
@@ -176,6 +177,21 @@ def test_a_pretrained_trunk_keeps_a_fitting_classifier(
         assert "trunk and classifier from" in capsys.readouterr().out
     else:
         assert "has 3 classes and 5 are wanted" in capsys.readouterr().out
+
+
+def test_a_resumed_run_says_that_crops_are_resized_otherwise(
+    photos, tmp_path, monkeypatch, capsys
+):
+    pytest.importorskip("cykooz_resizer")
+    config = make_config(photos, stop_at_step=1)
+    with pytest.raises(StoppedEarly):
+        run(config, tmp_path)
+    assert config.crop_resize == "auto"
+    assert json.loads((tmp_path / "config.json").read_text())["crop_resize"] == "simd"
+    monkeypatch.setattr(run_module, "resolve_crop_resize", lambda name: "pillow")
+    with pytest.raises(StoppedEarly):
+        run(make_config(photos, stop_at_step=2), tmp_path)
+    assert "config changed: crop_resize: 'simd' -> 'pillow'" in capsys.readouterr().out
 
 
 def test_another_order_of_the_data_is_refused(photos, tmp_path):
