@@ -137,9 +137,13 @@ class LoadedModel:
         self.step = opened.checkpoint.step
         self.variables = jax.device_put(opened.variables)
         graphdef = opened.graphdef
-        self._forward = lambda v, images: merge_model(graphdef, v)(images)
-        self._compiled = jax.jit(
-            self._forward, compiler_options=compiler_options(BACKBONES[self.backbone])
+
+        def apply(variables: Variables, images: jax.Array) -> Output:
+            return merge_model(graphdef, variables)(images)
+
+        self._nested = jax.jit(apply)
+        self._outermost = jax.jit(
+            apply, compiler_options=compiler_options(BACKBONES[self.backbone])
         )
 
     def __call__(
@@ -171,9 +175,11 @@ class LoadedModel:
                 f"images: found {array.dtype}{list(array.shape)}, expected "
                 "float32[B, H, W, 3], normalised; preprocess(photo) makes one image"
             )
-        # Within a user's own jit or grad: JAX takes compiler options outermost alone.
-        traced = isinstance(array, Tracer)
-        return (self._forward if traced else self._compiled)(self.variables, array)
+        # Within a user's own program or gradient JAX refuses compiler options. Any
+        # value made there is a tracer, also where the images are a constant of it.
+        is_nested = isinstance(array, Tracer) or isinstance(jnp.zeros(()), Tracer)
+        apply = self._nested if is_nested else self._outermost
+        return apply(self.variables, array)
 
     def preprocess(
         self, image: Image.Image, test_size: int = 224, mode: str = "square"

@@ -83,5 +83,12 @@ def test_a_model_works_within_a_users_own_program(workdir):
     alone = model(images).embedding
     within = jax.jit(lambda x: model(x).embedding)(images)
     np.testing.assert_allclose(within, alone, rtol=0, atol=1e-6 * np.abs(alone).max())
+    # Images that are a constant of the program, as an array of either library.
+    for constant in (images, np.asarray(images)):
+        scaled = jax.jit(lambda s, x=constant: model(x).embedding * s)(jnp.float32(1))
+        np.testing.assert_allclose(scaled, within, rtol=0, atol=1e-6)
+        assert jax.eval_shape(lambda x=constant: model(x)).embedding.shape == (2, 8)
     gradient = jax.grad(lambda x: model(x).logits.sum())(images)
     assert np.isfinite(gradient).all() and np.any(gradient != 0)
+    each = jax.vmap(lambda x: model(x[None]).embedding[0])(images)
+    np.testing.assert_allclose(each, alone, rtol=0, atol=1e-6 * np.abs(alone).max())
