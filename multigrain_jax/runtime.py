@@ -82,16 +82,17 @@ def compiler_options(
 
 
 def images_at_once(batch_size: int, test_size: int) -> int:
-    """The images per batch that evaluation is fastest with; no result depends on it.
+    """The images per batch that evaluation is fastest with.
 
-    `batch_size`, but on a CPU no more than its cores are best with, and one at least
-    per device.
+    `batch_size`, but on the CPU of a single host no more than its cores are best with,
+    and one at least per device. Results depend on it by rounding alone.
 
     Args:
         batch_size: the most, a multiple of the number of devices.
         test_size: the images' side, in pixels.
     """
-    if jax.default_backend() != "cpu":
+    # Hosts must agree on their batches, and may have different numbers of cores.
+    if jax.default_backend() != "cpu" or jax.process_count() > 1:
         return batch_size
     pixels = CPU_PIXELS_PER_CORE * (os.cpu_count() or 1)
     devices = jax.device_count()

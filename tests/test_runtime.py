@@ -134,5 +134,8 @@ def test_a_cpu_takes_fewer_large_images_at_once(monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 4)
     assert [images_at_once(64, side) for side in (96, 500)] == [20, 4]
     assert images_at_once(4, 40) == 4
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    assert images_at_once(64, 2000) == 64
+    monkeypatch.setattr(jax, "process_count", lambda: 1)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert images_at_once(64, 2000) == 64
