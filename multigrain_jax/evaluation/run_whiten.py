@@ -139,7 +139,8 @@ def _collect(
 
     def watched() -> Iterable[Batch]:
         for batch in batches:
-            if sum(_readable(each).sum() for each in seen) < VERIFIED_IMAGES:
+            missing = VERIFIED_IMAGES - sum(_readable(each).sum() for each in seen)
+            if missing > 0 and _readable(batch).any():
                 seen.append(batch)
             yield batch
 
