@@ -99,9 +99,7 @@ def make_pooling_step(
         }
         return PoolingState(exponent, opt_state), metrics
 
-    return jax.jit(
-        step, compiler_options=dict(compiler_options) if compiler_options else None
-    )
+    return jax.jit(step, compiler_options=dict(compiler_options or {}))
 
 
 def finetune_pooling(

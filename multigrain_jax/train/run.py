@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from multigrain_jax.data.simd_resize import resolve_crop_resize
+from multigrain_jax.data.simd_resize import CROP_RESIZES, resolve_crop_resize
 from multigrain_jax.distributed import (
     agree,
     agree_to_stop,
@@ -170,10 +170,11 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
 
 
 def _resolved(config: ConfigDict) -> ConfigDict:
-    """A copy that says how crops are resized, so that a resumed run can compare."""
+    """A copy that says how crops are resized, for all hosts and for resumed runs."""
     copy = config.copy_and_resolve_references()
     if config.data.backend == "grain":
-        copy.crop_resize = resolve_crop_resize(config.crop_resize)
+        found = CROP_RESIZES.index(resolve_crop_resize(config.crop_resize))
+        copy.crop_resize = CROP_RESIZES[agree(found)]
     return copy
 
 

@@ -151,5 +151,5 @@ def make_train_step(
         donate_argnums=0,
         in_shardings=(whole, split),
         out_shardings=(whole, whole),
-        compiler_options=dict(compiler_options) if compiler_options else None,
+        compiler_options=dict(compiler_options or {}),
     )
