@@ -26,8 +26,6 @@ kind=kLoop, calls=%fused
 
 def test_kernels_of_a_program(monkeypatch):
     monkeypatch.syspath_prepend(str(TOOLS))
-    # Importing the benchmark sets it.
-    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     tool = importlib.import_module("gpu_program")
     found = tool.kernels(PROGRAM)
     image, kernel, rows = 2 * 4 * 4 * 8 * 2, 8 * 8 * 2, 2 * 8 * 4

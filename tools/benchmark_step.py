@@ -2,9 +2,10 @@
 
 One update of a ResNet with R augmentations per image, λ = 0.5, p = 3, batch norm and
 negatives in groups, `full` augmentation on the device; the batch lies on the
-device already (tools/benchmark_input.py measures how it gets there). In the same run,
-the same update in PyTorch (tools/pytorch_step.py: channels_last, bfloat16 by autocast,
-torch.compile on a GPU, fused SGD, images already augmented, batch norm over the batch).
+device already (tools/benchmark_input.py measures how it gets there). Before it, in a
+process of its own that leaves the device's memory free, the same update in PyTorch
+(tools/pytorch_step.py: channels_last, bfloat16 by autocast, torch.compile on a GPU,
+fused SGD, images already augmented, batch norm over the batch).
 
 Two floors, from what the run itself measures of the device (a large matrix product in
 the compute dtype; a large copy, read and written bytes counted):
@@ -30,8 +31,10 @@ the compute dtype; a large copy, read and written bytes counted):
 
 import argparse
 import importlib.metadata
+import json
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -40,8 +43,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-# PyTorch needs room on the same device.
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax
 import jax.numpy as jnp
@@ -118,7 +119,8 @@ class Own:
 
     def __init__(self, options: argparse.Namespace):
         """Build the model, the batch and the step as training does."""
-        mesh = make_mesh()
+        # One device, as PyTorch's and as what its rates are measured of.
+        mesh = make_mesh(1)
         built = build_step(
             options,
             mesh,
@@ -204,32 +206,18 @@ class Own:
         return "arguments and temporaries", total
 
 
-def pytorch_seconds(options: argparse.Namespace) -> float:
-    """Seconds per update in PyTorch, measured like this package's."""
-    import torch
-
-    step = pytorch_step.make_step(
-        options.backbone,
-        size=options.size,
-        batch_size=options.batch_size,
-        repeats=options.repeats,
-        bfloat16=options.dtype == "bfloat16",
-    )
-
-    def steps() -> None:
-        for _ in range(options.steps):
-            step()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-
-    for _ in range(3):
-        step()
-    rounds = []
-    for _ in range(3):
-        started = time.perf_counter()
-        steps()
-        rounds.append((time.perf_counter() - started) / options.steps)
-    return min(rounds)
+def measure_pytorch(options: argparse.Namespace) -> dict[str, Any]:
+    """What tools/pytorch_step.py prints for the same update."""
+    script = Path(__file__).with_name("pytorch_step.py")
+    command = [sys.executable, str(script), "--backbone", options.backbone]
+    for name in ("size", "batch_size", "group_size", "repeats", "steps"):
+        command += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
+    if options.dtype == "bfloat16":
+        command.append("--bfloat16")
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit("PyTorch's step failed: see above, or give --own-only")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def print_own(own: Own, options: argparse.Namespace) -> float:
@@ -247,7 +235,7 @@ def print_own(own: Own, options: argparse.Namespace) -> float:
     moved += work.parameters * PARAMETER_BYTES
     print(f"compiled in {own.compile_seconds:.1f} s")
     print(f"this package       {batch / seconds:9.1f} images/s {1e3 * seconds:9.2f} ms")
-    print(f"host, per step     {1e3 * own.host_seconds():9.2f} ms")
+    print(f"host, per step     {1e3 * own.host_seconds():9.2f} ms, the best of five")
     parts = {"augmentation": own.augmentation_alone(steps=options.steps)}
     if options.repeats > 1:
         parts["sampling + margin"] = own.losses_alone(steps=options.steps)
@@ -295,30 +283,39 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--own-only", action="store_true", help="without PyTorch")
     options = parser.parse_args()
+    if options.batch_size % min(options.group_size, options.batch_size):
+        parser.error("--group-size must divide --batch-size")
+    if options.accumulation > 1 and not options.own_only:
+        parser.error("--accumulation: PyTorch's step has none, give --own-only")
+    load = os.getloadavg()[0]
+    reference = None if options.own_only else measure_pytorch(options)
     device = jax.devices()[0]
-    versions = ", ".join(
-        f"{p} {importlib.metadata.version(p)}" for p in ("jax", "flax", "torch")
-    )
+    if reference and reference["platform"] != device.platform:
+        raise SystemExit(
+            f"JAX runs on {device.platform}, PyTorch on {reference['platform']}: "
+            "install both for the same device, or give --own-only"
+        )
+    versions = [f"{p} {importlib.metadata.version(p)}" for p in ("jax", "flax")]
+    if reference:
+        versions.append(f"torch {reference['version']}")
     print(
-        f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; "
-        f"{len(jax.devices())} x {device.device_kind}; {versions}"
+        f"{platform.machine()}, {os.cpu_count()} cores, load {load:.1f} before; one "
+        f"{device.device_kind}; {', '.join(versions)}"
     )
     print(
         f"{options.backbone}, {options.size} x {options.size}, batch "
         f"{options.batch_size} in {options.accumulation}, groups of "
         f"{options.group_size}, R = {options.repeats}, {options.dtype}"
     )
-    own = Own(options)
-    seconds = print_own(own, options)
-    del own
-    if options.own_only:
-        return
-    reference = pytorch_seconds(options)
-    print(
-        f"PyTorch            {options.batch_size / reference:9.1f} images/s "
-        f"{1e3 * reference:9.2f} ms"
-    )
-    print(f"ratio              {reference / seconds:9.2f}")
+    seconds = print_own(Own(options), options)
+    if reference:
+        theirs, peak = reference["seconds"], reference["peak_bytes"]
+        memory = f", {peak / 2**30:.2f} GiB at its peak" if peak else ""
+        print(
+            f"PyTorch            {options.batch_size / theirs:9.1f} images/s "
+            f"{1e3 * theirs:9.2f} ms on {reference['device']}{memory}"
+        )
+        print(f"ratio              {theirs / seconds:9.2f}")
 
 
 if __name__ == "__main__":

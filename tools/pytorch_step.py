@@ -1,10 +1,14 @@
 """The joint training step in PyTorch, written from its description.
 
-The yardstick of tools/benchmark_step.py: a ResNet with GeM pooling (p = 3), λ = 0.5,
-margin loss with uniform negatives drawn on the device, fused SGD, channels_last,
-autocast for bfloat16. Images come normalised; batch norm sees the whole batch.
+The yardstick of tools/benchmark_step.py, which runs it in a process of its own: a
+ResNet with GeM pooling (p = 3), λ = 0.5, margin loss with uniform negatives drawn on
+the device (one repetition: cross-entropy alone), fused SGD, channels_last, autocast for
+bfloat16. Images come normalised; batch norm sees the whole batch.
 """
 
+import argparse
+import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -74,20 +78,20 @@ def make_network(backbone: str, num_classes: int) -> Any:
     return Network()
 
 
-def joint_loss(embedding: Any, logits: Any, labels: Any, ids: Any, beta: Any) -> Any:
-    """Cross-entropy and margin loss, half each, in groups of 64 for the negatives."""
+def margin_loss(
+    embedding: Any, ids: Any, beta: Any, *, group_size: int, count: int
+) -> Any:
+    """The margin loss with `count` positives and negatives from each sample's group."""
     import torch
-    from torch.nn import functional
 
     normalized = embedding / (embedding.norm(dim=1, keepdim=True) + 1e-6)
     batch, dim = normalized.shape
-    group = 64 if batch % 64 == 0 else batch
+    group = min(group_size, batch)
     grouped = normalized.view(-1, group, dim)
     names = ids.view(-1, group)
     same = names[:, :, None] == names[:, None, :]
     itself = torch.eye(group, dtype=torch.bool, device=ids.device)
     positives = (same & ~itself).float()
-    count = 2
     # The largest of uniform noise: a choice without replacement.
     noise = torch.rand_like(positives)
     present, positive = (positives * (1 + noise)).topk(count, dim=2)
@@ -102,18 +106,24 @@ def joint_loss(embedding: Any, logits: Any, labels: Any, ids: Any, beta: Any) ->
     too_far = torch.relu(distance(positive) - beta + MARGIN) * mask
     too_near = torch.relu(beta - distance(negative) + MARGIN) * mask
     active = (too_far > 0).sum() + (too_near > 0).sum()
-    margin = (too_far.sum() + too_near.sum()) / active.clamp(min=1)
-    return (functional.cross_entropy(logits, labels) + margin) / 2
+    return (too_far.sum() + too_near.sum()) / active.clamp(min=1)
 
 
 def make_step(
-    backbone: str, *, size: int, batch_size: int, repeats: int, bfloat16: bool
+    backbone: str,
+    *,
+    size: int,
+    batch_size: int,
+    group_size: int,
+    repeats: int,
+    bfloat16: bool,
 ) -> Callable[[], Any]:
     """A function that runs one update on a fixed batch and returns the loss.
 
     The network is compiled on a GPU, and runs as it is on a CPU.
     """
     import torch
+    from torch.nn import functional
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = make_network(backbone, 1000).to(device, memory_format=torch.channels_last)
@@ -125,13 +135,19 @@ def make_step(
         fused=True,
     )
     torch.backends.cudnn.benchmark = True
-    # Float32 products as precise as this package's.
-    torch.set_float32_matmul_precision("highest")
+    # Float32 products as JAX computes them: on a GPU as TensorFloat-32.
+    torch.set_float32_matmul_precision("high" if device == "cuda" else "highest")
 
     def loss_of(images: Any, labels: Any, ids: Any) -> Any:
         with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
             embedding, logits = network(images)
-        return joint_loss(embedding, logits.float(), labels, ids, beta)
+        entropy = functional.cross_entropy(logits.float(), labels)
+        if repeats == 1:
+            return entropy
+        margin = margin_loss(
+            embedding, ids, beta, group_size=group_size, count=repeats - 1
+        )
+        return (entropy + margin) / 2
 
     if device == "cuda":
         loss_of = torch.compile(loss_of)
@@ -149,3 +165,47 @@ def make_step(
         return loss.detach()
 
     return step
+
+
+def measure(step: Callable[[], Any], *, steps: int) -> float:
+    """Seconds per update: the best of three rounds, each waited for at its end."""
+    import torch
+
+    for _ in range(3):
+        step()
+    rounds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        for _ in range(steps):
+            step()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        rounds.append((time.perf_counter() - started) / steps)
+    return min(rounds)
+
+
+def main() -> None:
+    """Measure, and print one line of JSON."""
+    import torch
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backbone", choices=list(STAGES), required=True)
+    for name in ("size", "batch-size", "group-size", "repeats", "steps"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--bfloat16", action="store_true")
+    options = vars(parser.parse_args())
+    steps = options.pop("steps")
+    seconds = measure(make_step(**options), steps=steps)
+    on_gpu = torch.cuda.is_available()
+    found = {
+        "seconds": seconds,
+        "platform": "gpu" if on_gpu else "cpu",
+        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
+        "peak_bytes": torch.cuda.max_memory_allocated() if on_gpu else None,
+        "version": torch.__version__,
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
