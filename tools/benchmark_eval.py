@@ -3,9 +3,10 @@
 Photos of mixed sizes are made by cutting the quick start's; the model has random
 weights. For both tasks a table is printed: images per second of batches on a few canvas
 shapes, of photos one by one at their own size, the ratio, and the largest difference
-between the two results (descriptors; scores). Each runs once before it is timed, so
-that compilation is not counted; how long that took is in the table too. As in the
-tasks, a CPU takes fewer large images at once than --batch-size says.
+between the two results (descriptors; scores). All photos are read before, and each
+task runs once before it is timed, so that neither reading nor compilation is counted;
+their figures are printed too. As in the tasks, a CPU takes fewer large images at once
+than --batch-size says.
 
     python tools/benchmark_eval.py
     python tools/benchmark_eval.py --backbone resnet18 --test-size 500
@@ -45,12 +46,12 @@ from multigrain_jax.models.multigrain import (
 from multigrain_jax.runtime import images_at_once
 
 
-class Plan(NamedTuple):
-    """The photos, in batches and one by one."""
+class Photos(NamedTuple):
+    """The photos as the tasks take them, in batches and one by one."""
 
-    num_photos: int
-    in_batches: Callable[[], Iterable[Batch]]
-    one_by_one: Callable[[], Iterable[Batch]]
+    number: int
+    in_batches: list[Batch]
+    one_by_one: list[Batch]
 
 
 class MixedPhotos(ImageSource):
@@ -98,23 +99,20 @@ def alone(batches: Iterable[Batch]) -> Iterator[Batch]:
 
 
 def compare(
-    title: str, run: Callable[[Iterable[Batch]], np.ndarray], plan: Plan
+    title: str, run: Callable[[Iterable[Batch]], np.ndarray], photos: Photos
 ) -> None:
     """Time a task both ways, and print its table."""
-    ways = {
-        "masked batches": plan.in_batches,
-        "one by one": lambda: alone(plan.one_by_one()),
-    }
+    ways = {"masked batches": photos.in_batches, "one by one": photos.one_by_one}
     seconds, results = {}, {}
     for name, batches in ways.items():
         times = []
         for _ in range(2):
             started = time.perf_counter()
-            results[name] = run(batches())
+            results[name] = run(batches)
             times.append(time.perf_counter() - started)
         seconds[name] = times[1]
         print(
-            f"{title}, {name:<16}{plan.num_photos / times[1]:8.1f} images/s"
+            f"{title}, {name:<16}{photos.number / times[1]:8.1f} images/s"
             f"   (first pass, with compilation: {times[0]:.1f} s)"
         )
     ratio = seconds["one by one"] / seconds["masked batches"]
@@ -142,7 +140,7 @@ def main() -> None:
     mesh = make_mesh(1)
     source = MixedPhotos(options.num_photos)
 
-    def batches_of(batch_size: int) -> tuple[EvalPlan, Callable[[], Iterable[Batch]]]:
+    def batches_of(batch_size: int) -> tuple[EvalPlan, list[Batch]]:
         plan = plan_batches(
             source,
             test_size=options.test_size,
@@ -150,7 +148,7 @@ def main() -> None:
             batch_size=images_at_once(batch_size, options.test_size),
             smallest_side=row.smallest_side,
         )
-        return plan, lambda: make_eval_batches(source, plan)
+        return plan, list(make_eval_batches(source, plan))
 
     embed_step = make_embed_step(graphdef, backbone=row, mesh=mesh)
     eval_step = make_eval_step(graphdef, backbone=row, mesh=mesh)
@@ -162,7 +160,9 @@ def main() -> None:
         (scores,) = evaluate_classification(eval_step, variables, batches, mesh=mesh)
         return np.array(list(scores.values()))
 
+    started = time.perf_counter()
     planned, in_batches = batches_of(options.batch_size)
+    reading = time.perf_counter() - started
     _, one_by_one = batches_of(1)
     devices = jax.devices()
     print(
@@ -170,9 +170,10 @@ def main() -> None:
         f"jax {jax.__version__}"
     )
     print(f"{options.backbone}, {options.test_mode} {options.test_size}, {planned}")
-    plan = Plan(len(source), in_batches, one_by_one)
-    compare("embedding", embedded, plan)
-    compare("classification", classified, plan)
+    print(f"read and resized: {len(source) / reading:.1f} images/s")
+    photos = Photos(len(source), in_batches, list(alone(one_by_one)))
+    compare("embedding", embedded, photos)
+    compare("classification", classified, photos)
 
 
 if __name__ == "__main__":

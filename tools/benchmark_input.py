@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from input_profile import AREA_MIN, TRAIN_SIZE, Case, print_profile
+from input_profile import AREA_MIN, RESIZES, TRAIN_SIZE, Case, print_profile
 from PIL import Image, ImageOps
 from pytorch_input import ReferenceSamples
 from tfdata_input import has_tensorflow, tfdata_batches, write_tfrecords
@@ -44,7 +44,6 @@ from multigrain_jax.data.crops import decode
 from multigrain_jax.data.folder_index import ImageFile
 from multigrain_jax.data.quickstart import QuickstartSource
 from multigrain_jax.data.repeated import RepeatedStream
-from multigrain_jax.data.simd_resize import CROP_RESIZES
 from multigrain_jax.data.sources import FileSource
 from multigrain_jax.data.train_batches import make_train_batches
 
@@ -159,10 +158,14 @@ def processor_seconds() -> float:
     return total
 
 
-def measure(batches: Iterator[Any], *, batch_size: int, seconds: float) -> Rate:
+def measure(
+    batches: Iterator[Any], *, batch_size: int, seconds: float, workers: int = 0
+) -> Rate:
     """The rate once the batches that were made ahead at the start are used up."""
+    # PyTorch's workers make two each ahead.
+    ahead = max(2 * PREFETCH, 3 * workers)
     try:
-        for _ in range(2 * PREFETCH):
+        for _ in range(ahead):
             next(batches)
         started, used = time.perf_counter(), processor_seconds()
         for count in itertools.count(1):
@@ -178,19 +181,21 @@ def measure(batches: Iterator[Any], *, batch_size: int, seconds: float) -> Rate:
 
 
 def print_machine(num_photos: int, bytes_per_photo: float, batch_size: int) -> None:
-    """What it was measured on and with."""
+    """What it was measured on and with; both ways must use the same device."""
     import jax
+    import torch
 
-    packages = (
-        "torch",
-        "torchvision",
-        "pillow",
-        "cykooz-resizer",
-        "numpy",
-        "jax",
-        "grain",
-    )
+    packages = ["torch", "torchvision", "pillow", "numpy", "jax", "grain"]
+    if "simd" in RESIZES:
+        packages.append("cykooz-resizer")
     versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in packages)
+    ours = jax.default_backend()
+    theirs = "gpu" if torch.cuda.is_available() else "cpu"
+    if ours != theirs:
+        raise SystemExit(
+            f"JAX runs on {ours}, PyTorch on {theirs}: install both for the same "
+            "device, or set JAX_PLATFORMS=cpu and CUDA_VISIBLE_DEVICES= for a CPU"
+        )
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, load "
         f"{os.getloadavg()[0]:.1f} before; device {jax.devices()[0].device_kind}"
@@ -206,7 +211,7 @@ def print_machine(num_photos: int, bytes_per_photo: float, batch_size: int) -> N
 def print_rates(source: FileSource, case: Case, options: argparse.Namespace) -> None:
     """A row per number of workers, and what the best of each come to."""
     ways = {"original": reference_batches}
-    for resize in CROP_RESIZES:
+    for resize in RESIZES:
         ways[resize] = partial(own_batches, resize=resize)
     best = dict.fromkeys(ways, 0.0)
     for workers in dict.fromkeys(options.workers):
@@ -214,7 +219,10 @@ def print_rates(source: FileSource, case: Case, options: argparse.Namespace) -> 
         for name, make in ways.items():
             batches = make(source, case, workers=workers, batch_size=options.batch_size)
             rates[name] = measure(
-                batches, batch_size=options.batch_size, seconds=options.seconds
+                batches,
+                batch_size=options.batch_size,
+                seconds=options.seconds,
+                workers=workers,
             )
             best[name] = max(best[name], rates[name].per_second)
         print(
@@ -278,7 +286,7 @@ def main() -> None:
         kept = sum(file.stat().st_size for file in Path(folder).iterdir())
         print_machine(len(source), kept / len(source), options.batch_size)
         heads = f"{'original':>10}" + "".join(
-            f"{name:>8}{'ratio':>7}" for name in CROP_RESIZES
+            f"{name:>8}{'ratio':>7}" for name in RESIZES
         )
         print(f"{'':<15}{'images/s':>{len(heads)}}{'per core-second':>{len(heads)}}")
         print(f"{'augm.':<5}{'R':>2}{'workers':>8}{heads}{heads}")

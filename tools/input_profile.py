@@ -15,10 +15,13 @@ from pytorch_input import reference_stages
 from multigrain_jax.data.autoaugment import apply_policy
 from multigrain_jax.data.crops import decode, random_crop_box
 from multigrain_jax.data.image_source import ImageSource
-from multigrain_jax.data.simd_resize import CROP_RESIZES, crop_resizer
+from multigrain_jax.data.simd_resize import crop_resizer, resolve_crop_resize
 
 TRAIN_SIZE = 224
 AREA_MIN = 0.08
+
+# The ways to resize that are installed.
+RESIZES = tuple(dict.fromkeys(("pillow", resolve_crop_resize("auto"))))
 
 Case = tuple[str, int]  # augmentation, R
 
@@ -79,14 +82,14 @@ def print_profile(source: ImageSource, cases: Sequence[Case], batch_size: int) -
     data = [source.read(n % len(source)) for n in range(batch_size)]
     for augmentation in dict.fromkeys(case[0] for case in cases):
         parts = {"original": reference_stages(augmentation, TRAIN_SIZE)}
-        for resize in CROP_RESIZES:
+        for resize in RESIZES:
             parts[resize] = own_stages(augmentation, resize, batch_size)
         spent = {name: stage_milliseconds(p, data) for name, p in parts.items()}
         for name, stages in spent.items():
             listed = ", ".join(f"{stage} {ms:.2f}" for stage, ms in stages.items())
             print(f"{augmentation}, {name}, ms in one thread: {listed}")
         for repeats in (case[1] for case in cases if case[0] == augmentation):
-            for resize in CROP_RESIZES:
+            for resize in RESIZES:
                 print_floor(f"{augmentation}, R = {repeats}", resize, repeats, spent)
 
 

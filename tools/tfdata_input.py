@@ -6,12 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.tfrecord_batches import make_tfrecord_batches
 from multigrain_jax.data.tfrecord_source import INFO_FILE, TfrecordSource
-from multigrain_jax.mesh import make_mesh, put_batch
 
 SHARDS = 8
 
@@ -58,6 +55,10 @@ def tfdata_batches(
     prefetch: int,
 ) -> Iterator[Any]:
     """Batches on the device."""
+    import jax
+
+    from multigrain_jax.mesh import make_mesh, put_batch
+
     mesh = make_mesh()
     batches = make_tfrecord_batches(
         source,
