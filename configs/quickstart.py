@@ -6,7 +6,7 @@ file's name), then an evaluation on the test photos and report.html. The photogr
 
 Measured, seed 0, on 661 test photos: top-1 0.617, class mAP 0.613, copy recall@1 0.425;
 with λ = 1 0.626, 0.607 and 0.355. Chance is about 0.02 of these (0.05 of the last):
-rounding alone makes another run. Cost: between three and five minutes on two CPU cores.
+rounding alone makes another run. Cost: three to five minutes on two CPU cores.
 
     python -m multigrain_jax.main --config configs/quickstart.py
 """

@@ -48,8 +48,8 @@ def crop_resizer(name: str) -> CropResizer:
 def simd_resize_crop(image: Image.Image, box: Box, size: int) -> Image.Image:
     """`resize_crop` three times as fast; values differ by at most 1 of 255.
 
-    The same fixed-point sums as Pillow's, with coarser weights: up to one value in
-    twenty is rounded to the other side. The bits are the same on every processor.
+    The same fixed-point sums as Pillow's, with coarser weights: a few values in a
+    hundred are rounded to the other side. The bits are the same on every processor.
 
     Args:
         image: RGB.
