@@ -121,6 +121,30 @@ def test_depthwise_convolutions_are_left_to_ynnpack():
     assert kinds[1] in compiler_options(BACKBONES["tiny"], deterministic=True)
 
 
+def test_only_training_on_a_cpu_stores_every_relu():
+    graphdef, variables = split_model(create_model("tiny", num_classes=2))
+    images = jax.ShapeDtypeStruct((2, 32, 32, 3), "float32")
+
+    def loss(params, x):
+        model = merge_model(graphdef, variables._replace(params=params))
+        return model(x).logits.sum()
+
+    def barriers(program):
+        options = compiler_options(BACKBONES["tiny"])
+        lowered = jax.jit(program, compiler_options=options).lower(
+            variables.params, images
+        )
+        return lowered.compile().as_text().count(" opt-barrier(")
+
+    relus = str(jax.make_jaxpr(loss)(variables.params, images)).count("name=_relu")
+    assert relus > 3
+    assert [barriers(loss), barriers(jax.grad(loss))] == [0, relus]
+    traced = jax.jit(jax.grad(loss)).trace(variables.params, images)
+    for platform in ("cuda", "tpu"):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert "optimization_barrier" not in text
+
+
 def test_a_cpu_takes_fewer_large_images_at_once(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     monkeypatch.setattr(jax, "device_count", lambda: 1)

@@ -58,9 +58,22 @@ def _relu_jvp(
     # Asked of the output, which the next layer keeps anyway: asked of the input, as by
     # jax.nn.relu, both maps are written and kept until the backward pass. Not `> 0`,
     # which XLA turns back into that question to the input.
-    out = _relu(*primals)
+    out = _stored(_relu(*primals))
     (tangent,) = tangents
     return out, jnp.where(out != 0, tangent, jnp.zeros_like(tangent))
+
+
+def _stored(values: jax.Array) -> jax.Array:
+    """The values; a CPU is to read them again rather than to compute them anew.
+
+    The gradient of a convolution's weights copies its input into another order, and XLA
+    computes batch norm and ReLU once more within that copy. On a CPU that costs more
+    than it saves: up to a third of a ResNet-50's step. A GPU's program has no such
+    copies. Needs `runtime.CPU_NETWORK`: else XLA removes the barrier too early.
+    """
+    return lax.platform_dependent(
+        values, cpu=lax.optimization_barrier, default=lambda same: same
+    )
 
 
 def mask_outside(features: FeatureMap, *, fill: float = 0.0) -> jax.Array:
