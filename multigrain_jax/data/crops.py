@@ -144,7 +144,9 @@ def encoded_size(
         with _open(file) as image:
             width, height = image.size
             orientation = 1
-            if apply_exif_orientation:
+            # Pillow turns a TIFF itself, and gives its size as turned by the tag.
+            turned = EXIF_ORIENTATION in getattr(image, "tag_v2", ())
+            if apply_exif_orientation and not turned:
                 orientation = image.getexif().get(EXIF_ORIENTATION, 1)
     except Exception as error:
         raise UndecodableImageError(str(error) or type(error).__name__) from error
