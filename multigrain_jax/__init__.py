@@ -7,10 +7,10 @@
     output.normalized_embedding, output.logits
 
 `load_model` opens a trained or converted checkpoint as a `LoadedModel`, which maps
-images to an `Output`; `preprocess` makes such an image of a photo. `DescriptorIndex`
-searches descriptors, in memory or in the folder that the task `embed` wrote.
-`create_model` builds an untrained network of one of the `BACKBONES`. `InputError` is
-what wrong input raises.
+images to an `Output`; `preprocess` makes such an image of a photo, turned upright as
+its EXIF data says. `DescriptorIndex` searches descriptors, in memory or in the folder
+that the task `embed` wrote. `create_model` builds an untrained network of one of the
+`BACKBONES`. `InputError` is what wrong input raises.
 """
 
 from typing import TYPE_CHECKING, Any

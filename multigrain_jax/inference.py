@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from PIL import Image
 
 from multigrain_jax.checkpoint import Checkpoint, load_checkpoint
-from multigrain_jax.data.crops import eval_transform
+from multigrain_jax.data.crops import eval_transform, upright_rgb
 from multigrain_jax.errors import InputError
 from multigrain_jax.models.multigrain import (
     BACKBONES,
@@ -184,7 +184,7 @@ class LoadedModel:
     def preprocess(
         self, image: Image.Image, test_size: int = 224, mode: str = "square"
     ) -> np.ndarray:
-        """`preprocess` with this backbone's input statistics."""
+        """`preprocess`, EXIF orientation included, with this backbone's statistics."""
         return preprocess(image, test_size, mode, backbone=self.backbone)
 
 
@@ -195,10 +195,17 @@ def preprocess(
     *,
     backbone: str = "resnet50",
 ) -> np.ndarray:
-    """A photo as the network takes it: resized, cropped and normalised.
+    """A photo as the network takes it: upright, resized, cropped and normalised.
+
+    Pixel for pixel what `embed`, `search` and the evaluation of one's own folders see:
+    the photo is turned as its EXIF orientation says. (ImageNet, TFDS and most
+    benchmarks are evaluated as they are stored.)
 
     Args:
-        image: the photo; any mode, converted to RGB.
+        image: the photo, as `Image.open` gives it; any mode, converted to RGB. It is
+            not changed. Turn it yourself only with `ImageOps.exif_transpose`, which
+            takes the orientation away; after `Image.rotate` or `Image.transpose` it
+            still has one, by which it would be turned again.
         test_size: S, in pixels, at least 32.
         mode: "square": shorter side to int(256/224 · S), centre crop S × S; "rect":
             longer side to S, no crop.
@@ -209,7 +216,7 @@ def preprocess(
     """
     row = BACKBONES[backbone]
     resized = eval_transform(
-        image.convert("RGB"), test_size, mode, smallest_side=row.smallest_side
+        upright_rgb(image), test_size, mode, smallest_side=row.smallest_side
     )
     pixels = np.asarray(resized)
     scaled = pixels.astype(np.float32) / np.float32(255)

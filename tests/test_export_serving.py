@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import multigrain_jax
 from tools import export_serving
@@ -60,14 +61,24 @@ def test_the_loader_of_the_documentation_works(tiny_checkpoint, photo_folder, tm
     loader = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
     file = tmp_path / "new" / "tiny.mgserve"
     assert export_serving.main([str(tiny_checkpoint), str(file)]) == 0
-    photo = next(photo_folder.rglob("*.png"))
-    done = subprocess.run(
-        [sys.executable, "-c", loader, str(file), str(photo)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert re.fullmatch(r"\(1, \d+\) [012]\n", done.stdout)
+    upright, sideways = next(photo_folder.rglob("*.png")), tmp_path / "sideways.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(upright) as photo:
+        photo.transpose(Image.Transpose.ROTATE_90).save(sideways, exif=exif)
+    loader += "np.save(sys.argv[3], output['embedding'])"
+    found = []
+    for path in (upright, sideways):
+        output = tmp_path / f"{path.stem}.npy"
+        done = subprocess.run(
+            [sys.executable, "-c", loader, str(file), str(path), str(output)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert re.fullmatch(r"\(1, \d+\) [012]\n", done.stdout)
+        found.append(np.load(output))
+    np.testing.assert_array_equal(*found)
 
 
 @pytest.mark.parametrize(

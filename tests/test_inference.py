@@ -2,11 +2,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 import multigrain_jax
+from configs import embed
 from multigrain_jax.checkpoint import CheckpointStore
+from multigrain_jax.data.crops import EXIF_ORIENTATION
+from multigrain_jax.data.eval_batches import make_eval_batches, plan_batches
+from multigrain_jax.data.folder_index import ImageFile
+from multigrain_jax.data.sources import FileSource
 from multigrain_jax.errors import InputError
+from multigrain_jax.evaluation import run_embed
+from multigrain_jax.evaluation.descriptors import read_head, read_index, shard_path
 from multigrain_jax.inference import LoadedModel
 from multigrain_jax.models.multigrain import create_model, split_model
 
@@ -59,6 +66,171 @@ def test_preprocessing_normalises_with_the_backbone_statistics():
     assert pixels.shape == (32, 32, 3) and pixels.dtype == np.float32
     np.testing.assert_allclose(pixels[0, 0], (1 - 0.485) / 0.229, rtol=0.2)
     assert multigrain_jax.preprocess(photo, 40, "rect").shape == (40, 40, 3)
+
+
+# What turns an upright photo to how one of each orientation is stored.
+STORED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+LOSSLESS = {"lossless": True, "exact": True}
+# name -> mode, format, options of Image.save
+KINDS = {
+    "rgb": ("RGB", "PNG", {}),
+    "jpeg": ("RGB", "JPEG", {"quality": 95}),
+    "webp": ("RGB", "WEBP", LOSSLESS),
+    "tiff": ("RGB", "TIFF", {}),
+    "several photos": ("RGB", "MPO", {"save_all": True}),
+    "no exif": ("RGB", "BMP", {}),
+    "grey": ("L", "PNG", {}),
+    "grey jpeg": ("L", "JPEG", {}),
+    "grey and alpha": ("LA", "PNG", {}),
+    "alpha": ("RGBA", "PNG", {}),
+    "webp and alpha": ("RGBA", "WEBP", LOSSLESS),
+    "palette": ("P", "PNG", {}),
+    "transparent palette": ("P", "PNG", {"transparency": 3}),
+    "gif": ("P", "GIF", {}),
+    "one bit": ("1", "PNG", {}),
+    # Compressed: Pillow 13 maps others into memory, and misreads those on their side.
+    "cmyk": ("CMYK", "TIFF", {"compression": "tiff_lzw"}),
+    "cmyk jpeg": ("CMYK", "JPEG", {}),
+    "16 bits": ("I;16", "PNG", {}),
+    "32 bits": ("I", "TIFF", {}),
+    "float": ("F", "TIFF", {}),
+}
+WITHOUT_EXIF = {"BMP", "GIF"}
+LOSSY = {"JPEG", "MPO"}
+
+
+def photo_of_mode(mode):
+    rng = np.random.default_rng(3)
+    if mode in ("I;16", "I", "F"):
+        dtype = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
+        return Image.fromarray(rng.integers(0, 60000, (37, 53)).astype(dtype))
+    pixels = rng.integers(0, 256, (37, 53, 4), np.uint8)
+    if mode == "LA":
+        return Image.merge("LA", [Image.fromarray(pixels[..., i]) for i in (0, 3)])
+    rgba = Image.fromarray(pixels)
+    return rgba if mode == "RGBA" else rgba.convert("RGB").convert(mode)
+
+
+def save_photos(folder, kind):
+    """The same photo with each orientation, and without one; orientation -> path."""
+    mode, format_, options = KINDS[kind]
+    upright = photo_of_mode(mode)
+    paths = {}
+    for orientation in (None, *range(1, 9)):
+        stored = upright
+        if orientation in STORED and format_ not in WITHOUT_EXIF:
+            stored = upright.transpose(STORED[orientation])
+        exif = Image.Exif()
+        if orientation is not None:
+            exif[EXIF_ORIENTATION] = orientation
+        if format_ == "MPO":
+            options = {**options, "append_images": [stored.convert("L").convert(mode)]}
+        paths[orientation] = folder / f"{orientation}.{format_.lower()}"
+        stored.save(paths[orientation], format_, exif=exif, **options)
+    return paths
+
+
+def seen_by_evaluation(paths, test_size, test_mode):
+    """uint8 [H, W, 3] of each photo as the evaluation batches have it."""
+    files = [ImageFile(str(path), 0) for path in paths]
+    source = FileSource(files, class_names=["a"], apply_exif_orientation=True)
+    plan = plan_batches(
+        source, test_size=test_size, test_mode=test_mode, batch_size=len(files)
+    )
+    found = {}
+    for batch in make_eval_batches(source, plan):
+        assert not batch["bad"].any()
+        for row in np.flatnonzero(batch["mask"]):
+            size = (test_size, test_size)
+            height, width = batch["size"][row] if test_mode == "rect" else size
+            found[paths[batch["index"][row]]] = batch["image"][row, :height, :width]
+    return found
+
+
+@pytest.mark.parametrize("test_mode", ["square", "rect"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_photo_is_preprocessed_as_evaluation_sees_it(tmp_path, kind, test_mode):
+    paths = save_photos(tmp_path, kind)
+    expected = seen_by_evaluation(list(paths.values()), 40, test_mode)
+    row = multigrain_jax.BACKBONES["tiny"]
+    found = {}
+    for orientation, path in paths.items():
+        with Image.open(path) as photo:
+            found[orientation] = multigrain_jax.preprocess(
+                photo, 40, test_mode, backbone="tiny"
+            )
+        scaled = expected[path].astype(np.float32) / np.float32(255)
+        want = (scaled - np.float32(row.mean)) / np.float32(row.std)
+        np.testing.assert_array_equal(found[orientation], want)
+    if KINDS[kind][1] not in LOSSY:
+        for pixels in found.values():
+            np.testing.assert_array_equal(pixels, found[None])
+    assert found[None].std() > 0.1
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "webp", "tiff", "alpha", "16 bits"])
+def test_what_the_user_has_turned_is_not_turned_again(tmp_path, kind):
+    for path in save_photos(tmp_path, kind).values():
+        with Image.open(path) as photo:
+            expected = multigrain_jax.preprocess(photo, 40, "rect")
+        with Image.open(path) as photo:
+            turned = ImageOps.exif_transpose(photo)
+        found = multigrain_jax.preprocess(turned, 40, "rect")
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_users_photo_stays_as_it_is(tmp_path, kind):
+    with Image.open(save_photos(tmp_path, kind)[6]) as photo:
+        photo.load()
+
+        def state():
+            exif = dict(photo.getexif())
+            return photo.mode, photo.size, photo.tobytes(), photo.info.copy(), exif
+
+        before = state()
+        # Of a size at which nothing needs to be resized, too.
+        for test_size in (40, max(photo.size)):
+            multigrain_jax.preprocess(photo, test_size, "rect")
+        assert state() == before
+
+
+@pytest.mark.parametrize("test_mode", ["square", "rect"])
+def test_a_photo_has_the_descriptor_that_embed_writes(workdir, tmp_path, test_mode):
+    paths = []
+    for kind in (
+        "jpeg",
+        "webp",
+        "transparent palette",
+        "alpha",
+        "cmyk jpeg",
+        "16 bits",
+    ):
+        folder = tmp_path / "photos" / kind
+        folder.mkdir(parents=True)
+        paths += save_photos(folder, kind).values()
+    config = embed.get_config()
+    config.init_from, config.data.root = str(workdir), str(tmp_path / "photos")
+    config.test_size, config.test_mode, config.batch_size = 40, test_mode, 8
+    config.descriptor_dtype = "float32"
+    results = run_embed.run(config, tmp_path / "w")
+    assert (results["num_images"], results["num_unreadable"]) == (len(paths), 0)
+    folder = tmp_path / "w" / "descriptors"
+    model = multigrain_jax.load_model(workdir)
+    for row in read_index(folder, read_head(folder).num_rows):
+        with Image.open(row.image.path) as photo:
+            pixels = model.preprocess(photo, 40, test_mode)
+        expected = model(pixels[None]).normalized_embedding[0]
+        stored = np.load(shard_path(folder, row.shard))[row.row]
+        np.testing.assert_allclose(stored, expected, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,9 @@ def decode(data: bytes, *, apply_exif_orientation: bool = False) -> Image.Image:
     """
     try:
         image = _open(io.BytesIO(data))
+        if apply_exif_orientation:
+            return upright_rgb(image)
         image.load()
-        if apply_exif_orientation and image.getexif().get(EXIF_ORIENTATION, 1) != 1:
-            image = ImageOps.exif_transpose(image)
         return _to_rgb(image)
     except UnidentifiedImageError as error:
         what = "not an image file" if data else "an empty file"
@@ -50,6 +50,26 @@ def decode(data: bytes, *, apply_exif_orientation: bool = False) -> Image.Image:
         # Pillow's decoders raise many kinds: OSError, SyntaxError, struct.error, …
         reason = str(error) or type(error).__name__
         raise UndecodableImageError(f"{len(data)} bytes: {reason}") from error
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """An opened image as RGB, turned upright as its EXIF data says.
+
+    What `decode` makes of a file's bytes. The image given is not changed, and is
+    returned itself where there is nothing to do. One that `ImageOps.exif_transpose`
+    has turned has no orientation any more and stays as it is.
+
+    Args:
+        image: of any mode, converted as `decode` says.
+
+    Raises:
+        OSError, SyntaxError, …: Pillow cannot decode the image or its EXIF data.
+    """
+    # First, since Pillow turns a TIFF itself when it loads it.
+    image.load()
+    if image.getexif().get(EXIF_ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    return _to_rgb(image)
 
 
 def _open(file: BinaryIO) -> Image.Image:

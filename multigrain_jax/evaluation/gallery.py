@@ -6,9 +6,9 @@ from html import escape
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from PIL import Image, ImageOps
+from PIL import Image
 
-from multigrain_jax.data.crops import UndecodableImageError, decode
+from multigrain_jax.data.crops import UndecodableImageError, decode, upright_rgb
 from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.reading import read_image
 from multigrain_jax.evaluation.report import Section, data_uri
@@ -117,8 +117,7 @@ def load_photo(path: str | Path) -> Image.Image | None:
             if image.format != "JPEG":
                 return decode(Path(path).read_bytes(), apply_exif_orientation=True)
             image.draft("RGB", (2 * THUMBNAIL_SIDE, 2 * THUMBNAIL_SIDE))
-            image.load()
-            return ImageOps.exif_transpose(image)
+            return upright_rgb(image)
     except Exception:  # Pillow's decoders raise many kinds
         return None
 
