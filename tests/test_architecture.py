@@ -49,6 +49,12 @@ ONLY_IN = {"orbax": {"checkpoint"}, "torch": {"convert"}}
 NEVER_IN = {"data": {"jax", "flax", "optax", f"{PACKAGE}.ops", f"{PACKAGE}.trees"}}
 # folder -> where it may be imported: recipes build on each other, and tests read all
 IMPORTERS = {"configs": ("configs/", "tests/"), "tools": ("tests/",)}
+# constant of the method -> the one file that states it
+HOMES = {
+    "GEM_EPSILON": f"{PACKAGE}/ops/pooling.py",
+    "NORM_EPSILON": f"{PACKAGE}/ops/pooling.py",
+    "DISTANCE_EPSILON": f"{PACKAGE}/losses/margin.py",
+}
 OUTDATED = {"pmap", "replicate", "unreplicate", "FrozenDict", "PRNGKey", "Optional"}
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 60
@@ -209,7 +215,23 @@ def check_idioms(file: File) -> Iterator[str]:
                 yield f"{function.name}: name the arguments instead of **"
 
 
-RULES = (check_layers, check_libraries, check_configs, check_sizes, check_idioms)
+def check_constants(file: File) -> Iterator[str]:
+    """Constants of the method are stated once, and imported elsewhere."""
+    for node in ast.walk(file.tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            home = HOMES.get(node.id, file.path)
+            if file.in_package and file.path != home:
+                yield f"{node.id} is stated in {home}: import it"
+
+
+RULES = (
+    check_layers,
+    check_libraries,
+    check_configs,
+    check_sizes,
+    check_idioms,
+    check_constants,
+)
 
 
 def source_files() -> list[Path]:
@@ -280,6 +302,8 @@ BAD = [
     (check_idioms, "ops/a.py", "from flax.core import FrozenDict", "FrozenDict"),
     (check_idioms, "ops/a.py", "from flax.training import x", "flax.training"),
     (check_idioms, "ops/a.py", "def f(**rest): 1", "f: name the arguments"),
+    (check_constants, "train/a.py", "NORM_EPSILON = 1e-6", "NORM_EPSILON is stated in"),
+    (check_constants, "ops/a.py", "GEM_EPSILON: float = 1", "ops/pooling.py: import"),
 ]
 GOOD = [
     (check_layers, "train/a.py", "import multigrain_jax.evaluation.embed"),
@@ -299,6 +323,8 @@ GOOD = [
     (check_sizes, "../configs/a.py", LONG),
     (check_idioms, "ops/a.py", "# pmap, Optional[X]\nx: int | None = 'PRNGKey'"),
     (check_idioms, "ops/a.py", "def _f(**rest): 1"),
+    (check_constants, "ops/pooling.py", "NORM_EPSILON = GEM_EPSILON = 1e-6"),
+    (check_constants, "train/a.py", "from a.pooling import GEM_EPSILON"),
 ]
 
 

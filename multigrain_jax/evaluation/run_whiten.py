@@ -40,7 +40,7 @@ from multigrain_jax.metric_writer import (
     write_results,
 )
 from multigrain_jax.models.multigrain import BACKBONES, merge_model
-from multigrain_jax.ops.pooling import whitening_input
+from multigrain_jax.ops.pooling import NORM_EPSILON, whitening_input
 from multigrain_jax.ops.whitening import (
     Moments,
     PcaWhitening,
@@ -51,7 +51,6 @@ from multigrain_jax.ops.whitening import (
     pass_channel_through,
 )
 
-NORM_EPSILON = 1e-6
 # Of the largest logit: what folding in float32 may cost.
 FOLDING_TOLERANCE = 1e-3
 TOP_K = 5
