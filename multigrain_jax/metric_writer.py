@@ -3,7 +3,6 @@
 import itertools
 import json
 import math
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from multigrain_jax.errors import InputError
+from multigrain_jax.files import write_atomically, write_durably
 
 METRICS_FILE = "metrics.jsonl"
 RESULTS_FILE = "results.json"
@@ -194,13 +194,15 @@ def write_config(workdir: Path, config: Mapping[str, Any]) -> None:
     """Write config.json, so that the workdir tells how it was made."""
     workdir.mkdir(parents=True, exist_ok=True)
     text = json.dumps(config, indent=2, default=str)
-    (workdir / CONFIG_FILE).write_text(text + "\n")
+    with write_durably(workdir / CONFIG_FILE) as file:
+        file.write((text + "\n").encode())
 
 
 def write_results(workdir: Path, results: Mapping[str, Any]) -> None:
     """Write results.json: one flat object."""
     text = json.dumps(results, indent=2)
-    (workdir / RESULTS_FILE).write_text(text + "\n")
+    with write_durably(workdir / RESULTS_FILE) as file:
+        file.write((text + "\n").encode())
 
 
 def print_table(scores: Mapping[str, float]) -> None:
@@ -253,7 +255,8 @@ def save_plot(workdir: Path, name: str, figure: Figure) -> Path:
     """Write plots/<name>.png; returns its path."""
     path = workdir / "plots" / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=144)
+    with write_atomically(path) as file:
+        figure.savefig(file, format="png", dpi=144)
     return path
 
 
@@ -320,13 +323,9 @@ def draw_curves(
 
 
 def _replace_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the file anew, in one move: a crash leaves the old one or the new one."""
-    partial = path.with_suffix(".partial")
-    with partial.open("w") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    """Write the file anew: a crash leaves the old one or the new one."""
+    with write_durably(path) as file:
+        file.writelines((json.dumps(row) + "\n").encode() for row in rows)
 
 
 def _json_number(value: float) -> float | None:

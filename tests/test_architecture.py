@@ -20,6 +20,7 @@ PACKAGE = "multigrain_jax"
 LAYERS = {
     "__init__": -1,
     "errors": -1,
+    "files": 0,
     "ops": 0,
     "trees": 0,
     "losses": 1,

@@ -1,7 +1,9 @@
 """metrics.jsonl survives crashes and resumes; events and plots are written."""
 
+import errno
 import io
 import json
+import os
 import struct
 import sys
 
@@ -18,7 +20,10 @@ from multigrain_jax.metric_writer import (
     draw_curves,
     draw_plots,
     read_metrics,
+    save_plot,
+    write_config,
     write_plots,
+    write_results,
 )
 
 
@@ -152,6 +157,45 @@ def test_a_progress_bar_in_a_terminal(monkeypatch, capsys):
     assert "10/20" in terminal.getvalue()
     assert "loss 0.25" in terminal.getvalue()
     assert capsys.readouterr().out == "step 10/20  epoch 0.50  val top-1 0.75\n"
+
+
+def write_plot(workdir, numbers):
+    points = {"a": [(0.0, value) for value in numbers.values()]}
+    figure = draw_curves(points, title="", x_label="x", y_label="y")
+    save_plot(workdir, "a", figure)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("config.json", write_config),
+        ("results.json", write_results),
+        ("plots/a.png", write_plot),
+    ],
+)
+def test_an_older_file_is_replaced_and_not_overwritten(tmp_path, name, write):
+    write(tmp_path, {"a": 0.5})
+    with (tmp_path / name).open("rb") as reader:
+        older = (tmp_path / name).read_bytes()
+        write(tmp_path, {"b": 1.5, "c": 2.5})
+        assert reader.read() == older != (tmp_path / name).read_bytes()
+    (only,) = (tmp_path / name).parent.iterdir()
+    assert only == tmp_path / name
+
+
+@pytest.mark.parametrize("write", [write_config, write_results])
+def test_a_full_disk_leaves_the_older_record(tmp_path, monkeypatch, write):
+    def fail(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write(tmp_path, {"a": 0.5})
+    (path,) = tmp_path.iterdir()
+    older = path.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="No space left"):
+            write(tmp_path, {"b": 1.5})
+    assert [(path, path.read_bytes()) for path in tmp_path.iterdir()] == [(path, older)]
 
 
 def test_plots_are_drawn_for_the_numbers_there_are(tmp_path):

@@ -20,6 +20,7 @@ from jax import export
 
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.check import SMALLEST_IMAGE
+from multigrain_jax.files import write_atomically
 from multigrain_jax.inference import OpenedModel, open_model
 from multigrain_jax.models.multigrain import BACKBONES, merge_model
 from multigrain_jax.ops.color import normalize
@@ -62,7 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
     data = exported.serialize()
     destination = Path(options.destination)
     destination.parent.mkdir(parents=True, exist_ok=True)
-    destination.write_bytes(data)
+    with write_atomically(destination) as file:
+        file.write(data)
     print(
         f"{destination}: {opened.backbone} of {opened.checkpoint.path}, "
         f"uint8 [B, {options.test_size}, {options.test_size}, 3], for "

@@ -1,6 +1,5 @@
 """A checkpoint of this package becomes a checkpoint of the original's format."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ from multigrain_jax.checkpoint import load_checkpoint
 from multigrain_jax.convert.source_file import import_torch
 from multigrain_jax.convert.torch_import import export_state_dict
 from multigrain_jax.errors import InputError
+from multigrain_jax.files import write_atomically
 from multigrain_jax.inference import variables_of
 
 
@@ -47,8 +47,6 @@ def export_checkpoint(
     if margin is not None:
         content["extra"]["beta"] = float(margin["beta"])
     destination.parent.mkdir(parents=True, exist_ok=True)
-    # Under another name first: an interrupted export leaves no half file behind.
-    partial = destination.with_name(destination.name + ".partial")
-    torch.save(content, partial)
-    os.replace(partial, destination)
+    with write_atomically(destination) as file:
+        torch.save(content, file)
     return len(arrays)

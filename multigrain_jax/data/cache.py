@@ -4,11 +4,12 @@ import contextlib
 import hashlib
 import io
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+from multigrain_jax.files import write_atomically
 
 
 class LocalCache:
@@ -71,13 +72,7 @@ def kept_labels(
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that appears whole or not at all; OSError if that fails."""
+    """Write a file by `write_atomically`, and the folder for it if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, partial = tempfile.mkstemp(dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        os.replace(partial, path)
-    except OSError:
-        os.unlink(partial)
-        raise
+    with write_atomically(path) as file:
+        file.write(data)

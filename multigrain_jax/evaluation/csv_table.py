@@ -4,6 +4,9 @@ import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from multigrain_jax.evaluation.descriptors import open_csv
+from multigrain_jax.files import write_atomically
+
 # A spreadsheet takes a cell that begins like this for a formula.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -18,8 +21,11 @@ def write_table(
         columns: their names.
         rows: text and numbers; numbers stay as they are.
     """
-    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.writer(file)
+    with (
+        write_atomically(path) as file,
+        open_csv(file.fileno(), "w", closefd=False) as text,
+    ):
+        writer = csv.writer(text)
         writer.writerow(columns)
         writer.writerows([_guarded(cell) for cell in row] for row in rows)
 

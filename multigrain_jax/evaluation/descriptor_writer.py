@@ -33,6 +33,7 @@ from multigrain_jax.evaluation.descriptors import (
     require_same_settings,
     shard_path,
 )
+from multigrain_jax.files import remove_partial_files, write_durably
 
 ROWS_PER_SHARD = 16_384
 
@@ -151,7 +152,8 @@ class DescriptorWriter:
                     f"descriptors: found width {array.shape[1]}, expected "
                     f"{settings.dim} as {self._folder} has them; open another folder"
                 )
-            _write_durably(shard_path(self._folder, shard), lambda f: np.save(f, array))
+            with write_durably(shard_path(self._folder, shard)) as file:
+                np.save(file, array)
         row, added = 0, []
         for image, _, status in self._waiting:
             place = (shard, row) if status == OK else (None, None)
@@ -191,8 +193,7 @@ class DescriptorWriter:
         self._write_index()
 
     def _remove_leftovers(self) -> None:
-        for path in self._folder.glob("*.partial"):
-            path.unlink()
+        remove_partial_files(self._folder)
         for path in self._folder.glob("shard-*.npy"):
             if int(path.stem.removeprefix("shard-")) >= self._head.num_shards:
                 path.unlink()
@@ -200,13 +201,13 @@ class DescriptorWriter:
             (self._folder / INDEX_FILE).unlink(missing_ok=True)
 
     def _write_index(self) -> None:
-        def write(file: IO[bytes]) -> None:
-            with open_csv(file.fileno(), "w", closefd=False) as text:
-                columns = (*ImageStamp._fields, *IndexRow._fields[1:])
-                csv.writer(text).writerow(columns)
-                _write_rows(text, self._rows)
-
-        _write_durably(self._folder / INDEX_FILE, write)
+        columns = (*ImageStamp._fields, *IndexRow._fields[1:])
+        with (
+            write_durably(self._folder / INDEX_FILE) as file,
+            open_csv(file.fileno(), "w", closefd=False) as text,
+        ):
+            csv.writer(text).writerow(columns)
+            _write_rows(text, self._rows)
 
     def _write_head(self) -> None:
         values = {
@@ -217,7 +218,8 @@ class DescriptorWriter:
         if math.isinf(values["pooling_exponent"]):
             values["pooling_exponent"] = "inf"  # JSON has no infinity
         text = json.dumps(values, indent=1) + "\n"
-        _write_durably(self._folder / HEAD_FILE, lambda file: file.write(text.encode()))
+        with write_durably(self._folder / HEAD_FILE) as file:
+            file.write(text.encode())
 
 
 def _counts(row: IndexRow) -> bool:
@@ -226,18 +228,3 @@ def _counts(row: IndexRow) -> bool:
 
 def _write_rows(file: IO[str], rows: Sequence[IndexRow]) -> None:
     csv.writer(file).writerows((*row.image, *row[1:]) for row in rows)
-
-
-def _write_durably(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file that appears whole or not at all, and outlives a power cut."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

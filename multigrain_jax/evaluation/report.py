@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from multigrain_jax.errors import InputError
+from multigrain_jax.files import write_atomically
 
 MAX_CONFUSION_CLASSES = 40
 
@@ -73,7 +74,8 @@ def save_report(
     """
     page = render_page(title=title, subtitle=subtitle, sections=sections, script=script)
     # File names that are not UTF-8 arrive as lone surrogates, which have no encoding.
-    path.write_text(page, encoding="utf-8", errors="replace")
+    with write_atomically(path) as file:
+        file.write(page.encode(errors="replace"))
 
 
 def render_page(

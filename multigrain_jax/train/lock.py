@@ -8,6 +8,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 from multigrain_jax.errors import InputError
+from multigrain_jax.files import remove_partial_files
 
 LOCK_FILE = ".lock"
 
@@ -17,7 +18,8 @@ def lock_workdir(workdir: Path) -> Generator[None]:
     """Keep a workdir for this process while the context lasts.
 
     The lock is the kernel's, on an open file: it goes with the process, however that
-    ends. The file itself stays, and tells who holds or held it.
+    ends. The file itself stays, and tells who holds or held it. What a killed run was
+    about to write is removed.
 
     Args:
         workdir: an existing folder.
@@ -38,6 +40,8 @@ def lock_workdir(workdir: Path) -> Generator[None]:
             ) from error
         except OSError as error:
             print(f"{path} cannot be locked ({error}): start no second run there")
+        else:
+            remove_partial_files(workdir)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()

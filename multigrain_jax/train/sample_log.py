@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from multigrain_jax.data.image_source import ImageSource
+from multigrain_jax.files import write_durably
 from multigrain_jax.metric_writer import truncate_rows
 
 SAMPLE_IDS_FILE = "sample_ids.jsonl"
@@ -49,5 +50,6 @@ def write_non_finite_batch(
         "sample_ids": [int(index) for index in sample_ids],
         "images": {index: source.describe(index) for index in distinct},
     }
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    with write_durably(path) as file:
+        file.write((json.dumps(content, indent=2) + "\n").encode())
     return path

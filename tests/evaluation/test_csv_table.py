@@ -26,3 +26,15 @@ def test_a_cell_is_written_as_data(tmp_path, cell, written):
     write_table(path, ("name", "rank"), [(cell, 1)])
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         assert list(csv.reader(file)) == [["name", "rank"], [written, "1"]]
+
+
+def test_a_table_that_breaks_off_leaves_the_older_one(tmp_path):
+    def rows():
+        yield "a", 1
+        raise KeyboardInterrupt
+
+    path = tmp_path / "t.csv"
+    path.write_text("an older one")
+    with pytest.raises(KeyboardInterrupt):
+        write_table(path, ("name", "rank"), rows())
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["an older one"]

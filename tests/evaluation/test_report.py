@@ -107,7 +107,9 @@ def test_a_saved_report_is_the_rendered_page(tmp_path):
     sections = all_sections("β ✓")
     path = tmp_path / "report.html"
     path.write_text("an older one")
-    save_report(path, title="t", subtitle="s", sections=sections)
+    with path.open() as reader:
+        save_report(path, title="t", subtitle="s", sections=sections)
+        assert reader.read() == "an older one"
     page = render_page(title="t", subtitle="s", sections=sections)
     assert path.read_text(encoding="utf-8") == page
 

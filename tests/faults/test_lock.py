@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from multigrain_jax.errors import InputError
+from multigrain_jax.files import PARTIAL_SUFFIX
 from multigrain_jax.train.lock import lock_workdir
 from multigrain_jax.train.run import run
 
@@ -37,6 +38,14 @@ def test_a_second_run_is_refused_until_the_first_is_killed(tmp_path):
             pass
     with lock_workdir(tmp_path):
         pass
+
+
+def test_half_a_file_of_a_killed_run_is_removed(tmp_path):
+    (tmp_path / "results.json").write_text("{}")
+    (tmp_path / f"results.json.0123{PARTIAL_SUFFIX}").write_text("{")
+    with lock_workdir(tmp_path):
+        left = {path.name for path in tmp_path.iterdir()}
+    assert left == {".lock", "results.json"}
 
 
 def test_two_runs_in_one_workdir(photos, make_config, tmp_path):

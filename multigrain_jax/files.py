@@ -1,0 +1,73 @@
+"""Files that appear whole or not at all, whatever becomes of their writer."""
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Generator
+from pathlib import Path
+from typing import IO
+
+# How the name of a file ends that is being written, or whose writer was killed.
+PARTIAL_SUFFIX = ".partial"
+# Of the name before it, in characters: a whole name has at most 255 bytes.
+_KEPT_OF_NAME = 40
+
+
+@contextlib.contextmanager
+def write_atomically(path: Path) -> Generator[IO[bytes]]:
+    """A binary file to write to, which replaces `path` in one move at the end.
+
+    Whoever reads `path` finds the old file or the whole new one. An error within the
+    context, or in the move, leaves the old file and nothing beside it. Several
+    processes may write the same file at once: the last one's stays. The new file has
+    the permissions of an ordinary new file.
+
+    Args:
+        path: a file, or a name for one, in an existing folder.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    # A name of its own for each writer, and in the same folder: the same file system.
+    name = f"{path.name[:_KEPT_OF_NAME]}.{secrets.token_hex(8)}{PARTIAL_SUFFIX}"
+    partial = path.with_name(name)
+    try:
+        with partial.open("xb") as file:
+            yield file
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+
+
+@contextlib.contextmanager
+def write_durably(path: Path) -> Generator[IO[bytes]]:
+    """`write_atomically`, and the new file outlives a power cut once this returns."""
+    with write_atomically(path) as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    _sync_folder(path.parent)
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Remove what killed writers have left in a folder that nobody writes to now."""
+    for path in folder.glob(f"*{PARTIAL_SUFFIX}"):
+        path.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk, as `os.replace` alone does not."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return  # Windows does not open folders
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems have no such call for folders.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
