@@ -37,7 +37,11 @@ from multigrain_jax.evaluation.descriptors import (
 from multigrain_jax.evaluation.gallery import GalleryItem, GalleryRow, load_photo
 from multigrain_jax.evaluation.retrieval_page import write_retrieval_page
 from multigrain_jax.evaluation.search import DescriptorIndex, ScoreNormalization
-from multigrain_jax.evaluation.stored_photos import PhotoReader, embed_config
+from multigrain_jax.evaluation.stored_photos import (
+    CHECKPOINT_KEYS,
+    PhotoReader,
+    embed_config,
+)
 from multigrain_jax.inference import open_model
 from multigrain_jax.mesh import compute_dtype
 from multigrain_jax.metric_writer import write_config, write_results
@@ -310,7 +314,12 @@ def _embed_queries(
 
 def _checkpoint_of(database: str) -> tuple[str, int | None]:
     """The checkpoint and step that the config of a database's workdir names."""
-    made_by = embed_config(database)
+    try:
+        made_by = embed_config(database, CHECKPOINT_KEYS)
+    except InputError as error:
+        raise InputError(
+            f"{error}; or name the checkpoint with --config.init_from=DIR"
+        ) from error
     if made_by is None:
         raise InputError(
             "init_from: found nothing, and no config.json beside the database that "

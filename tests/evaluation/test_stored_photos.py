@@ -14,8 +14,14 @@ from PIL import Image
 from configs import embed, near_duplicates, search
 from multigrain_jax.data.quickstart import QuickstartSource
 from multigrain_jax.data.tfds_source import TfdsSource
+from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation import run_embed, run_near_duplicates, run_search
-from multigrain_jax.evaluation.stored_photos import PhotoReader, embed_config
+from multigrain_jax.evaluation.stored_photos import (
+    CHECKPOINT_KEYS,
+    PHOTO_KEYS,
+    PhotoReader,
+    embed_config,
+)
 
 GREYS = [0, 50, 100, 150, 200]
 NOTHING = b"no image"
@@ -113,14 +119,21 @@ def test_groups_show_the_photos_of_a_tfds_split(database, prepared, tmp_path):
     check_page(tmp_path / "report.html", prepared, expected_count=5)
 
 
+def without_config(database, folder):
+    """A workdir with the same descriptors, and no config.json."""
+    moved = folder / "moved"
+    moved.mkdir()
+    (moved / "descriptors").symlink_to(database / "descriptors")
+    return moved
+
+
 def test_a_data_set_that_is_gone_leaves_a_page_without_photos(
     database, tmp_path, capsys
 ):
-    config = embed_config(database / "descriptors")
-    assert config == embed_config(database)
-    moved = tmp_path / "moved"
-    moved.mkdir()
-    (moved / "descriptors").symlink_to(database / "descriptors")
+    config = embed_config(database / "descriptors", PHOTO_KEYS)
+    assert config is not None
+    assert config == embed_config(database, CHECKPOINT_KEYS)
+    moved = without_config(database, tmp_path)
     config["data"]["root"] = str(tmp_path / "gone")
     (moved / "config.json").write_text(json.dumps(config))
     assert run_search_of_itself(moved, tmp_path)["num_queries"] == 5
@@ -150,3 +163,83 @@ def test_files_need_no_configuration(tmp_path):
     assert photo is not None
     assert photo.size == (7, 5)
     assert photos(str(tmp_path / "other.png")) is None
+
+
+def without(*keys):
+    """What `embed` writes, with a key missing."""
+    config = embed.get_config().to_dict()
+    config["init_from"] = "weights"
+    inner = config
+    for key in keys[:-1]:
+        inner = inner[key]
+    del inner[keys[-1]]
+    return json.dumps(config).encode()
+
+
+# name -> what config.json holds, and what is said of it; None stands for a folder.
+DAMAGED = {
+    "empty": (b"", "Expecting value"),
+    "cut off": (without("seed")[:200], "line 1 column"),
+    "not JSON": (b"init_from = weights", "Expecting value"),
+    "nested without end": (b"[" * 100_000, "recursion"),
+    "a list": (b"[]", "not a JSON object"),
+    "a number": (b"3", "not a JSON object"),
+    "not UTF-8": (b'{"init_from": "\xff"}', "'utf-8' codec"),
+    "a folder": (None, "Is a directory"),
+}
+WITHOUT_KEYS = {
+    "of no keys": (b"{}", "{key} is missing"),
+    "without the checkpoint": (without("init_from"), "init_from is missing"),
+    "without the step": (without("init_step"), "init_step is missing"),
+    "of no checkpoint": (b'{"init_from": null}', "init_from is None"),
+    "without the data": (without("data"), "data.source is missing"),
+    "without the root": (without("data", "root"), "data.root is missing"),
+    "data that are a list": (b'{"data": []}', "data.source is missing"),
+    "a source that is a list": (b'{"data": {"source": []}}', r"data.source is \[\]"),
+}
+OF_THE_CHECKPOINT = ["without the checkpoint", "without the step", "of no checkpoint"]
+ALL = DAMAGED | WITHOUT_KEYS
+
+
+def write_damaged(workdir, content):
+    if content is None:
+        (workdir / "config.json").mkdir()
+    else:
+        (workdir / "config.json").write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", [*DAMAGED, "of no keys", *OF_THE_CHECKPOINT])
+def test_a_damaged_configuration_names_no_checkpoint(database, tmp_path, kind):
+    content, reason = ALL[kind]
+    moved = without_config(database, tmp_path)
+    write_damaged(moved, content)
+    Image.new("RGB", (40, 30)).save(tmp_path / "photo.png")
+    config = search.get_config()
+    config.database, config.queries = str(moved), str(tmp_path / "photo.png")
+    with pytest.raises(InputError) as error:
+        run_search.run(config, tmp_path / "search")
+    said = str(error.value)
+    assert re.match(f"{moved}/config.json: .*{reason.format(key='init_from')}", said)
+    assert "run `embed` there as before" in said
+    assert said.endswith("or name the checkpoint with --config.init_from=DIR")
+    # As the error says, the file is not needed where the checkpoint is named.
+    config.init_from = str(tmp_path / "none")
+    with pytest.raises(InputError, match=r"checkpoint: .* found none"):
+        run_search.run(config, tmp_path / "search")
+
+
+@pytest.mark.parametrize("kind", [k for k in ALL if k not in OF_THE_CHECKPOINT])
+def test_a_damaged_configuration_costs_the_page_its_photos_alone(
+    database, tmp_path, capsys, kind
+):
+    content, reason = ALL[kind]
+    moved = without_config(database, tmp_path)
+    write_damaged(moved, content)
+    config = near_duplicates.get_config()
+    config.database, config.threshold = str(moved), -1.0
+    assert run_near_duplicates.run(config, tmp_path / "groups")["num_groups"] == 1
+    lines = capsys.readouterr().out.splitlines()
+    (said,) = [line for line in lines if "cannot show" in line]
+    assert f"the photos of {moved}: {moved}/config.json: " in said
+    assert re.search(reason.format(key="data.source"), said)
+    assert (tmp_path / "groups" / "report.html").read_text().count("not readable") == 5
