@@ -60,8 +60,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.epoch_len_factor = 2.0
     config.augmentation = "full"  # "torch", "full", "senet", "AA"
     config.crop_area_min = 0.08  # smallest share of the image that a crop takes
-    # "pillow", or "simd": faster, with values within 1 of 255 of Pillow's; "auto" is
-    # "simd" where its package is installed.
+    # "pillow", or "simd": faster, with values within 1 of 255 of Pillow's (one in some
+    # ten million: 2); "auto" is "simd" where its package is installed.
     config.crop_resize = "auto"
     config.train_size = 224  # s
     config.test_size = 224  # s*

@@ -20,14 +20,18 @@ def simd():
     return pytest.importorskip("cykooz_resizer")
 
 
-@pytest.fixture(scope="module")
-def photo():
+def make_photo(seed, size):
     """Smooth shapes with noise, as photos have them."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     few = Image.fromarray(rng.integers(0, 256, (15, 20, 3), dtype=np.uint8))
-    smooth = np.asarray(few.resize((500, 375), Image.Resampling.BICUBIC), np.float64)
+    smooth = np.asarray(few.resize(size, Image.Resampling.BICUBIC), np.float64)
     noisy = smooth + rng.normal(0, 12, smooth.shape)
     return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def photo():
+    return make_photo(0, (500, 375))
 
 
 def boxes(count):
@@ -39,18 +43,30 @@ def boxes(count):
 
 
 @pytest.mark.parametrize("size", [8, 96, 224])
-def test_values_are_within_one_of_pillows(simd, photo, size):
-    different = total = 0
+def test_few_values_are_one_off_and_hardly_any_two(simd, photo, size):
+    different = by_two = total = 0
     for box in boxes(30):
         got = np.asarray(simd_resize_crop(photo, box, size))
         assert got.shape == (size, size, 3) and got.dtype == np.uint8
         want = np.asarray(resize_crop(photo, box, size))
         differences = got.astype(int) - want
-        assert abs(differences).max() <= 1
+        # One at most in each direction.
+        assert abs(differences).max() <= 2
         assert abs(differences.mean()) < 0.02
         different += (differences != 0).sum()
+        by_two += (abs(differences) == 2).sum()
         total += differences.size
     assert different < 0.08 * total
+    assert by_two < 1e-6 * total
+
+
+def test_a_value_can_be_two_off(simd):
+    """Where both directions round to the same other side: documented, and rare."""
+    photo, box = make_photo(42, (342, 242)), (186, 30, 266, 94)
+    got = np.asarray(simd_resize_crop(photo, box, 224)).astype(int)
+    differences = abs(got - np.asarray(resize_crop(photo, box, 224)))
+    assert differences.max() == 2
+    assert (differences == 2).sum() < 10
 
 
 def test_bits_do_not_depend_on_the_processor(simd, photo, monkeypatch):

@@ -112,7 +112,7 @@ def test_simd_changes_the_resize_alone(source, augmentation):
         np.testing.assert_array_equal(got["instance_id"], want["instance_id"])
         difference = np.abs(got["image"].astype(int) - want["image"])
         if augmentation == "full":
-            assert 0 < difference.max() <= 1
+            assert 0 < difference.max() <= 2
         else:
             # Operations such as solarize carry a difference of one far.
             assert 0 < difference.mean() < 3
