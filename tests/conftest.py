@@ -98,3 +98,21 @@ def photo_folder(tmp_path_factory):
             noise[..., label] += 100
             Image.fromarray(noise.astype(np.uint8)).save(path)
     return root
+
+
+@pytest.fixture
+def readings(monkeypatch):
+    """How each pass over images is to be read; it is read with threads instead."""
+    from multigrain_jax.data import eval_batches, train_batches
+    from multigrain_jax.data.reading import iterate
+
+    seen = []
+
+    def iterate_with_threads(dataset, *, batch_bytes, reading):
+        seen.append(reading)
+        threads = reading._replace(num_workers=0)
+        return iterate(dataset, batch_bytes=batch_bytes, reading=threads)
+
+    for module in (eval_batches, train_batches):
+        monkeypatch.setattr(module, "iterate", iterate_with_threads)
+    return seen

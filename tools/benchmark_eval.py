@@ -31,7 +31,7 @@ from PIL import Image
 from multigrain_jax.data.eval_batches import EvalPlan, make_eval_batches, plan_batches
 from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.quickstart import QuickstartSource
-from multigrain_jax.data.reading import Batch
+from multigrain_jax.data.reading import Batch, Reading
 from multigrain_jax.evaluation.classification import (
     evaluate_classification,
     make_eval_step,
@@ -44,6 +44,8 @@ from multigrain_jax.models.multigrain import (
     split_model,
 )
 from multigrain_jax.runtime import images_at_once
+
+READING = Reading(num_workers=0, prefetch=4, timeout_s=600.0)
 
 
 class Photos(NamedTuple):
@@ -147,8 +149,9 @@ def main() -> None:
             test_mode=options.test_mode,
             batch_size=images_at_once(batch_size, options.test_size),
             smallest_side=row.smallest_side,
+            timeout_s=READING.timeout_s,
         )
-        return plan, list(make_eval_batches(source, plan))
+        return plan, list(make_eval_batches(source, plan, reading=READING))
 
     embed_step = make_embed_step(graphdef, backbone=row, mesh=mesh)
     eval_step = make_eval_step(graphdef, backbone=row, mesh=mesh)

@@ -43,12 +43,14 @@ from tfdata_input import has_tensorflow, tfdata_batches, write_tfrecords
 from multigrain_jax.data.crops import decode
 from multigrain_jax.data.folder_index import ImageFile
 from multigrain_jax.data.quickstart import QuickstartSource
+from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.data.sources import FileSource
 from multigrain_jax.data.train_batches import make_train_batches
 
 PHOTO_SIZE = (500, 375)
 PREFETCH = 4
+TIMEOUT_S = 600.0
 MANY_STEPS = 1_000_000
 
 
@@ -134,8 +136,7 @@ def own_batches(
         first_step=0,
         num_steps=MANY_STEPS,
         batch_slice=slice(0, batch_size),
-        num_workers=workers,
-        prefetch=PREFETCH,
+        reading=Reading(workers, PREFETCH, TIMEOUT_S),
     )
     try:
         for batch in batches:

@@ -22,12 +22,15 @@ from multigrain_jax.data.copies import EDITS
 from multigrain_jax.data.eval_batches import TEST_MODES
 from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.quickstart import SPLITS, QuickstartSource
+from multigrain_jax.data.reading import Reading
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.copy_detection import copy_scores
 from multigrain_jax.evaluation.embed import embed_source, make_embed_step
 from multigrain_jax.inference import open_model
 from multigrain_jax.mesh import compute_dtype, make_mesh, put_replicated
 from multigrain_jax.models.multigrain import BACKBONES
+
+READING = Reading(num_workers=0, prefetch=4, timeout_s=600.0)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -91,6 +94,7 @@ def measure(
         test_size=test_size,
         test_mode=test_mode,
         batch_size=batch_size,
+        reading=READING,
         mesh=mesh,
     )
     photos, everything = embed(source), np.arange(len(source))

@@ -174,7 +174,7 @@ def encoded_size(
 
 
 def resized_size(
-    width: int, height: int, *, test_size: int, mode: str, smallest_side: int = 1
+    width: int, height: int, *, test_size: int, mode: str, smallest_side: int
 ) -> tuple[int, int]:
     """Width and height that an image is resized to before evaluation.
 
@@ -198,7 +198,7 @@ def resized_size(
 
 
 def eval_transform(
-    image: Image.Image, test_size: int, mode: str, *, smallest_side: int = 1
+    image: Image.Image, test_size: int, mode: str, *, smallest_side: int
 ) -> Image.Image:
     """An image as evaluation sees it: resized, and for "square" cropped.
 

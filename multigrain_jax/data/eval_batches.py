@@ -20,8 +20,8 @@ from multigrain_jax.data.crops import (
     resized_size,
 )
 from multigrain_jax.data.image_source import ImageSource
-from multigrain_jax.data.reading import Batch, iterate, read_image
-from multigrain_jax.data.watchdog import DATA_TIMEOUT_S, stalled
+from multigrain_jax.data.reading import Batch, Reading, iterate, read_image
+from multigrain_jax.data.watchdog import stalled
 
 TEST_MODES = ("square", "rect")
 HEADER_THREADS = 16
@@ -38,7 +38,6 @@ class EvalPlan:
         test_size: S, in pixels.
         test_mode: "square" or "rect".
         smallest_side: what the shorter side of a "rect" image has at least.
-        timeout_s: how long to wait for a batch.
     """
 
     rows: np.ndarray
@@ -47,7 +46,6 @@ class EvalPlan:
     test_size: int
     test_mode: str
     smallest_side: int
-    timeout_s: float
 
     def __len__(self) -> int:
         """How many batches there are."""
@@ -73,9 +71,9 @@ def plan_batches(
     test_size: int,
     test_mode: str,
     batch_size: int,
+    smallest_side: int,
+    timeout_s: float,
     indices: Sequence[int] | np.ndarray | None = None,
-    smallest_side: int = 1,
-    timeout_s: float = DATA_TIMEOUT_S,
 ) -> EvalPlan:
     """Put images that are evaluated alike into the same batches.
 
@@ -88,10 +86,10 @@ def plan_batches(
         test_mode: "square": S x S from the centre; "rect": the whole image, longer
             side S.
         batch_size: rows per batch; what no image fills is padding.
-        indices: which images; None is all.
         smallest_side: what the shorter side of a "rect" image has at least: the
             backbone's.
-        timeout_s: how long to wait for the next header, and later for a batch.
+        timeout_s: how long to wait for the next header.
+        indices: which images; None is all.
 
     Raises:
         DataStalledError: no header came in time.
@@ -115,7 +113,6 @@ def plan_batches(
         test_size=test_size,
         test_mode=test_mode,
         smallest_side=smallest_side,
-        timeout_s=timeout_s,
     )
 
 
@@ -125,8 +122,8 @@ def plan_ordered_batches(
     *,
     test_size: int,
     batch_size: int,
-    smallest_side: int = 1,
-    timeout_s: float = DATA_TIMEOUT_S,
+    smallest_side: int,
+    timeout_s: float,
 ) -> EvalPlan:
     """Batches of whole ("rect") images that follow each other in a given order.
 
@@ -150,7 +147,6 @@ def plan_ordered_batches(
         test_size=test_size,
         test_mode="rect",
         smallest_side=smallest_side,
-        timeout_s=timeout_s,
     )
 
 
@@ -161,15 +157,14 @@ def _wasted_fraction(shapes: np.ndarray, batch_size: int, sizes: np.ndarray) -> 
 
 
 def make_eval_batches(
-    source: ImageSource, plan: EvalPlan, *, num_workers: int = 0, prefetch: int = 4
+    source: ImageSource, plan: EvalPlan, *, reading: Reading
 ) -> Generator[Batch]:
     """The batches of a plan, in its order.
 
     Args:
         source: the images that were planned.
         plan: from `plan_batches`.
-        num_workers: reading processes; 0 reads with threads.
-        prefetch: batches that are made ahead.
+        reading: how batches are read ahead.
 
     Yields:
         `image` uint8 [B, H, W, 3], `label` int32 [B], `index` int32 [B] (-1: padding),
@@ -184,13 +179,7 @@ def make_eval_batches(
         .batch(batch_size)
     )
     largest = int(plan.shapes.astype(np.int64).prod(axis=1).max(initial=0))
-    return iterate(
-        dataset,
-        batch_bytes=3 * batch_size * largest,
-        num_workers=num_workers,
-        prefetch=prefetch,
-        timeout_s=plan.timeout_s,
-    )
+    return iterate(dataset, batch_bytes=3 * batch_size * largest, reading=reading)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Generator
+from typing import NamedTuple
 
 import grain
 from absl import flags
@@ -11,13 +12,27 @@ from PIL import Image
 
 from multigrain_jax.data.crops import UndecodableImageError, decode
 from multigrain_jax.data.image_source import ImageSource
-from multigrain_jax.data.watchdog import DATA_TIMEOUT_S, Batch, read_and_restart
+from multigrain_jax.data.watchdog import Batch, read_and_restart
 from multigrain_jax.errors import InputError
 
 # More threads than cores contend for the interpreter; a second one always decodes while
 # the first waits for a file.
 MIN_READ_THREADS, MAX_READ_THREADS = 2, 4
 SHARED_MEMORY = "/dev/shm"
+
+
+class Reading(NamedTuple):
+    """How batches are read ahead of their use.
+
+    Attributes:
+        num_workers: reading processes; 0 reads with threads.
+        prefetch: batches that are made ahead.
+        timeout_s: how long to wait for a batch.
+    """
+
+    num_workers: int
+    prefetch: int
+    timeout_s: float
 
 
 def read_image(source: ImageSource, index: int) -> Image.Image:
@@ -36,12 +51,7 @@ def why_unreadable(source: ImageSource, index: int) -> str | None:
 
 
 def iterate(
-    dataset: grain.MapDataset,
-    *,
-    batch_bytes: int,
-    num_workers: int,
-    prefetch: int,
-    timeout_s: float = DATA_TIMEOUT_S,
+    dataset: grain.MapDataset, *, batch_bytes: int, reading: Reading
 ) -> Generator[Batch]:
     """The elements of a data set of batches, read ahead; close it after use.
 
@@ -50,14 +60,13 @@ def iterate(
     Args:
         dataset: its elements are batches, with an `image` among their arrays.
         batch_bytes: size of one.
-        num_workers: reading processes; 0 reads with threads.
-        prefetch: batches that are made ahead.
-        timeout_s: how long to wait for a batch.
+        reading: how batches are read ahead.
 
     Raises:
         InputError: too little shared memory for the processes.
         DataStalledError: no batch came in time, or processes die again and again.
     """
+    num_workers, prefetch, timeout_s = reading
     per_worker = max(1, prefetch // max(1, num_workers))
     if num_workers:
         # The processes are the parallelism; together they hold `prefetch` batches, and

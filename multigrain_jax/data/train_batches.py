@@ -14,10 +14,9 @@ from multigrain_jax.data.crops import (
     random_crop_box,
 )
 from multigrain_jax.data.image_source import ImageSource
-from multigrain_jax.data.reading import Batch, iterate, read_image
+from multigrain_jax.data.reading import Batch, Reading, iterate, read_image
 from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.data.simd_resize import CropResizer, crop_resizer
-from multigrain_jax.data.watchdog import DATA_TIMEOUT_S
 from multigrain_jax.errors import InputError
 
 # How many other images are tried in place of an unreadable one.
@@ -96,14 +95,12 @@ def make_train_batches(
     train_size: int,
     augmentation: str,
     crop_area_min: float,
-    crop_resize: str = "pillow",
+    crop_resize: str,
     seed: int,
     first_step: int,
     num_steps: int,
     batch_slice: slice,
-    num_workers: int,
-    prefetch: int,
-    timeout_s: float = DATA_TIMEOUT_S,
+    reading: Reading,
 ) -> Generator[Batch]:
     """Training batches `first_step` to `first_step + num_steps`.
 
@@ -123,9 +120,7 @@ def make_train_batches(
         first_step: where to begin.
         num_steps: how many batches.
         batch_slice: this host's contiguous share of every batch.
-        num_workers: reading processes; 0 reads with threads.
-        prefetch: batches that are made ahead.
-        timeout_s: how long to wait for a batch.
+        reading: how batches are read ahead.
 
     Yields:
         `image` uint8 [b, S, S, 3], `label` int32 [b], `instance_id` int32 [b] and
@@ -151,11 +146,7 @@ def make_train_batches(
     steps = range(first_step, first_step + num_steps)
     dataset = grain.MapDataset.source(steps).map(make.batch)
     return iterate(
-        dataset,
-        batch_bytes=3 * (stop - start) * train_size**2,
-        num_workers=num_workers,
-        prefetch=prefetch,
-        timeout_s=timeout_s,
+        dataset, batch_bytes=3 * (stop - start) * train_size**2, reading=reading
     )
 
 

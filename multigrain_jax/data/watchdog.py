@@ -12,7 +12,6 @@ import numpy as np
 
 from multigrain_jax.errors import DataStalledError
 
-DATA_TIMEOUT_S = 600.0
 # In one pass over the data: more deaths than these have a cause that stays.
 MAX_RESTARTS = 3
 # How long a reader that hangs is waited for when it is left behind.

@@ -2,14 +2,14 @@
 
 import dataclasses
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from multigrain_jax.data.eval_batches import EvalPlan, plan_batches
 from multigrain_jax.data.image_source import ImageSource
+from multigrain_jax.data.reading import Reading
 from multigrain_jax.distributed import host_slices, own_folder
 from multigrain_jax.evaluation.descriptors import DescriptorSettings, ImageStamp
 from multigrain_jax.evaluation.embed import (
@@ -17,7 +17,7 @@ from multigrain_jax.evaluation.embed import (
     embed_batches,
     make_embed_step,
 )
-from multigrain_jax.evaluation.inputs import batches_from_config
+from multigrain_jax.evaluation.inputs import recorded_batches
 from multigrain_jax.inference import OpenedModel
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
 from multigrain_jax.models.multigrain import BACKBONES
@@ -64,7 +64,7 @@ def plan_descriptors(
         source: the images.
         settings: how their descriptors are made.
         batch_size: images per batch; a CPU takes fewer large ones.
-        timeout_s: how long to wait for a header or a batch.
+        timeout_s: how long to wait for a header.
         indices: which images; None is all.
     """
     return plan_batches(
@@ -83,7 +83,7 @@ def embed_plan(
     source: ImageSource,
     plan: EvalPlan,
     *,
-    config: Mapping[str, Any],
+    reading: Reading,
     workdir: Path,
 ) -> Generator[EmbeddedBatch]:
     """The descriptors of every batch of a plan; bad files go to skipped.txt.
@@ -94,7 +94,7 @@ def embed_plan(
         opened: the model.
         source: the images.
         plan: from `plan_descriptors`.
-        config: with `num_workers` and `prefetch_batches`.
+        reading: how batches are read ahead.
         workdir: the run's folder.
     """
     mesh = make_mesh()
@@ -103,7 +103,9 @@ def embed_plan(
     )
     (share,) = host_slices(plan.rows.shape[1], microbatches=1)
     own_plan = dataclasses.replace(plan, rows=plan.rows[:, share])
-    batches = batches_from_config(config, source, own_plan, workdir=own_folder(workdir))
+    batches = recorded_batches(
+        source, own_plan, workdir=own_folder(workdir), reading=reading
+    )
     variables = put_replicated(mesh, opened.variables)
     return embed_batches(step, variables, batches, mesh=mesh, put=put_batch)
 

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from multigrain_jax.data.eval_batches import make_eval_batches, plan_batches
 from multigrain_jax.data.image_source import ImageSource
+from multigrain_jax.data.reading import Reading
 from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
 from multigrain_jax.mesh import batch_sharding, put_whole_batch, replicated
 from multigrain_jax.models.multigrain import Backbone, Output, Variables, merge_model
@@ -174,6 +175,7 @@ def embed_source(
     test_size: int,
     test_mode: str,
     batch_size: int,
+    reading: Reading,
     mesh: Mesh,
 ) -> Embedded:
     """Descriptors and logits of every image of a source, which fit into memory.
@@ -186,6 +188,7 @@ def embed_source(
         test_size: S, in pixels.
         test_mode: "square" or "rect", as `plan_batches` has them.
         batch_size: images per step; a CPU takes fewer large ones.
+        reading: how batches are read ahead.
         mesh: the devices.
     """
     plan = plan_batches(
@@ -194,6 +197,7 @@ def embed_source(
         test_mode=test_mode,
         batch_size=images_at_once(batch_size, test_size),
         smallest_side=backbone.smallest_side,
+        timeout_s=reading.timeout_s,
     )
-    batches = make_eval_batches(source, plan)
+    batches = make_eval_batches(source, plan, reading=reading)
     return embed_all(embed_step, variables, batches, mesh=mesh)

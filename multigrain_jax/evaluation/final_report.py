@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from multigrain_jax.data.copies import EDITS
 from multigrain_jax.data.image_source import ImageSource
+from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.skips import SkipLog
 from multigrain_jax.evaluation.classification import knn_top1
 from multigrain_jax.evaluation.copy_detection import copy_scores
@@ -37,6 +38,7 @@ def evaluate_and_report(
     test_size: int,
     test_mode: str,
     batch_size: int,
+    reading: Reading,
     mesh: Mesh,
     workdir: Path,
 ) -> dict[str, float]:
@@ -51,6 +53,7 @@ def evaluate_and_report(
         test_size: S, in pixels.
         test_mode: "square" or "rect", as `plan_batches` has them.
         batch_size: photos per step.
+        reading: how batches are read ahead.
         mesh: the devices.
         workdir: where report.html goes.
 
@@ -66,6 +69,7 @@ def evaluate_and_report(
         test_size=test_size,
         test_mode=test_mode,
         batch_size=batch_size,
+        reading=reading,
         mesh=mesh,
     )
     photos = embed(source)

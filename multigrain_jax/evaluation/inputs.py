@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from multigrain_jax.data.eval_batches import EvalPlan, make_eval_batches, plan_batches
 from multigrain_jax.data.image_source import ImageSource
-from multigrain_jax.data.reading import Batch
+from multigrain_jax.data.reading import Batch, Reading
 from multigrain_jax.data.skips import SkipLog
 from multigrain_jax.data.sources import open_source
 from multigrain_jax.models.layers import FeatureMap
@@ -67,7 +67,7 @@ def plan_from_config(
     source: ImageSource,
     *,
     backbone: Backbone,
-    test_size: int | None = None,
+    test_size: int,
 ) -> EvalPlan:
     """The plan of an evaluation by the keys that all configurations share.
 
@@ -75,30 +75,37 @@ def plan_from_config(
         config: the configuration as nested dictionaries.
         source: the images.
         backbone: the model's row of `BACKBONES`.
-        test_size: in place of the configuration's.
+        test_size: S, in pixels: the configuration's, or one of several.
     """
-    size = config["test_size"] if test_size is None else test_size
     return plan_batches(
         source,
-        test_size=size,
+        test_size=test_size,
         test_mode=config["test_mode"],
-        batch_size=images_at_once(config["batch_size"], size),
+        batch_size=images_at_once(config["batch_size"], test_size),
         smallest_side=backbone.smallest_side,
         timeout_s=config["data_timeout_s"],
     )
 
 
-def batches_from_config(
-    config: Mapping[str, Any], source: ImageSource, plan: EvalPlan, *, workdir: Path
-) -> Generator[Batch]:
-    """`recorded_batches` by the keys that all configurations share."""
-    return recorded_batches(
-        source,
-        plan,
-        workdir=workdir,
+def reading_from_config(config: Mapping[str, Any]) -> Reading:
+    """How images are read, by the keys that all configurations share."""
+    return Reading(
         num_workers=config["num_workers"],
         prefetch=config["prefetch_batches"],
+        timeout_s=config["data_timeout_s"],
     )
+
+
+def batches_from_config(
+    config: Mapping[str, Any],
+    source: ImageSource,
+    plan: EvalPlan,
+    *,
+    workdir: Path | None,
+) -> Generator[Batch]:
+    """`recorded_batches` by the keys that all configurations share."""
+    reading = reading_from_config(config)
+    return recorded_batches(source, plan, workdir=workdir, reading=reading)
 
 
 def recorded_batches(
@@ -106,8 +113,7 @@ def recorded_batches(
     plan: EvalPlan,
     *,
     workdir: Path | None,
-    num_workers: int = 0,
-    prefetch: int = 4,
+    reading: Reading,
 ) -> Generator[Batch]:
     """The batches of a plan; unreadable images are listed in skipped.txt.
 
@@ -118,13 +124,10 @@ def recorded_batches(
         source: the images.
         plan: from `plan_batches`.
         workdir: the run's folder; None writes nothing.
-        num_workers: reading processes; 0 reads with threads.
-        prefetch: batches that are made ahead.
+        reading: how batches are read ahead.
     """
     skips = SkipLog(source, workdir=workdir, max_fraction=math.inf)
-    batches = make_eval_batches(
-        source, plan, num_workers=num_workers, prefetch=prefetch
-    )
+    batches = make_eval_batches(source, plan, reading=reading)
     with contextlib.closing(batches):
         # disable=None: no bar where nobody watches.
         for batch in tqdm(

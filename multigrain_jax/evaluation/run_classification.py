@@ -27,6 +27,7 @@ from multigrain_jax.evaluation.inputs import (
     batches_from_config,
     open_split,
     plan_from_config,
+    reading_from_config,
 )
 from multigrain_jax.inference import OpenedModel, open_model
 from multigrain_jax.mesh import compute_dtype, make_mesh, put_replicated
@@ -64,7 +65,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     write_config(workdir, settings)
 
     mesh, backbone = make_mesh(), BACKBONES[opened.backbone]
-    plan = plan_from_config(settings, source, backbone=backbone)
+    plan = plan_from_config(
+        settings, source, backbone=backbone, test_size=config.test_size
+    )
     print(f"{opened.backbone} from {opened.checkpoint.path}: {plan}", flush=True)
     each = evaluate_classification(
         make_eval_step(
@@ -106,12 +109,7 @@ def _probe(
     step = make_embed_step(
         opened.graphdef, backbone=BACKBONES[opened.backbone], mesh=mesh
     )
-    batches = make_eval_batches(
-        source,
-        plan,
-        num_workers=settings["num_workers"],
-        prefetch=settings["prefetch_batches"],
-    )
+    batches = make_eval_batches(source, plan, reading=reading_from_config(settings))
     variables = put_replicated(mesh, opened.variables)
     return knn_top1(embed_all(step, variables, batches, mesh=mesh))
 

@@ -44,7 +44,7 @@ from multigrain_jax.evaluation.descriptors import (
     DescriptorSettings,
     ImageStamp,
 )
-from multigrain_jax.evaluation.inputs import open_split
+from multigrain_jax.evaluation.inputs import open_split, reading_from_config
 from multigrain_jax.inference import OpenedModel, open_model
 from multigrain_jax.mesh import compute_dtype
 from multigrain_jax.metric_writer import write_config, write_results
@@ -175,7 +175,8 @@ def _embed(
         f"{num_new} of them new or changed" + (f"; {plan}" if num_new else ""),
         flush=True,
     )
-    for batch in embed_plan(opened, source, plan, config=config, workdir=workdir):
+    reading = reading_from_config(config)
+    for batch in embed_plan(opened, source, plan, reading=reading, workdir=workdir):
         if writer is None:
             continue
         statuses = [

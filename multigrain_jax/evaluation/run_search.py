@@ -35,6 +35,7 @@ from multigrain_jax.evaluation.descriptors import (
     require_same_settings,
 )
 from multigrain_jax.evaluation.gallery import GalleryItem, GalleryRow, load_photo
+from multigrain_jax.evaluation.inputs import reading_from_config
 from multigrain_jax.evaluation.retrieval_page import write_retrieval_page
 from multigrain_jax.evaluation.search import DescriptorIndex, ScoreNormalization
 from multigrain_jax.evaluation.stored_photos import (
@@ -295,11 +296,13 @@ def _embed_queries(
     devices = jax.device_count()
     # A photo alone is not worth a whole batch.
     rows = -(-min(settings["batch_size"], len(source)) // devices) * devices
-    timeout_s = settings["data_timeout_s"]
-    plan = plan_descriptors(source, wanted, batch_size=rows, timeout_s=timeout_s)
+    reading = reading_from_config(settings)
+    plan = plan_descriptors(
+        source, wanted, batch_size=rows, timeout_s=reading.timeout_s
+    )
     paths: list[str] = []
     descriptors = [np.zeros((0, wanted.dim), np.float32)]
-    batches = embed_plan(opened, source, plan, config=settings, workdir=workdir)
+    batches = embed_plan(opened, source, plan, reading=reading, workdir=workdir)
     for batch in batches:
         good = ~batch.bad
         paths += [source.describe(int(number)) for number in batch.indices[good]]

@@ -29,6 +29,7 @@ from multigrain_jax.evaluation.inputs import (
     network_inputs,
     open_split,
     plan_from_config,
+    reading_from_config,
 )
 from multigrain_jax.inference import OpenedModel, open_checkpoint, open_model
 from multigrain_jax.mesh import compute_dtype, make_mesh, put_batch, put_replicated
@@ -131,7 +132,9 @@ def _collect(
     data = settings["data"]
     source = open_split(settings, data["split"])
     backbone = BACKBONES[opened.backbone]
-    plan = plan_from_config(settings, source, backbone=backbone)
+    plan = plan_from_config(
+        settings, source, backbone=backbone, test_size=settings["test_size"]
+    )
     print(f"{opened.backbone} from {opened.checkpoint.path}: {plan}", flush=True)
     batches = batches_from_config(settings, source, plan, workdir=workdir)
     seen: list[Batch] = []
@@ -296,6 +299,7 @@ def _report(
             test_size=settings["test_size"],
             test_mode=settings["test_mode"],
             batch_size=settings["batch_size"],
+            reading=reading_from_config(settings),
             mesh=mesh,
             workdir=workdir,
         )

@@ -18,6 +18,7 @@ from multigrain_jax.data.tfrecord_source import TfrecordSource
 from multigrain_jax.data.train_batches import make_train_batches
 from multigrain_jax.distributed import gather_shares, host_slices
 from multigrain_jax.errors import InputError
+from multigrain_jax.evaluation.inputs import reading_from_config
 from multigrain_jax.mesh import put_batch
 from multigrain_jax.train.sample_log import SampleLog
 
@@ -115,9 +116,7 @@ def _grain_batches(
         first_step=first_step,
         num_steps=num_steps,
         batch_slice=batch_slice,
-        num_workers=config["num_workers"],
-        prefetch=config["prefetch_batches"],
-        timeout_s=config["data_timeout_s"],
+        reading=reading_from_config(config),
     )
 
 

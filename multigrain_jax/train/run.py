@@ -25,9 +25,10 @@ from multigrain_jax.evaluation.classification import (
 )
 from multigrain_jax.evaluation.final_report import evaluate_and_report
 from multigrain_jax.evaluation.inputs import (
+    batches_from_config,
     open_split,
     plan_from_config,
-    recorded_batches,
+    reading_from_config,
 )
 from multigrain_jax.metric_writer import (
     METRICS_FILE,
@@ -71,14 +72,15 @@ class _Recorder:
         source = self.built.val_source
         if source is None:
             return
-        batches = recorded_batches(
+        config = self.config.to_dict()
+        plan = plan_from_config(
+            config,
             source,
-            plan_from_config(
-                self.config.to_dict(), source, backbone=BACKBONES[self.config.backbone]
-            ),
-            workdir=None if self.config.dry_run else self.workdir,
-            num_workers=self.config.num_workers,
+            backbone=BACKBONES[config["backbone"]],
+            test_size=config["test_size"],
         )
+        workdir = None if self.config.dry_run else self.workdir
+        batches = batches_from_config(config, source, plan, workdir=workdir)
         with contextlib.closing(batches):
             some = itertools.islice(batches, 1 if self.config.dry_run else None)
             each = evaluate_classification(
@@ -333,6 +335,7 @@ def _report(
         test_size=config.test_size,
         test_mode=config.test_mode,
         batch_size=config.batch_size,
+        reading=reading_from_config(config.to_dict()),
         mesh=built.mesh,
         workdir=workdir,
     )

@@ -30,11 +30,11 @@ from multigrain_jax.evaluation.classification import (
     make_eval_step,
 )
 from multigrain_jax.evaluation.inputs import (
+    batches_from_config,
     features_of_uint8,
     network_inputs,
     open_split,
     plan_from_config,
-    recorded_batches,
 )
 from multigrain_jax.evaluation.run_classification import require_classes
 from multigrain_jax.inference import OpenedModel, open_model
@@ -217,12 +217,8 @@ def _finetune(
 def _train_batches(
     settings: Mapping[str, Any], task: _Task, workdir: Path
 ) -> Generator[dict[str, jax.Array]]:
-    for batch in recorded_batches(
-        task.train_source,
-        task.plan,
-        workdir=workdir,
-        num_workers=settings["num_workers"],
-        prefetch=settings["prefetch_batches"],
+    for batch in batches_from_config(
+        settings, task.train_source, task.plan, workdir=workdir
     ):
         arrays = network_inputs({**batch, "mask": batch["mask"] & ~batch["bad"]})
         yield put_batch(task.mesh, arrays)
@@ -233,19 +229,18 @@ def _validate(
 ) -> dict[str, float]:
     if task.val_source is None:
         return {}
-    plan = plan_from_config(settings, task.val_source, backbone=task.backbone)
+    plan = plan_from_config(
+        settings,
+        task.val_source,
+        backbone=task.backbone,
+        test_size=settings["test_size"],
+    )
     variables = task.opened.variables
     p = jnp.asarray(exponent, variables.pooling_exponent.dtype)
     (scores,) = evaluate_classification(
         make_eval_step(task.opened.graphdef, backbone=task.backbone, mesh=task.mesh),
         put_replicated(task.mesh, variables._replace(pooling_exponent=p)),
-        recorded_batches(
-            task.val_source,
-            plan,
-            workdir=workdir,
-            num_workers=settings["num_workers"],
-            prefetch=settings["prefetch_batches"],
-        ),
+        batches_from_config(settings, task.val_source, plan, workdir=workdir),
         mesh=task.mesh,
     )
     return scores

@@ -7,6 +7,7 @@ from PIL import Image
 from multigrain_jax.data.crops import decode, encoded_size, eval_transform
 from multigrain_jax.data.eval_batches import make_eval_batches, plan_batches
 from multigrain_jax.data.folder_index import ImageFile
+from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.sources import FileSource
 
 SIDEWAYS = 6  # EXIF: the photo lies on its side
@@ -38,8 +39,19 @@ def mixed(tmp_path):
 
 
 def plan(source, **changes):
-    options = {"test_size": 16, "test_mode": "square", "batch_size": 4}
+    options = {
+        "test_size": 16,
+        "test_mode": "square",
+        "batch_size": 4,
+        "smallest_side": 1,
+        "timeout_s": 600.0,
+    }
     return plan_batches(source, **(options | changes))
+
+
+def read(source, planned, *, num_workers=0):
+    reading = Reading(num_workers=num_workers, prefetch=4, timeout_s=600.0)
+    return make_eval_batches(source, planned, reading=reading)
 
 
 def check_rows(source, batch, test_mode):
@@ -47,7 +59,7 @@ def check_rows(source, batch, test_mode):
     for row in np.flatnonzero(batch["mask"]):
         index = int(batch["index"][row])
         upright = decode(source.read(index), apply_exif_orientation=True)
-        want = np.asarray(eval_transform(upright, 16, test_mode))
+        want = np.asarray(eval_transform(upright, 16, test_mode, smallest_side=1))
         height, width = want.shape[:2]
         if test_mode == "rect":
             assert batch["size"][row].tolist() == [height, width]
@@ -59,7 +71,7 @@ def check_rows(source, batch, test_mode):
 
 
 def test_every_image_comes_once_and_the_last_batch_is_padded(source):
-    got = list(make_eval_batches(source, plan(source)))
+    got = list(read(source, plan(source)))
     assert [batch["mask"].tolist() for batch in got] == [
         [True] * 4,
         [True, True, True, False],
@@ -78,7 +90,7 @@ def test_every_image_comes_once_and_the_last_batch_is_padded(source):
 
 def test_rectangular_images_share_canvases(mixed):
     planned = plan(mixed, test_mode="rect")
-    got = list(make_eval_batches(mixed, planned))
+    got = list(read(mixed, planned))
     indices = np.concatenate([batch["index"] for batch in got])
     assert sorted(indices[indices >= 0]) == list(range(21))
     assert len({batch["image"].shape for batch in got}) <= 8
@@ -92,7 +104,7 @@ def test_rectangular_images_share_canvases(mixed):
 
 def test_the_plan_says_how_much_is_wasted(mixed):
     planned = plan(mixed, test_mode="rect")
-    batches = list(make_eval_batches(mixed, planned))
+    batches = list(read(mixed, planned))
     used = sum(batch["size"][batch["mask"]].prod(axis=1).sum() for batch in batches)
     computed = sum(np.prod(batch["image"].shape[:3]) for batch in batches)
     assert planned.wasted_fraction == pytest.approx(1 - used / computed)
@@ -114,7 +126,7 @@ def test_a_photo_on_its_side_is_planned_upright(tmp_path, name):
     source = FileSource(
         [ImageFile(str(path), 0)], class_names=["a"], apply_exif_orientation=True
     )
-    (batch,) = make_eval_batches(source, plan(source, test_mode="rect"))
+    (batch,) = read(source, plan(source, test_mode="rect"))
     assert batch["image"].shape == (4, 16, 12, 3)
     assert not batch["bad"].any()
     check_rows(source, batch, "rect")
@@ -123,28 +135,28 @@ def test_a_photo_on_its_side_is_planned_upright(tmp_path, name):
 def test_extreme_proportions_keep_the_smallest_side(tmp_path):
     source = make_source(tmp_path, [(400, 5)])
     planned = plan(source, test_mode="rect", batch_size=1, smallest_side=6)
-    (batch,) = make_eval_batches(source, planned)
+    (batch,) = read(source, planned)
     assert batch["image"].shape == (1, 6, 16, 3)
-    (batch,) = make_eval_batches(source, plan(source, test_mode="rect", batch_size=1))
+    (batch,) = read(source, plan(source, test_mode="rect", batch_size=1))
     assert batch["image"].shape == (1, 1, 16, 3)
 
 
 def test_chosen_images(source):
-    (batch,) = make_eval_batches(source, plan(source, indices=[5, 2]))
+    (batch,) = read(source, plan(source, indices=[5, 2]))
     assert batch["index"].tolist() == [5, 2, -1, -1]
 
 
 def test_no_images_are_no_batches(source):
     for test_mode in ("square", "rect"):
         nothing = plan(source, indices=[], test_mode=test_mode)
-        assert list(make_eval_batches(source, nothing)) == []
+        assert list(read(source, nothing)) == []
 
 
 @pytest.mark.parametrize("test_mode", ["square", "rect"])
 def test_nothing_stands_in_for_an_unreadable_image(source, tmp_path, test_mode):
     (tmp_path / "1.jpg").write_bytes(b"")
     planned = plan(source, batch_size=8, test_mode=test_mode)
-    (batch,) = make_eval_batches(source, planned)
+    (batch,) = read(source, planned)
     assert batch["bad"].tolist() == [False, True] + [False] * 6
     assert batch["index"][1] == 1
     assert batch["label"][1] == source.labels[1]
@@ -154,7 +166,7 @@ def test_nothing_stands_in_for_an_unreadable_image(source, tmp_path, test_mode):
 def test_a_file_that_changes_after_the_plan_is_bad_and_not_cut(source, tmp_path):
     planned = plan(source, batch_size=8, test_mode="rect")
     photo(0, (30, 40)).save(tmp_path / "2.jpg")
-    (batch,) = make_eval_batches(source, planned)
+    (batch,) = read(source, planned)
     assert np.flatnonzero(batch["bad"]).tolist() == [2]
 
 
@@ -167,8 +179,8 @@ def test_a_header_is_read_without_the_body(tmp_path):
 @pytest.mark.slow
 def test_reading_processes_change_nothing(mixed):
     planned = plan(mixed, batch_size=2, test_mode="rect")
-    want = list(make_eval_batches(mixed, planned))
-    got = list(make_eval_batches(mixed, planned, num_workers=2))
+    want = list(read(mixed, planned))
+    got = list(read(mixed, planned, num_workers=2))
     for one, other in zip(got, want, strict=True):
         assert one.keys() == other.keys()
         for name in one:
@@ -177,7 +189,7 @@ def test_reading_processes_change_nothing(mixed):
 
 
 def test_an_iterator_can_be_closed_early(source):
-    iterator = make_eval_batches(source, plan(source, batch_size=1))
+    iterator = read(source, plan(source, batch_size=1))
     next(iterator)
     iterator.close()
     assert list(iterator) == []

@@ -10,7 +10,7 @@ from PIL import Image
 from multigrain_jax.data import reading, train_batches
 from multigrain_jax.data.crops import decode, random_crop_box, resize_crop
 from multigrain_jax.data.folder_index import ImageFile
-from multigrain_jax.data.reading import why_unreadable
+from multigrain_jax.data.reading import Reading, why_unreadable
 from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.data.sources import FileSource
 from multigrain_jax.data.train_batches import make_train_batches
@@ -49,17 +49,17 @@ def make_stream(source, **changes):
     return RepeatedStream(num_images=len(source), seed=1, **(options | changes))
 
 
-def batches(source, stream=None, **changes):
+def batches(source, stream=None, *, num_workers=0, prefetch=3, **changes):
     options = {
         "train_size": 16,
         "augmentation": "full",
         "crop_area_min": 0.08,
+        "crop_resize": "pillow",
         "seed": 5,
         "first_step": 0,
         "num_steps": 6,
         "batch_slice": slice(0, BATCH_SIZE),
-        "num_workers": 0,
-        "prefetch": 3,
+        "reading": Reading(num_workers, prefetch, timeout_s=600.0),
     }
     iterator = make_train_batches(
         source, stream or make_stream(source), **(options | changes)

@@ -4,6 +4,8 @@ from PIL import Image
 
 import multigrain_jax
 from configs import whiten
+from multigrain_jax.data import eval_batches
+from multigrain_jax.data.reading import Reading
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.run_whiten import run
 from multigrain_jax.ops.pooling import whitening_input
@@ -82,6 +84,25 @@ def test_scores_before_and_after(photo_folder, tiny_checkpoint, tmp_path):
     assert results["before/top1"] == results["after/top1"]
     assert 0 <= results["before/copy_map"] <= 1
     assert (tmp_path / "report.html").exists()
+
+
+def test_the_report_reads_as_the_config_says(
+    photo_folder, tiny_checkpoint, tmp_path, readings, monkeypatch
+):
+    patience = []
+    real = eval_batches._rect_sizes
+
+    def sizes(source, indices, test_size, smallest_side, timeout_s):
+        patience.append(timeout_s)
+        return real(source, indices, test_size, smallest_side, timeout_s)
+
+    monkeypatch.setattr(eval_batches, "_rect_sizes", sizes)
+    config = make_config(photo_folder, tiny_checkpoint, report_split="train")
+    config.update({"num_workers": 3, "prefetch_batches": 5, "data_timeout_s": 77.0})
+    run(config, tmp_path)
+    # The fit, and the reports before and after, each of photos and of copies.
+    assert readings == [Reading(3, 5, 77.0)] * 5
+    assert patience == [77.0] * 5
 
 
 def list_config(photo_folder, tiny_checkpoint, tmp_path, names, **changes):

@@ -21,6 +21,7 @@ import numpy as np
 from conftest import small_config
 
 from multigrain_jax.data.eval_batches import make_eval_batches, plan_batches
+from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.sources import open_source
 from multigrain_jax.errors import StoppedEarly
 from multigrain_jax.evaluation.embed import embed_all, make_embed_step
@@ -35,11 +36,19 @@ def embed_photos() -> None:
     mesh = make_mesh()
     opened = open_model(embed, dtype=np.dtype(np.float64))
     source = open_source(source="folder", root=photos, split="val")
-    plan = plan_batches(source, test_size=33, test_mode="square", batch_size=4)
+    reading = Reading(num_workers=0, prefetch=4, timeout_s=600.0)
+    plan = plan_batches(
+        source,
+        test_size=33,
+        test_mode="square",
+        batch_size=4,
+        smallest_side=1,
+        timeout_s=reading.timeout_s,
+    )
     embedded = embed_all(
         make_embed_step(opened.graphdef, backbone=BACKBONES["tiny"], mesh=mesh),
         put_replicated(mesh, opened.variables),
-        make_eval_batches(source, plan),
+        make_eval_batches(source, plan, reading=reading),
         mesh=mesh,
     )
     if jax.process_index() == 0:

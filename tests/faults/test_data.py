@@ -15,10 +15,10 @@ import pytest
 
 from multigrain_jax.data import watchdog
 from multigrain_jax.data.eval_batches import plan_batches
+from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.data.sources import FileSource, open_source
 from multigrain_jax.data.train_batches import make_train_batches
-from multigrain_jax.data.watchdog import DATA_TIMEOUT_S
 from multigrain_jax.errors import DataStalledError, InputError
 from multigrain_jax.train.run import run
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 NUM_BATCHES = 12
 
 
-def open_batches(source, *, num_workers, first_step=0, timeout_s=DATA_TIMEOUT_S):
+def open_batches(source, *, num_workers, first_step=0, timeout_s=600.0):
     stream = RepeatedStream(
         num_images=len(source),
         num_repeats=3,
@@ -40,13 +40,12 @@ def open_batches(source, *, num_workers, first_step=0, timeout_s=DATA_TIMEOUT_S)
         train_size=16,
         augmentation="full",
         crop_area_min=0.08,
+        crop_resize="pillow",
         seed=5,
         first_step=first_step,
         num_steps=NUM_BATCHES - first_step,
         batch_slice=slice(0, 8),
-        num_workers=num_workers,
-        prefetch=2,
-        timeout_s=timeout_s,
+        reading=Reading(num_workers, prefetch=2, timeout_s=timeout_s),
     )
 
 
@@ -158,6 +157,7 @@ def test_a_header_that_never_comes_ends_in_an_error(photos, tmp_path):
             test_size=33,
             test_mode="rect",
             batch_size=4,
+            smallest_side=1,
             timeout_s=5.0,
         )
     # The thread that was left behind sees the end of the file.

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from configs import folder
+from multigrain_jax.data.reading import Reading
 from multigrain_jax.errors import InputError
 from multigrain_jax.inference import load_model
 from multigrain_jax.train.run import run
@@ -49,6 +50,15 @@ def test_a_folder_without_parts_becomes_a_model_and_a_page(tmp_path, capsys):
     assert load_model(tmp_path / "w").class_names == ["kiwi", "plum"]
     assert 0 <= results["val/knn_top1"] <= 1
     assert "plum" in (tmp_path / "w" / "report.html").read_text()
+
+
+def test_every_pass_reads_as_the_config_says(tmp_path, readings):
+    config = make_config(write_photos(tmp_path / "photos", ["kiwi", "plum"]), "0.5")
+    config.update({"num_workers": 3, "prefetch_batches": 5, "data_timeout_s": 77.0})
+    run(config, tmp_path / "w")
+    # Validation before and after training, and the report of photos and of copies.
+    passes = ["validation", "training", "validation", "photos", "copies"]
+    assert readings == [Reading(3, 5, 77.0)] * len(passes)
 
 
 def test_photos_without_labels_train_on_the_margin_alone(tmp_path):
