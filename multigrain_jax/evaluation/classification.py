@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from multigrain_jax.evaluation.embed import Embedded
+from multigrain_jax.evaluation.embed import Embedded, fetched
 from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
 from multigrain_jax.mesh import batch_sharding, put_whole_batch, replicated
 from multigrain_jax.models.multigrain import Backbone, Variables, merge_model
@@ -98,14 +98,11 @@ def evaluate_classification(
         `top1`, `top5`, `cross_entropy` for each of the step's exponents. Unreadable
         images count as wrong, and are left out of the cross-entropy.
     """
-    totals: list[dict[str, jax.Array]] = []
-    for batch in batches:
-        inputs = put_whole_batch(mesh, network_inputs(batch))
-        totals.append(eval_step(variables, inputs))
+    inputs = (put_whole_batch(mesh, network_inputs(batch)) for batch in batches)
     sums: dict[str, Any] = {}
-    for total in jax.device_get(totals):
+    for total in fetched(eval_step(variables, each) for each in inputs):
         for name, value in total.items():
-            sums[name] = sums.get(name, 0.0) + value.astype(np.float64)
+            sums[name] = sums.get(name, 0.0) + np.asarray(value, np.float64)
     count, readable = (max(1.0, float(sums.pop(name, 0))) for name in COUNTS)
     divisors = {"cross_entropy": readable}
     means = {name: total / divisors.get(name, count) for name, total in sums.items()}

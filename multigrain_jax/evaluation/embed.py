@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -24,6 +24,7 @@ BATCHES_IN_FLIGHT = 2
 # that it read, and all of them need it of all rows.
 FACTS = ("index", "mask", "label", "bad")
 
+T = TypeVar("T")
 EmbedStep = Callable[
     [Variables, dict[str, jax.Array]], tuple[Output, dict[str, jax.Array]]
 ]
@@ -78,6 +79,20 @@ def make_embed_step(
     )
 
 
+def fetched(outputs: Iterable[T]) -> Generator[T]:
+    """Trees of arrays that steps return, one after the other on the host.
+
+    The steps run ahead by `BATCHES_IN_FLIGHT`, and no more: their batches take memory.
+    """
+    waiting: deque[T] = deque()
+    for output in outputs:
+        waiting.append(output)
+        if len(waiting) > BATCHES_IN_FLIGHT:
+            yield jax.device_get(waiting.popleft())
+    while waiting:
+        yield jax.device_get(waiting.popleft())
+
+
 class EmbeddedBatch(NamedTuple):
     """What a model makes of the n images of one batch, padding left out.
 
@@ -117,28 +132,19 @@ def embed_batches(
         mesh: the devices.
         put: onto the devices; `put_batch` where each host has its share of the rows.
     """
-    waiting: deque[tuple[Output, dict[str, jax.Array]]] = deque()
-    for batch in batches:
-        inputs = {**network_inputs(batch), "index": batch["index"]}
-        waiting.append(embed_step(variables, put(mesh, inputs)))
-        if len(waiting) > BATCHES_IN_FLIGHT:
-            yield _without_padding(*waiting.popleft())
-    for output, facts in waiting:
-        yield _without_padding(output, facts)
-
-
-def _without_padding(output: Output, facts: dict[str, jax.Array]) -> EmbeddedBatch:
-    found, known = jax.device_get((output, facts))
-    mask = known["mask"]
-    embedding, descriptors, logits = (np.asarray(part)[mask] for part in found)
-    return EmbeddedBatch(
-        indices=known["index"][mask],
-        embedding=embedding,
-        descriptors=descriptors,
-        logits=logits,
-        labels=known["label"][mask],
-        bad=known["bad"][mask],
-    )
+    inputs = ({**network_inputs(b), "index": b["index"]} for b in batches)
+    outputs = (embed_step(variables, put(mesh, each)) for each in inputs)
+    for output, facts in fetched(outputs):
+        mask = facts["mask"]
+        embedding, descriptors, logits = (np.asarray(part)[mask] for part in output)
+        yield EmbeddedBatch(
+            indices=np.asarray(facts["index"])[mask],
+            embedding=embedding,
+            descriptors=descriptors,
+            logits=logits,
+            labels=np.asarray(facts["label"])[mask],
+            bad=np.asarray(facts["bad"])[mask],
+        )
 
 
 def embed_all(
