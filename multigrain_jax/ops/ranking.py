@@ -6,6 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+# For so few items, counting what comes before each is faster than sorting a row.
+MAX_COUNTED = 100
+
 
 def top_k_correct(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
     """Is the label among the k largest logits? [B, classes], [B] -> bool [B].
@@ -38,7 +41,7 @@ def rank_positives(
 ) -> list[np.ndarray]:
     """Ranks of each query's relevant items, 0-based, ignored items taken out first.
 
-    Ties are broken in index order.
+    Ties are broken in index order; NaN comes last.
 
     Args:
         similarity: [Q, N], larger is nearer.
@@ -50,11 +53,25 @@ def rank_positives(
     """
     ranks = []
     for row in range(len(similarity)):
-        order = np.argsort(-similarity[row], kind="stable")
+        values, wanted = similarity[row], relevant[row]
         if ignored is not None:
-            order = order[~ignored[row, order]]
-        ranks.append(np.flatnonzero(relevant[row, order]))
+            counts = ~ignored[row]
+            values, wanted = values[counts], wanted[counts]
+        ranks.append(_ranks_of(wanted, values))
     return ranks
+
+
+def _ranks_of(wanted: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Ranks of the wanted ones, bool [N], among values [N]: int, ascending."""
+    items = np.flatnonzero(wanted)
+    if len(items) > MAX_COUNTED or np.isnan(values[items]).any():
+        return np.flatnonzero(wanted[np.argsort(-values, kind="stable")])
+    before = [
+        np.count_nonzero(values > values[item])
+        + np.count_nonzero(values[:item] == values[item])
+        for item in items
+    ]
+    return np.sort(np.array(before, np.int64))
 
 
 def mean_average_precision(

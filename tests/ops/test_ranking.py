@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from multigrain_jax.ops.ranking import (
+    MAX_COUNTED,
     average_precision,
     mean_average_precision,
     micro_average_precision,
@@ -92,6 +93,22 @@ def test_ranks_equal_a_loop(scores):
     nothing = np.zeros_like(ignored)
     found = rank_positives(similarity, relevant)
     assert [list(r) for r in found] == loop_ranks(similarity, relevant, nothing)
+
+
+@pytest.mark.parametrize("num_relevant", [0, 1, MAX_COUNTED, MAX_COUNTED + 1])
+@pytest.mark.parametrize("special", [-0.0, -np.inf, np.inf, np.nan])
+def test_ranks_are_places_in_a_stable_order(num_relevant, special):
+    rng = np.random.default_rng(num_relevant)
+    similarity = rng.integers(-5, 6, (8, 600)).astype(np.float32)
+    similarity[rng.random(similarity.shape) < 0.2] = special
+    relevant = np.zeros(similarity.shape, bool)
+    relevant[:, rng.choice(600, num_relevant, replace=False)] = True
+    ignored = rng.random(similarity.shape) < 0.1
+    found = rank_positives(similarity, relevant, ignored=ignored)
+    for row, ranks in enumerate(found):
+        order = np.argsort(-similarity[row], kind="stable")
+        order = order[~ignored[row, order]]
+        np.testing.assert_array_equal(ranks, np.flatnonzero(relevant[row, order]))
 
 
 def test_an_ignored_item_is_not_relevant():
