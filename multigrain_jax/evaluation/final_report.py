@@ -5,6 +5,7 @@ others) and detection of copies (a centre crop of half the area finds its origin
 """
 
 import math
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -22,10 +23,11 @@ from multigrain_jax.evaluation.embed import Embedded, embed_source, make_embed_s
 from multigrain_jax.evaluation.final_page import write_final_page
 from multigrain_jax.metric_writer import print_table
 from multigrain_jax.models.multigrain import Backbone, Variables
-from multigrain_jax.ops.ranking import mean_average_precision
+from multigrain_jax.ops.ranking import average_precisions
 
 NUM_COPY_QUERIES = 200
 COPY_EDIT = "crop 50 %"
+BLOCK_BYTES = 32 << 20  # of similarities that are ranked at once
 
 
 def evaluate_and_report(
@@ -112,11 +114,24 @@ def class_map(photos: Embedded) -> float:
     """Mean average precision of finding a photo's class among the other photos.
 
     Photos without a label are left out, here and in `knn_top1`: nobody knows what they
-    show.
+    show. Memory: at most four times `BLOCK_BYTES`, or four rows of similarities.
     """
-    labelled = photos.labels >= 0
-    labels, descriptors = photos.labels[labelled], photos.descriptors[labelled]
-    same = labels[:, None] == labels[None, :]
-    itself = np.eye(len(same), dtype=bool)
-    similarity = descriptors @ descriptors.T
-    return mean_average_precision(similarity, same & ~itself, ignored=itself)
+    labels, descriptors = photos.labels, photos.descriptors
+    unlabelled = labels < 0
+    scores: list[float] = []
+    for rows in _row_blocks(np.flatnonzero(~unlabelled), len(labels)):
+        ignored = np.repeat(unlabelled[None], len(rows), axis=0)
+        ignored[np.arange(len(rows)), rows] = True  # itself
+        scores += average_precisions(
+            descriptors[rows] @ descriptors.T,
+            labels[rows, None] == labels,
+            ignored=ignored,
+        )
+    return float(np.mean(scores)) if scores else 0.0
+
+
+def _row_blocks(rows: np.ndarray, width: int) -> Iterator[np.ndarray]:
+    """Parts of the rows, for which [part, width] in float32 takes `BLOCK_BYTES`."""
+    size = max(1, BLOCK_BYTES // (4 * max(1, width)))
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]

@@ -81,12 +81,22 @@ def mean_average_precision(
 
     Arguments as of `rank_positives`.
     """
-    scores = [
+    scores = average_precisions(similarity, relevant, ignored=ignored)
+    return float(np.mean(scores)) if scores else 0.0
+
+
+def average_precisions(
+    similarity: np.ndarray, relevant: np.ndarray, *, ignored: np.ndarray | None = None
+) -> list[float]:
+    """Average precision of each query that has positives, in the queries' order.
+
+    Arguments as of `rank_positives`.
+    """
+    return [
         average_precision(ranks, len(ranks))
         for ranks in rank_positives(similarity, relevant, ignored=ignored)
         if len(ranks)
     ]
-    return float(np.mean(scores)) if scores else 0.0
 
 
 def recall_at_k(

@@ -1,13 +1,16 @@
 """The scores of labelled photos, among them some that nobody has labelled."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from multigrain_jax.evaluation import classification
+from multigrain_jax.evaluation import classification, final_report
 from multigrain_jax.evaluation.classification import knn_top1
 from multigrain_jax.evaluation.embed import Embedded
 from multigrain_jax.evaluation.final_page import gallery_rows
 from multigrain_jax.evaluation.final_report import class_map, classification_scores
+from multigrain_jax.ops.ranking import mean_average_precision
 
 
 def embedded(degrees, labels, predictions):
@@ -59,3 +62,57 @@ def test_nobody_knows_whether_a_photo_without_a_label_is_right():
     assert verdicts[0] == ["found", "wrong", "found", "right", "found"]
     assert titles[0] == ["no label", "plum", "no label", "kiwi", "no label"]
     assert set(verdicts[-1]) == {"found"}
+
+
+def random_photos(rng, *, num_photos=97, num_classes=7):
+    """Photos with unreadable ones, some without a label, and with many ties."""
+    # Of multiples of 1/16, inner products are exact, in whatever order they are added.
+    descriptors = (rng.integers(-4, 5, (num_photos, 8)) / 16).astype(np.float32)
+    logits = rng.integers(-3, 4, (num_photos, num_classes)).astype(np.float32)
+    logits[rng.random(logits.shape) < 0.1] = np.nan
+    logits[rng.random(logits.shape) < 0.1] = -np.inf
+    labels = rng.integers(-1, num_classes, num_photos).astype(np.int32)
+    bad = rng.random(num_photos) < 0.1
+    descriptors[bad] = 0
+    return Embedded(descriptors, logits, labels, bad)
+
+
+def whole_class_map(photos):
+    """`class_map` from all similarities at once."""
+    labelled = photos.labels >= 0
+    labels, descriptors = photos.labels[labelled], photos.descriptors[labelled]
+    same = labels[:, None] == labels
+    itself = np.eye(len(same), dtype=bool)
+    similarity = descriptors @ descriptors.T
+    return mean_average_precision(similarity, same & ~itself, ignored=itself)
+
+
+@pytest.mark.parametrize("block_bytes", [1, 4 * 97 * 10, 1 << 20])
+def test_blocks_change_no_score(monkeypatch, block_bytes):
+    monkeypatch.setattr(final_report, "BLOCK_BYTES", block_bytes)
+    rng = np.random.default_rng(0)
+    for num_classes in (1, 3, 7, 30):
+        photos = random_photos(rng, num_classes=num_classes)
+        assert class_map(photos) == whole_class_map(photos)
+
+
+def peak_bytes(function, *args, **kwargs):
+    """What a call takes at most, beside its arguments."""
+    tracemalloc.start()
+    try:
+        function(*args, **kwargs)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_all_similarities_are_never_there_at_once():
+    rng = np.random.default_rng(0)
+    photos = Embedded(
+        rng.standard_normal((6000, 8)).astype(np.float32),
+        np.empty((6000, 1), np.float32),
+        np.arange(6000, dtype=np.int32) // 2,
+        np.zeros(6000, bool),
+    )
+    # With the masks of all pairs, their similarities take 250 MB.
+    assert peak_bytes(class_map, photos) < 2 * final_report.BLOCK_BYTES
