@@ -19,6 +19,23 @@ def top_k_correct(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
     return jnp.any(best == labels[:, None], axis=-1)
 
 
+def label_ranks(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How many classes come before the label: int64 [B].
+
+    Ties go to the smaller class index, and NaN comes last, as a stable sort has it.
+
+    Args:
+        logits: [B, classes].
+        labels: int [B], 0 to classes - 1.
+    """
+    own = np.take_along_axis(logits, labels[:, None], axis=1)
+    unknown, own_unknown = np.isnan(logits), np.isnan(own)
+    before = np.where(own_unknown, ~unknown, logits > own)
+    equal = np.where(own_unknown, unknown, logits == own)
+    before |= equal & (np.arange(logits.shape[1]) < labels[:, None])
+    return np.count_nonzero(before, axis=1)
+
+
 def average_precision(ranks: Sequence[int] | np.ndarray, num_positives: int) -> float:
     """Trapezoid average precision of one query.
 

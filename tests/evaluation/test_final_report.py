@@ -87,6 +87,14 @@ def whole_class_map(photos):
     return mean_average_precision(similarity, same & ~itself, ignored=itself)
 
 
+def sorted_scores(photos):
+    """`classification_scores` from all classes in order."""
+    order = np.argsort(-photos.logits, axis=1, kind="stable")
+    right = (order == photos.labels[:, None]) & ~photos.bad[:, None]
+    right = right[photos.labels >= 0]
+    return {f"top{k}": right[:, :k].any(axis=1).mean() for k in (1, 5)}
+
+
 @pytest.mark.parametrize("block_bytes", [1, 4 * 97 * 10, 1 << 20])
 def test_blocks_change_no_score(monkeypatch, block_bytes):
     monkeypatch.setattr(final_report, "BLOCK_BYTES", block_bytes)
@@ -94,6 +102,12 @@ def test_blocks_change_no_score(monkeypatch, block_bytes):
     for num_classes in (1, 3, 7, 30):
         photos = random_photos(rng, num_classes=num_classes)
         assert class_map(photos) == whole_class_map(photos)
+        assert classification_scores(photos) == sorted_scores(photos)
+
+
+def test_a_class_that_the_classifier_lacks_is_not_found():
+    photos = LABELLED._replace(labels=np.array([0, 1, 6, 7, 1], np.int32))
+    assert classification_scores(photos) == {"top1": 3 / 5, "top5": 3 / 5}
 
 
 def peak_bytes(function, *args, **kwargs):
@@ -116,3 +130,15 @@ def test_all_similarities_are_never_there_at_once():
     )
     # With the masks of all pairs, their similarities take 250 MB.
     assert peak_bytes(class_map, photos) < 2 * final_report.BLOCK_BYTES
+
+
+def test_classes_are_never_put_in_order_at_once():
+    # One row of logits, seen 4000 times.
+    logits = np.random.default_rng(0).standard_normal((1, 8000)).astype(np.float32)
+    photos = Embedded(
+        np.empty((4000, 1), np.float32),
+        np.broadcast_to(logits, (4000, 8000)),
+        np.arange(4000, dtype=np.int32),
+        np.zeros(4000, bool),
+    )
+    assert peak_bytes(classification_scores, photos) < 2.5 * final_report.BLOCK_BYTES

@@ -9,6 +9,7 @@ import pytest
 from multigrain_jax.ops.ranking import (
     MAX_COUNTED,
     average_precision,
+    label_ranks,
     mean_average_precision,
     micro_average_precision,
     precision_at_k,
@@ -55,6 +56,17 @@ def test_top_k_breaks_ties_by_index():
     np.testing.assert_array_equal(
         top_k_correct(logits, jnp.arange(4), 1), [False, True, False, False]
     )
+
+
+@pytest.mark.parametrize("special", [-0.0, -np.inf, np.inf, np.nan])
+def test_label_ranks_are_places_in_a_stable_order(special):
+    rng = np.random.default_rng(0)
+    logits = rng.integers(-3, 4, (200, 9)).astype(np.float32)
+    logits[rng.random(logits.shape) < 0.3] = special
+    labels = rng.integers(0, 9, 200)
+    order = np.argsort(-logits, axis=1, kind="stable")
+    expected = np.argmax(order == labels[:, None], axis=1)
+    np.testing.assert_array_equal(label_ranks(logits, labels), expected)
 
 
 @pytest.fixture
