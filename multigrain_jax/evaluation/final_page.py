@@ -7,6 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from multigrain_jax.data.sources import ImageSource
+from multigrain_jax.evaluation.confusion import (
+    confused_pairs_section,
+    confusion_section,
+    count_confusions,
+)
 from multigrain_jax.evaluation.embed import Embedded
 from multigrain_jax.evaluation.gallery import (
     GalleryItem,
@@ -18,8 +23,6 @@ from multigrain_jax.evaluation.gallery import (
 from multigrain_jax.evaluation.report import (
     Result,
     Section,
-    confusion_section,
-    count_confusions,
     figures_section,
     results_section,
     save_report,
@@ -28,6 +31,8 @@ from multigrain_jax.metric_writer import METRICS_FILE, draw_plots, read_metrics
 
 NUM_GALLERY_QUERIES = 12
 NUM_NEIGHBOURS = 5
+# Of more classes, the mistakes that are made most often are listed.
+MAX_MATRIX_CLASSES = 300
 
 EXPLANATIONS = {
     "top1": "photos whose most probable class is the right one",
@@ -86,12 +91,15 @@ def write_final_page(
 
 def _confusions(source: ImageSource, photos: Embedded) -> Section:
     readable = ~photos.bad & (photos.labels >= 0)
-    counts = count_confusions(
+    predictions = photos.logits.argmax(axis=1)
+    confusions = count_confusions(
         photos.labels[readable],
-        photos.logits[readable].argmax(axis=1),
+        predictions[readable],
         num_classes=photos.logits.shape[1],
     )
-    return confusion_section(counts, source.class_names)
+    if len(source.class_names) > MAX_MATRIX_CLASSES:
+        return confused_pairs_section(confusions, source.class_names)
+    return confusion_section(confusions, source.class_names)
 
 
 def gallery_rows(source: ImageSource, photos: Embedded) -> list[GalleryRow]:

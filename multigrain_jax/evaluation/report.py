@@ -1,8 +1,8 @@
-"""Self-contained HTML pages: results, curves, a confusion matrix.
+"""Self-contained HTML pages: results and curves.
 
-A page is a list of sections; each function here makes one from plain data, and
-gallery.py one of photos. Nothing is loaded from elsewhere: styles and scripts are
-inline and pictures are data URIs.
+A page is a list of sections; each function here makes one from plain data, as do
+confusion.py of predictions and gallery.py of photos. Nothing is loaded from elsewhere:
+styles and scripts are inline and pictures are data URIs.
 """
 
 import base64
@@ -17,10 +17,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from multigrain_jax.errors import InputError
 from multigrain_jax.files import write_atomically
-
-MAX_CONFUSION_CLASSES = 40
 
 
 class Section(NamedTuple):
@@ -143,67 +140,6 @@ def figures_section(
     return Section(heading, note, f'<div class="figures">\n{images}\n</div>')
 
 
-def confusion_section(
-    counts: np.ndarray,
-    class_names: Sequence[str],
-    *,
-    heading: str = "Confusion matrix",
-    note: str = "Rows: the true class. Columns: the predicted one. Numbers: images.",
-) -> Section:
-    """A heat map of which class is taken for which.
-
-    Of more than `MAX_CONFUSION_CLASSES` classes, those with the most mistakes are
-    shown, and the note says so.
-
-    Args:
-        counts: int [C, C], images of class `row` that were predicted as `column`.
-        class_names: C names.
-        heading: of the section.
-        note: below the heading.
-
-    Raises:
-        InputError: the shapes do not fit.
-    """
-    num_classes = len(class_names)
-    if counts.shape != (num_classes, num_classes):
-        raise InputError(
-            f"confusion counts: shape {counts.shape}, expected "
-            f"{(num_classes, num_classes)} for {num_classes} class names"
-        )
-    shown = list(range(num_classes))
-    if num_classes > MAX_CONFUSION_CLASSES:
-        mistakes = counts.sum(0) + counts.sum(1) - 2 * np.diag(counts)
-        most = np.argsort(-mistakes, kind="stable")[:MAX_CONFUSION_CLASSES]
-        shown = sorted(most.tolist())
-        note = f"{note} The {len(shown)} of {num_classes} classes with most mistakes."
-    columns = "".join(
-        f'<th scope="col"><span>{escape(class_names[c])}</span></th>' for c in shown
-    )
-    rows = "\n".join(
-        _render_confusion_row(counts[row], row, shown, class_names) for row in shown
-    )
-    body = (
-        f'<div class="scroll"><table class="confusion"><thead><tr><th></th>'
-        f"{columns}</tr></thead><tbody>\n{rows}\n</tbody></table></div>"
-    )
-    return Section(heading, note, body)
-
-
-def count_confusions(
-    labels: np.ndarray, predictions: np.ndarray, *, num_classes: int
-) -> np.ndarray:
-    """How often class `row` was predicted as `column`: int [C, C].
-
-    Args:
-        labels: int [N], 0 to C - 1.
-        predictions: int [N], 0 to C - 1.
-        num_classes: C.
-    """
-    cells = np.asarray(labels, np.int64) * num_classes + predictions
-    counts = np.bincount(cells, minlength=num_classes**2)
-    return counts.reshape(num_classes, num_classes)
-
-
 def figure_uri(figure: Figure) -> str:
     """A figure as a data URI, in SVG; equal figures give equal text."""
     buffer = io.BytesIO()
@@ -249,23 +185,3 @@ def _render_result(result: Result, with_floors: bool) -> str:
         f'<td class="bar"><div class="track"><div class="fill" '
         f'style="width:{percent(result.value)}"></div>{tick}</div></td></tr>'
     )
-
-
-def _render_confusion_row(
-    counts: np.ndarray, row: int, shown: Sequence[int], class_names: Sequence[str]
-) -> str:
-    total = int(counts.sum())
-    cells = []
-    for column in shown:
-        count = int(counts[column])
-        if count == 0:
-            cells.append('<td class="none"></td>')
-            continue
-        says = f"{count} of {total} {class_names[row]}: {class_names[column]}"
-        css_class = ' class="diagonal"' if column == row else ""
-        # Half the strength at most: the numbers stay readable on it.
-        cells.append(
-            f'<td{css_class} style="--share:{0.08 + 0.47 * count / total:.3f}" '
-            f'title="{escape(says)}">{count}</td>'
-        )
-    return f'<tr><th scope="row">{escape(class_names[row])}</th>{"".join(cells)}</tr>'

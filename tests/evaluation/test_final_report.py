@@ -8,7 +8,11 @@ import pytest
 from multigrain_jax.evaluation import classification, final_report
 from multigrain_jax.evaluation.classification import knn_top1
 from multigrain_jax.evaluation.embed import Embedded
-from multigrain_jax.evaluation.final_page import gallery_rows
+from multigrain_jax.evaluation.final_page import (
+    MAX_MATRIX_CLASSES,
+    gallery_rows,
+    write_final_page,
+)
 from multigrain_jax.evaluation.final_report import class_map, classification_scores
 from multigrain_jax.ops.ranking import mean_average_precision
 
@@ -142,3 +146,55 @@ def test_classes_are_never_put_in_order_at_once():
         np.zeros(4000, bool),
     )
     assert peak_bytes(classification_scores, photos) < 2.5 * final_report.BLOCK_BYTES
+
+
+class Unreadable:
+    """Photos of so many classes; when the page wants to show them, they are gone."""
+
+    apply_exif_orientation = False
+
+    def __init__(self, num_photos, num_classes):
+        self.labels = np.arange(num_photos, dtype=np.int32) % num_classes
+        self.class_names = [f"class {number}" for number in range(num_classes)]
+
+    def __len__(self):
+        return len(self.labels)
+
+    def read(self, index):
+        raise OSError(f"photo {index} is gone")
+
+
+def predicted(source, shift):
+    """What a model makes of them that takes each class for the one after `shift`."""
+    num_classes = len(source.class_names)
+    logits = np.zeros((len(source), num_classes), np.float32)
+    logits[np.arange(len(source)), (source.labels + shift) % num_classes] = 1
+    descriptors = np.ones((len(source), 2), np.float32)
+    return Embedded(descriptors, logits, source.labels, np.zeros(len(source), bool))
+
+
+@pytest.mark.parametrize("num_classes", [3, MAX_MATRIX_CLASSES, MAX_MATRIX_CLASSES + 1])
+def test_the_page_of_many_classes_lists_pairs_instead_of_a_matrix(
+    tmp_path, num_classes
+):
+    source = Unreadable(2 * num_classes, num_classes)
+    path = write_final_page(
+        tmp_path, source, predicted(source, 1), split="val", scores={"top1": 0.0}
+    )
+    page = path.read_text()
+    matrix = num_classes <= MAX_MATRIX_CLASSES
+    assert ('<table class="confusion">' in page) == matrix
+    assert ("Most confused classes" in page) == (not matrix)
+    assert ('title="2 of 2 class 0: class 1"' in page) == matrix
+    listed = '<th scope="row">class 0</th><td>class 1</td><td class="value">2 of 2</td>'
+    assert (listed in page) == (not matrix)
+
+
+def test_no_matrix_of_all_classes_is_made(tmp_path):
+    source = Unreadable(500, 5000)
+    photos = predicted(source, 1)
+    taken = peak_bytes(
+        write_final_page, tmp_path, source, photos, split="val", scores={}
+    )
+    # 200 MB of counts; a copy of the logits would be 10 MB.
+    assert taken < 8 << 20

@@ -10,17 +10,18 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from multigrain_jax.errors import InputError
+from multigrain_jax.evaluation.confusion import (
+    Confusions,
+    confused_pairs_section,
+    confusion_section,
+)
 from multigrain_jax.evaluation.gallery import (
     GalleryItem,
     GalleryRow,
     gallery_section,
 )
 from multigrain_jax.evaluation.report import (
-    MAX_CONFUSION_CLASSES,
     Result,
-    confusion_section,
-    count_confusions,
     figure_uri,
     figures_section,
     render_page,
@@ -71,13 +72,16 @@ def figure():
 
 
 def all_sections(text):
-    counts = np.array([[3, 1], [0, 2]])
+    confusions = Confusions(
+        np.array([0, 0, 1]), np.array([0, 1, 1]), np.array([3, 1, 2]), 2
+    )
     query = GalleryItem(picture, text, None, "query")
     found = GalleryItem(lambda: None, text, 0.5, "wrong")
     return [
         results_section([Result(text, 0.5, text)], heading=text, note=text),
         figures_section({text: figure()}, heading=text, note=text),
-        confusion_section(counts, [text, text + "2"], heading=text, note=text),
+        confusion_section(confusions, [text, text + "2"], heading=text, note=text),
+        confused_pairs_section(confusions, [text, text + "2"], heading=text, note=text),
         gallery_section([GalleryRow(query, [found])], heading=text, note=text),
     ]
 
@@ -87,9 +91,9 @@ def test_everything_from_outside_is_escaped():
     page = Page(render_page(title=HOSTILE, subtitle=HOSTILE, sections=sections))
     assert "script" not in page.tags
     assert not [key for key, _ in page.attributes if key.startswith("on")]
-    # 2 titles, subtitle, 4 headings, 4 notes, 2 in the table, 2 + 2 class names, and
-    # 2 photos; all arrive as they were.
-    assert sum(text.startswith(HOSTILE) for text in page.texts) == 19
+    # 2 titles, subtitle, 5 headings, 5 notes, 2 in the table, 2 + 2 + 2 class names,
+    # and 2 photos; all arrive as they were.
+    assert sum(text.startswith(HOSTILE) for text in page.texts) == 23
     assert f"{HOSTILE} (query)" in page.values("alt")
 
 
@@ -154,54 +158,6 @@ def test_without_floors_there_is_no_column_of_floors():
 def test_a_bar_stays_within_its_track(value, width):
     (style,) = Page(results_section([Result("a", value)]).body).values("style")
     assert style == f"width:{width}"
-
-
-def test_confusions_are_counted_as_by_a_plain_loop():
-    rng = np.random.default_rng(1)
-    labels, predictions = rng.integers(0, 5, (2, 200)).astype(np.int32)
-    expected = np.zeros((6, 6), int)
-    for label, prediction in zip(labels, predictions, strict=True):
-        expected[label, prediction] += 1
-    np.testing.assert_array_equal(
-        count_confusions(labels, predictions, num_classes=6), expected
-    )
-
-
-def test_the_confusion_matrix_shows_its_counts():
-    counts = np.array([[3, 1, 0], [0, 2, 0], [0, 0, 0]])
-    body = confusion_section(counts, ["ant", "bee", "cat"]).body
-    page = Page(body)
-    assert page.texts == [
-        *("ant", "bee", "cat"),
-        *("ant", "3", "1"),
-        *("bee", "2"),
-        "cat",
-    ]
-    assert page.values("title") == [
-        "3 of 4 ant: ant",
-        "1 of 4 ant: bee",
-        "2 of 2 bee: bee",
-    ]
-    assert page.values("class").count("diagonal") == 2
-    shares = [float(style.split(":")[1]) for style in page.values("style")]
-    assert shares[1] < shares[0] < shares[2]
-
-
-def test_of_many_classes_those_with_most_mistakes_are_shown():
-    num_classes = MAX_CONFUSION_CLASSES + 10
-    counts = np.diag(np.full(num_classes, 9))
-    counts[2, 45] = 5
-    section = confusion_section(counts, [f"class {c}" for c in range(num_classes)])
-    texts = Page(section.body).texts
-    assert texts[:3] == ["class 0", "class 1", "class 2"]
-    assert texts.count("class 45") == 2
-    assert "class 44" not in texts
-    assert f"The {MAX_CONFUSION_CLASSES} of {num_classes} classes" in section.note
-
-
-def test_a_confusion_matrix_of_another_size_is_refused():
-    with pytest.raises(InputError, match=r"shape \(2, 2\), expected \(3, 3\)"):
-        confusion_section(np.eye(2, dtype=int), ["a", "b", "c"])
 
 
 def decode_uri(uri, media_type):
