@@ -235,12 +235,37 @@ def threshold_at_precision(
 
 def _precise(scores: np.ndarray, correct: np.ndarray, precision: float) -> np.ndarray:
     """Which candidates, the best first, to take at that precision: int [at most C]."""
-    order = _rank_together(scores, correct)
-    hits = np.asarray(correct, bool)[order]
+    scores, correct = np.asarray(scores), np.asarray(correct, bool)
+    best = _first_candidates(scores, _most_at_precision(correct, precision))
+    best = best[_rank_together(scores[best], correct[best])]
+    hits = correct[best]
     reached = np.cumsum(hits) / np.arange(1, len(hits) + 1) >= precision
     # Up to a right one: its equals are then among them, since wrong ones come first.
     ends = np.flatnonzero(reached & hits)
-    return order[: ends[-1] + 1] if len(ends) else order[:0]
+    return best[: ends[-1] + 1] if len(ends) else best[:0]
+
+
+def _most_at_precision(correct: np.ndarray, precision: float) -> int:
+    """So many candidates and no more can be that precise, even if all right ones lead.
+
+    One more than that, for the rounding.
+    """
+    most = len(correct)
+    if precision > 0:
+        most = min(most, int(np.count_nonzero(correct) / precision) + 1)
+    return most
+
+
+def _first_candidates(scores: np.ndarray, count: int) -> np.ndarray:
+    """The `count` largest scores and all equal to the least of these: int, ascending.
+
+    Few are chosen of very many: these are not put in order.
+    """
+    if count >= len(scores):
+        return np.arange(len(scores))
+    keys = -scores
+    # NaN comes last; if it is reached, all are taken.
+    return np.flatnonzero(~(keys > np.partition(keys, count - 1)[count - 1]))
 
 
 def _rank_together(scores: np.ndarray, correct: np.ndarray) -> np.ndarray:

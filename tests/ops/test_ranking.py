@@ -241,6 +241,27 @@ def test_ninety_percent_is_reached_exactly():
     assert found == 1
 
 
+@pytest.mark.parametrize("special", [-0.0, -np.inf, np.inf, np.nan])
+def test_only_candidates_that_can_be_precise_are_ranked(special):
+    rng = np.random.default_rng(0)
+    for precision in (0.0, 1 / 3, 0.7, 0.9, 1.0):
+        scores = rng.integers(-5, 6, 300).astype(np.float32)
+        scores[rng.random(300) < 0.01] = special
+        correct = rng.random(300) < 0.02
+        scores[correct] += 4
+        order = np.lexsort((correct, -scores))
+        hits = np.cumsum(correct[order])
+        good = (hits / np.arange(1, 301) >= precision) & correct[order]
+        found = recall_at_precision(
+            scores, correct, num_positives=10, precision=precision
+        )
+        assert found == max(hits[good], default=0) / 10
+        threshold = threshold_at_precision(scores, correct, precision=precision)
+        expected = scores[order[good]][-1:].tolist()
+        np.testing.assert_array_equal([threshold] if expected else [], expected)
+        assert (threshold is None) == (not expected)
+
+
 def test_a_threshold_takes_all_equals():
     # The first two of the four wrong ones would leave 20 of 22 right, all 20 of 24.
     scores = np.array([2.0] * 20 + [1.0] * 4, np.float32)
