@@ -155,21 +155,33 @@ def embed_all(
     mesh: Mesh,
 ) -> Embedded:
     """Descriptors and logits of every image of the batches, in the source's order."""
-    parts = list(embed_batches(embed_step, variables, batches, mesh=mesh))
-    order = np.argsort(np.concatenate([part.indices for part in parts]), kind="stable")
+    indices, parts = [], deque[Embedded]()
+    for part in embed_batches(embed_step, variables, batches, mesh=mesh):
+        indices.append(part.indices)
+        parts.append(Embedded(part.descriptors, part.logits, part.labels, part.bad))
+    return _in_order(np.concatenate(indices), parts)
 
-    def gather(arrays: Iterable[np.ndarray]) -> np.ndarray:
-        return np.concatenate(list(arrays))[order]
 
-    unreadable = gather(part.bad for part in parts)
-    descriptors = gather(part.descriptors for part in parts)
-    return Embedded(
-        # An unreadable image is like no other: its similarity to all is 0.
-        np.where(unreadable[:, None], 0, np.asarray(descriptors, np.float32)),
-        np.asarray(gather(part.logits for part in parts), np.float32),
-        gather(part.labels for part in parts),
-        unreadable,
+def _in_order(indices: np.ndarray, parts: deque[Embedded]) -> Embedded:
+    """All parts as one, in the order of the images' indices [N]; `parts` is emptied."""
+    count, first = len(indices), parts[0]
+    places = np.empty(count, np.int64)
+    places[np.argsort(indices, kind="stable")] = np.arange(count)
+    whole = Embedded(
+        np.empty((count, first.descriptors.shape[1]), np.float32),
+        np.empty((count, first.logits.shape[1]), np.float32),
+        np.empty(count, first.labels.dtype),
+        np.empty(count, bool),
     )
+    while parts:
+        # Each is let go when it is copied: with many classes, logits are large.
+        part = parts.popleft()
+        rows, places = places[: len(part.bad)], places[len(part.bad) :]
+        for target, values in zip(whole, part, strict=True):
+            target[rows] = values
+    # An unreadable image is like no other: its similarity to all is 0.
+    whole.descriptors[whole.bad] = 0
+    return whole
 
 
 def embed_source(
