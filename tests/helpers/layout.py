@@ -1,0 +1,230 @@
+"""The rules of the layout, read from the source: layers, imports, sizes, idioms.
+
+Each rule is a function of one file that yields complaints.
+"""
+
+import ast
+import gc
+from collections.abc import Iterator
+from functools import cached_property
+
+PACKAGE = "multigrain_jax"
+
+# Imports go from a higher number to a lower one. Every import of the package runs its
+# root first, in the reading processes too: so it stands at the bottom.
+LAYERS = {
+    "__init__": -1,
+    "errors": -1,
+    "files": 0,
+    "ops": 0,
+    "trees": 0,
+    "losses": 1,
+    "models": 1,
+    "data": 1,
+    "checkpoint": 2,
+    "distributed": 2,
+    "mesh": 2,
+    "metric_writer": 2,
+    "runtime": 2,
+    "evaluation": 3,
+    "inference": 3,
+    "train": 3,
+    "convert": 3,
+    "main": 4,
+}
+# Within one layer: training evaluates, and many tasks begin by loading a model.
+SIDEWAYS = {
+    ("train", "evaluation"),
+    ("train", "inference"),
+    ("evaluation", "inference"),
+    ("convert", "inference"),
+}
+# library -> the parts that may import it
+ONLY_IN = {"orbax": {"checkpoint"}, "torch": {"convert"}}
+# part -> what it must not import: arrays of the data are NumPy's
+NEVER_IN = {"data": {"jax", "flax", "optax", f"{PACKAGE}.ops", f"{PACKAGE}.trees"}}
+# folder -> where it may be imported: recipes build on each other, and tests read all
+IMPORTERS = {"configs": ("configs/", "tests/"), "tools": ("tests/",)}
+# constant of the method -> the one file that states it
+HOMES = {
+    "GEM_EPSILON": f"{PACKAGE}/ops/pooling.py",
+    "NORM_EPSILON": f"{PACKAGE}/ops/pooling.py",
+    "DISTANCE_EPSILON": f"{PACKAGE}/losses/margin.py",
+}
+OUTDATED = {"pmap", "replicate", "unreplicate", "FrozenDict", "PRNGKey", "Optional"}
+MAX_FILE_LINES = 350
+MAX_FUNCTION_LINES = 60
+
+
+class File:
+    """One source file: its path in the repository, and what it says."""
+
+    def __init__(self, path: str, text: str):
+        self.path = path
+        self.text = text
+        folder, _, rest = path.partition("/")
+        self.in_package = folder == PACKAGE
+        # The name in `LAYERS`, for a file of the package.
+        self.part = rest.split("/")[0].removesuffix(".py")
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        # A collection in the middle may report an error that a test has lost, and for
+        # that parse its lines: two parses at once fail in CPython before 3.11.5.
+        gc.disable()
+        try:
+            return ast.parse(self.text)
+        finally:
+            gc.enable()
+
+    @cached_property
+    def functions(self) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+        kinds = ast.FunctionDef | ast.AsyncFunctionDef
+        return [node for node in ast.walk(self.tree) if isinstance(node, kinds)]
+
+    @cached_property
+    def imports(self) -> list[tuple[str, bool]]:
+        """The dotted name of everything imported; whether later than the file itself.
+
+        That is in a function, or for the type checker alone.
+        """
+        for_types = [
+            node
+            for node in ast.walk(self.tree)
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        ]
+        late = (*self.functions, *for_types)
+        lazy = {node for outer in late for node in ast.walk(outer)}
+        found = []
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                found += [(alias.name, node in lazy) for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                module = "." * node.level + (node.module or "")
+                found += [
+                    (f"{module}.{alias.name}", node in lazy) for alias in node.names
+                ]
+        return found
+
+
+def is_within(name: str, module: str) -> bool:
+    """Is a dotted name that module, or something in it?"""
+    return name == module or name.startswith(module + ".")
+
+
+def check_layers(file: File) -> Iterator[str]:
+    """Imports inside the package go down the layers."""
+    if not file.in_package:
+        return
+    if file.part not in LAYERS:
+        yield f"{file.part} has no place in LAYERS"
+        return
+    for name, lazy in file.imports:
+        if name.startswith("."):
+            yield f"relative import {name}: write the whole name"
+        if not is_within(name, PACKAGE):
+            continue
+        target = name.split(".")[1] if "." in name else "__init__"
+        # `from multigrain_jax import load_model` takes a name of the root itself.
+        target = target if target in LAYERS else "__init__"
+        down = LAYERS[target] < LAYERS[file.part]
+        # The root offers names of higher layers; it gets them when they are asked for.
+        offered = file.part == "__init__" and lazy
+        sideways = target == file.part or (file.part, target) in SIDEWAYS
+        if not (down or offered or sideways):
+            yield f"{file.part} imports {name}, which is not below it"
+
+
+def check_libraries(file: File) -> Iterator[str]:
+    """Some libraries are known to one part of the package only."""
+    for name, lazy in file.imports:
+        library = name.split(".")[0]
+        if file.in_package and file.part not in ONLY_IN.get(library, {file.part}):
+            yield f"{library} is for {', '.join(ONLY_IN[library])} alone"
+        if library == "torch" and not lazy:
+            yield "torch is imported with the file: import it in the function"
+        for banned in NEVER_IN.get(file.part, ()) if file.in_package else ():
+            if is_within(name, banned):
+                yield f"{file.part} imports {banned}"
+
+
+def check_configs(file: File) -> Iterator[str]:
+    """A ConfigDict goes no deeper than run(config, workdir)."""
+    is_entry = any(
+        isinstance(node, ast.FunctionDef)
+        and node.name == "run"
+        and [argument.arg for argument in node.args.args] == ["config", "workdir"]
+        for node in file.tree.body
+    )
+    allowed = not file.in_package or file.part == "main" or is_entry
+    for name, _ in file.imports:
+        if is_within(name, "ml_collections") and not allowed:
+            yield "ml_collections outside main.py and the run(config, workdir) entries"
+        for folder, importers in IMPORTERS.items():
+            if is_within(name, folder) and not file.path.startswith(importers):
+                yield f"imports {folder}, which is for {' and '.join(importers)}"
+
+
+def check_sizes(file: File) -> Iterator[str]:
+    """Files and functions stay short.
+
+    A function's docstring does not count, nor do the functions inside it, which count
+    for themselves. A recipe is one list of keys, as long as it must be.
+    """
+    lines = len(file.text.splitlines())
+    if lines > MAX_FILE_LINES:
+        yield f"{lines} lines, at most {MAX_FILE_LINES}: look for the seam"
+    for function in [] if file.path.startswith("configs/") else file.functions:
+        length = own_length(function)
+        if length > MAX_FUNCTION_LINES:
+            yield f"{function.name}: {length} lines, at most {MAX_FUNCTION_LINES}"
+
+
+def own_length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function without its docstring and the functions inside it."""
+
+    def lines(node: ast.AST) -> set[int]:
+        return set(range(node.lineno, node.end_lineno + 1))
+
+    own = lines(function)
+    if ast.get_docstring(function) is not None:
+        own -= lines(function.body[0])
+    for node in ast.walk(function):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            own -= lines(node) if node is not function else set()
+    return len(own)
+
+
+def check_idioms(file: File) -> Iterator[str]:
+    """No outdated names, no catch-all arguments in public functions."""
+    names = {
+        *(node.id for node in ast.walk(file.tree) if isinstance(node, ast.Name)),
+        *(node.attr for node in ast.walk(file.tree) if isinstance(node, ast.Attribute)),
+        *(part for name, _ in file.imports for part in name.split(".")),
+    }
+    yield from (f"{name} is outdated" for name in sorted(names & OUTDATED))
+    if any(is_within(name, "flax.training") for name, _ in file.imports):
+        yield "flax.training is outdated"
+    if file.in_package:
+        for function in file.functions:
+            if function.args.kwarg and not function.name.startswith("_"):
+                yield f"{function.name}: name the arguments instead of **"
+
+
+def check_constants(file: File) -> Iterator[str]:
+    """Constants of the method are stated once, and imported elsewhere."""
+    for node in ast.walk(file.tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            home = HOMES.get(node.id, file.path)
+            if file.in_package and file.path != home:
+                yield f"{node.id} is stated in {home}: import it"
+
+
+RULES = (
+    check_layers,
+    check_libraries,
+    check_configs,
+    check_sizes,
+    check_idioms,
+    check_constants,
+)
