@@ -75,7 +75,12 @@ def write_photos(folder: Path, count: int) -> FileSource:
         path = folder / f"{number}.jpg"
         mosaic.save(path, "JPEG", quality=90)
         files.append(ImageFile(str(path), 0))
-    return FileSource(files, class_names=["photo"], apply_exif_orientation=False)
+    return FileSource(
+        files,
+        class_names=["photo"],
+        apply_exif_orientation=False,
+        local_cache_dir=None,
+    )
 
 
 def make_stream(source: FileSource, repeats: int, batch_size: int) -> RepeatedStream:

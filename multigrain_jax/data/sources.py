@@ -43,7 +43,7 @@ class FileSource(ImageSource):
         *,
         class_names: Sequence[str],
         apply_exif_orientation: bool,
-        local_cache_dir: str | Path | None = None,
+        local_cache_dir: str | Path | None,
     ):
         """Take the files as they are listed.
 
@@ -51,7 +51,7 @@ class FileSource(ImageSource):
             files: path and label of each image.
             class_names: the name of each label.
             apply_exif_orientation: turn photos upright as EXIF says.
-            local_cache_dir: each file is copied here when it is first read.
+            local_cache_dir: each file is copied here when it is first read; None: not.
         """
         self._paths = [str(file.path) for file in files]
         self._cache = LocalCache(local_cache_dir) if local_cache_dir else None
@@ -108,10 +108,10 @@ def open_source(
     source: str,
     root: str | Path | None,
     split: str | None,
-    list_file: str | Path | None = None,
-    val_fraction: float = 0.0,
-    num_images: int | None = None,
-    local_cache_dir: str | Path | None = None,
+    list_file: str | Path | None,
+    val_fraction: float,
+    num_images: int | None,
+    local_cache_dir: str | Path | None,
     class_names: Sequence[str] | None = None,
 ) -> ImageSource:
     """Open a set of images.
@@ -124,12 +124,12 @@ def open_source(
         split: which part.
         list_file: only these files of a folder; one path a line, relative to root, and
             where the first folder is not the class, a tab and the class. A folder of
-            lists has one for each split: train.txt, val.txt.
+            lists has one for each split: train.txt, val.txt. None: all files.
         val_fraction: where a folder or a list has no part for validation, this share
             of each class is the split "val" and the rest is "train", as `hold_out`
             chooses; 0 holds nothing out.
-        num_images: only so many images, evenly spread over the set.
-        local_cache_dir: files are copied here when they are first read.
+        num_images: only so many images, evenly spread over the set; None: all.
+        local_cache_dir: files are copied here when they are first read; None: not.
         class_names: number the labels like these (the training set's); None numbers
             the classes that are found, in sorted order.
 

@@ -35,8 +35,6 @@ from multigrain_jax.evaluation.descriptors import (
 )
 from multigrain_jax.files import remove_partial_files, write_durably
 
-ROWS_PER_SHARD = 16_384
-
 
 class DescriptorWriter:
     """Adds descriptors to a folder; a run that was killed is continued exactly.
@@ -49,7 +47,7 @@ class DescriptorWriter:
         folder: Path,
         settings: DescriptorSettings,
         *,
-        rows_per_shard: int = ROWS_PER_SHARD,
+        rows_per_shard: int,
     ):
         """Open a folder, or make a new one.
 

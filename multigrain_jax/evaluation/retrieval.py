@@ -87,9 +87,9 @@ def evaluate_retrieval(
     queries: np.ndarray,
     database: np.ndarray,
     *,
-    training: np.ndarray | None = None,
-    normalization_weight: float = 2.0,
-    normalization_neighbours: int = 10,
+    training: np.ndarray | None,
+    normalization_weight: float,
+    normalization_neighbours: int,
     max_candidates: int = MAX_CANDIDATES,
     block_bytes: int = BLOCK_BYTES,
 ) -> RetrievalScores:
@@ -103,8 +103,8 @@ def evaluate_retrieval(
         benchmark: what is right.
         queries: float32 [Q, D], of the benchmark's queries.
         database: float32 [N, D], of its database.
-        training: float32 [T, D], of its training set; needed by a protocol that
-            normalises scores.
+        training: float32 [T, D], of its training set, by which a protocol may
+            normalise scores; None where none does.
         normalization_weight: as of `normalize_scores`.
         normalization_neighbours: as of `normalize_scores`.
         max_candidates: how many pairs the micro scores rank.

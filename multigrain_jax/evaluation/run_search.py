@@ -292,7 +292,9 @@ def _embed_queries(
     )
     require_same_settings(wanted, own, folder=Path(settings["database"]))
     unlabelled = [ImageFile(file.path, UNLABELLED) for file in files]
-    source = FileSource(unlabelled, class_names=[], apply_exif_orientation=True)
+    source = FileSource(
+        unlabelled, class_names=[], apply_exif_orientation=True, local_cache_dir=None
+    )
     devices = jax.device_count()
     # A photo alone is not worth a whole batch.
     rows = -(-min(settings["batch_size"], len(source)) // devices) * devices

@@ -23,7 +23,7 @@ from multigrain_jax.errors import InputError
 @pytest.mark.parametrize("name", sorted(BENCHMARKS.keys() - {"folder"}))
 def test_an_absent_benchmark_says_where_it_comes_from(name, tmp_path):
     with pytest.raises(InputError, match=r"nothing is downloaded, .* page"):
-        load_benchmark(name, BenchmarkFiles(tmp_path / "nowhere"))
+        load_benchmark(name, BenchmarkFiles(tmp_path / "nowhere"), expected_counts={})
 
 
 # benchmark, the removed file, what the message says
@@ -69,7 +69,7 @@ def test_a_smaller_copy_is_refused_unless_its_counts_are_given(makers, tmp_path,
         (tmp_path / "gnd_roxford5k.pkl").rename(tmp_path / "gnd_rparis6k.pkl")
     load_benchmark(name, files, expected_counts=counts)
     with pytest.raises(InputError, match=r"expected [\d]{3}|of 10200 files"):
-        load_benchmark(name, files)
+        load_benchmark(name, files, expected_counts={})
     for what in counts:
         one_less = {**counts, what: counts[what] - (4 if name == "ukbench" else 1)}
         if name == "ukbench":
@@ -83,7 +83,7 @@ def test_a_smaller_copy_is_refused_unless_its_counts_are_given(makers, tmp_path,
 def test_unknown_names_are_refused(makers, tmp_path):
     files, counts = makers["holidays"](tmp_path)
     with pytest.raises(InputError, match="found 'holiday', expected one of holidays"):
-        load_benchmark("holiday", files)
+        load_benchmark("holiday", files, expected_counts=counts)
     with pytest.raises(InputError, match="expected_counts has photos"):
         load_benchmark("holidays", files, expected_counts={"photos": 7})
     training = dataclasses.replace(files, training=tmp_path)
@@ -95,7 +95,7 @@ def test_a_folder_without_pairs_is_refused(write_images, tmp_path):
     write_images(tmp_path / "one", ["a.jpg"])
     write_images(tmp_path, ["b.jpg", "c.jpg"])
     with pytest.raises(InputError, match="3 images in 1 subfolders"):
-        load_benchmark("folder", BenchmarkFiles(tmp_path))
+        load_benchmark("folder", BenchmarkFiles(tmp_path), expected_counts={})
 
 
 def test_folder_photos_are_turned_as_exif_says_and_no_other(makers, tmp_path):

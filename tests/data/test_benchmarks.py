@@ -75,8 +75,13 @@ def rankings(relevant):
 def scores_of(benchmark, similarity, **more):
     """The benchmark's scores where inner products give exactly these similarities."""
     images = np.eye(similarity.shape[1], dtype=np.float32)
+    options = {
+        "training": None,
+        "normalization_weight": 2.0,
+        "normalization_neighbours": 10,
+    }
     return evaluate_retrieval(
-        benchmark, similarity.astype(np.float32), images, **more
+        benchmark, similarity.astype(np.float32), images, **(options | more)
     ).results
 
 

@@ -24,7 +24,12 @@ def make_source(folder, sizes):
         path = folder / f"{number}.jpg"
         photo(number, size).save(path)
         files.append(ImageFile(str(path), number % 3))
-    return FileSource(files, class_names=["a", "b", "c"], apply_exif_orientation=True)
+    return FileSource(
+        files,
+        class_names=["a", "b", "c"],
+        apply_exif_orientation=True,
+        local_cache_dir=None,
+    )
 
 
 @pytest.fixture
@@ -124,7 +129,10 @@ def test_a_photo_on_its_side_is_planned_upright(tmp_path, name):
         # Pillow turns a TIFF whether it is asked to or not.
         assert encoded_size(file) == decode(path.read_bytes()).size
     source = FileSource(
-        [ImageFile(str(path), 0)], class_names=["a"], apply_exif_orientation=True
+        [ImageFile(str(path), 0)],
+        class_names=["a"],
+        apply_exif_orientation=True,
+        local_cache_dir=None,
     )
     (batch,) = read(source, plan(source, test_mode="rect"))
     assert batch["image"].shape == (4, 16, 12, 3)

@@ -21,8 +21,13 @@ def write(root, names):
 
 
 def opened(root, split, **options):
+    whole = {"list_file": None, "num_images": None, "local_cache_dir": None}
     return open_source(
-        source="folder", root=root, split=split, val_fraction=0.25, **options
+        source="folder",
+        root=root,
+        split=split,
+        val_fraction=0.25,
+        **(whole | options),
     )
 
 
@@ -124,7 +129,15 @@ def test_one_image_of_each_class_cannot_be_split(tmp_path):
 
 def test_statistics_name_the_smallest_and_the_largest_class(photos):
     write(photos, ["loose.png"])
-    source = open_source(source="folder", root=photos, split=None)
+    source = open_source(
+        source="folder",
+        root=photos,
+        split=None,
+        list_file=None,
+        val_fraction=0.0,
+        num_images=None,
+        local_cache_dir=None,
+    )
     assert class_statistics(source) == (
         "13 images of 3 classes, 1 (of 'cow') to 8 (of 'ant') of each; 1 without a "
         "label"

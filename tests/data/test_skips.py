@@ -19,7 +19,9 @@ def source(tmp_path):
         path = tmp_path / f"{number}.jpg"
         path.write_bytes(b"" if number in (2, 5, 7) else encoded.getvalue())
         files.append(ImageFile(str(path), 0))
-    return FileSource(files, class_names=["a"], apply_exif_orientation=True)
+    return FileSource(
+        files, class_names=["a"], apply_exif_orientation=True, local_cache_dir=None
+    )
 
 
 def test_each_image_is_listed_once_with_its_reason(source, tmp_path, capsys):

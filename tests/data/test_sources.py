@@ -33,8 +33,15 @@ def cache_home(tmp_path_factory, monkeypatch):
     return home
 
 
-def open_folder(root, split=None, **options):
-    return open_source(source="folder", root=root, split=split, **options)
+def open_folder(root, split=None, **changes):
+    options = {
+        "source": "folder",
+        "list_file": None,
+        "val_fraction": 0.0,
+        "num_images": None,
+        "local_cache_dir": None,
+    }
+    return open_source(root=root, split=split, **(options | changes))
 
 
 def described(source, root):
@@ -222,6 +229,6 @@ def test_nothing_is_written_into_the_data(tmp_path, monkeypatch):
 
 def test_unknown_sources_and_missing_roots_are_refused():
     with pytest.raises(InputError, match="expected one of folder, imagenet"):
-        open_source(source="floppy", root="x", split="train")
+        open_folder("x", "train", source="floppy")
     with pytest.raises(InputError, match=r"data\.root"):
-        open_source(source="folder", root=None, split="train")
+        open_folder(None, "train")

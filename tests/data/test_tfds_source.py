@@ -57,7 +57,15 @@ def cache_home(tmp_path, monkeypatch):
 
 
 def test_a_prepared_set_gives_its_files_and_labels(prepared):
-    source = open_source(source="tfds", root=prepared, split="train")
+    source = open_source(
+        source="tfds",
+        root=prepared,
+        split="train",
+        list_file=None,
+        val_fraction=0.0,
+        num_images=None,
+        local_cache_dir=None,
+    )
     assert len(source) == 6
     assert source.class_names == ["cat", "dog"]
     assert source.labels.dtype == np.int32

@@ -114,7 +114,15 @@ def assert_equal_batches(got, want):
 
 
 def test_the_source_needs_no_tensorflow(folder):
-    source = open_source(source="tfds", root=folder, split="train")
+    source = open_source(
+        source="tfds",
+        root=folder,
+        split="train",
+        list_file=None,
+        val_fraction=0.0,
+        num_images=None,
+        local_cache_dir=None,
+    )
     assert isinstance(source, TfrecordSource)
     assert len(source) == COUNT and source.class_names == CLASSES
     np.testing.assert_array_equal(source.labels, np.arange(COUNT) % 3)

@@ -36,7 +36,12 @@ def make_source(folder, contents):
         path = folder / f"{number}.jpg"
         path.write_bytes(data)
         files.append(ImageFile(str(path), number % 3))
-    return FileSource(files, class_names=["a", "b", "c"], apply_exif_orientation=True)
+    return FileSource(
+        files,
+        class_names=["a", "b", "c"],
+        apply_exif_orientation=True,
+        local_cache_dir=None,
+    )
 
 
 @pytest.fixture

@@ -40,7 +40,14 @@ def test_the_page_shows_scores_and_verdicts(tmp_path):
     angles = np.array([0, 0.1, 0.2, 0.3, 0.4])
     descriptors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     descriptors[4] = 0
-    scores = evaluate_retrieval(benchmark, descriptors, descriptors)
+    scores = evaluate_retrieval(
+        benchmark,
+        descriptors,
+        descriptors,
+        training=None,
+        normalization_weight=2.0,
+        normalization_neighbours=10,
+    )
     path = tmp_path / "report.html"
     write_benchmark_page(
         path, benchmark, descriptors, descriptors, scores, subtitle="a model"

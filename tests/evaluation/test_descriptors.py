@@ -172,7 +172,7 @@ def test_a_folder_of_another_model_is_refused_with_the_differences(tmp_path):
 def test_a_folder_of_other_things_is_refused(tmp_path):
     (tmp_path / "photo.jpg").write_bytes(b"")
     with pytest.raises(InputError, match=r"found photo\.jpg"):
-        DescriptorWriter(tmp_path, SETTINGS)
+        DescriptorWriter(tmp_path, SETTINGS, rows_per_shard=4)
 
 
 def test_another_format_is_refused(tmp_path):

@@ -35,7 +35,15 @@ def embed_photos() -> None:
     """Descriptors of the validation photos; process 0 writes them."""
     mesh = make_mesh()
     opened = open_model(embed, dtype=np.dtype(np.float64))
-    source = open_source(source="folder", root=photos, split="val")
+    source = open_source(
+        source="folder",
+        root=photos,
+        split="val",
+        list_file=None,
+        val_fraction=0.0,
+        num_images=None,
+        local_cache_dir=None,
+    )
     reading = Reading(num_workers=0, prefetch=4, timeout_s=600.0)
     plan = plan_batches(
         source,

@@ -50,7 +50,15 @@ def open_batches(source, *, num_workers, first_step=0, timeout_s=600.0):
 
 
 def folder_source(root):
-    return open_source(source="folder", root=root, split="train")
+    return open_source(
+        source="folder",
+        root=root,
+        split="train",
+        list_file=None,
+        val_fraction=0.0,
+        num_images=None,
+        local_cache_dir=None,
+    )
 
 
 def reading_processes():

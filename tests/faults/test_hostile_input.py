@@ -135,7 +135,12 @@ def test_any_file_name_can_be_listed_and_skipped(tmp_path, capsys):
             file.write(b"no image")
     files, class_names = index_folder(tmp_path, split="train")
     assert len(files) == len(HOSTILE_NAMES) and class_names == ["cat"]
-    source = FileSource(files, class_names=class_names, apply_exif_orientation=True)
+    source = FileSource(
+        files,
+        class_names=class_names,
+        apply_exif_orientation=True,
+        local_cache_dir=None,
+    )
     skips = SkipLog(source, workdir=tmp_path, max_fraction=1.0)
     skips.record(np.arange(len(files)))
     text = (tmp_path / "skipped.txt").read_text(encoding="utf-8")

@@ -88,10 +88,7 @@ def benchmark_row(name: str) -> BenchmarkRow:
 
 
 def load_benchmark(
-    name: str,
-    files: BenchmarkFiles,
-    *,
-    expected_counts: Mapping[str, int] | None = None,
+    name: str, files: BenchmarkFiles, *, expected_counts: Mapping[str, int]
 ) -> Benchmark:
     """Read a benchmark from its folder, and check that nothing is missing.
 
@@ -99,7 +96,7 @@ def load_benchmark(
         name: a key of `BENCHMARKS`.
         files: where it is.
         expected_counts: for a smaller copy: what it has instead of the benchmark's
-            own counts.
+            own counts, which hold for what is not named.
 
     Raises:
         InputError: no such benchmark, files are missing or too many, or `files` or
@@ -113,7 +110,7 @@ def load_benchmark(
     ]
     for what, names, known in (
         ("files", given, row.optional_files),
-        ("expected_counts", expected_counts or {}, tuple(row.counts)),
+        ("expected_counts", expected_counts, tuple(row.counts)),
     ):
         strange = [key for key in names if key not in known]
         if strange:
@@ -121,4 +118,4 @@ def load_benchmark(
                 f"{name}: {what} has {', '.join(strange)}, which the benchmark does "
                 f"not know; expected {', '.join(known) or 'none'}"
             )
-    return row.load(files, {**row.counts, **(expected_counts or {})})
+    return row.load(files, {**row.counts, **expected_counts})

@@ -26,6 +26,7 @@ class BenchmarkSource(FileSource):
             [ImageFile(path, UNLABELLED) for path in benchmark.paths],
             class_names=[],
             apply_exif_orientation=benchmark.apply_exif_orientation,
+            local_cache_dir=None,
         )
         self._edits = dict(benchmark.edits)
 
