@@ -9,8 +9,8 @@ from configs import embed
 from multigrain_jax.checkpoint import CheckpointStore
 from multigrain_jax.data.crops import EXIF_ORIENTATION
 from multigrain_jax.data.eval_batches import make_eval_batches, plan_batches
-from multigrain_jax.data.folder_index import ImageFile
-from multigrain_jax.data.sources import FileSource
+from multigrain_jax.data.sources.folder import ImageFile
+from multigrain_jax.data.sources.open import FileSource
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation import run_embed
 from multigrain_jax.evaluation.descriptors import read_head, read_index, shard_path

@@ -29,9 +29,9 @@ import numpy as np
 from PIL import Image
 
 from multigrain_jax.data.eval_batches import EvalPlan, make_eval_batches, plan_batches
-from multigrain_jax.data.image_source import ImageSource
-from multigrain_jax.data.quickstart import QuickstartSource
 from multigrain_jax.data.reading import Batch, Reading
+from multigrain_jax.data.sources.quickstart import QuickstartSource
+from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.evaluation.classification import (
     evaluate_classification,
     make_eval_step,

@@ -41,11 +41,11 @@ from pytorch_input import ReferenceSamples
 from tfdata_input import has_tensorflow, tfdata_batches, write_tfrecords
 
 from multigrain_jax.data.crops import decode
-from multigrain_jax.data.folder_index import ImageFile
-from multigrain_jax.data.quickstart import QuickstartSource
 from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.repeated import RepeatedStream
-from multigrain_jax.data.sources import FileSource
+from multigrain_jax.data.sources.folder import ImageFile
+from multigrain_jax.data.sources.open import FileSource
+from multigrain_jax.data.sources.quickstart import QuickstartSource
 from multigrain_jax.data.train_batches import make_train_batches
 
 PHOTO_SIZE = (500, 375)

@@ -14,8 +14,8 @@ from pytorch_input import reference_stages
 
 from multigrain_jax.data.autoaugment import apply_policy
 from multigrain_jax.data.crops import decode, random_crop_box
-from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.simd_resize import crop_resizer, resolve_crop_resize
+from multigrain_jax.data.sources.source import ImageSource
 
 TRAIN_SIZE = 224
 AREA_MIN = 0.08

@@ -18,11 +18,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from multigrain_jax.data.copies import EDITS
 from multigrain_jax.data.eval_batches import TEST_MODES
-from multigrain_jax.data.image_source import ImageSource
-from multigrain_jax.data.quickstart import SPLITS, QuickstartSource
 from multigrain_jax.data.reading import Reading
+from multigrain_jax.data.sources.copies import EDITS
+from multigrain_jax.data.sources.quickstart import SPLITS, QuickstartSource
+from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.copy_detection import copy_scores
 from multigrain_jax.evaluation.embed import embed_source, make_embed_step

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from multigrain_jax.data.autoaugment import apply_policy
-from multigrain_jax.data.image_source import ImageSource
+from multigrain_jax.data.sources.source import ImageSource
 
 JITTER = 0.3
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

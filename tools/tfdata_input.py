@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from multigrain_jax.data.image_source import ImageSource
+from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.data.sources.tfrecord import INFO_FILE, TfrecordSource
 from multigrain_jax.data.tfrecord_batches import make_tfrecord_batches
-from multigrain_jax.data.tfrecord_source import INFO_FILE, TfrecordSource
 
 SHARDS = 8
 

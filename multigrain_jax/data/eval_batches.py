@@ -19,8 +19,8 @@ from multigrain_jax.data.crops import (
     eval_transform,
     resized_size,
 )
-from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.reading import Batch, Reading, iterate, read_image
+from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.data.watchdog import stalled
 
 TEST_MODES = ("square", "rect")

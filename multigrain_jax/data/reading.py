@@ -11,7 +11,7 @@ from absl import flags
 from PIL import Image
 
 from multigrain_jax.data.crops import UndecodableImageError, decode
-from multigrain_jax.data.image_source import ImageSource
+from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.data.watchdog import Batch, read_and_restart
 from multigrain_jax.errors import InputError
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.reading import why_unreadable
+from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError
 
 SKIPPED_FILE = "skipped.txt"

@@ -19,7 +19,7 @@ import numpy as np
 
 from multigrain_jax.data.crops import CROP_ATTEMPTS, RATIO_RANGE
 from multigrain_jax.data.reading import Batch
-from multigrain_jax.data.tfrecord_source import Shard, TfrecordSource
+from multigrain_jax.data.sources.tfrecord import Shard, TfrecordSource
 from multigrain_jax.errors import InputError
 
 # Images that are shuffled among each other; 110 kB each for ImageNet.

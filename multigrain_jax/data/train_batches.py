@@ -13,10 +13,10 @@ from multigrain_jax.data.crops import (
     UndecodableImageError,
     random_crop_box,
 )
-from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.reading import Batch, Reading, iterate, read_image
 from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.data.simd_resize import CropResizer, crop_resizer
+from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError
 
 # How many other images are tried in place of an unreadable one.

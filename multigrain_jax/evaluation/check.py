@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from multigrain_jax.data.eval_batches import TEST_MODES
-from multigrain_jax.data.sources import SOURCES
+from multigrain_jax.data.sources.open import SOURCES
 from multigrain_jax.errors import InputError
 
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16", "float64")

@@ -10,8 +10,8 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from multigrain_jax.data.eval_batches import make_eval_batches, plan_batches
-from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.reading import Reading
+from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
 from multigrain_jax.mesh import batch_sharding, put_whole_batch, replicated
 from multigrain_jax.models.multigrain import Backbone, Output, Variables, merge_model

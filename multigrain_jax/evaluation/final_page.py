@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from multigrain_jax.data.sources import ImageSource
+from multigrain_jax.data.sources.open import ImageSource
 from multigrain_jax.evaluation.confusion import (
     confused_pairs_section,
     confusion_section,

@@ -13,10 +13,10 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from multigrain_jax.data.copies import EDITS
-from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.skips import SkipLog
+from multigrain_jax.data.sources.copies import EDITS
+from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.evaluation.classification import knn_top1
 from multigrain_jax.evaluation.copy_detection import copy_scores
 from multigrain_jax.evaluation.embed import Embedded, embed_source, make_embed_step

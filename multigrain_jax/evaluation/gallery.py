@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 from PIL import Image
 
 from multigrain_jax.data.crops import UndecodableImageError, decode, upright_rgb
-from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.reading import read_image
+from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.evaluation.report import Section, data_uri
 
 THUMBNAIL_SIDE = 160  # pixels, the longer side

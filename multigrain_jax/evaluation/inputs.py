@@ -12,10 +12,10 @@ import numpy as np
 from tqdm import tqdm
 
 from multigrain_jax.data.eval_batches import EvalPlan, make_eval_batches, plan_batches
-from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.reading import Batch, Reading
 from multigrain_jax.data.skips import SkipLog
-from multigrain_jax.data.sources import open_source
+from multigrain_jax.data.sources.open import open_source
+from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.models.layers import FeatureMap
 from multigrain_jax.models.multigrain import Backbone, MultiGrain
 from multigrain_jax.ops.color import normalize

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from multigrain_jax.data.eval_batches import EvalPlan, make_eval_batches
-from multigrain_jax.data.image_source import ImageSource
+from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.check import (
     evaluation_problems,

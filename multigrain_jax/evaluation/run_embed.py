@@ -12,8 +12,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from multigrain_jax.data.eval_batches import EvalPlan
-from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.reading import why_unreadable
+from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.distributed import (
     agree_on_matrix,
     own_folder,

@@ -11,8 +11,8 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from multigrain_jax.data.folder_index import UNLABELLED, ImageFile, index_folder
-from multigrain_jax.data.sources import FileSource
+from multigrain_jax.data.sources.folder import UNLABELLED, ImageFile, index_folder
+from multigrain_jax.data.sources.open import FileSource
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.check import (
     COMPUTE_DTYPES,

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from multigrain_jax.data.image_source import ImageSource
+from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.gallery import load_photo, load_photo_of
 from multigrain_jax.evaluation.inputs import open_split

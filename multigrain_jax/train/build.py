@@ -12,9 +12,9 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.repeated import RepeatedStream
-from multigrain_jax.data.sources import class_statistics
+from multigrain_jax.data.sources.open import class_statistics
+from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.classification import make_eval_step
 from multigrain_jax.evaluation.inputs import open_split

@@ -9,12 +9,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from multigrain_jax.data.image_source import ImageSource
 from multigrain_jax.data.reading import Batch
 from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.data.skips import SkipLog
+from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.data.sources.tfrecord import TfrecordSource
 from multigrain_jax.data.tfrecord_batches import make_tfrecord_batches
-from multigrain_jax.data.tfrecord_source import TfrecordSource
 from multigrain_jax.data.train_batches import make_train_batches
 from multigrain_jax.distributed import gather_shares, host_slices
 from multigrain_jax.errors import InputError

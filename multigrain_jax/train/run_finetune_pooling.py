@@ -17,8 +17,8 @@ from ml_collections import ConfigDict
 
 from multigrain_jax.checkpoint import require_no_checkpoints, save_derived
 from multigrain_jax.data.eval_batches import EvalPlan, plan_ordered_batches
-from multigrain_jax.data.image_source import ImageSource
-from multigrain_jax.data.sources import Subset
+from multigrain_jax.data.sources.open import Subset
+from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.evaluation.check import (
     evaluation_problems,
     exponent_problems,

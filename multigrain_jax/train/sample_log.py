@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from multigrain_jax.data.image_source import ImageSource
+from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.files import write_durably
 from multigrain_jax.metric_writer import truncate_rows
 

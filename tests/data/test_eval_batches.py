@@ -6,9 +6,9 @@ from PIL import Image
 
 from multigrain_jax.data.crops import decode, encoded_size, eval_transform
 from multigrain_jax.data.eval_batches import make_eval_batches, plan_batches
-from multigrain_jax.data.folder_index import ImageFile
 from multigrain_jax.data.reading import Reading
-from multigrain_jax.data.sources import FileSource
+from multigrain_jax.data.sources.folder import ImageFile
+from multigrain_jax.data.sources.open import FileSource
 
 SIDEWAYS = 6  # EXIF: the photo lies on its side
 

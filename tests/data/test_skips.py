@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multigrain_jax.data.folder_index import ImageFile
 from multigrain_jax.data.skips import SkipLog
-from multigrain_jax.data.sources import FileSource
+from multigrain_jax.data.sources.folder import ImageFile
+from multigrain_jax.data.sources.open import FileSource
 from multigrain_jax.errors import InputError
 
 

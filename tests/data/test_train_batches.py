@@ -9,10 +9,10 @@ from PIL import Image
 
 from multigrain_jax.data import reading, train_batches
 from multigrain_jax.data.crops import decode, random_crop_box, resize_crop
-from multigrain_jax.data.folder_index import ImageFile
 from multigrain_jax.data.reading import Reading, why_unreadable
 from multigrain_jax.data.repeated import RepeatedStream
-from multigrain_jax.data.sources import FileSource
+from multigrain_jax.data.sources.folder import ImageFile
+from multigrain_jax.data.sources.open import FileSource
 from multigrain_jax.data.train_batches import make_train_batches
 from multigrain_jax.errors import InputError
 

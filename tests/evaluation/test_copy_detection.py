@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from multigrain_jax.data.crops import decode
-from multigrain_jax.data.image_source import ImageSource
+from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.evaluation.copy_detection import copy_scores
 from multigrain_jax.evaluation.embed import Embedded
 

@@ -12,8 +12,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from configs import embed, near_duplicates, search
-from multigrain_jax.data.quickstart import QuickstartSource
-from multigrain_jax.data.tfds_source import TfdsSource
+from multigrain_jax.data.sources.quickstart import QuickstartSource
+from multigrain_jax.data.sources.tfds import TfdsSource
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation import run_embed, run_near_duplicates, run_search
 from multigrain_jax.evaluation.stored_photos import (

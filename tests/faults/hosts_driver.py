@@ -22,7 +22,7 @@ from conftest import small_config
 
 from multigrain_jax.data.eval_batches import make_eval_batches, plan_batches
 from multigrain_jax.data.reading import Reading
-from multigrain_jax.data.sources import open_source
+from multigrain_jax.data.sources.open import open_source
 from multigrain_jax.errors import StoppedEarly
 from multigrain_jax.evaluation.embed import embed_all, make_embed_step
 from multigrain_jax.inference import open_model

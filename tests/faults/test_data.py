@@ -17,7 +17,7 @@ from multigrain_jax.data import watchdog
 from multigrain_jax.data.eval_batches import plan_batches
 from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.repeated import RepeatedStream
-from multigrain_jax.data.sources import FileSource, open_source
+from multigrain_jax.data.sources.open import FileSource, open_source
 from multigrain_jax.data.train_batches import make_train_batches
 from multigrain_jax.errors import DataStalledError, InputError
 from multigrain_jax.train.run import run

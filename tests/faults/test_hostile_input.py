@@ -15,14 +15,14 @@ from multigrain_jax.data.crops import (
     encoded_size,
     resized_size,
 )
-from multigrain_jax.data.folder_index import (
+from multigrain_jax.data.skips import SkipLog
+from multigrain_jax.data.sources.folder import (
     ImageFile,
     index_folder,
     read_list_file,
     scan,
 )
-from multigrain_jax.data.skips import SkipLog
-from multigrain_jax.data.sources import FileSource
+from multigrain_jax.data.sources.open import FileSource
 from multigrain_jax.errors import InputError
 
 # Pillow warns where this package refuses.

@@ -15,7 +15,7 @@ from multigrain_jax.data.benchmarks.benchmark import (
     require_count,
     require_files,
 )
-from multigrain_jax.data.folder_index import read_list_file, scan
+from multigrain_jax.data.sources.folder import read_list_file, scan
 from multigrain_jax.errors import InputError
 
 ORIGIN = (

@@ -17,7 +17,7 @@ from multigrain_jax.data.benchmarks.benchmark import (
     require_count,
     require_files,
 )
-from multigrain_jax.data.folder_index import index_folder
+from multigrain_jax.data.sources.folder import index_folder
 from multigrain_jax.errors import InputError
 
 HOLIDAYS_ORIGIN = (

@@ -7,8 +7,8 @@ from PIL import Image
 
 from multigrain_jax.data.benchmarks.benchmark import Benchmark, Edit
 from multigrain_jax.data.crops import UndecodableImageError, decode
-from multigrain_jax.data.folder_index import UNLABELLED, ImageFile
-from multigrain_jax.data.sources import FileSource
+from multigrain_jax.data.sources.folder import UNLABELLED, ImageFile
+from multigrain_jax.data.sources.open import FileSource
 
 TURNS = {
     90: Image.Transpose.ROTATE_270,  # Pillow turns the other way

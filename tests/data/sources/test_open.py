@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multigrain_jax.data import cache, folder_index
-from multigrain_jax.data.sources import Subset, open_source
+from multigrain_jax.data import cache
+from multigrain_jax.data.sources import folder as folder_index
+from multigrain_jax.data.sources.open import Subset, open_source
 from multigrain_jax.errors import InputError
 
 

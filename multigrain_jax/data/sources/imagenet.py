@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from multigrain_jax.data.folder_index import EXTENSIONS, ImageFile, index_folder
+from multigrain_jax.data.sources.folder import EXTENSIONS, ImageFile, index_folder
 from multigrain_jax.errors import InputError
 
 SPLIT_FOLDERS = {

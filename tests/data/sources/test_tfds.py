@@ -7,10 +7,10 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from multigrain_jax.data import tfds_source
 from multigrain_jax.data.reading import why_unreadable
-from multigrain_jax.data.sources import open_source
-from multigrain_jax.data.tfds_source import TfdsSource
+from multigrain_jax.data.sources import tfds as tfds_source
+from multigrain_jax.data.sources.open import open_source
+from multigrain_jax.data.sources.tfds import TfdsSource
 from multigrain_jax.errors import InputError
 
 

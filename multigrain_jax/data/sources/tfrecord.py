@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from multigrain_jax.data.cache import kept_labels
-from multigrain_jax.data.image_source import ImageSource
+from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError
 
 # A record: its length (8 bytes), 4 bytes of checksum, the data, 4 bytes of checksum.

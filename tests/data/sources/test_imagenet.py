@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from multigrain_jax.data.imagenet import imagenet_files
+from multigrain_jax.data.sources.imagenet import imagenet_files
 from multigrain_jax.errors import InputError
 
 IDS = ["n01440764", "n01443537", "n02084071"]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multigrain_jax.data.folder_index import ImageFile, hold_out
-from multigrain_jax.data.sources import class_statistics, open_source
+from multigrain_jax.data.sources.folder import ImageFile, hold_out
+from multigrain_jax.data.sources.open import class_statistics, open_source
 from multigrain_jax.errors import InputError
 
 

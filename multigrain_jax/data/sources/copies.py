@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from multigrain_jax.data.crops import decode
-from multigrain_jax.data.image_source import ImageSource
+from multigrain_jax.data.sources.source import ImageSource
 
 Edit = Callable[[Image.Image], Image.Image]
 

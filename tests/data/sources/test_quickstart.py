@@ -7,8 +7,8 @@ import sys
 import pytest
 from PIL import Image
 
-from multigrain_jax.data import quickstart
-from multigrain_jax.data.quickstart import QuickstartSource
+from multigrain_jax.data.sources import quickstart
+from multigrain_jax.data.sources.quickstart import QuickstartSource
 from multigrain_jax.errors import InputError
 
 SIZES = {"train": 675, "val": 57, "test": 661}

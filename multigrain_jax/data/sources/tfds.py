@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from multigrain_jax.data.cache import kept_labels
-from multigrain_jax.data.image_source import ImageSource
+from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError
 
 # Labels stand in the same records as the images, so listing them reads everything.

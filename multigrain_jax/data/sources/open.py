@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 
 from multigrain_jax.data.cache import LocalCache
-from multigrain_jax.data.folder_index import (
+from multigrain_jax.data.sources.folder import (
     SPLIT_NAMES,
     TRAIN,
     VAL,
@@ -24,11 +24,11 @@ from multigrain_jax.data.folder_index import (
     list_of_split,
     read_list_file,
 )
-from multigrain_jax.data.image_source import ImageSource
-from multigrain_jax.data.imagenet import imagenet_files
-from multigrain_jax.data.quickstart import QuickstartSource
-from multigrain_jax.data.tfds_source import TfdsSource
-from multigrain_jax.data.tfrecord_source import TfrecordSource, is_tfrecord
+from multigrain_jax.data.sources.imagenet import imagenet_files
+from multigrain_jax.data.sources.quickstart import QuickstartSource
+from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.data.sources.tfds import TfdsSource
+from multigrain_jax.data.sources.tfrecord import TfrecordSource, is_tfrecord
 from multigrain_jax.errors import InputError
 
 SOURCES = ("folder", "imagenet", "tfds", "quickstart")

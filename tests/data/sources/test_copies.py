@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multigrain_jax.data.copies import EDITS, CopySource
 from multigrain_jax.data.crops import decode
-from multigrain_jax.data.image_source import ImageSource
+from multigrain_jax.data.sources.copies import EDITS, CopySource
+from multigrain_jax.data.sources.source import ImageSource
 
 WIDTH, HEIGHT = 80, 60
 

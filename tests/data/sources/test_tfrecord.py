@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from configs import base
-from multigrain_jax.data import tfrecord_source
-from multigrain_jax.data.sources import open_source
+from multigrain_jax.data.sources import tfrecord as tfrecord_source
+from multigrain_jax.data.sources.open import open_source
+from multigrain_jax.data.sources.tfrecord import TfrecordSource, parse_example
 from multigrain_jax.data.tfrecord_batches import make_tfrecord_batches
-from multigrain_jax.data.tfrecord_source import TfrecordSource, parse_example
 from multigrain_jax.errors import InputError
 from multigrain_jax.train.check import check_train_config
 from multigrain_jax.train.run import run
