@@ -12,12 +12,6 @@ import numpy as np
 
 from multigrain_jax.data.benchmarks import Benchmark, Protocol
 from multigrain_jax.evaluation.csv_table import write_table
-from multigrain_jax.evaluation.refinement import (
-    BLOCK_BYTES,
-    indices_of_largest,
-    normalize_scores,
-    query_blocks,
-)
 from multigrain_jax.ops.ranking import (
     average_precision,
     micro_average_precision,
@@ -26,6 +20,12 @@ from multigrain_jax.ops.ranking import (
     recall_at_precision,
     threshold_at_precision,
     ukbench_score,
+)
+from multigrain_jax.ops.refinement import (
+    BLOCK_BYTES,
+    indices_of_largest,
+    normalize_scores,
+    query_blocks,
 )
 
 MAX_CANDIDATES = 500_000  # the best pairs of all queries, which micro scores rank

@@ -28,7 +28,6 @@ from multigrain_jax.evaluation.check import (
 )
 from multigrain_jax.evaluation.embed import embed_batches, make_embed_step
 from multigrain_jax.evaluation.inputs import batches_from_config, plan_from_config
-from multigrain_jax.evaluation.refinement import expand_queries, merge_scales
 from multigrain_jax.evaluation.retrieval import (
     evaluate_retrieval,
     write_per_query_csv,
@@ -37,6 +36,7 @@ from multigrain_jax.inference import OpenedModel, open_checkpoint
 from multigrain_jax.mesh import compute_dtype, make_mesh, put_replicated
 from multigrain_jax.metric_writer import print_table, write_config, write_results
 from multigrain_jax.models.multigrain import BACKBONES
+from multigrain_jax.ops.refinement import expand_queries, merge_scales
 
 PER_QUERY_FILE = "per_query.csv"
 

@@ -24,8 +24,8 @@ from multigrain_jax.evaluation.descriptors import (
     read_index,
     shard_path,
 )
-from multigrain_jax.evaluation.refinement import score_offsets
 from multigrain_jax.mesh import DATA_AXIS, batch_sharding, make_mesh, put_replicated
+from multigrain_jax.ops.refinement import score_offsets
 
 # What the arrays of a search take at most, beside queries and results.
 BLOCK_BYTES = 128 << 20

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from multigrain_jax.data.benchmarks import Benchmark, Protocol
-from multigrain_jax.evaluation.refinement import (
-    expand_queries,
-    indices_of_largest,
-    merge_scales,
-    normalize_scores,
-)
 from multigrain_jax.evaluation.retrieval import (
     QueryScore,
     evaluate_retrieval,
     write_per_query_csv,
+)
+from multigrain_jax.ops.refinement import (
+    expand_queries,
+    indices_of_largest,
+    merge_scales,
+    normalize_scores,
 )
 
 
