@@ -22,6 +22,7 @@ from multigrain_jax.models.multigrain import (
     create_model,
     merge_model,
     split_model,
+    variables_of,
 )
 from multigrain_jax.runtime import compiler_options
 from multigrain_jax.trees import nested_to_tree
@@ -238,14 +239,3 @@ def load_model(
         InputError: no such checkpoint, or a damaged one.
     """
     return LoadedModel(open_model(path, step=step, pooling_exponent=pooling_exponent))
-
-
-def variables_of(model_item: dict) -> Variables:
-    """The model's arrays in a checkpoint's `model` item, without the margin's."""
-    params = {k: v for k, v in model_item["params"].items() if k != "margin"}
-    return Variables(
-        params=params,
-        batch_stats=model_item["batch_stats"],
-        pooling_exponent=model_item["pooling_exponent"],
-        whitening=model_item.get("whitening", {}),
-    )

@@ -9,7 +9,7 @@ from multigrain_jax.convert.source_file import import_torch
 from multigrain_jax.convert.torch_import import export_state_dict
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import write_atomically
-from multigrain_jax.inference import variables_of
+from multigrain_jax.models.multigrain import variables_of
 
 
 def export_checkpoint(

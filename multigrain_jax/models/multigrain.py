@@ -280,3 +280,14 @@ def _merge_dicts(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[st
         both = key in merged and isinstance(value, Mapping)
         merged[key] = _merge_dicts(merged[key], value) if both else value
     return merged
+
+
+def variables_of(model_item: dict) -> Variables:
+    """The model's arrays in a checkpoint's `model` item, without the margin's."""
+    params = {k: v for k, v in model_item["params"].items() if k != "margin"}
+    return Variables(
+        params=params,
+        batch_stats=model_item["batch_stats"],
+        pooling_exponent=model_item["pooling_exponent"],
+        whitening=model_item.get("whitening", {}),
+    )

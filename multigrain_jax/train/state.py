@@ -8,9 +8,13 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from multigrain_jax.inference import variables_of
 from multigrain_jax.losses.margin import BETA_INIT
-from multigrain_jax.models.multigrain import MultiGrain, Variables, split_model
+from multigrain_jax.models.multigrain import (
+    MultiGrain,
+    Variables,
+    split_model,
+    variables_of,
+)
 
 
 @jax.tree_util.register_dataclass

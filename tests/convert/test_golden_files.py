@@ -9,7 +9,8 @@ import pytest
 
 from multigrain_jax.checkpoint import load_checkpoint
 from multigrain_jax.convert.torch_import import export_state_dict, import_state_dict
-from multigrain_jax.inference import load_model, variables_of
+from multigrain_jax.inference import load_model
+from multigrain_jax.models.multigrain import variables_of
 
 TOLERANCE = 2e-5  # of the largest value
 REFERENCES = (
