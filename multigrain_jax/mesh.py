@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -79,9 +78,3 @@ def put_replicated(mesh: Mesh, tree: Any) -> Any:
         return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
 
     return jax.tree.map(put, tree)
-
-
-def compute_dtype(name: str) -> np.dtype:
-    """The dtype that a config names; "auto" is bfloat16, but float32 on CPUs."""
-    on_cpu = jax.default_backend() == "cpu"
-    return jnp.dtype(name if name != "auto" else "float32" if on_cpu else "bfloat16")

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from multigrain_jax.data.cache import cache_folder
 from multigrain_jax.models.backbones import Backbone
@@ -110,3 +112,9 @@ def seconds_since_launch() -> float:
         return uptime - int(fields[19]) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError):
         return time.perf_counter() - _IMPORTED
+
+
+def compute_dtype(name: str) -> np.dtype:
+    """The dtype that a config names; "auto" is bfloat16, but float32 on CPUs."""
+    on_cpu = jax.default_backend() == "cpu"
+    return jnp.dtype(name if name != "auto" else "float32" if on_cpu else "bfloat16")

@@ -37,13 +37,13 @@ from multigrain_jax.evaluation.classification import (
     make_eval_step,
 )
 from multigrain_jax.evaluation.embed import embed_all, make_embed_step
-from multigrain_jax.mesh import compute_dtype, make_mesh
+from multigrain_jax.mesh import make_mesh
 from multigrain_jax.models.multigrain import (
     BACKBONES,
     create_model,
     split_model,
 )
-from multigrain_jax.runtime import images_at_once
+from multigrain_jax.runtime import compute_dtype, images_at_once
 
 READING = Reading(num_workers=0, prefetch=4, timeout_s=600.0)
 

@@ -27,8 +27,9 @@ from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.copy_detection import copy_scores
 from multigrain_jax.evaluation.embed import embed_source, make_embed_step
 from multigrain_jax.inference import open_model
-from multigrain_jax.mesh import compute_dtype, make_mesh, put_replicated
+from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.models.multigrain import BACKBONES
+from multigrain_jax.runtime import compute_dtype
 
 READING = Reading(num_workers=0, prefetch=4, timeout_s=600.0)
 

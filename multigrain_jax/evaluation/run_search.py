@@ -44,8 +44,8 @@ from multigrain_jax.evaluation.stored_photos import (
     embed_config,
 )
 from multigrain_jax.inference import open_model
-from multigrain_jax.mesh import compute_dtype
 from multigrain_jax.metric_writer import write_config, write_results
+from multigrain_jax.runtime import compute_dtype
 
 # From a photo's path or name to the photo, None where it cannot be read.
 LoadPhoto = Callable[[str], Image.Image | None]

@@ -23,7 +23,7 @@ from multigrain_jax.evaluation.inputs import (
 )
 from multigrain_jax.evaluation.run_classification import require_classes
 from multigrain_jax.inference import open_model
-from multigrain_jax.mesh import compute_dtype, make_mesh, put_replicated
+from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.metric_writer import (
     draw_curves,
     save_plot,
@@ -31,6 +31,7 @@ from multigrain_jax.metric_writer import (
     write_results,
 )
 from multigrain_jax.models.multigrain import BACKBONES
+from multigrain_jax.runtime import compute_dtype
 
 # test size -> exponent -> scores
 Grid = Mapping[int, Mapping[float, Mapping[str, float]]]

@@ -32,7 +32,7 @@ from multigrain_jax.evaluation.inputs import (
     reading_from_config,
 )
 from multigrain_jax.inference import OpenedModel, open_checkpoint, open_model
-from multigrain_jax.mesh import compute_dtype, make_mesh, put_batch, put_replicated
+from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
 from multigrain_jax.metric_writer import (
     draw_curves,
     print_table,
@@ -51,6 +51,7 @@ from multigrain_jax.ops.whitening import (
     fold_into_classifier,
     pass_channel_through,
 )
+from multigrain_jax.runtime import compute_dtype
 
 # Of the largest logit: what folding in float32 may cost.
 FOLDING_TOLERANCE = 1e-3

@@ -19,10 +19,10 @@ from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.classification import make_eval_step
 from multigrain_jax.evaluation.inputs import open_split
 from multigrain_jax.losses.sampling import Pairs, sample_pairs
-from multigrain_jax.mesh import compute_dtype, make_mesh, put_replicated
+from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.models.multigrain import BACKBONES, create_model
 from multigrain_jax.ops.color import augment
-from multigrain_jax.runtime import compiler_options
+from multigrain_jax.runtime import compiler_options, compute_dtype
 from multigrain_jax.train.optimizer import make_learning_rate, make_optimizer
 from multigrain_jax.train.start import RunCheckpoints, start_state
 from multigrain_jax.train.state import TrainState, split_for_training
