@@ -15,10 +15,8 @@ from tqdm import tqdm
 
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import write_atomically, write_durably
+from multigrain_jax.workdir import METRICS_FILE
 
-METRICS_FILE = "metrics.jsonl"
-RESULTS_FILE = "results.json"
-CONFIG_FILE = "config.json"
 # Shown in the terminal, in this order and under these names.
 TERMINAL_NAMES = {
     "train/loss": "loss",
@@ -188,27 +186,6 @@ class MetricWriter:
             self._bar.set_postfix_str(numbers)
         else:
             self.note(line)
-
-
-def write_config(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Write config.json, so that the workdir tells how it was made."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(config, indent=2, default=str)
-    with write_durably(workdir / CONFIG_FILE) as file:
-        file.write((text + "\n").encode())
-
-
-def write_results(workdir: Path, results: Mapping[str, Any]) -> None:
-    """Write results.json: one flat object."""
-    text = json.dumps(results, indent=2)
-    with write_durably(workdir / RESULTS_FILE) as file:
-        file.write((text + "\n").encode())
-
-
-def print_table(scores: Mapping[str, float]) -> None:
-    """Print scores, one a line."""
-    width = max(len(name) for name in scores)
-    print("\n".join(f"{name:<{width}}  {value:6.3f}" for name, value in scores.items()))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

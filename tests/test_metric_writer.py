@@ -14,17 +14,15 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from multigrain_jax.errors import InputError
 from multigrain_jax.metric_writer import (
-    METRICS_FILE,
     PLOTS,
     MetricWriter,
     draw_curves,
     draw_plots,
     read_metrics,
     save_plot,
-    write_config,
     write_plots,
-    write_results,
 )
+from multigrain_jax.workdir import METRICS_FILE, write_config, write_results
 
 
 def refuse_constant(name):

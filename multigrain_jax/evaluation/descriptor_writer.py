@@ -27,13 +27,13 @@ from multigrain_jax.evaluation.descriptors import (
     Head,
     ImageStamp,
     IndexRow,
-    open_csv,
     read_head,
     read_index,
     require_same_settings,
     shard_path,
 )
 from multigrain_jax.files import remove_partial_files, write_durably
+from multigrain_jax.workdir import open_csv
 
 
 class DescriptorWriter:

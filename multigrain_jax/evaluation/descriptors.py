@@ -12,9 +12,10 @@ import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from multigrain_jax.errors import InputError
+from multigrain_jax.workdir import open_csv
 
 FORMAT_VERSION = 1
 DESCRIPTOR_FOLDER = "descriptors"  # in the workdir of the task `embed`
@@ -180,15 +181,3 @@ def require_same_settings(
             "product compares; use the same model and sizes, or another workdir\n  "
             + "\n  ".join(differences)
         )
-
-
-def open_csv(path: Path | int, mode: str, *, closefd: bool = True) -> IO[str]:
-    """A CSV file of paths, open; names that are not UTF-8 come back as they were."""
-    return open(
-        path,
-        mode,
-        encoding="utf-8",
-        errors="surrogateescape",
-        newline="",
-        closefd=closefd,
-    )

@@ -27,7 +27,8 @@ from multigrain_jax.evaluation.report import (
     results_section,
     save_report,
 )
-from multigrain_jax.metric_writer import METRICS_FILE, draw_plots, read_metrics
+from multigrain_jax.metric_writer import draw_plots, read_metrics
+from multigrain_jax.workdir import METRICS_FILE
 
 NUM_GALLERY_QUERIES = 12
 NUM_NEIGHBOURS = 5

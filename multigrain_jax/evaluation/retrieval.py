@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 
 from multigrain_jax.data.benchmarks import Benchmark, Protocol
-from multigrain_jax.evaluation.csv_table import write_table
 from multigrain_jax.ops.ranking import (
     average_precision,
     micro_average_precision,
@@ -27,6 +26,7 @@ from multigrain_jax.ops.refinement import (
     normalize_scores,
     query_blocks,
 )
+from multigrain_jax.workdir import write_table
 
 MAX_CANDIDATES = 500_000  # the best pairs of all queries, which micro scores rank
 

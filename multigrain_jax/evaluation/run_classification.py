@@ -31,9 +31,9 @@ from multigrain_jax.evaluation.inputs import (
 )
 from multigrain_jax.inference import OpenedModel, open_model
 from multigrain_jax.mesh import make_mesh, put_replicated
-from multigrain_jax.metric_writer import print_table, write_config, write_results
 from multigrain_jax.models.multigrain import BACKBONES
 from multigrain_jax.runtime import compute_dtype
+from multigrain_jax.workdir import print_table, write_config, write_results
 
 
 def run(config: ConfigDict, workdir: Path) -> dict[str, float]:

@@ -46,8 +46,8 @@ from multigrain_jax.evaluation.descriptors import (
 )
 from multigrain_jax.evaluation.inputs import open_split, reading_from_config
 from multigrain_jax.inference import OpenedModel, open_model
-from multigrain_jax.metric_writer import write_config, write_results
 from multigrain_jax.runtime import compute_dtype
+from multigrain_jax.workdir import write_config, write_results
 
 # Up to here larger photos are usual: 500 pixels for what was trained at 224.
 UNUSUAL_RATIO = 3

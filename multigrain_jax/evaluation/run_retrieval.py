@@ -34,10 +34,10 @@ from multigrain_jax.evaluation.retrieval import (
 )
 from multigrain_jax.inference import OpenedModel, open_checkpoint
 from multigrain_jax.mesh import make_mesh, put_replicated
-from multigrain_jax.metric_writer import print_table, write_config, write_results
 from multigrain_jax.models.multigrain import BACKBONES
 from multigrain_jax.ops.refinement import expand_queries, merge_scales
 from multigrain_jax.runtime import compute_dtype
+from multigrain_jax.workdir import print_table, write_config, write_results
 
 PER_QUERY_FILE = "per_query.csv"
 

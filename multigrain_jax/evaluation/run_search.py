@@ -22,7 +22,6 @@ from multigrain_jax.evaluation.check import (
     path_problems,
     refuse,
 )
-from multigrain_jax.evaluation.csv_table import write_table
 from multigrain_jax.evaluation.describe import (
     embed_plan,
     plan_descriptors,
@@ -44,8 +43,8 @@ from multigrain_jax.evaluation.stored_photos import (
     embed_config,
 )
 from multigrain_jax.inference import open_model
-from multigrain_jax.metric_writer import write_config, write_results
 from multigrain_jax.runtime import compute_dtype
+from multigrain_jax.workdir import write_config, write_results, write_table
 
 # From a photo's path or name to the photo, None where it cannot be read.
 LoadPhoto = Callable[[str], Image.Image | None]

@@ -30,14 +30,7 @@ from multigrain_jax.evaluation.inputs import (
     plan_from_config,
     reading_from_config,
 )
-from multigrain_jax.metric_writer import (
-    METRICS_FILE,
-    MetricWriter,
-    read_metrics,
-    write_config,
-    write_plots,
-    write_results,
-)
+from multigrain_jax.metric_writer import MetricWriter, read_metrics, write_plots
 from multigrain_jax.models.multigrain import BACKBONES
 from multigrain_jax.runtime import seconds_since_launch
 from multigrain_jax.train.build import Run, build_run, make_step
@@ -49,6 +42,7 @@ from multigrain_jax.train.profile import StepProfile
 from multigrain_jax.train.sample_log import write_non_finite_batch
 from multigrain_jax.train.signals import StopSignals, TimeLimit
 from multigrain_jax.train.state import TrainState, all_finite, model_variables
+from multigrain_jax.workdir import METRICS_FILE, write_config, write_results
 
 # A larger share of the time spent waiting for data is worth a line.
 MUCH_WAITING = 0.1

@@ -39,13 +39,7 @@ from multigrain_jax.evaluation.inputs import (
 from multigrain_jax.evaluation.run_classification import require_classes
 from multigrain_jax.inference import OpenedModel, open_model
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
-from multigrain_jax.metric_writer import (
-    MetricWriter,
-    print_table,
-    write_config,
-    write_plots,
-    write_results,
-)
+from multigrain_jax.metric_writer import MetricWriter, write_plots
 from multigrain_jax.models.multigrain import BACKBONES, Backbone
 from multigrain_jax.runtime import compiler_options, compute_dtype
 from multigrain_jax.train.finetune_pooling import (
@@ -53,6 +47,7 @@ from multigrain_jax.train.finetune_pooling import (
     make_pooling_optimizer,
     make_pooling_step,
 )
+from multigrain_jax.workdir import print_table, write_config, write_results
 
 # Neither of the limits 1 and infinity, whose pooling is another program: with it the
 # model reads p from its arrays.

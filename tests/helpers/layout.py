@@ -30,10 +30,12 @@ LAYERS = {
     "inference": 3,
     "train": 3,
     "convert": 3,
+    "workdir": 2,
     "main": 4,
 }
 # Within one layer: training evaluates, and many tasks begin by loading a model.
 SIDEWAYS = {
+    ("metric_writer", "workdir"),
     ("train", "evaluation"),
     ("train", "inference"),
     ("evaluation", "inference"),

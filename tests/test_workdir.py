@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from multigrain_jax.evaluation.csv_table import write_table
+from multigrain_jax.workdir import write_table
 
 
 @pytest.mark.parametrize(
