@@ -20,9 +20,9 @@ from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.evaluation.classification import knn_top1
 from multigrain_jax.evaluation.copy_detection import copy_scores
 from multigrain_jax.evaluation.embed import Embedded, embed_source, make_embed_step
-from multigrain_jax.evaluation.final_page import write_final_page
 from multigrain_jax.models.multigrain import Backbone, Variables
 from multigrain_jax.ops.ranking import average_precisions, label_ranks
+from multigrain_jax.pages.training_page import write_final_page
 from multigrain_jax.workdir import print_table
 
 NUM_COPY_QUERIES = 200

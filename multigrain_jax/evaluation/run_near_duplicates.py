@@ -10,12 +10,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from multigrain_jax.evaluation.check import path_problems, refuse
-from multigrain_jax.evaluation.gallery import GalleryItem, GalleryRow
 from multigrain_jax.evaluation.near_duplicates import NearDuplicates, near_duplicates
-from multigrain_jax.evaluation.retrieval_page import write_retrieval_page
 from multigrain_jax.evaluation.run_search import short_name
 from multigrain_jax.evaluation.search import DescriptorIndex
-from multigrain_jax.evaluation.stored_photos import PhotoReader
+from multigrain_jax.pages.gallery import GalleryItem, GalleryRow
+from multigrain_jax.pages.gallery_page import write_retrieval_page
+from multigrain_jax.pages.stored_photos import PhotoReader
 from multigrain_jax.workdir import write_config, write_results, write_table
 
 # Of a larger group so many photos are shown.

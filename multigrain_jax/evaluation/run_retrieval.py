@@ -18,7 +18,6 @@ from multigrain_jax.data.benchmarks import (
     load_benchmark,
 )
 from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation.benchmark_page import write_benchmark_page
 from multigrain_jax.evaluation.check import (
     as_tuple,
     evaluation_problems,
@@ -36,6 +35,7 @@ from multigrain_jax.inference import OpenedModel, open_checkpoint
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.models.multigrain import BACKBONES
 from multigrain_jax.ops.refinement import expand_queries, merge_scales
+from multigrain_jax.pages.benchmark_page import write_benchmark_page
 from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.workdir import print_table, write_config, write_results
 

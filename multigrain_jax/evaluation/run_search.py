@@ -33,16 +33,16 @@ from multigrain_jax.evaluation.descriptors import (
     DescriptorSettings,
     require_same_settings,
 )
-from multigrain_jax.evaluation.gallery import GalleryItem, GalleryRow, load_photo
 from multigrain_jax.evaluation.inputs import reading_from_config
-from multigrain_jax.evaluation.retrieval_page import write_retrieval_page
 from multigrain_jax.evaluation.search import DescriptorIndex, ScoreNormalization
-from multigrain_jax.evaluation.stored_photos import (
+from multigrain_jax.inference import open_model
+from multigrain_jax.pages.gallery import GalleryItem, GalleryRow, load_photo
+from multigrain_jax.pages.gallery_page import write_retrieval_page
+from multigrain_jax.pages.stored_photos import (
     CHECKPOINT_KEYS,
     PhotoReader,
     embed_config,
 )
-from multigrain_jax.inference import open_model
 from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.workdir import write_config, write_results, write_table
 

@@ -31,10 +31,13 @@ LAYERS = {
     "train": 3,
     "convert": 3,
     "workdir": 2,
+    "pages": 3,
     "main": 4,
 }
 # Within one layer: training evaluates, and many tasks begin by loading a model.
 SIDEWAYS = {
+    ("pages", "evaluation"),
+    ("evaluation", "pages"),
     ("metric_writer", "workdir"),
     ("train", "evaluation"),
     ("train", "inference"),

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from multigrain_jax.data.benchmarks import Benchmark, BenchmarkSource, Protocol
-from multigrain_jax.evaluation.gallery import (
+from multigrain_jax.evaluation.retrieval import RetrievalScores
+from multigrain_jax.pages.gallery import (
     GalleryItem,
     GalleryRow,
     Verdict,
     load_photo_of,
 )
-from multigrain_jax.evaluation.report import Result
-from multigrain_jax.evaluation.retrieval import RetrievalScores
-from multigrain_jax.evaluation.retrieval_page import write_retrieval_page
+from multigrain_jax.pages.gallery_page import write_retrieval_page
+from multigrain_jax.pages.page import Result
 
 NUM_NEIGHBOURS = 10
 # metric -> what it means, and the best that it can be

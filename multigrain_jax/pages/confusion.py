@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation.report import Section
+from multigrain_jax.pages.page import Section
 
 MAX_CONFUSION_CLASSES = 40
 MAX_CONFUSED_PAIRS = 40

@@ -10,17 +10,17 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from multigrain_jax.evaluation.confusion import (
+from multigrain_jax.pages.confusion import (
     Confusions,
     confused_pairs_section,
     confusion_section,
 )
-from multigrain_jax.evaluation.gallery import (
+from multigrain_jax.pages.gallery import (
     GalleryItem,
     GalleryRow,
     gallery_section,
 )
-from multigrain_jax.evaluation.report import (
+from multigrain_jax.pages.page import (
     Result,
     figure_uri,
     figures_section,

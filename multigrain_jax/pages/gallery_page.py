@@ -13,15 +13,15 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from multigrain_jax.evaluation.gallery import GalleryRow, gallery_body, render_row
-from multigrain_jax.evaluation.report import (
+from multigrain_jax.metric_writer import GREY, INK, LINE_STYLES
+from multigrain_jax.pages.gallery import GalleryRow, gallery_body, render_row
+from multigrain_jax.pages.page import (
     Result,
     Section,
     figures_section,
     results_section,
     save_report,
 )
-from multigrain_jax.metric_writer import GREY, INK, LINE_STYLES
 
 # Thumbnails are added while the gallery stays below this: the page is about 5 MB.
 MAX_GALLERY_BYTES = 4_700_000

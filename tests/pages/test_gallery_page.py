@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multigrain_jax.evaluation import retrieval_page
-from multigrain_jax.evaluation.gallery import GalleryItem, GalleryRow
-from multigrain_jax.evaluation.report import Result
-from multigrain_jax.evaluation.retrieval_page import write_retrieval_page
+from multigrain_jax.pages import gallery_page as retrieval_page
+from multigrain_jax.pages.gallery import GalleryItem, GalleryRow
+from multigrain_jax.pages.gallery_page import write_retrieval_page
+from multigrain_jax.pages.page import Result
 
 HOSTILE = "<script>document.title='hacked'</script>\"'><img src=x onerror=alert(1)>"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multigrain_jax.evaluation.gallery import (
+from multigrain_jax.pages.gallery import (
     THUMBNAIL_SIDE,
     GalleryItem,
     GalleryRow,

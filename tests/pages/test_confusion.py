@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation.confusion import (
+from multigrain_jax.pages.confusion import (
     MAX_CONFUSED_PAIRS,
     MAX_CONFUSION_CLASSES,
     Confusions,

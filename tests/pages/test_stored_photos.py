@@ -16,7 +16,7 @@ from multigrain_jax.data.sources.quickstart import QuickstartSource
 from multigrain_jax.data.sources.tfds import TfdsSource
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation import run_embed, run_near_duplicates, run_search
-from multigrain_jax.evaluation.stored_photos import (
+from multigrain_jax.pages.stored_photos import (
     CHECKPOINT_KEYS,
     PHOTO_KEYS,
     PhotoReader,

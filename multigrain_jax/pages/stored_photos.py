@@ -10,8 +10,8 @@ from PIL import Image
 
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation.gallery import load_photo, load_photo_of
 from multigrain_jax.evaluation.inputs import open_split
+from multigrain_jax.pages.gallery import load_photo, load_photo_of
 from multigrain_jax.workdir import CONFIG_FILE
 
 # Where each photo is a file, and its path says all.

@@ -11,7 +11,7 @@ from PIL import Image
 from multigrain_jax.data.crops import UndecodableImageError, decode, upright_rgb
 from multigrain_jax.data.reading import read_image
 from multigrain_jax.data.sources.source import ImageSource
-from multigrain_jax.evaluation.report import Section, data_uri
+from multigrain_jax.pages.page import Section, data_uri
 
 THUMBNAIL_SIDE = 160  # pixels, the longer side
 THUMBNAIL_QUALITY = 82

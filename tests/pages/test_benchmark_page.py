@@ -6,12 +6,12 @@ import numpy as np
 from PIL import Image
 
 from multigrain_jax.data.benchmarks import Benchmark, Protocol
-from multigrain_jax.evaluation.benchmark_page import METRICS, write_benchmark_page
 from multigrain_jax.evaluation.retrieval import (
     OVER_ALL,
     PER_QUERY,
     evaluate_retrieval,
 )
+from multigrain_jax.pages.benchmark_page import METRICS, write_benchmark_page
 
 
 def test_the_page_shows_scores_and_verdicts(tmp_path):

@@ -7,27 +7,27 @@ from pathlib import Path
 import numpy as np
 
 from multigrain_jax.data.sources.open import ImageSource
-from multigrain_jax.evaluation.confusion import (
+from multigrain_jax.evaluation.embed import Embedded
+from multigrain_jax.metric_writer import draw_plots, read_metrics
+from multigrain_jax.pages.confusion import (
     confused_pairs_section,
     confusion_section,
     count_confusions,
 )
-from multigrain_jax.evaluation.embed import Embedded
-from multigrain_jax.evaluation.gallery import (
+from multigrain_jax.pages.gallery import (
     GalleryItem,
     GalleryRow,
     Verdict,
     gallery_section,
     load_photo_of,
 )
-from multigrain_jax.evaluation.report import (
+from multigrain_jax.pages.page import (
     Result,
     Section,
     figures_section,
     results_section,
     save_report,
 )
-from multigrain_jax.metric_writer import draw_plots, read_metrics
 from multigrain_jax.workdir import METRICS_FILE
 
 NUM_GALLERY_QUERIES = 12

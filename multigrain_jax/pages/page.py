@@ -85,7 +85,7 @@ def render_page(
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         script_policy = f"; script-src 'sha256-{digest}'"
         script_element = f"<script>{script}</script>\n"
-    css = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+    css = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
     parts = "\n".join(_render_section(section) for section in sections)
     return f"""<!DOCTYPE html>
 <html lang="en">
