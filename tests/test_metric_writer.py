@@ -13,12 +13,11 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from multigrain_jax.errors import InputError
-from multigrain_jax.metric_writer import (
+from multigrain_jax.metric_writer import MetricWriter, read_metrics
+from multigrain_jax.pages.plots import (
     PLOTS,
-    MetricWriter,
     draw_curves,
     draw_plots,
-    read_metrics,
     save_plot,
     write_plots,
 )

@@ -24,8 +24,8 @@ from multigrain_jax.evaluation.inputs import (
 from multigrain_jax.evaluation.run_classification import require_classes
 from multigrain_jax.inference import open_model
 from multigrain_jax.mesh import make_mesh, put_replicated
-from multigrain_jax.metric_writer import draw_curves, save_plot
 from multigrain_jax.models.multigrain import BACKBONES
+from multigrain_jax.pages.plots import draw_curves, save_plot
 from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.workdir import write_config, write_results
 

@@ -33,7 +33,6 @@ from multigrain_jax.evaluation.inputs import (
 )
 from multigrain_jax.inference import OpenedModel, open_checkpoint, open_model
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
-from multigrain_jax.metric_writer import draw_curves, save_plot
 from multigrain_jax.models.multigrain import BACKBONES, merge_model
 from multigrain_jax.ops.pooling import NORM_EPSILON, whitening_input
 from multigrain_jax.ops.whitening import (
@@ -45,6 +44,7 @@ from multigrain_jax.ops.whitening import (
     fold_into_classifier,
     pass_channel_through,
 )
+from multigrain_jax.pages.plots import draw_curves, save_plot
 from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.workdir import print_table, write_config, write_results
 

@@ -9,11 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator
 
-from multigrain_jax.metric_writer import GREY, INK, LINE_STYLES
 from multigrain_jax.pages.gallery import GalleryRow, gallery_body, render_row
 from multigrain_jax.pages.page import (
     Result,
@@ -22,6 +18,7 @@ from multigrain_jax.pages.page import (
     results_section,
     save_report,
 )
+from multigrain_jax.pages.plots import draw_distribution
 
 # Thumbnails are added while the gallery stays below this: the page is about 5 MB.
 MAX_GALLERY_BYTES = 4_700_000
@@ -84,38 +81,6 @@ def write_retrieval_page(
     sections.append(_gallery(rows, heading=heading, note=note, rows_are=rows_are))
     script = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
     save_report(path, title=title, subtitle=subtitle, sections=sections, script=script)
-
-
-def draw_distribution(average_precisions: np.ndarray) -> Figure:
-    """How many queries have which average precision: a histogram and the mean.
-
-    Args:
-        average_precisions: [Q] in [0, 1].
-    """
-    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)  # inches
-    figure = Figure(figsize=(6, 3), layout=layout, facecolor="white")
-    axes = figure.add_subplot()
-    bins = np.linspace(0, 1, 21)
-    axes.hist(average_precisions, bins=list(bins), color=LINE_STYLES[0][0], rwidth=0.9)
-    mean = float(np.mean(average_precisions))
-    axes.axvline(mean, color=LINE_STYLES[1][0], linewidth=1.5, label=f"mean {mean:.3f}")
-    axes.set_title(
-        "Average precision of the queries",
-        loc="left",
-        fontsize=12,
-        fontweight="bold",
-        color=INK,
-    )
-    axes.set_xlabel("average precision", color=INK)
-    axes.set_ylabel("queries", color=INK)
-    axes.set_xlim(0, 1)
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.tick_params(colors=INK, length=0, labelsize=9)
-    axes.grid(axis="y", color=GREY, alpha=0.3, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
-    return figure
 
 
 def _gallery(

@@ -8,7 +8,7 @@ import numpy as np
 
 from multigrain_jax.data.sources.open import ImageSource
 from multigrain_jax.evaluation.embed import Embedded
-from multigrain_jax.metric_writer import draw_plots, read_metrics
+from multigrain_jax.metric_writer import read_metrics
 from multigrain_jax.pages.confusion import (
     confused_pairs_section,
     confusion_section,
@@ -28,6 +28,7 @@ from multigrain_jax.pages.page import (
     results_section,
     save_report,
 )
+from multigrain_jax.pages.plots import draw_plots
 from multigrain_jax.workdir import METRICS_FILE
 
 NUM_GALLERY_QUERIES = 12

@@ -30,8 +30,9 @@ from multigrain_jax.evaluation.inputs import (
     plan_from_config,
     reading_from_config,
 )
-from multigrain_jax.metric_writer import MetricWriter, read_metrics, write_plots
+from multigrain_jax.metric_writer import MetricWriter, read_metrics
 from multigrain_jax.models.multigrain import BACKBONES
+from multigrain_jax.pages.plots import write_plots
 from multigrain_jax.runtime import seconds_since_launch
 from multigrain_jax.train.build import Run, build_run, make_step
 from multigrain_jax.train.check import check_train_config

@@ -39,8 +39,9 @@ from multigrain_jax.evaluation.inputs import (
 from multigrain_jax.evaluation.run_classification import require_classes
 from multigrain_jax.inference import OpenedModel, open_model
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
-from multigrain_jax.metric_writer import MetricWriter, write_plots
+from multigrain_jax.metric_writer import MetricWriter
 from multigrain_jax.models.multigrain import BACKBONES, Backbone
+from multigrain_jax.pages.plots import write_plots
 from multigrain_jax.runtime import compiler_options, compute_dtype
 from multigrain_jax.train.finetune_pooling import (
     finetune_pooling,

@@ -36,6 +36,7 @@ LAYERS = {
 }
 # Within one layer: training evaluates, and many tasks begin by loading a model.
 SIDEWAYS = {
+    ("train", "pages"),
     ("pages", "evaluation"),
     ("evaluation", "pages"),
     ("metric_writer", "workdir"),
