@@ -1,25 +1,18 @@
 """Task `near_duplicates`: photos of a collection that are nearly the same."""
 
 import time
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from multigrain_jax.evaluation.check import path_problems, refuse
-from multigrain_jax.evaluation.near_duplicates import NearDuplicates, near_duplicates
-from multigrain_jax.evaluation.run_search import short_name
+from multigrain_jax.evaluation.near_duplicates import near_duplicates
 from multigrain_jax.evaluation.search import DescriptorIndex
-from multigrain_jax.pages.gallery import GalleryItem, GalleryRow
 from multigrain_jax.pages.gallery_page import write_retrieval_page
+from multigrain_jax.pages.search_page import MAX_SHOWN, _Groups
 from multigrain_jax.pages.stored_photos import PhotoReader
 from multigrain_jax.workdir import write_config, write_results, write_table
-
-# Of a larger group so many photos are shown.
-MAX_SHOWN = 12
 
 
 def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
@@ -78,43 +71,3 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     print("\n".join(f"{name:<20}  {value:g}" for name, value in results.items()))
     write_results(workdir, results)
     return results
-
-
-class _Groups(Sequence[GalleryRow]):
-    """The rows of the page, made when they are asked for."""
-
-    def __init__(
-        self,
-        index: DescriptorIndex,
-        found: NearDuplicates,
-        paths: dict[int, str],
-        load: PhotoReader,
-    ):
-        self._index = index
-        self._groups = found.groups
-        self._paths = paths
-        self._load = load
-
-    def __len__(self) -> int:
-        return len(self._groups)
-
-    def __getitem__(self, number: Any) -> Any:
-        first, *others = self._groups[number].tolist()[:MAX_SHOWN]
-        query = self._descriptor(first)
-        similar = [(float(query @ self._descriptor(row)), row) for row in others]
-        return GalleryRow(
-            self._item(first, None),
-            [
-                self._item(row, similarity)
-                for similarity, row in sorted(similar, key=lambda pair: -pair[0])
-            ],
-        )
-
-    def _descriptor(self, row: int) -> np.ndarray:
-        return self._index.read(row, 1)[0].astype(np.float32)
-
-    def _item(self, row: int, similarity: float | None) -> GalleryItem:
-        path = self._paths[row]
-        return GalleryItem(
-            partial(self._load, path), short_name(path), similarity, "found"
-        )

@@ -1,15 +1,13 @@
 """Task `search`: the most similar photos of a collection, for photos or descriptors."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image
 
 from multigrain_jax.data.sources.folder import UNLABELLED, ImageFile, index_folder
 from multigrain_jax.data.sources.open import FileSource
@@ -36,8 +34,9 @@ from multigrain_jax.evaluation.descriptors import (
 from multigrain_jax.evaluation.inputs import reading_from_config
 from multigrain_jax.evaluation.search import DescriptorIndex, ScoreNormalization
 from multigrain_jax.inference import open_model
-from multigrain_jax.pages.gallery import GalleryItem, GalleryRow, load_photo
+from multigrain_jax.pages.gallery import load_photo
 from multigrain_jax.pages.gallery_page import write_retrieval_page
+from multigrain_jax.pages.search_page import Found, LoadPhoto
 from multigrain_jax.pages.stored_photos import (
     CHECKPOINT_KEYS,
     PhotoReader,
@@ -45,9 +44,6 @@ from multigrain_jax.pages.stored_photos import (
 )
 from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.workdir import write_config, write_results, write_table
-
-# From a photo's path or name to the photo, None where it cannot be read.
-LoadPhoto = Callable[[str], Image.Image | None]
 
 
 class Queries(NamedTuple):
@@ -64,57 +60,6 @@ class Queries(NamedTuple):
     descriptors: np.ndarray
     num_unreadable: int
     load: LoadPhoto = load_photo
-
-
-class Found(Sequence[GalleryRow]):
-    """The neighbours of all queries; as a sequence, the rows of the page.
-
-    Attributes:
-        queries: their paths.
-        neighbours: (path, similarity) of each query, the most similar first.
-    """
-
-    def __init__(
-        self,
-        queries: Sequence[str],
-        neighbours: Sequence[Sequence[tuple[str, float]]],
-        *,
-        load_query: LoadPhoto = load_photo,
-        load_found: LoadPhoto = load_photo,
-    ):
-        """Keep both, of equal lengths, and what reads their photos for the page."""
-        self.queries = queries
-        self.neighbours = neighbours
-        self._load_query = load_query
-        self._load_found = load_found
-
-    def __len__(self) -> int:
-        """How many queries there are."""
-        return len(self.queries)
-
-    def __getitem__(self, number: Any) -> Any:
-        """One row of the page."""
-        query = self.queries[int(number)]
-        return GalleryRow(
-            GalleryItem(
-                partial(self._load_query, query), short_name(query), None, "query"
-            ),
-            [
-                GalleryItem(
-                    partial(self._load_found, path),
-                    short_name(path),
-                    similarity,
-                    "found",
-                )
-                for path, similarity in self.neighbours[number]
-            ],
-        )
-
-    def table(self) -> Iterator[tuple[str, int, str, float]]:
-        """The rows of results.csv."""
-        for query, neighbours in zip(self.queries, self.neighbours, strict=True):
-            for rank, (path, similarity) in enumerate(neighbours, start=1):
-                yield query, rank, path, similarity
 
 
 def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
@@ -213,11 +158,6 @@ def find_neighbours(
     return Found(
         queries.paths, neighbours, load_query=queries.load, load_found=load_found
     )
-
-
-def short_name(path: str) -> str:
-    """The file with its folder: what a page shows of a path."""
-    return "/".join(Path(path).parts[-2:])
 
 
 def _problems(settings: Mapping[str, Any]) -> list[str]:
