@@ -16,8 +16,8 @@ that the task `embed` wrote. `create_model` builds an untrained network of one o
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from multigrain_jax.descriptors.index import DescriptorIndex
     from multigrain_jax.errors import InputError
-    from multigrain_jax.evaluation.search import DescriptorIndex
     from multigrain_jax.inference import LoadedModel, load_model, preprocess
     from multigrain_jax.models.multigrain import BACKBONES, Output, create_model
 
@@ -36,7 +36,7 @@ __all__ = [
 # library: the names are looked up when they are first used.
 _HOMES = {
     "BACKBONES": "multigrain_jax.models.multigrain",
-    "DescriptorIndex": "multigrain_jax.evaluation.search",
+    "DescriptorIndex": "multigrain_jax.descriptors.index",
     "InputError": "multigrain_jax.errors",
     "LoadedModel": "multigrain_jax.inference",
     "Output": "multigrain_jax.models.multigrain",

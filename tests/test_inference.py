@@ -11,9 +11,9 @@ from multigrain_jax.data.crops import EXIF_ORIENTATION
 from multigrain_jax.data.eval_batches import make_eval_batches, plan_batches
 from multigrain_jax.data.sources.folder import ImageFile
 from multigrain_jax.data.sources.open import FileSource
+from multigrain_jax.descriptors.folder import read_head, read_index, shard_path
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation import run_embed
-from multigrain_jax.evaluation.descriptors import read_head, read_index, shard_path
 from multigrain_jax.inference import LoadedModel
 from multigrain_jax.models.multigrain import create_model, split_model
 

@@ -22,7 +22,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).absolute().parent.parent))
 
-from multigrain_jax.evaluation.search import BLOCK_BYTES, DescriptorIndex
+from multigrain_jax.descriptors.index import BLOCK_BYTES, DescriptorIndex
 
 SHARD_ROWS = 50_000
 

@@ -14,6 +14,22 @@ from ml_collections import ConfigDict
 from multigrain_jax.data.eval_batches import EvalPlan
 from multigrain_jax.data.reading import why_unreadable
 from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.descriptors.describe import (
+    embed_plan,
+    plan_descriptors,
+    settings_of_model,
+    stamp_images,
+)
+from multigrain_jax.descriptors.folder import (
+    DESCRIPTOR_FOLDER,
+    DTYPES,
+    OK,
+    REPLACED,
+    VANISHED,
+    DescriptorSettings,
+    ImageStamp,
+)
+from multigrain_jax.descriptors.writer import DescriptorWriter
 from multigrain_jax.distributed import (
     agree_on_matrix,
     own_folder,
@@ -27,22 +43,6 @@ from multigrain_jax.evaluation.check import (
     minimum_problems,
     pooling_exponents,
     refuse,
-)
-from multigrain_jax.evaluation.describe import (
-    embed_plan,
-    plan_descriptors,
-    settings_of_model,
-    stamp_images,
-)
-from multigrain_jax.evaluation.descriptor_writer import DescriptorWriter
-from multigrain_jax.evaluation.descriptors import (
-    DESCRIPTOR_FOLDER,
-    DTYPES,
-    OK,
-    REPLACED,
-    VANISHED,
-    DescriptorSettings,
-    ImageStamp,
 )
 from multigrain_jax.evaluation.inputs import open_split, reading_from_config
 from multigrain_jax.inference import OpenedModel, open_model

@@ -11,6 +11,18 @@ from ml_collections import ConfigDict
 
 from multigrain_jax.data.sources.folder import UNLABELLED, ImageFile, index_folder
 from multigrain_jax.data.sources.open import FileSource
+from multigrain_jax.descriptors.describe import (
+    embed_plan,
+    plan_descriptors,
+    settings_of_model,
+)
+from multigrain_jax.descriptors.folder import (
+    DESCRIPTOR_FOLDER,
+    HEAD_FILE,
+    DescriptorSettings,
+    require_same_settings,
+)
+from multigrain_jax.descriptors.index import DescriptorIndex, ScoreNormalization
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.check import (
     COMPUTE_DTYPES,
@@ -20,19 +32,7 @@ from multigrain_jax.evaluation.check import (
     path_problems,
     refuse,
 )
-from multigrain_jax.evaluation.describe import (
-    embed_plan,
-    plan_descriptors,
-    settings_of_model,
-)
-from multigrain_jax.evaluation.descriptors import (
-    DESCRIPTOR_FOLDER,
-    HEAD_FILE,
-    DescriptorSettings,
-    require_same_settings,
-)
 from multigrain_jax.evaluation.inputs import reading_from_config
-from multigrain_jax.evaluation.search import DescriptorIndex, ScoreNormalization
 from multigrain_jax.inference import open_model
 from multigrain_jax.pages.gallery import load_photo
 from multigrain_jax.pages.gallery_page import write_retrieval_page

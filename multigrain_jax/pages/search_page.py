@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from multigrain_jax.evaluation.near_duplicates import NearDuplicates
-from multigrain_jax.evaluation.search import DescriptorIndex
+from multigrain_jax.descriptors.index import DescriptorIndex
+from multigrain_jax.descriptors.near_duplicates import NearDuplicates
 from multigrain_jax.pages.gallery import GalleryItem, GalleryRow, load_photo
 from multigrain_jax.pages.stored_photos import (
     PhotoReader,

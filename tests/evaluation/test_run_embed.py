@@ -15,8 +15,7 @@ from PIL import Image
 
 import multigrain_jax
 from configs import embed
-from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation.descriptors import (
+from multigrain_jax.descriptors.folder import (
     OK,
     REPLACED,
     VANISHED,
@@ -24,6 +23,7 @@ from multigrain_jax.evaluation.descriptors import (
     read_index,
     shard_path,
 )
+from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.run_embed import run, size_hint
 
 

@@ -11,9 +11,9 @@ from PIL import Image
 
 import multigrain_jax
 from configs import embed, near_duplicates, search
+from multigrain_jax.descriptors.folder import OK, read_head, read_index, shard_path
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation import run_embed, run_near_duplicates, run_search
-from multigrain_jax.evaluation.descriptors import OK, read_head, read_index, shard_path
 
 
 @pytest.fixture(scope="module")

@@ -32,10 +32,15 @@ LAYERS = {
     "convert": 3,
     "workdir": 2,
     "pages": 3,
+    "descriptors": 3,
     "main": 4,
 }
 # Within one layer: training evaluates, and many tasks begin by loading a model.
 SIDEWAYS = {
+    ("pages", "descriptors"),
+    ("descriptors", "inference"),
+    ("descriptors", "evaluation"),
+    ("evaluation", "descriptors"),
     ("train", "pages"),
     ("pages", "evaluation"),
     ("evaluation", "pages"),

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multigrain_jax.evaluation.descriptor_writer import DescriptorWriter
-from multigrain_jax.evaluation.descriptors import (
+from multigrain_jax.descriptors.folder import (
     OK,
     VANISHED,
     DescriptorSettings,
     ImageStamp,
 )
-from multigrain_jax.evaluation.search import DescriptorIndex
+from multigrain_jax.descriptors.index import DescriptorIndex
+from multigrain_jax.descriptors.writer import DescriptorWriter
 
 RECIPE = Path(__file__).parents[2] / "docs" / "large_collections.md"
 DIM = 16

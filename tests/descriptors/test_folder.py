@@ -12,9 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation.descriptor_writer import DescriptorWriter
-from multigrain_jax.evaluation.descriptors import (
+from multigrain_jax.descriptors.folder import (
     OK,
     REPLACED,
     VANISHED,
@@ -24,6 +22,8 @@ from multigrain_jax.evaluation.descriptors import (
     read_index,
     shard_path,
 )
+from multigrain_jax.descriptors.writer import DescriptorWriter
+from multigrain_jax.errors import InputError
 
 SETTINGS = DescriptorSettings(
     dim=3,

@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation.descriptors import (
+from multigrain_jax.descriptors.folder import (
     DESCRIPTOR_FOLDER,
     HEAD_FILE,
     OK,
@@ -24,6 +23,7 @@ from multigrain_jax.evaluation.descriptors import (
     read_index,
     shard_path,
 )
+from multigrain_jax.errors import InputError
 from multigrain_jax.mesh import DATA_AXIS, batch_sharding, make_mesh, put_replicated
 from multigrain_jax.ops.refinement import score_offsets
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from multigrain_jax.descriptors import near_duplicates as module
+from multigrain_jax.descriptors.index import DescriptorIndex
+from multigrain_jax.descriptors.near_duplicates import connected_groups, near_duplicates
 from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation import near_duplicates as module
-from multigrain_jax.evaluation.near_duplicates import connected_groups, near_duplicates
-from multigrain_jax.evaluation.search import DescriptorIndex
 
 
 def collection(rng, count=2500, dim=12):

@@ -15,8 +15,7 @@ from typing import IO
 
 import numpy as np
 
-from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation.descriptors import (
+from multigrain_jax.descriptors.folder import (
     FORMAT_VERSION,
     HEAD_FILE,
     INDEX_FILE,
@@ -32,6 +31,7 @@ from multigrain_jax.evaluation.descriptors import (
     require_same_settings,
     shard_path,
 )
+from multigrain_jax.errors import InputError
 from multigrain_jax.files import remove_partial_files, write_durably
 from multigrain_jax.workdir import open_csv
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from multigrain_jax.descriptors.index import BLOCK_BYTES, CHUNK, DescriptorIndex
 from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation.search import BLOCK_BYTES, CHUNK, DescriptorIndex
 from multigrain_jax.mesh import batch_sharding, make_mesh, put_replicated, replicated
 
 MAX_PAIRS = 20_000_000

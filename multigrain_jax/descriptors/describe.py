@@ -10,8 +10,8 @@ import numpy as np
 from multigrain_jax.data.eval_batches import EvalPlan, plan_batches
 from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.descriptors.folder import DescriptorSettings, ImageStamp
 from multigrain_jax.distributed import host_slices, own_folder
-from multigrain_jax.evaluation.descriptors import DescriptorSettings, ImageStamp
 from multigrain_jax.evaluation.embed import (
     EmbeddedBatch,
     embed_batches,

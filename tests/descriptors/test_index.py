@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation.search import (
+from multigrain_jax.descriptors.index import (
     CHUNK,
     DescriptorIndex,
     ScoreNormalization,
     top_k_of_chunks,
 )
+from multigrain_jax.errors import InputError
 
 
 def tied(rng, count, dim, dtype=np.float32):
