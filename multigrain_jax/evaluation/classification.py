@@ -1,6 +1,6 @@
 """Accuracy and cross-entropy of a classifier over a labelled set."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,11 +9,17 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from multigrain_jax.evaluation.embed import Embedded, fetched
+from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.errors import InputError
+from multigrain_jax.evaluation.embed import (
+    Embedded,
+    fetched,
+)
 from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
+from multigrain_jax.inference import OpenedModel
 from multigrain_jax.mesh import batch_sharding, put_whole_batch, replicated
 from multigrain_jax.models.multigrain import Backbone, Variables, merge_model
-from multigrain_jax.ops.ranking import top_k_correct
+from multigrain_jax.ops.ranking import average_precisions, label_ranks, top_k_correct
 from multigrain_jax.runtime import compiler_options
 
 TOP_KS = (1, 5)
@@ -131,3 +137,72 @@ def knn_top1(photos: Embedded) -> float:
         nearest = labels[similarity.argmax(axis=1)]
         right += int(np.sum((nearest == labels[rows]) & ~bad[rows]))
     return right / max(1, len(labels))
+
+
+BLOCK_BYTES = 32 << 20  # of similarities or logits that are ranked at once
+
+
+def classification_scores(photos: Embedded) -> dict[str, float]:
+    """Top-1 and top-5 as fractions of the labelled photos; unreadable are wrong.
+
+    So are labels that the classifier does not have. Memory: about twice `BLOCK_BYTES`.
+    """
+    num_classes = photos.logits.shape[1]
+    known = (photos.labels >= 0) & (photos.labels < num_classes) & ~photos.bad
+    top1 = top5 = 0
+    for rows in _row_blocks(np.flatnonzero(known), num_classes):
+        ranks = label_ranks(photos.logits[rows], photos.labels[rows])
+        top1 += int(np.count_nonzero(ranks < 1))
+        top5 += int(np.count_nonzero(ranks < 5))
+    count = max(1, int(np.count_nonzero(photos.labels >= 0)))
+    return {"top1": top1 / count, "top5": top5 / count}
+
+
+def class_map(photos: Embedded) -> float:
+    """Mean average precision of finding a photo's class among the other photos.
+
+    Photos without a label are left out, here and in `knn_top1`: nobody knows what they
+    show. Memory: at most four times `BLOCK_BYTES`, or four rows of similarities.
+    """
+    labels, descriptors = photos.labels, photos.descriptors
+    unlabelled = labels < 0
+    scores: list[float] = []
+    for rows in _row_blocks(np.flatnonzero(~unlabelled), len(labels)):
+        ignored = np.repeat(unlabelled[None], len(rows), axis=0)
+        ignored[np.arange(len(rows)), rows] = True  # itself
+        scores += average_precisions(
+            descriptors[rows] @ descriptors.T,
+            labels[rows, None] == labels,
+            ignored=ignored,
+        )
+    return float(np.mean(scores)) if scores else 0.0
+
+
+def _row_blocks(rows: np.ndarray, width: int) -> Iterator[np.ndarray]:
+    """Parts of the rows, for which [part, width] in float32 takes `BLOCK_BYTES`."""
+    size = max(1, BLOCK_BYTES // (4 * max(1, width)))
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def require_classes(source: ImageSource, opened: OpenedModel) -> None:
+    """Check that a set is labelled with the model's classes.
+
+    Raises:
+        InputError: images without labels, or another number of classes.
+    """
+    unlabelled = int((source.labels < 0).sum())
+    if unlabelled:
+        raise InputError(
+            f"{unlabelled} of {len(source)} images have no label; expected one folder "
+            "per class and no images beside the folders"
+        )
+    # A class that the evaluated part does not have is no mistake.
+    if len(source.class_names) > opened.num_classes or (
+        not opened.class_names and len(source.class_names) != opened.num_classes
+    ):
+        raise InputError(
+            f"the images have {len(source.class_names)} classes, the classifier of "
+            f"{opened.checkpoint.path} has {opened.num_classes}; expected the data set "
+            "it was trained on"
+        )

@@ -5,7 +5,6 @@ others) and detection of copies (a centre crop of half the area finds its origin
 """
 
 import math
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -17,17 +16,19 @@ from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.skips import SkipLog
 from multigrain_jax.data.sources.copies import EDITS
 from multigrain_jax.data.sources.source import ImageSource
-from multigrain_jax.evaluation.classification import knn_top1
+from multigrain_jax.evaluation.classification import (
+    class_map,
+    classification_scores,
+    knn_top1,
+)
 from multigrain_jax.evaluation.copy_detection import copy_scores
-from multigrain_jax.evaluation.embed import Embedded, embed_source, make_embed_step
+from multigrain_jax.evaluation.embed import embed_source, make_embed_step
 from multigrain_jax.models.multigrain import Backbone, Variables
-from multigrain_jax.ops.ranking import average_precisions, label_ranks
 from multigrain_jax.pages.training_page import write_final_page
 from multigrain_jax.workdir import print_table
 
 NUM_COPY_QUERIES = 200
 COPY_EDIT = "crop 50 %"
-BLOCK_BYTES = 32 << 20  # of similarities or logits that are ranked at once
 
 
 def evaluate_and_report(
@@ -97,46 +98,3 @@ def copy_query_indices(num_images: int) -> np.ndarray:
     """Up to `NUM_COPY_QUERIES` photos, evenly spread over the set."""
     count = min(NUM_COPY_QUERIES, num_images)
     return np.linspace(0, num_images - 1, count).astype(int)
-
-
-def classification_scores(photos: Embedded) -> dict[str, float]:
-    """Top-1 and top-5 as fractions of the labelled photos; unreadable are wrong.
-
-    So are labels that the classifier does not have. Memory: about twice `BLOCK_BYTES`.
-    """
-    num_classes = photos.logits.shape[1]
-    known = (photos.labels >= 0) & (photos.labels < num_classes) & ~photos.bad
-    top1 = top5 = 0
-    for rows in _row_blocks(np.flatnonzero(known), num_classes):
-        ranks = label_ranks(photos.logits[rows], photos.labels[rows])
-        top1 += int(np.count_nonzero(ranks < 1))
-        top5 += int(np.count_nonzero(ranks < 5))
-    count = max(1, int(np.count_nonzero(photos.labels >= 0)))
-    return {"top1": top1 / count, "top5": top5 / count}
-
-
-def class_map(photos: Embedded) -> float:
-    """Mean average precision of finding a photo's class among the other photos.
-
-    Photos without a label are left out, here and in `knn_top1`: nobody knows what they
-    show. Memory: at most four times `BLOCK_BYTES`, or four rows of similarities.
-    """
-    labels, descriptors = photos.labels, photos.descriptors
-    unlabelled = labels < 0
-    scores: list[float] = []
-    for rows in _row_blocks(np.flatnonzero(~unlabelled), len(labels)):
-        ignored = np.repeat(unlabelled[None], len(rows), axis=0)
-        ignored[np.arange(len(rows)), rows] = True  # itself
-        scores += average_precisions(
-            descriptors[rows] @ descriptors.T,
-            labels[rows, None] == labels,
-            ignored=ignored,
-        )
-    return float(np.mean(scores)) if scores else 0.0
-
-
-def _row_blocks(rows: np.ndarray, width: int) -> Iterator[np.ndarray]:
-    """Parts of the rows, for which [part, width] in float32 takes `BLOCK_BYTES`."""
-    size = max(1, BLOCK_BYTES // (4 * max(1, width)))
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]

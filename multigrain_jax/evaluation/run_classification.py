@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 
 from multigrain_jax.data.eval_batches import EvalPlan, make_eval_batches
 from multigrain_jax.data.sources.source import ImageSource
-from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.check import (
     evaluation_problems,
     pooling_exponents,
@@ -21,6 +20,7 @@ from multigrain_jax.evaluation.classification import (
     evaluate_classification,
     knn_top1,
     make_eval_step,
+    require_classes,
 )
 from multigrain_jax.evaluation.embed import embed_all, make_embed_step
 from multigrain_jax.evaluation.inputs import (
@@ -113,26 +113,3 @@ def _probe(
     batches = make_eval_batches(source, plan, reading=reading_from_config(settings))
     variables = put_replicated(mesh, opened.variables)
     return knn_top1(embed_all(step, variables, batches, mesh=mesh))
-
-
-def require_classes(source: ImageSource, opened: OpenedModel) -> None:
-    """Check that a set is labelled with the model's classes.
-
-    Raises:
-        InputError: images without labels, or another number of classes.
-    """
-    unlabelled = int((source.labels < 0).sum())
-    if unlabelled:
-        raise InputError(
-            f"{unlabelled} of {len(source)} images have no label; expected one folder "
-            "per class and no images beside the folders"
-        )
-    # A class that the evaluated part does not have is no mistake.
-    if len(source.class_names) > opened.num_classes or (
-        not opened.class_names and len(source.class_names) != opened.num_classes
-    ):
-        raise InputError(
-            f"the images have {len(source.class_names)} classes, the classifier of "
-            f"{opened.checkpoint.path} has {opened.num_classes}; expected the data set "
-            "it was trained on"
-        )

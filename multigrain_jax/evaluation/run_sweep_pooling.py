@@ -15,13 +15,13 @@ from multigrain_jax.evaluation.check import (
 from multigrain_jax.evaluation.classification import (
     evaluate_classification,
     make_eval_step,
+    require_classes,
 )
 from multigrain_jax.evaluation.inputs import (
     batches_from_config,
     open_split,
     plan_from_config,
 )
-from multigrain_jax.evaluation.run_classification import require_classes
 from multigrain_jax.inference import open_model
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.models.multigrain import BACKBONES

@@ -28,6 +28,7 @@ from multigrain_jax.evaluation.check import (
 from multigrain_jax.evaluation.classification import (
     evaluate_classification,
     make_eval_step,
+    require_classes,
 )
 from multigrain_jax.evaluation.inputs import (
     batches_from_config,
@@ -36,7 +37,6 @@ from multigrain_jax.evaluation.inputs import (
     open_split,
     plan_from_config,
 )
-from multigrain_jax.evaluation.run_classification import require_classes
 from multigrain_jax.inference import OpenedModel, open_model
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
 from multigrain_jax.metric_writer import MetricWriter

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from multigrain_jax.evaluation import classification, final_report
-from multigrain_jax.evaluation.classification import knn_top1
+from multigrain_jax.evaluation.classification import (
+    class_map,
+    classification_scores,
+    knn_top1,
+)
 from multigrain_jax.evaluation.embed import Embedded
-from multigrain_jax.evaluation.final_report import class_map, classification_scores
 from multigrain_jax.ops.ranking import mean_average_precision
 from multigrain_jax.pages.training_page import (
     MAX_MATRIX_CLASSES,
