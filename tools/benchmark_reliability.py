@@ -33,8 +33,11 @@ from multigrain_jax.checkpoint import (
 from multigrain_jax.metric_writer import read_metrics
 from multigrain_jax.models.multigrain import create_model
 from multigrain_jax.train.optimizer import make_optimizer
-from multigrain_jax.train.start import checkpoint_model
-from multigrain_jax.train.state import create_state, split_for_training
+from multigrain_jax.train.state import (
+    checkpoint_model,
+    create_state,
+    split_for_training,
+)
 from multigrain_jax.trees import leaf_digests, tree_to_nested
 
 ROOT = Path(__file__).resolve().parent.parent

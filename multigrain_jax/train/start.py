@@ -25,8 +25,8 @@ from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.distributed import agree
 from multigrain_jax.errors import InputError
 from multigrain_jax.models.multigrain import Variables
-from multigrain_jax.train.check import check_resumed_config
-from multigrain_jax.train.state import TrainState, create_state
+from multigrain_jax.train.config_change import check_resumed_config
+from multigrain_jax.train.state import TrainState, checkpoint_model, create_state
 from multigrain_jax.trees import nested_to_tree, tree_to_nested
 
 
@@ -80,15 +80,6 @@ class RunCheckpoints:
             CheckpointNotSavedError: the newest state is not.
         """
         self._store.close()
-
-
-def checkpoint_model(state: TrainState) -> dict[str, Any]:
-    """The `model` item of a checkpoint."""
-    return {
-        "params": state.params,
-        "batch_stats": state.batch_stats,
-        "pooling_exponent": state.pooling_exponent,
-    }
 
 
 def start_state(

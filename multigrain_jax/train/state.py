@@ -88,3 +88,12 @@ def all_finite(state: TrainState) -> jax.Array:
     """Whether the state holds neither NaN nor infinity: a bool scalar."""
     leaves = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.inexact)]
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves]))
+
+
+def checkpoint_model(state: TrainState) -> dict[str, Any]:
+    """The `model` item of a checkpoint."""
+    return {
+        "params": state.params,
+        "batch_stats": state.batch_stats,
+        "pooling_exponent": state.pooling_exponent,
+    }
