@@ -30,6 +30,7 @@ from multigrain_jax.evaluation.inputs import (
     plan_from_config,
     reading_from_config,
 )
+from multigrain_jax.lock import lock_workdir
 from multigrain_jax.metric_writer import MetricWriter, read_metrics
 from multigrain_jax.models.multigrain import BACKBONES
 from multigrain_jax.pages.plots import write_plots
@@ -37,7 +38,6 @@ from multigrain_jax.runtime import seconds_since_launch
 from multigrain_jax.train.build import Run, build_run, make_step
 from multigrain_jax.train.check import check_train_config
 from multigrain_jax.train.feed import train_batches
-from multigrain_jax.train.lock import lock_workdir
 from multigrain_jax.train.loop import NonFiniteLossError, Schedule, train_loop
 from multigrain_jax.train.profile import StepProfile
 from multigrain_jax.train.sample_log import write_non_finite_batch

@@ -33,6 +33,7 @@ LAYERS = {
     "workdir": 2,
     "pages": 3,
     "descriptors": 3,
+    "lock": 2,
     "main": 4,
 }
 # Within one layer: training evaluates, and many tasks begin by loading a model.

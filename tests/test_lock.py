@@ -9,13 +9,13 @@ import pytest
 
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import PARTIAL_SUFFIX
-from multigrain_jax.train.lock import lock_workdir
+from multigrain_jax.lock import lock_workdir
 from multigrain_jax.train.run import run
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from multigrain_jax.train.lock import lock_workdir
+from multigrain_jax.lock import lock_workdir
 with lock_workdir(Path(sys.argv[1])):
     print("locked", flush=True)
     time.sleep(600)
