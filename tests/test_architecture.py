@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 
 def source_files() -> list[Path]:
     """Every Python file of the repository's own folders."""
-    folders = (PACKAGE, "configs", "tools", "tests")
+    folders = (PACKAGE, "configs", "tools", "measure", "tests")
     files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
     # The rule for golden weights is shared as it is, and not code of this package.
     return sorted(set(files) - {ROOT / "tests" / "goldens" / "weights.py"})

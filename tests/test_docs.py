@@ -17,7 +17,9 @@ from multigrain_jax import main
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
-FILE = re.compile(r"\b(?:configs|tools|docs|tests|examples)/[\w/.]+\.(?:py|md|ipynb)")
+FILE = re.compile(
+    r"\b(?:configs|tools|measure|docs|tests|examples)/[\w/.]+\.(?:py|md|ipynb)"
+)
 TESTED = re.compile(r"<!-- tested -->\n```(\w*)\n(.*?)```", re.DOTALL)
 # A tiny network and little work, whatever the page says.
 SHRUNK = {

@@ -105,7 +105,7 @@ class _Recorder:
                 f"data: raise num_workers (now {self.config.num_workers}; this machine "
                 f"has {os.cpu_count()} cores), keep the photos on a local disk "
                 "(data.local_cache_dir), or store smaller ones; "
-                "tools/benchmark_input.py measures the reading"
+                "measure/input.py measures the reading"
             )
 
     def save(self, state: TrainState, step: int) -> None:

@@ -56,7 +56,11 @@ ONLY_IN = {"orbax": {"checkpoint"}, "torch": {"convert"}}
 # part -> what it must not import: arrays of the data are NumPy's
 NEVER_IN = {"data": {"jax", "flax", "optax", f"{PACKAGE}.ops", f"{PACKAGE}.trees"}}
 # folder -> where it may be imported: recipes build on each other, and tests read all
-IMPORTERS = {"configs": ("configs/", "tests/"), "tools": ("tests/",)}
+IMPORTERS = {
+    "configs": ("configs/", "tests/"),
+    "tools": ("tests/",),
+    "measure": ("measure/", "tests/"),
+}
 # constant of the method -> the one file that states it
 HOMES = {
     "GEM_EPSILON": f"{PACKAGE}/ops/pooling.py",

@@ -1,4 +1,4 @@
-"""Counting the kernels of a compiled program (tools/gpu_program.py)."""
+"""Counting the kernels of a compiled program (measure/gpu_program.py)."""
 
 import importlib
 from pathlib import Path

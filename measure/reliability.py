@@ -1,6 +1,6 @@
 """Measure what interruptions and checkpoints cost.
 
-python tools/benchmark_reliability.py --kills 10 --seconds 30
+python measure/reliability.py --kills 10 --seconds 30
 
 Prints two JSON objects: what a save costs at the size of a backbone's training state,
 and what is lost when a small run is killed (SIGKILL) again and again.

@@ -1,4 +1,4 @@
-"""The same photos as TFRecord files through tf.data, for tools/benchmark_input.py."""
+"""The same photos as TFRecord files through tf.data, for measure/input.py."""
 
 import importlib.util
 import json

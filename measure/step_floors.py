@@ -1,6 +1,6 @@
 """What a training step costs at least: its work counted, the device's rates measured.
 
-Part of tools/benchmark_step.py, whose header says what is counted.
+Part of measure/step.py, whose header says what is counted.
 """
 
 import math

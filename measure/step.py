@@ -2,9 +2,9 @@
 
 One update of a ResNet with R augmentations per image, λ = 0.5, p = 3, batch norm and
 negatives in groups, `full` augmentation on the device; the batch lies on the
-device already (tools/benchmark_input.py measures how it gets there). Before it, in a
+device already (measure/input.py measures how it gets there). Before it, in a
 process of its own that leaves the device's memory free, the same update in PyTorch
-(tools/pytorch_step.py: channels_last, bfloat16 by autocast, torch.compile on a GPU,
+(measure/pytorch_step.py: channels_last, bfloat16 by autocast, torch.compile on a GPU,
 fused SGD, images already augmented, batch norm over the batch).
 
 Two floors, from what the run itself measures of the device (a large matrix product in
@@ -23,10 +23,10 @@ the compute dtype; a large copy, read and written bytes counted):
   parameter written).
 
     pip install -e '.[cuda,benchmark]'
-    python tools/benchmark_step.py
-    python tools/benchmark_step.py --backbone resnet18 --size 96 --batch-size 96 \
+    python measure/step.py
+    python measure/step.py --backbone resnet18 --size 96 --batch-size 96 \
         --group-size 48 --dtype float32                          # a CPU
-    python tools/benchmark_step.py --accumulation 2 --own-only   # in microbatches
+    python measure/step.py --accumulation 2 --own-only   # in microbatches
 """
 
 import argparse
@@ -47,10 +47,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytorch_step
 from jax.sharding import Mesh
-from step_floors import count_work, device_rates, seconds_per_call
 
+from measure import pytorch_step
+from measure.step_floors import count_work, device_rates, seconds_per_call
 from multigrain_jax.losses.joint import joint_loss
 from multigrain_jax.losses.sampling import sample_pairs
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
@@ -207,7 +207,7 @@ class Own:
 
 
 def measure_pytorch(options: argparse.Namespace) -> dict[str, Any]:
-    """What tools/pytorch_step.py prints for the same update."""
+    """What measure/pytorch_step.py prints for the same update."""
     script = Path(__file__).with_name("pytorch_step.py")
     command = [sys.executable, str(script), "--backbone", options.backbone]
     for name in ("size", "batch_size", "group_size", "repeats", "steps"):

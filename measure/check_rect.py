@@ -6,7 +6,7 @@ largest value, for p = 1 and p = 3. The limit is 2e-5. Weights are random, the b
 norms' means and biases too: what they make of zero must be masked. The one-by-one runs
 compile once per size: minutes for the large backbones.
 
-    python tools/check_rect.py [--backbones resnet18,senet154] [--num-sizes 20]
+    python measure/check_rect.py [--backbones resnet18,senet154] [--num-sizes 20]
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """What one sample of the training input costs by stage, and the floor.
 
-Part of tools/benchmark_input.py.
+Part of measure/input.py.
 """
 
 import itertools
@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from pytorch_input import reference_stages
 
+from measure.pytorch_input import reference_stages
 from multigrain_jax.data.autoaugment import apply_policy
 from multigrain_jax.data.crops import decode, random_crop_box
 from multigrain_jax.data.simd_resize import crop_resizer, resolve_crop_resize

@@ -1,6 +1,6 @@
 """The original's training input in PyTorch, written from its description.
 
-The yardstick of tools/benchmark_input.py: every augmented sample is decoded, cropped,
+The yardstick of measure/input.py: every augmented sample is decoded, cropped,
 flipped, jittered, made a float tensor, lit and normalised by torchvision and Pillow.
 """
 

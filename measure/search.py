@@ -1,6 +1,6 @@
 """Speed and memory of the exact search, against faiss.IndexFlatIP where it is there.
 
-    python tools/benchmark_search.py --rows 1000000 --dim 256
+    python measure/search.py --rows 1000000 --dim 256
 
 Makes random float16 descriptors in a temporary folder, searches them, and prints the
 machine, the versions, queries per second and the peak resident memory.

@@ -1,6 +1,6 @@
 """The joint training step in PyTorch, written from its description.
 
-The yardstick of tools/benchmark_step.py, which runs it in a process of its own: a
+The yardstick of measure/step.py, which runs it in a process of its own: a
 ResNet with GeM pooling (p = 3), λ = 0.5, margin loss with uniform negatives drawn on
 the device (one repetition: cross-entropy alone), fused SGD, channels_last, autocast for
 bfloat16. Images come normalised; batch norm sees the whole batch.

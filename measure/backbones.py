@@ -1,6 +1,6 @@
 """Time to compile and to run one batch of every backbone, forward only.
 
-python tools/benchmark_backbones.py [--size 224] [--batch 2] [BACKBONE …]
+python measure/backbones.py [--size 224] [--batch 2] [BACKBONE …]
 """
 
 import argparse

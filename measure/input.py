@@ -5,7 +5,7 @@ photos) and are timed in steady state, from one batch on the device to the next.
 original's way is written from its description: every augmented sample is decoded,
 cropped, flipped, jittered, made a float tensor, lit and normalised by torchvision and
 Pillow in a DataLoader. This package decodes an image once for its R samples and crops;
-the device does the rest, which is not counted here (tools/benchmark_step.py counts it).
+the device does the rest, which is not counted here (measure/step.py counts it).
 
 The profile says what one sample costs in one thread, and the floor what can not be
 saved: decoding / R + crop and resize (+ the policy). "pillow" and "simd" are what the
@@ -14,8 +14,8 @@ config's `crop_resize` can be; what is measured of them differs in nothing else.
 With the extra `tf` the same photos are read through tf.data too.
 
     pip install -e '.[quickstart,benchmark,tf]'
-    python tools/benchmark_input.py
-    python tools/benchmark_input.py --workers 0 8 --batch-size 512 --seconds 20
+    python measure/input.py
+    python measure/input.py --workers 0 8 --batch-size 512 --seconds 20
 """
 
 import argparse
@@ -35,11 +35,11 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from input_profile import AREA_MIN, RESIZES, TRAIN_SIZE, Case, print_profile
 from PIL import Image, ImageOps
-from pytorch_input import ReferenceSamples
-from tfdata_input import has_tensorflow, tfdata_batches, write_tfrecords
 
+from measure.input_profile import AREA_MIN, RESIZES, TRAIN_SIZE, Case, print_profile
+from measure.pytorch_input import ReferenceSamples
+from measure.tfdata_input import has_tensorflow, tfdata_batches, write_tfrecords
 from multigrain_jax.data.crops import decode
 from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.repeated import RepeatedStream

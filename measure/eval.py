@@ -8,8 +8,8 @@ task runs once before it is timed, so that neither reading nor compilation is co
 their figures are printed too. As in the tasks, a CPU takes fewer large images at once
 than --batch-size says.
 
-    python tools/benchmark_eval.py
-    python tools/benchmark_eval.py --backbone resnet18 --test-size 500
+    python measure/eval.py
+    python measure/eval.py --backbone resnet18 --test-size 500
 """
 
 import argparse

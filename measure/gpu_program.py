@@ -4,11 +4,11 @@ XLA compiles for a described device too. It then plans the memory and picks the 
 as it would there, but can time nothing: convolutions keep cuDNN's default algorithm and
 no workspace. Counted are the kernels of a step and the bytes that each reads and writes
 from and to memory, its operands and results once. Nothing here is a measurement of
-time; tools/benchmark_step.py measures, on the device itself.
+time; measure/step.py measures, on the device itself.
 
     pip install -e '.[cuda]'
-    JAX_PLATFORMS=cpu python tools/gpu_program.py
-    JAX_PLATFORMS=cpu python tools/gpu_program.py --batch-size 256 --show 20
+    JAX_PLATFORMS=cpu python measure/gpu_program.py
+    JAX_PLATFORMS=cpu python measure/gpu_program.py --batch-size 256 --show 20
 """
 
 import argparse
@@ -24,10 +24,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import jax
 import numpy as np
-from benchmark_step import add_step_options, build_step
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 
+from measure.step import add_step_options, build_step
 from multigrain_jax.mesh import DATA_AXIS, batch_sharding, replicated
 from multigrain_jax.runtime import DETERMINISTIC_STEP
 from multigrain_jax.train.state import create_state
