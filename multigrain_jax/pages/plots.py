@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,6 +14,8 @@ from multigrain_jax.files import write_atomically
 from multigrain_jax.metric_writer import read_metrics
 from multigrain_jax.workdir import METRICS_FILE
 
+Scale = Literal["linear", "log"]
+
 
 class Plot(NamedTuple):
     """One drawing: its title, the label of its y axis, and metric -> legend."""
@@ -21,6 +23,7 @@ class Plot(NamedTuple):
     title: str
     y_label: str
     curves: Mapping[str, str]
+    y_scale: Scale = "linear"
 
 
 PLOTS = {
@@ -41,6 +44,16 @@ PLOTS = {
             "val/top1": "validation top-1",
             "val/top5": "validation top-5",
         },
+    ),
+    "norms": Plot(
+        "Norms",
+        "Euclidean norm over all parameters",
+        {
+            "train/parameter_norm": "parameters",
+            "train/gradient_norm": "gradient",
+            "train/update_norm": "update",
+        },
+        y_scale="log",
     ),
     "beta": Plot("Boundary of the margin loss", "β, a distance", {"train/beta": "β"}),
     "pooling_exponent": Plot("Pooling exponent", "p", {"train/pooling_exponent": "p"}),
@@ -106,7 +119,11 @@ def draw_plots(rows: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
         curves = {legend: points for legend, points in curves.items() if points}
         if curves:
             figures[name] = draw_curves(
-                curves, title=plot.title, x_label="epoch", y_label=plot.y_label
+                curves,
+                title=plot.title,
+                x_label="epoch",
+                y_label=plot.y_label,
+                y_scale=plot.y_scale,
             )
     return figures
 
@@ -117,6 +134,7 @@ def draw_curves(
     title: str,
     x_label: str,
     y_label: str,
+    y_scale: Scale = "linear",
 ) -> Figure:
     """A figure with one line per named curve.
 
@@ -126,6 +144,7 @@ def draw_curves(
         title: above the axes.
         x_label: what x is, with its unit.
         y_label: what y is, with its unit.
+        y_scale: of the y axis.
     """
     # A figure of its own, not pyplot's: nothing stays open, any thread may draw.
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)  # inches
@@ -139,6 +158,7 @@ def draw_curves(
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold", color=INK)
     axes.set_xlabel(x_label, color=INK)
     axes.set_ylabel(y_label, color=INK)
+    axes.set_yscale(y_scale)
     axes.tick_params(colors=INK, length=0, labelsize=9)
     axes.grid(color=GREY, alpha=0.3, linewidth=0.6)
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -1,7 +1,11 @@
-"""One compiled optimiser update: augmentation, network, losses, sampling, SGD."""
+"""One compiled optimiser update: augmentation, network, losses, sampling, SGD.
+
+Read from the bottom: `_step` is the update, `_mean_gradients` goes through its
+microbatches, `_forward_with_loss` is what is differentiated.
+"""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -10,11 +14,11 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from multigrain_jax.losses.joint import joint_loss
+from multigrain_jax.losses.joint import JointOutput, joint_loss
 from multigrain_jax.losses.margin import MARGIN
 from multigrain_jax.losses.sampling import Pairs
 from multigrain_jax.mesh import batch_sharding, replicated
-from multigrain_jax.models.multigrain import merge_model, split_model
+from multigrain_jax.models.multigrain import Output, merge_model, split_model
 from multigrain_jax.train.state import TrainState, model_variables
 
 # (key, uint8 or float images) -> normalised images
@@ -23,6 +27,21 @@ PrepareImages = Callable[[jax.Array, jax.Array], jax.Array]
 SelectPairs = Callable[[jax.Array, jax.Array, jax.Array], Pairs | None]
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+@dataclass(frozen=True)
+class _Update:
+    """What one update is made of, as `make_train_step` describes it."""
+
+    graphdef: nnx.GraphDef
+    tx: optax.GradientTransformation
+    seed: int
+    prepare_images: PrepareImages
+    select_pairs: SelectPairs
+    classification_weight: float
+    margin: float
+    microbatches: int
 
 
 def make_train_step(
@@ -37,7 +56,7 @@ def make_train_step(
     margin: float = MARGIN,
     gradient_accumulation_steps: int = 1,
     compiler_options: Mapping[str, str | bool] | None = None,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+) -> TrainStep:
     """Compile the training step `(state, batch) -> (state, metrics)`.
 
     All randomness is a function of (seed, step, microstep) and of the position in the
@@ -60,92 +79,25 @@ def make_train_step(
 
     Returns:
         The compiled function. `batch` has `image` [B, S, S, 3], `label` [B] and
-        `instance_id` [B]; metrics are float scalars, means over the microbatches.
+        `instance_id` [B]; metrics are float scalars, the losses means over the
+        microbatches, the norms those of the whole update.
     """
-
-    def microbatch_gradients(
-        state: TrainState, batch_stats: Any, microbatch: Batch, key: jax.Array
-    ) -> tuple[Any, Any, Metrics]:
-        image_key, pair_key, dropout_key = jax.random.split(key, 3)
-
-        def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, Metrics]]:
-            current = replace(state, params=params, batch_stats=batch_stats)
-            model = merge_model(graphdef, model_variables(current))
-            images = prepare_images(image_key, microbatch["image"])
-            output = model(images, dropout_key=dropout_key)
-            normalized = output.normalized_embedding
-            pairs = select_pairs(pair_key, normalized, microbatch["instance_id"])
-            losses = joint_loss(
-                output.logits,
-                microbatch["label"],
-                normalized,
-                pairs,
-                params["margin"]["beta"],
-                classification_weight=classification_weight,
-                margin=margin,
-            )
-            guess = jnp.argmax(output.logits, axis=-1).astype(jnp.int32)
-            correct = guess == microbatch["label"]
-            metrics = {
-                "loss": losses.loss,
-                "cross_entropy": losses.cross_entropy,
-                "margin": losses.margin,
-                "top1": jnp.mean(correct.astype(losses.loss.dtype)),
-            }
-            _, updated = split_model(model)
-            return losses.loss, (updated.batch_stats, metrics)
-
-        gradients, (batch_stats, metrics) = jax.grad(loss_fn, has_aux=True)(
-            state.params
-        )
-        return gradients, batch_stats, metrics
-
-    def all_gradients(
-        state: TrainState, batch: Batch, key: jax.Array
-    ) -> tuple[Any, Any, Metrics]:
-        count = gradient_accumulation_steps
-        if count == 1:
-            key = jax.random.fold_in(key, 0)
-            return microbatch_gradients(state, state.batch_stats, batch, key)
-
-        def accumulate(carry, xs):
-            batch_stats, total = carry
-            microstep, microbatch = xs
-            gradients, batch_stats, metrics = microbatch_gradients(
-                state, batch_stats, microbatch, jax.random.fold_in(key, microstep)
-            )
-            return (batch_stats, jax.tree.map(jnp.add, total, gradients)), metrics
-
-        start = (state.batch_stats, jax.tree.map(jnp.zeros_like, state.params))
-        # On a CPU, XLA runs convolutions in a loop some twenty times slower.
-        unroll = count if jax.default_backend() == "cpu" else 1
-        (batch_stats, total), metrics = jax.lax.scan(
-            accumulate,
-            start,
-            (jnp.arange(count, dtype=jnp.int32), batch),
-            unroll=unroll,
-        )
-        # The original sums; the mean keeps the meaning of the learning rate.
-        gradients = jax.tree.map(lambda g: g / count, total)
-        return gradients, batch_stats, jax.tree.map(jnp.mean, metrics)
+    update = _Update(
+        graphdef=graphdef,
+        tx=tx,
+        seed=seed,
+        prepare_images=prepare_images,
+        select_pairs=select_pairs,
+        classification_weight=classification_weight,
+        margin=margin,
+        microbatches=gradient_accumulation_steps,
+    )
+    split = batch_sharding(mesh, axis=1 if update.microbatches > 1 else 0)
+    whole = replicated(mesh)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
-        gradients, batch_stats, metrics = all_gradients(state, batch, key)
-        updates, opt_state = tx.update(gradients, state.opt_state, state.params)
-        params: Any = optax.apply_updates(state.params, updates)
-        metrics["beta"] = params["margin"]["beta"]
-        new_state = TrainState(
-            step=state.step + 1,
-            params=params,
-            batch_stats=batch_stats,
-            pooling_exponent=state.pooling_exponent,
-            opt_state=opt_state,
-        )
-        return new_state, metrics
+        return _step(update, state, batch)
 
-    split = batch_sharding(mesh, axis=1 if gradient_accumulation_steps > 1 else 0)
-    whole = replicated(mesh)
     return jax.jit(
         step,
         donate_argnums=0,
@@ -153,3 +105,110 @@ def make_train_step(
         out_shardings=(whole, whole),
         compiler_options=dict(compiler_options or {}),
     )
+
+
+def _forward(
+    update: _Update, state: TrainState, microbatch: Batch, key: jax.Array
+) -> tuple[Output, Pairs | None, Any]:
+    """What the network makes of a microbatch, its pairs, and the new statistics."""
+    image_key, pair_key, dropout_key = jax.random.split(key, 3)
+    model = merge_model(update.graphdef, model_variables(state))
+    images = update.prepare_images(image_key, microbatch["image"])
+    output = model(images, dropout_key=dropout_key)
+    pairs = update.select_pairs(
+        pair_key, output.normalized_embedding, microbatch["instance_id"]
+    )
+    _, updated = split_model(model)
+    return output, pairs, updated.batch_stats
+
+
+def _forward_with_loss(
+    params: Any, update: _Update, state: TrainState, microbatch: Batch, key: jax.Array
+) -> tuple[jax.Array, tuple[Any, Metrics]]:
+    """The joint loss as a function of the parameters; new statistics and metrics."""
+    output, pairs, batch_stats = _forward(
+        update, replace(state, params=params), microbatch, key
+    )
+    losses = joint_loss(
+        output.logits,
+        microbatch["label"],
+        output.normalized_embedding,
+        pairs,
+        params["margin"]["beta"],
+        classification_weight=update.classification_weight,
+        margin=update.margin,
+    )
+    return losses.loss, (batch_stats, _metrics(losses, output, microbatch["label"]))
+
+
+def _metrics(losses: JointOutput, output: Output, label: jax.Array) -> Metrics:
+    correct = jnp.argmax(output.logits, axis=-1).astype(jnp.int32) == label
+    return {
+        "loss": losses.loss,
+        "cross_entropy": losses.cross_entropy,
+        "margin": losses.margin,
+        "top1": jnp.mean(correct.astype(losses.loss.dtype)),
+    }
+
+
+_gradients = jax.grad(_forward_with_loss, has_aux=True)
+
+
+def _mean_gradients(
+    update: _Update, state: TrainState, batch: Batch, key: jax.Array
+) -> tuple[Any, Any, Metrics]:
+    """Gradients, statistics and metrics of all microbatches of a step."""
+    count = update.microbatches
+    if count == 1:
+        gradients, (batch_stats, metrics) = _gradients(
+            state.params, update, state, batch, jax.random.fold_in(key, 0)
+        )
+        return gradients, batch_stats, metrics
+
+    def accumulate(carry, xs):
+        batch_stats, total = carry
+        microstep, microbatch = xs
+        gradients, (batch_stats, metrics) = _gradients(
+            state.params,
+            update,
+            replace(state, batch_stats=batch_stats),
+            microbatch,
+            jax.random.fold_in(key, microstep),
+        )
+        return (batch_stats, jax.tree.map(jnp.add, total, gradients)), metrics
+
+    start = (state.batch_stats, jax.tree.map(jnp.zeros_like, state.params))
+    (batch_stats, total), metrics = jax.lax.scan(
+        accumulate,
+        start,
+        (jnp.arange(count, dtype=jnp.int32), batch),
+        # On a CPU, XLA runs convolutions in a loop some twenty times slower.
+        unroll=count if jax.default_backend() == "cpu" else 1,
+    )
+    # The original sums; the mean keeps the meaning of the learning rate.
+    gradients = jax.tree.map(lambda g: g / count, total)
+    return gradients, batch_stats, jax.tree.map(jnp.mean, metrics)
+
+
+def _step(
+    update: _Update, state: TrainState, batch: Batch
+) -> tuple[TrainState, Metrics]:
+    """One update of the state, and what there is to say of it."""
+    key = jax.random.fold_in(jax.random.key(update.seed), state.step)
+    gradients, batch_stats, metrics = _mean_gradients(update, state, batch, key)
+    changes, opt_state = update.tx.update(gradients, state.opt_state, state.params)
+    params: Any = optax.apply_updates(state.params, changes)
+    metrics |= {
+        "beta": params["margin"]["beta"],
+        "gradient_norm": optax.tree.norm(gradients),
+        "parameter_norm": optax.tree.norm(params),
+        "update_norm": optax.tree.norm(changes),
+    }
+    new_state = TrainState(
+        step=state.step + 1,
+        params=params,
+        batch_stats=batch_stats,
+        pooling_exponent=state.pooling_exponent,
+        opt_state=opt_state,
+    )
+    return new_state, metrics
