@@ -7,9 +7,8 @@ to resume from, whether to stop) is decided by all of them together.
 
 import contextlib
 import os
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -24,18 +23,20 @@ HOSTS_FOLDER = "hosts"
 QUESTIONS_BETWEEN_AGREEMENTS = 10
 
 
-def start_hosts(settings: Mapping[str, Any]) -> None:
+def start_hosts(
+    *, coordinator: str | None, num_processes: int | None, process_index: int | None
+) -> None:
     """Connect with the other hosts, before anything is computed; once per process.
 
     Args:
-        settings: `coordinator`: None for a host alone, "auto", or host:port of process
-            0; for the latter also `num_processes` and `process_index`.
+        coordinator: None for a host alone, "auto", or host:port of process 0.
+        num_processes: how many there are; with host:port only.
+        process_index: which of them this is; with host:port only.
 
     Raises:
         InputError: settings that contradict each other, or no connection.
     """
-    coordinator = settings["coordinator"]
-    numbers = (settings["num_processes"], settings["process_index"])
+    numbers = (num_processes, process_index)
     automatic = coordinator in (None, AUTOMATIC)
     by_hand = not automatic and ":" in coordinator and None not in numbers
     if not by_hand and not (automatic and numbers == (None, None)):
@@ -50,7 +51,7 @@ def start_hosts(settings: Mapping[str, Any]) -> None:
         if coordinator == AUTOMATIC:
             jax.distributed.initialize()
         else:
-            jax.distributed.initialize(coordinator, *numbers)
+            jax.distributed.initialize(coordinator, num_processes, process_index)
     except (ValueError, RuntimeError) as error:
         raise InputError(
             f"distributed.coordinator = {coordinator!r}: the hosts did not find each "

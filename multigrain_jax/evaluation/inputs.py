@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from tqdm import tqdm
 from multigrain_jax.data.eval_batches import EvalPlan, make_eval_batches, plan_batches
 from multigrain_jax.data.reading import Batch, Reading
 from multigrain_jax.data.skips import SkipLog
-from multigrain_jax.data.sources.open import open_source
+from multigrain_jax.data.sources.open import DataSet
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.models.layers import FeatureMap
 from multigrain_jax.models.multigrain import Backbone, MultiGrain
@@ -46,19 +46,16 @@ def features_of_uint8(
     return model.features(normalized, batch.get("size"))
 
 
-def open_split(
-    config: Mapping[str, Any], split: str, class_names: Sequence[str] | None = None
-) -> ImageSource:
-    """A split; with `class_names`, numbered as the training images' classes are."""
-    return open_source(
-        source=config["data"]["source"],
-        root=config["data"]["root"],
-        split=split,
-        list_file=config["data"]["list_file"],
-        val_fraction=config["data"]["val_fraction"],
-        num_images=config["data"]["num_images"],
-        local_cache_dir=config["data"]["local_cache_dir"],
-        class_names=class_names,
+def data_set_from_config(config: Mapping[str, Any]) -> DataSet:
+    """Where the images are, by the keys that all configurations share."""
+    data = config["data"]
+    return DataSet(
+        source=data["source"],
+        root=data["root"],
+        list_file=data["list_file"],
+        val_fraction=data["val_fraction"],
+        num_images=data["num_images"],
+        local_cache_dir=data["local_cache_dir"],
     )
 
 

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from multigrain_jax.data.eval_batches import EvalPlan, make_eval_batches
+from multigrain_jax.data.sources.open import open_split
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.evaluation.check import (
     evaluation_problems,
@@ -25,7 +26,7 @@ from multigrain_jax.evaluation.classification import (
 from multigrain_jax.evaluation.embed import embed_all, make_embed_step
 from multigrain_jax.evaluation.inputs import (
     batches_from_config,
-    open_split,
+    data_set_from_config,
     plan_from_config,
     reading_from_config,
 )
@@ -61,7 +62,11 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         pooling_exponent=exponents[0] if len(exponents) == 1 else None,
         dtype=compute_dtype(config.compute_dtype),
     )
-    source = open_split(settings, config.data.split, opened.class_names or None)
+    source = open_split(
+        data_set_from_config(settings),
+        config.data.split,
+        opened.class_names or None,
+    )
     require_classes(source, opened)
     write_config(workdir, settings)
 

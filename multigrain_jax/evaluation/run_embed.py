@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from multigrain_jax.data.eval_batches import EvalPlan
 from multigrain_jax.data.reading import why_unreadable
+from multigrain_jax.data.sources.open import open_split
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.descriptors.describe import (
     embed_plan,
@@ -44,7 +45,7 @@ from multigrain_jax.evaluation.check import (
     pooling_exponents,
     refuse,
 )
-from multigrain_jax.evaluation.inputs import open_split, reading_from_config
+from multigrain_jax.evaluation.inputs import data_set_from_config, reading_from_config
 from multigrain_jax.inference import OpenedModel, open_model
 from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.workdir import write_config, write_results
@@ -66,7 +67,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         InputError: a config, checkpoint or data that cannot work, or descriptors in
             the workdir that were made otherwise.
     """
-    start_hosts(config.distributed.to_dict())
+    start_hosts(**config.distributed.to_dict())
     with quiet_unless_first():
         return _run(config, workdir)
 
@@ -90,7 +91,7 @@ def _run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         dtype=compute_dtype(config.compute_dtype),
     )
     print(size_hint(opened.checkpoint.meta, config.test_size), end="")
-    source = open_split(settings, data["split"])
+    source = open_split(data_set_from_config(settings), data["split"])
     descriptor_settings = settings_of_model(
         opened,
         dtype=config.descriptor_dtype,

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from multigrain_jax.data.sources.open import open_split
 from multigrain_jax.evaluation.check import (
     evaluation_problems,
     pooling_exponents,
@@ -19,7 +20,7 @@ from multigrain_jax.evaluation.classification import (
 )
 from multigrain_jax.evaluation.inputs import (
     batches_from_config,
-    open_split,
+    data_set_from_config,
     plan_from_config,
 )
 from multigrain_jax.inference import open_model
@@ -57,7 +58,11 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         step=config.init_step,
         dtype=compute_dtype(config.compute_dtype),
     )
-    source = open_split(settings, config.data.split, opened.class_names or None)
+    source = open_split(
+        data_set_from_config(settings),
+        config.data.split,
+        opened.class_names or None,
+    )
     require_classes(source, opened)
     write_config(workdir, settings)
 
@@ -116,7 +121,8 @@ def format_grid(grid: Grid, exponents: Sequence[float]) -> str:
     lines = ["top-1   p " + "".join(f"{f'{size} px':>10}" for size in grid)]
     for exponent in exponents:
         cells = [
-            f"{row[exponent]['top1']:9.4f}" + "* "[exponent != best_exponent(row)]
+            f"{row[exponent]['top1']:9.4f}"
+            + ("*" if exponent == best_exponent(row) else " ")
             for row in grid.values()
         ]
         lines.append(f"{exponent:9g} " + "".join(cells))

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from multigrain_jax.checkpoint import require_no_checkpoints, save_derived
 from multigrain_jax.data.reading import Batch
+from multigrain_jax.data.sources.open import open_split
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.check import (
     evaluation_problems,
@@ -25,9 +26,9 @@ from multigrain_jax.evaluation.embed import embed_batches, make_embed_step
 from multigrain_jax.evaluation.final_report import evaluate_and_report
 from multigrain_jax.evaluation.inputs import (
     batches_from_config,
+    data_set_from_config,
     features_of_uint8,
     network_inputs,
-    open_split,
     plan_from_config,
     reading_from_config,
 )
@@ -126,7 +127,7 @@ def _collect(
 ) -> tuple[Moments, list[Batch], int]:
     """The moments of all images, some batches, and how many were unreadable."""
     data = settings["data"]
-    source = open_split(settings, data["split"])
+    source = open_split(data_set_from_config(settings), data["split"])
     backbone = BACKBONES[opened.backbone]
     plan = plan_from_config(
         settings, source, backbone=backbone, test_size=settings["test_size"]
@@ -263,8 +264,8 @@ def _save_spectrum(workdir: Path, whitening: PcaWhitening) -> None:
         title="Spectrum of the whitening",
         x_label="principal axis",
         y_label="variance along it",
+        y_scale="log",
     )
-    figure.axes[0].set_yscale("log")
     save_plot(workdir, "spectrum", figure)
 
 
@@ -277,7 +278,9 @@ def _report(
 ) -> dict[str, float]:
     """Scores on the report's split before and after; report.html is of after."""
     split = settings["report_split"]
-    source = open_split(settings, split, opened.class_names or None)
+    source = open_split(
+        data_set_from_config(settings), split, opened.class_names or None
+    )
     checkpoint = dataclasses.replace(opened.checkpoint, model=dict(whitened))
     after = open_checkpoint(
         checkpoint,

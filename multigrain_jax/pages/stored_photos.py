@@ -8,9 +8,10 @@ from typing import Any
 
 from PIL import Image
 
+from multigrain_jax.data.sources.open import open_split
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation.inputs import open_split
+from multigrain_jax.evaluation.inputs import data_set_from_config
 from multigrain_jax.pages.gallery import load_photo, load_photo_of
 from multigrain_jax.workdir import CONFIG_FILE
 
@@ -106,7 +107,9 @@ class PhotoReader:
             config = embed_config(self._database, PHOTO_KEYS)
             if config is None or config["data"]["source"] in SOURCES_OF_FILES:
                 return
-            self._source = open_split(config, config["data"]["split"])
+            self._source = open_split(
+                data_set_from_config(config), config["data"]["split"]
+            )
         except (InputError, ImportError) as error:
             # The results do not need the photos.
             print(f"the page cannot show the photos of {self._database}: {error}")

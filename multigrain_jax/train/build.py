@@ -1,7 +1,6 @@
 """From a training configuration to everything that is built once."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,44 +8,32 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from flax import nnx
-from jax.sharding import Mesh
 
 from multigrain_jax.data.repeated import RepeatedStream
-from multigrain_jax.data.sources.open import class_statistics
+from multigrain_jax.data.skips import SkipLog
+from multigrain_jax.data.sources.open import class_statistics, open_split
 from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.data.sources.tfrecord import TfrecordSource
+from multigrain_jax.data.tfrecord_batches import make_tfrecord_batches
+from multigrain_jax.data.train_batches import make_train_batches
 from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation.classification import make_eval_step
-from multigrain_jax.evaluation.inputs import open_split
+from multigrain_jax.evaluation.inputs import data_set_from_config, reading_from_config
 from multigrain_jax.losses.sampling import Pairs, sample_pairs
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.models.multigrain import BACKBONES, create_model
 from multigrain_jax.ops.color import augment
 from multigrain_jax.runtime import compiler_options, compute_dtype
+from multigrain_jax.train.config_change import config_record
+from multigrain_jax.train.feed import MakeShare, train_batches
 from multigrain_jax.train.optimizer import make_learning_rate, make_optimizer
-from multigrain_jax.train.start import RunCheckpoints, start_state
-from multigrain_jax.train.state import TrainState, split_for_training
-from multigrain_jax.train.step import make_train_step
+from multigrain_jax.train.recorder import Run
+from multigrain_jax.train.sample_log import SampleLog
+from multigrain_jax.train.start import Beginning, open_checkpoints, start_state
+from multigrain_jax.train.state import create_state, split_for_training
+from multigrain_jax.train.step import TrainStep, make_train_step
 
 # The batch for which the recipes' learning rates were chosen.
 BASE_BATCH_SIZE = 512
-
-
-@dataclass(frozen=True)
-class Run:
-    """Everything that is built once from the config."""
-
-    mesh: Mesh
-    source: ImageSource
-    val_source: ImageSource | None
-    stream: RepeatedStream
-    train_graphdef: nnx.GraphDef
-    eval_graphdef: nnx.GraphDef
-    tx: optax.GradientTransformation
-    learning_rate: Callable[[Any], jax.Array]
-    state: TrainState
-    eval_step: Callable[..., Any]
-    checkpoints: RunCheckpoints | None
 
 
 def build_run(config: Mapping[str, Any], workdir: Path) -> Run:
@@ -73,15 +60,29 @@ def build_run(config: Mapping[str, Any], workdir: Path) -> Run:
     )
     train_graphdef, eval_graphdef, variables = split_for_training(model)
     learning_rate, tx = _make_optimizer(config, stream)
-    state, checkpoints = start_state(
-        config,
+    record = config_record(config)
+    state = start_state(
+        _beginning(config),
         workdir,
-        variables=variables,
+        fresh=create_state(variables, tx, beta=config["beta_init"]),
         tx=tx,
         stream=stream,
-        num_classes=num_classes,
-        class_names=source.class_names,
+        record=record,
     )
+    checkpoints = None
+    if not config["dry_run"]:
+        checkpoints = open_checkpoints(
+            workdir,
+            first_step=int(state.step),
+            keep_every_steps=config["keep_every_epochs"] * stream.steps_per_epoch,
+            meta={
+                "backbone": config["backbone"],
+                "num_classes": num_classes,
+                "class_names": list(source.class_names),
+                "config": record,
+            },
+            stream=stream,
+        )
     return Run(
         mesh=mesh,
         source=source,
@@ -92,17 +93,27 @@ def build_run(config: Mapping[str, Any], workdir: Path) -> Run:
         tx=tx,
         learning_rate=learning_rate,
         state=put_replicated(mesh, state),
-        eval_step=make_eval_step(
-            eval_graphdef, backbone=BACKBONES[config["backbone"]], mesh=mesh
-        ),
         checkpoints=checkpoints,
+    )
+
+
+def _beginning(config: Mapping[str, Any]) -> Beginning:
+    return Beginning(
+        backbone=config["backbone"],
+        init_from=config["init_from"],
+        init_step=config["init_step"],
+        pretrained_backbone=config["pretrained_backbone"],
+        resume_step=config["resume_step"],
+        allow_config_change=config["allow_config_change"],
+        dry_run=config["dry_run"],
     )
 
 
 def _open_data(config: Mapping[str, Any]) -> tuple[ImageSource, ImageSource | None]:
     """The images for training and for validation, which images without labels lack."""
     split, val_split = config["data"]["split"], config["data"]["val_split"]
-    source = open_split(config, split)
+    data_set = data_set_from_config(config)
+    source = open_split(data_set, split)
     print(f"{split}: {class_statistics(source)}")
     num_classes, found = config["num_classes"], len(source.class_names)
     if num_classes is not None and num_classes < found:
@@ -123,14 +134,14 @@ def _open_data(config: Mapping[str, Any]) -> tuple[ImageSource, ImageSource | No
         return source, None
     if not val_split:
         return source, None
-    val_source = open_split(config, val_split, source.class_names)
+    val_source = open_split(data_set, val_split, source.class_names)
     print(f"{val_split}: {class_statistics(val_source)}")
     return source, val_source
 
 
 def _make_optimizer(
     config: Mapping[str, Any], stream: RepeatedStream
-) -> tuple[Callable[[Any], jax.Array], optax.GradientTransformation]:
+) -> tuple[Callable[[jax.Array | int], jax.Array], optax.GradientTransformation]:
     base = config["learning_rate"]
     if config["scale_learning_rate"]:
         base *= max(1.0, stream.batch_size / BASE_BATCH_SIZE)
@@ -152,7 +163,7 @@ def _make_optimizer(
     return learning_rate, tx
 
 
-def make_step(config: Mapping[str, Any], built: Run) -> Callable[..., Any]:
+def make_step(config: Mapping[str, Any], built: Run) -> TrainStep:
     """The compiled training step, as the configuration wants it."""
     backbone = BACKBONES[config["backbone"]]
     group_size = config["sampling_group_size"]
@@ -192,4 +203,76 @@ def make_step(config: Mapping[str, Any], built: Run) -> Callable[..., Any]:
         compiler_options=compiler_options(
             backbone, deterministic=config["deterministic"]
         ),
+    )
+
+
+def make_feed(
+    config: Mapping[str, Any],
+    built: Run,
+    workdir: Path,
+    *,
+    first_step: int,
+    last_step: int,
+) -> Generator[dict[str, jax.Array]]:
+    """Training batches on the devices, as the configuration wants them.
+
+    Unreadable images are listed in the workdir's skipped.txt, and with
+    `log_sample_ids` all samples in sample_ids.jsonl.
+    """
+    skips = SkipLog(
+        built.source,
+        workdir=None if config["dry_run"] else workdir,
+        max_fraction=config["max_skipped_fraction"],
+    )
+    sample_log = None
+    if config["log_sample_ids"] and not config["dry_run"]:
+        sample_log = SampleLog(workdir, first_step=first_step)
+    by_tfdata = config["data"]["backend"] == "tfdata"
+    return train_batches(
+        _tfrecord_share(config, built) if by_tfdata else _grain_share(config, built),
+        batch_size=config["batch_size"],
+        microbatches=config["gradient_accumulation_steps"],
+        first_step=first_step,
+        last_step=last_step,
+        skips=skips,
+        sample_log=sample_log,
+        mesh=built.mesh,
+    )
+
+
+def _grain_share(config: Mapping[str, Any], built: Run) -> MakeShare:
+    return lambda first_step, num_steps, batch_slice: make_train_batches(
+        built.source,
+        built.stream,
+        train_size=config["train_size"],
+        augmentation=config["augmentation"],
+        crop_area_min=config["crop_area_min"],
+        crop_resize=config["crop_resize"],
+        seed=config["seed"],
+        first_step=first_step,
+        num_steps=num_steps,
+        batch_slice=batch_slice,
+        reading=reading_from_config(config),
+    )
+
+
+def _tfrecord_share(config: Mapping[str, Any], built: Run) -> MakeShare:
+    source = built.source
+    if not isinstance(source, TfrecordSource):
+        raise InputError(
+            'data.backend = "tfdata" reads whole splits that TFDS prepared as TFRecord '
+            f"files; {config['data']['root']} is not one, or data.num_images takes a "
+            'part of it: set data.backend to "grain"'
+        )
+    return lambda first_step, num_steps, batch_slice: make_tfrecord_batches(
+        source,
+        num_repeats=built.stream.num_repeats,
+        batch_size=built.stream.batch_size,
+        train_size=config["train_size"],
+        crop_area_min=config["crop_area_min"],
+        seed=config["seed"],
+        first_step=first_step,
+        num_steps=num_steps,
+        batch_slice=batch_slice,
+        prefetch=config["prefetch_batches"],
     )

@@ -18,8 +18,6 @@ ORDER_KEYS = (
     "data.list_file",
     "data.num_images",
 )
-
-
 # … and fill the same arrays.
 SHAPE_KEYS = ("backbone", "num_classes", "train_size")
 
@@ -37,13 +35,17 @@ def config_differences(
 
 
 def check_resumed_config(
-    saved: Mapping[str, Any], current: Mapping[str, Any]
+    saved: Mapping[str, Any], current: Mapping[str, Any], *, allowed: bool
 ) -> list[str]:
     """Lines that tell what changed since the checkpoint was written.
 
+    Args:
+        saved: the config as the checkpoint records it.
+        current: that of this run.
+        allowed: whether any change is (`allow_config_change`).
+
     Raises:
-        InputError: a change of the data's order or of a shape, unless the current
-            config has allow_config_change.
+        InputError: a change of the data's order or of a shape that is not allowed.
     """
     differences = config_differences(saved, current)
     lines = [f"{key}: {old!r} -> {new!r}" for key, old, new in differences]
@@ -52,7 +54,7 @@ def check_resumed_config(
         for line, (key, _, _) in zip(lines, differences, strict=True)
         if key in ORDER_KEYS + SHAPE_KEYS
     ]
-    if refused and not current["allow_config_change"]:
+    if refused and not allowed:
         raise InputError(
             "the workdir was started with another config, and these changes alter the "
             "order of the data or the shapes:\n  "
@@ -72,3 +74,15 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
             # JSON has no tuples.
             flat[prefix + key] = list(value) if isinstance(value, tuple) else value
     return flat
+
+
+def config_record(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config as JSON gives it back: lists in place of tuples."""
+    return {
+        key: config_record(value)
+        if isinstance(value, Mapping)
+        else list(value)
+        if isinstance(value, tuple)
+        else value
+        for key, value in config.items()
+    }

@@ -2,16 +2,15 @@
 
 import contextlib
 import itertools
-import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
 from multigrain_jax.data.simd_resize import CROP_RESIZES, resolve_crop_resize
+from multigrain_jax.data.sources.open import open_split
 from multigrain_jax.distributed import (
     agree,
     agree_to_stop,
@@ -22,11 +21,12 @@ from multigrain_jax.distributed import (
 from multigrain_jax.errors import StoppedEarly
 from multigrain_jax.evaluation.classification import (
     evaluate_classification,
+    make_eval_step,
 )
 from multigrain_jax.evaluation.final_report import evaluate_and_report
 from multigrain_jax.evaluation.inputs import (
     batches_from_config,
-    open_split,
+    data_set_from_config,
     plan_from_config,
     reading_from_config,
 )
@@ -34,115 +34,16 @@ from multigrain_jax.lock import lock_workdir
 from multigrain_jax.metric_writer import MetricWriter, read_metrics
 from multigrain_jax.models.multigrain import BACKBONES
 from multigrain_jax.pages.plots import write_plots
-from multigrain_jax.runtime import seconds_since_launch
-from multigrain_jax.train.build import Run, build_run, make_step
+from multigrain_jax.train.build import build_run, make_feed, make_step
 from multigrain_jax.train.check import check_train_config
-from multigrain_jax.train.feed import train_batches
 from multigrain_jax.train.loop import NonFiniteLossError, Schedule, train_loop
 from multigrain_jax.train.profile import StepProfile
-from multigrain_jax.train.sample_log import write_non_finite_batch
+from multigrain_jax.train.recorder import Recorder, Run, Validate
 from multigrain_jax.train.signals import StopSignals, TimeLimit
-from multigrain_jax.train.state import TrainState, all_finite, model_variables
+from multigrain_jax.train.state import TrainState, model_variables
 from multigrain_jax.workdir import METRICS_FILE, write_config, write_results
 
-# A larger share of the time spent waiting for data is worth a line.
-MUCH_WAITING = 0.1
 PROFILE_FOLDER = "profile"
-
-
-@dataclass
-class _Recorder:
-    """What happens beside the updates: validation, metrics, checkpoints."""
-
-    config: ConfigDict
-    built: Run
-    workdir: Path
-    writer: MetricWriter
-    should_stop: Callable[[], bool]
-    results: dict[str, float] = field(default_factory=dict)
-    logged: int = 0
-    told_of_waiting: bool = False
-
-    def validate(self, state: TrainState, step: int) -> None:
-        source = self.built.val_source
-        if source is None:
-            return
-        config = self.config.to_dict()
-        plan = plan_from_config(
-            config,
-            source,
-            backbone=BACKBONES[config["backbone"]],
-            test_size=config["test_size"],
-        )
-        workdir = None if self.config.dry_run else self.workdir
-        batches = batches_from_config(config, source, plan, workdir=workdir)
-        with contextlib.closing(batches):
-            some = itertools.islice(batches, 1 if self.config.dry_run else None)
-            each = evaluate_classification(
-                self.built.eval_step,
-                model_variables(state),
-                itertools.takewhile(lambda _: not self.should_stop(), some),
-                mesh=self.built.mesh,
-            )
-        if self.should_stop():
-            self.writer.note("validation broken off: the resumed run makes up for it")
-            return
-        (scores,) = each
-        self.results |= {f"val/{name}": value for name, value in scores.items()}
-        self._write(step, self.results)
-
-    def log(self, step: int, metrics: dict[str, float]) -> None:
-        rate = {"learning_rate": float(self.built.learning_rate(step - 1))}
-        self._write(step, {f"train/{k}": v for k, v in metrics.items()} | rate)
-        self.logged += 1
-        if self.logged == 1:
-            # The first interval is one step, which waits for the first batch.
-            self.writer.note(f"first step after {seconds_since_launch():.1f} s")
-        elif metrics["data_wait_fraction"] > MUCH_WAITING and not self.told_of_waiting:
-            self.told_of_waiting = True
-            self.writer.note(
-                f"{metrics['data_wait_fraction']:.0%} of the time goes on waiting for "
-                f"data: raise num_workers (now {self.config.num_workers}; this machine "
-                f"has {os.cpu_count()} cores), keep the photos on a local disk "
-                "(data.local_cache_dir), or store smaller ones; "
-                "measure/input.py measures the reading"
-            )
-
-    def save(self, state: TrainState, step: int) -> None:
-        # An update can overflow although the loss before it was finite.
-        if not all_finite(state):
-            raise NonFiniteLossError(
-                f"a parameter is NaN or infinite after step {step}: expected finite "
-                "numbers; the state is not saved",
-                step=step,
-            )
-        if self.built.checkpoints is not None:
-            self.built.checkpoints.save(state, step)
-
-    def explained(self, error: NonFiniteLossError) -> NonFiniteLossError:
-        """The error with what helps: the batch, the last good state, a remedy."""
-        sample_ids = self.built.stream.sample_ids(error.step - 1)
-        lines = [str(error)]
-        if self.built.checkpoints is not None:
-            path = write_non_finite_batch(
-                self.workdir,
-                self.built.source,
-                step=error.step,
-                sample_ids=sample_ids.tolist(),
-            )
-            lines += [
-                f"last good checkpoint: {self.built.checkpoints.newest()}",
-                f"images of step {error.step}: {path}",
-            ]
-        lines.append(
-            "the same command runs into it again: lower the learning rate, lengthen "
-            "warmup_epochs, or go back further with resume_step"
-        )
-        return NonFiniteLossError("\n  ".join(lines), step=error.step)
-
-    def _write(self, step: int, metrics: dict[str, float]) -> None:
-        epoch = step / self.built.stream.steps_per_epoch
-        self.writer.write(step, {"epoch": epoch, **metrics})
 
 
 def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
@@ -155,7 +56,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         StoppedEarly: the run was interrupted; its state is saved.
     """
     started = time.perf_counter()
-    start_hosts(config.distributed.to_dict())
+    start_hosts(**config.distributed.to_dict())
     check_train_config(config.to_dict(), num_devices=jax.device_count())
     config = _resolved(config)
     if config.dry_run:
@@ -182,7 +83,9 @@ def _run(config: ConfigDict, workdir: Path, started: float) -> dict[str, float]:
     limit = TimeLimit(
         config.max_train_hours,
         started=started,
-        save_seconds=built.checkpoints.longest_save if built.checkpoints else float,
+        save_seconds=lambda: (
+            built.checkpoints.longest_save() if built.checkpoints else 0.0
+        ),
     )
     with contextlib.ExitStack() as stack:
         # First in, last out: a second signal must not end the last save.
@@ -191,15 +94,16 @@ def _run(config: ConfigDict, workdir: Path, started: float) -> dict[str, float]:
         stack.callback(writer.close)
         if built.checkpoints is not None:
             stack.callback(built.checkpoints.close)
-        recorder = _Recorder(
-            config,
+        should_stop = agree_to_stop(lambda: signalled() or limit.reached())
+        recorder = Recorder(
             built,
             workdir,
             writer,
-            should_stop=agree_to_stop(lambda: signalled() or limit.reached()),
+            validate_state=_make_validation(config, built, workdir, should_stop),
+            num_workers=config.num_workers,
             results=_last_validation(config, workdir),
         )
-        state, stopped = _train(config, built, workdir, schedule, recorder)
+        state, stopped = _train(config, schedule, recorder, should_stop)
     if stopped:
         raise StoppedEarly(
             f"after step {int(state.step)} of {schedule.last_step}; the same command "
@@ -218,23 +122,22 @@ def _run(config: ConfigDict, workdir: Path, started: float) -> dict[str, float]:
 
 def _train(
     config: ConfigDict,
-    built: Run,
-    workdir: Path,
     schedule: Schedule,
-    recorder: _Recorder,
+    recorder: Recorder,
+    should_stop: Callable[[], bool],
 ) -> tuple[TrainState, bool]:
     """All updates; returns the last state and whether the run was interrupted."""
+    built, workdir = recorder.run, recorder.workdir
     first_step = int(built.state.step)
     if _validation_is_due(config, workdir, schedule, first_step):
         recorder.validate(built.state, first_step)
-        if recorder.should_stop():
+        if should_stop():
             return built.state, True
-    batches = train_batches(
-        config.to_dict(),
-        built.source,
-        built.stream,
-        mesh=built.mesh,
-        workdir=workdir,
+    settings = config.to_dict()
+    batches = make_feed(
+        settings,
+        built,
+        workdir,
         first_step=first_step,
         last_step=schedule.last_step,
     )
@@ -244,17 +147,46 @@ def _train(
         try:
             return train_loop(
                 built.state,
-                train_step=profile.around(make_step(config.to_dict(), built)),
+                train_step=profile.around(make_step(settings, built)),
                 batches=batches,
                 images_per_step=config.batch_size * config.gradient_accumulation_steps,
                 schedule=schedule,
                 on_log=recorder.log,
                 on_eval=recorder.validate,
                 on_save=recorder.save,
-                should_stop=recorder.should_stop,
+                should_stop=should_stop,
             )
         except NonFiniteLossError as error:
             raise recorder.explained(error) from error
+
+
+def _make_validation(
+    config: ConfigDict, built: Run, workdir: Path, should_stop: Callable[[], bool]
+) -> Validate:
+    """The validation between updates; a dry run looks at one batch of it."""
+    source, settings = built.val_source, config.to_dict()
+    if source is None:
+        return lambda state: {}
+    backbone = BACKBONES[config.backbone]
+    eval_step = make_eval_step(built.eval_graphdef, backbone=backbone, mesh=built.mesh)
+
+    def validate(state: TrainState) -> dict[str, float] | None:
+        plan = plan_from_config(
+            settings, source, backbone=backbone, test_size=config.test_size
+        )
+        records = None if config.dry_run else workdir
+        batches = batches_from_config(settings, source, plan, workdir=records)
+        with contextlib.closing(batches):
+            some = itertools.islice(batches, 1 if config.dry_run else None)
+            (scores,) = evaluate_classification(
+                eval_step,
+                model_variables(state),
+                itertools.takewhile(lambda _: not should_stop(), some),
+                mesh=built.mesh,
+            )
+        return None if should_stop() else scores
+
+    return validate
 
 
 def _validation_is_due(
@@ -324,7 +256,11 @@ def _report(
     return evaluate_and_report(
         built.eval_graphdef,
         model_variables(state),
-        open_split(config.to_dict(), config.report_split, built.source.class_names),
+        open_split(
+            data_set_from_config(config.to_dict()),
+            config.report_split,
+            built.source.class_names,
+        ),
         split=config.report_split,
         backbone=BACKBONES[config.backbone],
         test_size=config.test_size,

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from multigrain_jax.checkpoint import require_no_checkpoints, save_derived
 from multigrain_jax.data.eval_batches import EvalPlan, plan_ordered_batches
-from multigrain_jax.data.sources.open import Subset
+from multigrain_jax.data.sources.open import Subset, open_split
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.evaluation.check import (
     evaluation_problems,
@@ -32,9 +32,9 @@ from multigrain_jax.evaluation.classification import (
 )
 from multigrain_jax.evaluation.inputs import (
     batches_from_config,
+    data_set_from_config,
     features_of_uint8,
     network_inputs,
-    open_split,
     plan_from_config,
 )
 from multigrain_jax.inference import OpenedModel, open_model
@@ -138,11 +138,12 @@ def _build(settings: Mapping[str, Any], mesh: Mesh) -> _Task:
         dtype=compute_dtype(settings["compute_dtype"]),
     )
     names = opened.class_names or None
-    source = open_split(settings, settings["data"]["split"], names)
+    data_set = data_set_from_config(settings)
+    source = open_split(data_set, settings["data"]["split"], names)
     require_classes(source, opened)
     val_source = None
     if settings["data"]["val_split"]:
-        val_source = open_split(settings, settings["data"]["val_split"], names)
+        val_source = open_split(data_set, settings["data"]["val_split"], names)
         require_classes(val_source, opened)
     chosen = first_of_each_class(source.labels, settings["images_per_class"])
     order = np.random.default_rng(settings["seed"]).permutation(len(chosen))
@@ -205,8 +206,10 @@ def _finetune(
             exponent = metrics["pooling_exponent"]
             row = {"epoch": number / num_steps, **_named("train", metrics)}
             # Every step is on file, some of them on the terminal.
-            shown = number % every == 0 or number == num_steps
-            (writer.write if shown else writer.record)(number, row)
+            if number % every == 0 or number == num_steps:
+                writer.write(number, row)
+            else:
+                writer.record(number, row)
     return exponent
 
 

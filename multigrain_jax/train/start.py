@@ -1,7 +1,8 @@
 """Where a run begins: its own checkpoint, another's, or from scratch."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,8 @@ from multigrain_jax.checkpoint import (
 from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.distributed import agree
 from multigrain_jax.errors import InputError
-from multigrain_jax.models.multigrain import Variables
 from multigrain_jax.train.config_change import check_resumed_config
-from multigrain_jax.train.state import TrainState, checkpoint_model, create_state
+from multigrain_jax.train.state import TrainState, checkpoint_model
 from multigrain_jax.trees import nested_to_tree, tree_to_nested
 
 
@@ -82,80 +82,119 @@ class RunCheckpoints:
         self._store.close()
 
 
+@dataclass(frozen=True)
+class Beginning:
+    """Where a run is to begin, as its recipe has it.
+
+    Attributes:
+        backbone: the name of the network, which other checkpoints must share.
+        init_from: a checkpoint to fine-tune from epoch 0; None or empty: none.
+        init_step: which step of `init_from`; None is the newest.
+        pretrained_backbone: a checkpoint whose trunk is taken; None or empty: none.
+        resume_step: which of the workdir's checkpoints to continue; None: the newest.
+        allow_config_change: whether a resumed run may see other data or shapes.
+        dry_run: nothing is written: damaged checkpoints stay where they are.
+    """
+
+    backbone: str
+    init_from: str | None
+    init_step: int | None
+    pretrained_backbone: str | None
+    resume_step: int | None
+    allow_config_change: bool
+    dry_run: bool
+
+
 def start_state(
-    config: Mapping[str, Any],
+    beginning: Beginning,
     workdir: Path,
     *,
-    variables: Variables,
+    fresh: TrainState,
     tx: optax.GradientTransformation,
     stream: RepeatedStream,
-    num_classes: int,
-    class_names: Sequence[str],
-) -> tuple[TrainState, RunCheckpoints | None]:
-    """The state to start from, and where checkpoints go.
-
-    There are none in a dry run, and of several hosts the first one writes: the state
-    is the same on all.
+    record: Mapping[str, Any],
+) -> TrainState:
+    """The state to start from.
 
     In this order: the workdir's newest checkpoint (or `resume_step`); `init_from`, as
     a fine-tune from epoch 0 with a fresh optimiser; the trunk of
-    `pretrained_backbone`; the given fresh arrays.
+    `pretrained_backbone`; the given fresh state.
 
     Args:
-        config: the configuration as nested dictionaries.
+        beginning: what the recipe says.
         workdir: the run's folder.
-        variables: freshly initialised arrays of the model.
+        fresh: a state with freshly initialised arrays.
         tx: the optimiser.
         stream: the data stream.
-        num_classes: size of the classifier.
-        class_names: stored with the checkpoints, for reports.
+        record: the run's config, from `config_record`, to be compared with that of a
+            checkpoint that is resumed.
 
     Raises:
         InputError: a checkpoint that does not fit, or a config that changed too much.
     """
-    fresh = create_state(variables, tx, beta=config["beta_init"])
     if agree(len(checkpoint_steps(workdir / CHECKPOINTS_FOLDER))):
-        state = _resume(config, workdir, fresh, stream)
-    elif config["resume_step"] is not None:
+        return _resume(beginning, workdir, fresh, stream, record)
+    if beginning.resume_step is not None:
         raise InputError(
-            f"resume_step = {config['resume_step']}: {workdir} has no checkpoints; "
+            f"resume_step = {beginning.resume_step}: {workdir} has no checkpoints; "
             "give the workdir of the run, or leave resume_step out"
         )
-    elif config["init_from"]:
-        state = _fine_tune(config, fresh, tx)
-    elif config["pretrained_backbone"]:
-        state = _pretrained(config, fresh, tx)
-    else:
-        state = fresh
-    if config["dry_run"] or jax.process_index() > 0:
-        return state, None
-    store = CheckpointStore(
-        workdir, keep_every_steps=config["keep_every_epochs"] * stream.steps_per_epoch
-    )
-    for step in store.delete_after(int(state.step)):
+    if beginning.init_from:
+        checkpoint = load_checkpoint(beginning.init_from, step=beginning.init_step)
+        return _fine_tune(checkpoint, beginning.backbone, fresh, tx)
+    if beginning.pretrained_backbone:
+        checkpoint = load_checkpoint(beginning.pretrained_backbone)
+        return _pretrained(checkpoint, beginning.backbone, fresh, tx)
+    return fresh
+
+
+def open_checkpoints(
+    workdir: Path,
+    *,
+    first_step: int,
+    keep_every_steps: int,
+    meta: Mapping[str, Any],
+    stream: RepeatedStream,
+) -> RunCheckpoints | None:
+    """Where a run's checkpoints go.
+
+    Of several hosts the first one writes: the state is the same on all, and the others
+    have None.
+
+    Args:
+        workdir: the run's folder.
+        first_step: where the run begins; checkpoints of later steps are deleted.
+        keep_every_steps: those of its multiples are kept for good.
+        meta: how to build the model, and the config.
+        stream: the data stream, whose position is saved.
+    """
+    if jax.process_index() > 0:
+        return None
+    store = CheckpointStore(workdir, keep_every_steps=keep_every_steps)
+    for step in store.delete_after(first_step):
         print(f"checkpoint of step {step} deleted: the run restarts before it")
-    meta = {
-        "backbone": config["backbone"],
-        "num_classes": num_classes,
-        "class_names": list(class_names),
-        "config": _json_ready(config),
-    }
-    return state, RunCheckpoints(store, meta=meta, stream=stream)
+    return RunCheckpoints(store, meta=meta, stream=stream)
 
 
 def _resume(
-    config: Mapping[str, Any], workdir: Path, fresh: TrainState, stream: RepeatedStream
+    beginning: Beginning,
+    workdir: Path,
+    fresh: TrainState,
+    stream: RepeatedStream,
+    record: Mapping[str, Any],
 ) -> TrainState:
     # The first host chooses, and sets damaged ones aside before the others look.
     chosen = -1
     if jax.process_index() == 0:
-        checkpoint, opt_state = _newest_sound(config, workdir, fresh)
+        checkpoint, opt_state = _newest_sound(beginning, workdir, fresh)
         chosen = checkpoint.step
     chosen = agree(chosen)
     if jax.process_index() > 0:
         checkpoint = load_checkpoint(workdir, step=chosen)
         opt_state = load_optimizer(checkpoint, like=fresh.opt_state)
-    changes = check_resumed_config(checkpoint.meta["config"], _json_ready(config))
+    changes = check_resumed_config(
+        checkpoint.meta["config"], record, allowed=beginning.allow_config_change
+    )
     for line in changes:
         print(f"config changed: {line}")
     if checkpoint.data["num_images"] != stream.num_images:
@@ -163,7 +202,7 @@ def _resume(
             f"data: {stream.num_images} images found, the run was started with "
             f"{checkpoint.data['num_images']}; the samples' order would change"
         )
-        if not config["allow_config_change"]:
+        if not beginning.allow_config_change:
             raise InputError(
                 f"{message}; restore the data, use another --workdir, or continue all "
                 "the same with --config.allow_config_change=True"
@@ -181,7 +220,7 @@ def _resume(
 
 
 def _newest_sound(
-    config: Mapping[str, Any], workdir: Path, fresh: TrainState
+    beginning: Beginning, workdir: Path, fresh: TrainState
 ) -> tuple[Checkpoint, optax.OptState]:
     """The newest checkpoint (or `resume_step`) that is as it was saved.
 
@@ -189,7 +228,7 @@ def _newest_sound(
     """
     folder = workdir / CHECKPOINTS_FOLDER
     damaged: list[DamagedCheckpointError] = []
-    steps = [config["resume_step"]]
+    steps = [beginning.resume_step]
     if steps == [None]:
         steps = checkpoint_steps(folder)[::-1]
     for step in steps:
@@ -201,13 +240,13 @@ def _newest_sound(
             continue
         for error, bad_step in zip(damaged, steps, strict=False):
             print(f"WARNING: {error}")
-            if not config["dry_run"]:
+            if not beginning.dry_run:
                 print(f"it is now {set_aside(folder / str(bad_step))}")
         if damaged:
             print(f"WARNING: falling back to step {step}: later ones are damaged")
         return checkpoint, opt_state
     listed = "\n".join(map(str, damaged))
-    if config["resume_step"] is not None:
+    if beginning.resume_step is not None:
         raise InputError(f"resume_step = {steps[0]} cannot be resumed from: {listed}")
     raise InputError(
         f"{workdir}: every checkpoint is damaged (steps {steps}), and the run is not "
@@ -217,10 +256,13 @@ def _newest_sound(
 
 
 def _fine_tune(
-    config: Mapping[str, Any], fresh: TrainState, tx: optax.GradientTransformation
+    checkpoint: Checkpoint,
+    backbone: str,
+    fresh: TrainState,
+    tx: optax.GradientTransformation,
 ) -> TrainState:
-    checkpoint = load_checkpoint(config["init_from"], step=config["init_step"])
-    _require_backbone(checkpoint, config, key="init_from")
+    """All of another checkpoint but its optimiser and its p."""
+    _require_backbone(checkpoint, backbone, key="init_from")
     found = checkpoint.meta["num_classes"]
     wanted = fresh.params["classifier"]["bias"].size
     if found != wanted:
@@ -252,11 +294,13 @@ def _fine_tune(
 
 
 def _pretrained(
-    config: Mapping[str, Any], fresh: TrainState, tx: optax.GradientTransformation
+    checkpoint: Checkpoint,
+    backbone: str,
+    fresh: TrainState,
+    tx: optax.GradientTransformation,
 ) -> TrainState:
     """The trunk of another checkpoint; its classifier too, if the classes match."""
-    checkpoint = load_checkpoint(config["pretrained_backbone"])
-    _require_backbone(checkpoint, config, key="pretrained_backbone")
+    _require_backbone(checkpoint, backbone, key="pretrained_backbone")
     start = checkpoint_model(fresh)
     params = {**start["params"], "trunk": checkpoint.model["params"]["trunk"]}
     classifier = checkpoint.model["params"]["classifier"]
@@ -281,24 +325,10 @@ def _pretrained(
     )
 
 
-def _require_backbone(
-    checkpoint: Checkpoint, config: Mapping[str, Any], *, key: str
-) -> None:
+def _require_backbone(checkpoint: Checkpoint, backbone: str, *, key: str) -> None:
     found = checkpoint.meta["backbone"]
-    if found != config["backbone"]:
+    if found != backbone:
         raise InputError(
-            f"{key}: {checkpoint.path} is a {found}, and backbone is "
-            f"{config['backbone']!r}; give --config.backbone={found}, or another "
-            "checkpoint"
+            f"{key}: {checkpoint.path} is a {found}, and backbone is {backbone!r}; "
+            f"give --config.backbone={found}, or another checkpoint"
         )
-
-
-def _json_ready(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: _json_ready(value)
-        if isinstance(value, Mapping)
-        else list(value)
-        if isinstance(value, tuple)
-        else value
-        for key, value in config.items()
-    }

@@ -172,4 +172,4 @@ def test_shares_of_all_hosts_make_up_every_microbatch(monkeypatch):
 def test_half_given_settings_are_refused(settings):
     keys = ("coordinator", "num_processes", "process_index")
     with pytest.raises(InputError, match="give all three"):
-        start_hosts(dict(zip(keys, settings, strict=True)))
+        start_hosts(**dict(zip(keys, settings, strict=True)))

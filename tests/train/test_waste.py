@@ -11,6 +11,7 @@ from PIL import Image
 
 from configs import base
 from multigrain_jax.errors import InputError, StoppedEarly
+from multigrain_jax.metric_writer import MetricWriter
 from multigrain_jax.models.backbones import BACKBONES
 from multigrain_jax.runtime import compiler_options
 from multigrain_jax.train import run as run_module
@@ -64,13 +65,13 @@ def events(monkeypatch):
         if name == COMPILED:
             seen.append("compiled")
 
-    write = run_module._Recorder._write
+    write = MetricWriter.write
 
     def recorded(self, step, metrics):
         seen.append(f"{step} {'val' if 'val/top1' in metrics else 'train'}")
         write(self, step, metrics)
 
-    monkeypatch.setattr(run_module._Recorder, "_write", recorded)
+    monkeypatch.setattr(MetricWriter, "write", recorded)
     jax.monitoring.register_event_duration_secs_listener(listener)
     yield seen
     jax.monitoring.unregister_event_duration_listener(listener)
@@ -114,14 +115,14 @@ def test_a_step_of_another_shape_would_be_noticed(photos, tmp_path, events):
 def test_waiting_for_data_is_said_once_with_the_remedy(
     photos, tmp_path, monkeypatch, capsys
 ):
-    train_batches = run_module.train_batches
+    make_feed = run_module.make_feed
 
     def slow(*arguments, **options):
-        for batch in train_batches(*arguments, **options):
+        for batch in make_feed(*arguments, **options):
             time.sleep(0.3)
             yield batch
 
-    monkeypatch.setattr(run_module, "train_batches", slow)
+    monkeypatch.setattr(run_module, "make_feed", slow)
     run(make_config(photos, num_epochs=1), tmp_path)
     (line,) = re.findall(r".*waiting for data.*", capsys.readouterr().out)
     assert "raise num_workers (now 0; this machine has " in line

@@ -6,6 +6,7 @@ loader's reading processes receive it.
 
 import os
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -172,6 +173,32 @@ def open_source(
         indices = np.linspace(0, len(opened) - 1, num_images).astype(np.int64)
         return Subset(opened, indices)
     return opened
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Where images are and which of them count; `open_source` says what each means."""
+
+    source: str
+    root: str | None
+    list_file: str | None
+    val_fraction: float
+    num_images: int | None
+    local_cache_dir: str | None
+
+
+def open_split(
+    data_set: DataSet, split: str | None, class_names: Sequence[str] | None = None
+) -> ImageSource:
+    """A part of a data set, as `open_source` opens it.
+
+    Args:
+        data_set: where the images are.
+        split: which part.
+        class_names: number the labels like these (the training set's); None numbers
+            the classes that are found.
+    """
+    return open_source(**asdict(data_set), split=split, class_names=class_names)
 
 
 def _list_folder(

@@ -1,0 +1,147 @@
+"""What happens beside the updates: validation, metrics, checkpoints."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from multigrain_jax.data.repeated import RepeatedStream
+from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.metric_writer import MetricWriter
+from multigrain_jax.runtime import seconds_since_launch
+from multigrain_jax.train.loop import NonFiniteLossError
+from multigrain_jax.train.sample_log import write_non_finite_batch
+from multigrain_jax.train.start import RunCheckpoints
+from multigrain_jax.train.state import TrainState, all_finite
+
+# A larger share of the time spent waiting for data is worth a line.
+MUCH_WAITING = 0.1
+
+# A state to the scores on the validation split by name; empty where there is no split,
+# None where it was broken off since the run is to stop.
+Validate = Callable[[TrainState], dict[str, float] | None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything of a run that is built once.
+
+    Attributes:
+        mesh: the devices.
+        source: the training images.
+        val_source: those of the validation; None: there is none.
+        stream: which of them stands where.
+        train_graphdef: the model's structure in training.
+        eval_graphdef: the same in evaluation.
+        tx: the optimiser.
+        learning_rate: its rate as a function of the step.
+        state: where the run begins.
+        checkpoints: where its states go; None in a dry run, and on all hosts but one.
+    """
+
+    mesh: Mesh
+    source: ImageSource
+    val_source: ImageSource | None
+    stream: RepeatedStream
+    train_graphdef: nnx.GraphDef
+    eval_graphdef: nnx.GraphDef
+    tx: optax.GradientTransformation
+    learning_rate: Callable[[jax.Array | int], jax.Array]
+    state: TrainState
+    checkpoints: RunCheckpoints | None
+
+
+@dataclass
+class Recorder:
+    """Writes what there is to say of a run, and its checkpoints.
+
+    Attributes:
+        run: what was built.
+        workdir: its folder.
+        writer: where metrics go.
+        validate_state: the validation.
+        num_workers: reading processes, for a hint where they are too few.
+        results: the scores of the last validation, by name.
+    """
+
+    run: Run
+    workdir: Path
+    writer: MetricWriter
+    validate_state: Validate
+    num_workers: int
+    results: dict[str, float] = field(default_factory=dict)
+    _logged: int = 0
+    _told_of_waiting: bool = False
+
+    def validate(self, state: TrainState, step: int) -> None:
+        """Write the scores on the validation split, if there is one."""
+        scores = self.validate_state(state)
+        if scores is None:
+            self.writer.note("validation broken off: the resumed run makes up for it")
+        elif scores:
+            self.results |= {f"val/{name}": value for name, value in scores.items()}
+            self._write(step, self.results)
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Write the means of an interval; hint at what slows the run."""
+        rate = {"learning_rate": float(self.run.learning_rate(step - 1))}
+        self._write(step, {f"train/{k}": v for k, v in metrics.items()} | rate)
+        self._logged += 1
+        if self._logged == 1:
+            # The first interval is one step, which waits for the first batch.
+            self.writer.note(f"first step after {seconds_since_launch():.1f} s")
+        elif metrics["data_wait_fraction"] > MUCH_WAITING and not self._told_of_waiting:
+            self._told_of_waiting = True
+            self.writer.note(
+                f"{metrics['data_wait_fraction']:.0%} of the time goes on waiting for "
+                f"data: raise num_workers (now {self.num_workers}; this machine "
+                f"has {os.cpu_count()} cores), keep the photos on a local disk "
+                "(data.local_cache_dir), or store smaller ones; "
+                "measure/input.py measures the reading"
+            )
+
+    def save(self, state: TrainState, step: int) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            NonFiniteLossError: the state holds NaN or infinity; it is not saved.
+        """
+        # An update can overflow although the loss before it was finite.
+        if not all_finite(state):
+            raise NonFiniteLossError(
+                f"a parameter is NaN or infinite after step {step}: expected finite "
+                "numbers; the state is not saved",
+                step=step,
+            )
+        if self.run.checkpoints is not None:
+            self.run.checkpoints.save(state, step)
+
+    def explained(self, error: NonFiniteLossError) -> NonFiniteLossError:
+        """The error with what helps: the batch, the last good state, a remedy."""
+        sample_ids = self.run.stream.sample_ids(error.step - 1)
+        lines = [str(error)]
+        if self.run.checkpoints is not None:
+            path = write_non_finite_batch(
+                self.workdir,
+                self.run.source,
+                step=error.step,
+                sample_ids=sample_ids.tolist(),
+            )
+            lines += [
+                f"last good checkpoint: {self.run.checkpoints.newest()}",
+                f"images of step {error.step}: {path}",
+            ]
+        lines.append(
+            "the same command runs into it again: lower the learning rate, lengthen "
+            "warmup_epochs, or go back further with resume_step"
+        )
+        return NonFiniteLossError("\n  ".join(lines), step=error.step)
+
+    def _write(self, step: int, metrics: dict[str, float]) -> None:
+        epoch = step / self.run.stream.steps_per_epoch
+        self.writer.write(step, {"epoch": epoch, **metrics})
