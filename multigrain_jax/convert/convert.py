@@ -13,7 +13,7 @@ from multigrain_jax.convert.source_file import (
     read_source_file,
     recognise_backbone,
 )
-from multigrain_jax.convert.torch_import import ImportReport, import_state_dict
+from multigrain_jax.convert.state_dict import ImportReport, import_state_dict
 from multigrain_jax.errors import InputError
 from multigrain_jax.models.multigrain import BACKBONES, Variables
 from multigrain_jax.trees import json_digest, leaf_digests

@@ -6,7 +6,7 @@ import numpy as np
 
 from multigrain_jax.checkpoint import load_checkpoint
 from multigrain_jax.convert.source_file import import_torch
-from multigrain_jax.convert.torch_import import export_state_dict
+from multigrain_jax.convert.state_dict import export_state_dict
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import write_atomically
 from multigrain_jax.models.multigrain import variables_of

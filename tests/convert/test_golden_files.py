@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from multigrain_jax.checkpoint import load_checkpoint
-from multigrain_jax.convert.torch_import import export_state_dict, import_state_dict
+from multigrain_jax.convert.state_dict import export_state_dict, import_state_dict
 from multigrain_jax.inference import load_model
 from multigrain_jax.models.multigrain import variables_of
 

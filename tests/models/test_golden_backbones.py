@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from multigrain_jax.convert.torch_import import import_state_dict
+from multigrain_jax.convert.state_dict import import_state_dict
 from multigrain_jax.models.layers import FeatureMap, max_pool, relu
 from multigrain_jax.models.multigrain import (
     BACKBONES,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from multigrain_jax.convert.torch_import import import_state_dict
+from multigrain_jax.convert.state_dict import import_state_dict
 from multigrain_jax.models.multigrain import create_model, merge_model, split_model
 from multigrain_jax.train.finetune_pooling import (
     PoolingState,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from multigrain_jax.convert.torch_import import export_state_dict, import_state_dict
+from multigrain_jax.convert.state_dict import export_state_dict, import_state_dict
 from multigrain_jax.losses.sampling import Pairs
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
 from multigrain_jax.models.multigrain import create_model

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from multigrain_jax.convert.torch_import import (
+from multigrain_jax.convert.state_dict import (
     COUNTER_REASON,
     import_state_dict,
 )
