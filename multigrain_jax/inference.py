@@ -19,7 +19,7 @@ from multigrain_jax.models.multigrain import (
     BACKBONES,
     Output,
     Variables,
-    create_model,
+    abstract_model,
     merge_model,
     split_model,
     variables_of,
@@ -94,7 +94,7 @@ def open_checkpoint(
     if pooling_exponent is None:
         pooling_exponent = float(variables.pooling_exponent)
     projection = variables.whitening.get("projection")
-    model = create_model(
+    model = abstract_model(
         name,
         num_classes=num_classes,
         pooling_exponent=pooling_exponent,
@@ -107,7 +107,9 @@ def open_checkpoint(
     fitted = nested_to_tree(
         variables._asdict(), like=expected._asdict(), name=f"{checkpoint.path}/model"
     )
-    fitted["pooling_exponent"] = expected.pooling_exponent
+    fitted["pooling_exponent"] = np.asarray(
+        pooling_exponent, expected.pooling_exponent.dtype
+    )
     return OpenedModel(
         graphdef=graphdef,
         variables=Variables(**fitted),

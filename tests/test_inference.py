@@ -57,6 +57,7 @@ def test_another_exponent_changes_the_pooling_alone(workdir, exponent):
     other = multigrain_jax.load_model(workdir, pooling_exponent=exponent)
     images = np.random.default_rng(1).normal(size=(2, 40, 40, 3)).astype(np.float32)
     assert isinstance(other, LoadedModel) and other.pooling_exponent == exponent
+    assert other.variables.pooling_exponent == exponent
     assert not np.allclose(default(images).embedding, other(images).embedding)
 
 

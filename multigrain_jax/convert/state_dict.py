@@ -11,19 +11,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from multigrain_jax.convert.keymaps import KEYMAPS
 from multigrain_jax.errors import InputError
-from multigrain_jax.models.multigrain import (
-    BACKBONES,
-    MultiGrain,
-    Variables,
-    split_model,
-)
+from multigrain_jax.models.multigrain import Variables, abstract_model, split_model
 from multigrain_jax.trees import flatten_nested, nest_flat, tree_to_nested
 
 # torch leaf -> (collection, leaf here). "weight" depends on its dimensions: a
@@ -216,37 +211,12 @@ def _transposed(value: np.ndarray, orders: Mapping[int, tuple[int, ...]]) -> np.
     return value if order is None else np.ascontiguousarray(value.transpose(order))
 
 
-class _Undrawn(np.random.Generator):
-    """Zeros that take no memory, where only the shapes of a fresh model count."""
-
-    def uniform(self, low: Any = 0.0, high: Any = 1.0, size: Any = None) -> Any:
-        """Zeros."""
-        return np.broadcast_to(np.float32(0), size)
-
-    def standard_normal(self, size: Any = None, *args: Any) -> Any:
-        """Zeros."""
-        return np.broadcast_to(np.float32(0), size)
-
-
-@cache
 def _expected_leaves(
     backbone: str, num_classes: int, whitened: bool
 ) -> dict[str, jax.ShapeDtypeStruct]:
     """Shape and dtype of every leaf, by dotted path."""
-
-    def make() -> Variables:
-        model = MultiGrain(
-            BACKBONES[backbone],
-            num_classes=num_classes,
-            pooling_exponent=1.0,
-            dtype=np.float32,
-            batch_norm_group_size=1,
-            whitened=whitened,
-            rng=_Undrawn(np.random.PCG64()),
-        )
-        return split_model(model)[1]
-
-    leaves = jax.tree_util.tree_leaves_with_path(jax.eval_shape(make))
+    model = abstract_model(backbone, num_classes=num_classes, whitened=whitened)
+    leaves = jax.tree_util.tree_leaves_with_path(split_model(model)[1])
     return {jax.tree_util.keystr(k, simple=True, separator="."): v for k, v in leaves}
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from multigrain_jax.errors import InputError
 from multigrain_jax.models.layers import FeatureMap
 from multigrain_jax.models.nasnet import NASNET_A_MOBILE, NASNET_A_MOBILE_STEM_WIDTH
 from multigrain_jax.models.nasnet_cells import CellNetwork
@@ -80,3 +81,16 @@ BACKBONES: dict[str, Backbone] = {
     # Two blocks of width 8, for tests and rehearsals.
     "tiny": Backbone(partial(ResNet, block="basic", stages=(2,), width=8), 8),
 }
+
+
+def backbone_row(name: str) -> Backbone:
+    """The row of a backbone.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    if name not in BACKBONES:
+        raise InputError(
+            f"backbone: found {name!r}, expected one of {', '.join(BACKBONES)}"
+        )
+    return BACKBONES[name]

@@ -6,6 +6,7 @@ The layers without (pooling, ReLU) and the `FeatureMap` they all map are those o
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -37,9 +38,11 @@ __all__ = [
     "Initializer",
     "Linear",
     "Padding",
+    "Rng",
     "Rounding",
     "average_pool",
     "crop_to",
+    "draw",
     "fan_in_uniform",
     "fan_out_normal",
     "global_average_pool",
@@ -53,6 +56,11 @@ __all__ = [
 
 RUNNING_KEPT = 0.9  # the part of a running statistic that an update keeps
 
+# Where initial values come from. None where a model's shapes are all that is wanted:
+# nothing is drawn then.
+Rng = np.random.Generator | None
+
+# (rng, shape, fan_in) -> values.
 Initializer = Callable[[np.random.Generator, tuple[int, ...], int], np.ndarray]
 
 
@@ -71,6 +79,24 @@ def fan_out_normal(
     del fan_in
     height, width, _, out_channels = shape
     return rng.standard_normal(shape) * math.sqrt(2 / (height * width * out_channels))
+
+
+def draw(
+    initializer: Initializer,
+    rng: Rng,
+    shape: tuple[int, ...],
+    *,
+    fan_in: int,
+    dtype: DTypeLike,
+) -> nnx.Param:
+    """A parameter with its initial values; without a generator they are zeros.
+
+    Under `nnx.eval_shape` zeros cost neither time nor memory, which drawing would, as
+    NumPy draws.
+    """
+    if rng is None:
+        return nnx.Param(jnp.zeros(shape, dtype))
+    return nnx.Param(jnp.asarray(initializer(rng, shape, fan_in), dtype))
 
 
 class Conv(nnx.Module):
@@ -93,7 +119,7 @@ class Conv(nnx.Module):
         use_bias: bool = False,
         initializer: Initializer = fan_in_uniform,
         dtype: DTypeLike = jnp.float32,
-        rng: np.random.Generator,
+        rng: Rng,
     ):
         """Creates the parameters.
 
@@ -116,10 +142,11 @@ class Conv(nnx.Module):
         shape = (*self.window.kernel, in_channels // groups, out_channels)
         fan_in = math.prod(shape[:3])
         stored = parameter_dtype(dtype)
-        self.kernel = nnx.Param(jnp.asarray(initializer(rng, shape, fan_in), stored))
+        self.kernel = draw(initializer, rng, shape, fan_in=fan_in, dtype=stored)
         if use_bias:
-            bias = fan_in_uniform(rng, (out_channels,), fan_in)
-            self.bias = nnx.Param(jnp.asarray(bias, stored))
+            self.bias = draw(
+                fan_in_uniform, rng, (out_channels,), fan_in=fan_in, dtype=stored
+            )
         else:
             self.bias = None
 
@@ -177,7 +204,7 @@ class Linear(nnx.Module):
         out_features: int,
         *,
         dtype: DTypeLike = jnp.float32,
-        rng: np.random.Generator,
+        rng: Rng,
     ):
         """Creates kernel and bias, both from U(-b, b), b = 1/sqrt(in_features).
 
@@ -188,11 +215,11 @@ class Linear(nnx.Module):
             rng: source of the initial values.
         """
         self.dtype = dtype
-        stored = parameter_dtype(dtype)
-        kernel = fan_in_uniform(rng, (in_features, out_features), in_features)
-        bias = fan_in_uniform(rng, (out_features,), in_features)
-        self.kernel = nnx.Param(jnp.asarray(kernel, stored))
-        self.bias = nnx.Param(jnp.asarray(bias, stored))
+        uniform = partial(
+            draw, fan_in_uniform, rng, fan_in=in_features, dtype=parameter_dtype(dtype)
+        )
+        self.kernel = uniform((in_features, out_features))
+        self.bias = uniform((out_features,))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., in_features] -> [..., out_features], in the compute dtype."""

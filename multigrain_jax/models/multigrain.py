@@ -15,9 +15,24 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from multigrain_jax.errors import InputError
-from multigrain_jax.models.backbones import BACKBONES, Backbone
-from multigrain_jax.models.layers import FeatureMap, Linear, parameter_dtype
+from multigrain_jax.models.backbones import BACKBONES, Backbone, backbone_row
+from multigrain_jax.models.layers import FeatureMap, Linear, Rng, parameter_dtype
 from multigrain_jax.ops.pooling import gem, l2_normalize, whitening_input
+
+__all__ = [
+    "BACKBONES",
+    "Backbone",
+    "MultiGrain",
+    "Output",
+    "PoolingExponent",
+    "Variables",
+    "Whitening",
+    "WhiteningValue",
+    "abstract_model",
+    "create_model",
+    "merge_model",
+    "split_model",
+]
 
 
 class PoolingExponent(nnx.Variable):
@@ -87,9 +102,14 @@ class MultiGrain(nnx.Module):
         batch_norm_group_size: int,
         whitened: bool,
         num_components: int | None = None,
-        rng: np.random.Generator,
+        rng: Rng,
     ):
         """Creates the layers; arguments as of `create_model`."""
+        if not pooling_exponent > 0:
+            raise InputError(
+                f"pooling_exponent: found {pooling_exponent}, expected a number above "
+                "0 (1 is the mean, infinity the maximum)"
+            )
         stored = parameter_dtype(dtype)
         self.trunk = backbone.make_trunk(
             group_size=batch_norm_group_size, dtype=dtype, rng=rng
@@ -209,17 +229,8 @@ def create_model(
     Raises:
         InputError: another name, or p not positive.
     """
-    if name not in BACKBONES:
-        raise InputError(
-            f"backbone: found {name!r}, expected one of {', '.join(BACKBONES)}"
-        )
-    if not pooling_exponent > 0:
-        raise InputError(
-            f"pooling_exponent: found {pooling_exponent}, expected a number above 0 "
-            "(1 is the mean, infinity the maximum)"
-        )
     return MultiGrain(
-        BACKBONES[name],
+        backbone_row(name),
         num_classes=num_classes,
         pooling_exponent=pooling_exponent,
         dtype=dtype,
@@ -228,6 +239,49 @@ def create_model(
         num_components=num_components,
         rng=np.random.default_rng(seed),
     )
+
+
+def abstract_model(
+    name: str,
+    *,
+    num_classes: int = 1000,
+    pooling_exponent: float = 3.0,
+    dtype: DTypeLike = jnp.float32,
+    batch_norm_group_size: int = 64,
+    whitened: bool = False,
+    num_components: int | None = None,
+) -> MultiGrain:
+    """The network of `create_model` with shapes and dtypes in place of weights.
+
+    It cannot run. `split_model` gives the same structure as of a model with weights,
+    and variables of `jax.ShapeDtypeStruct`; they take no memory, and nothing is drawn.
+
+    Args:
+        name: as of `create_model`, and so are the others.
+        num_classes: rows of the classifier.
+        pooling_exponent: p > 0 of the GeM pooling.
+        dtype: compute dtype.
+        batch_norm_group_size: consecutive samples that share batch statistics.
+        whitened: leave room for a whitening.
+        num_components: K, dimensions of a whitened embedding.
+
+    Raises:
+        InputError: another name, or p not positive.
+    """
+
+    def make() -> MultiGrain:
+        return MultiGrain(
+            backbone_row(name),
+            num_classes=num_classes,
+            pooling_exponent=pooling_exponent,
+            dtype=dtype,
+            batch_norm_group_size=batch_norm_group_size,
+            whitened=whitened,
+            num_components=num_components,
+            rng=None,
+        )
+
+    return nnx.eval_shape(make)
 
 
 def split_model(model: MultiGrain) -> tuple[nnx.GraphDef, Variables]:

@@ -12,7 +12,6 @@ from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
@@ -29,6 +28,7 @@ from multigrain_jax.models.layers import (
     Conv,
     FeatureMap,
     Padding,
+    Rng,
     average_pool,
     crop_to,
     max_pool,
@@ -297,7 +297,7 @@ class CellNetwork(nnx.Module):
         cells: tuple[CellSpec, ...],
         group_size: int,
         dtype: DTypeLike = jnp.float32,
-        rng: np.random.Generator,
+        rng: Rng,
     ):
         """Creates the layers.
 

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Literal
 
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
@@ -15,6 +14,7 @@ from multigrain_jax.models.layers import (
     BatchNorm,
     Conv,
     FeatureMap,
+    Rng,
     fan_out_normal,
     max_pool,
     relu,
@@ -42,7 +42,7 @@ class ResidualBlock(nnx.Module):
         stride: int,
         group_size: int,
         dtype: DTypeLike,
-        rng: np.random.Generator,
+        rng: Rng,
     ):
         """Creates the layers; arguments as of `ResNet`, `width` that of the 3x3s."""
         conv = partial(Conv, initializer=fan_out_normal, dtype=dtype, rng=rng)
@@ -88,7 +88,7 @@ class ResNet(nnx.Module):
         width: int = 64,
         group_size: int,
         dtype: DTypeLike = jnp.float32,
-        rng: np.random.Generator,
+        rng: Rng,
     ):
         """Creates the layers.
 

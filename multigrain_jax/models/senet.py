@@ -7,7 +7,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
@@ -15,6 +14,7 @@ from multigrain_jax.models.layers import (
     BatchNorm,
     Conv,
     FeatureMap,
+    Rng,
     global_average_pool,
     max_pool,
     relu,
@@ -28,7 +28,7 @@ SQUEEZE_REDUCTION = 16
 class SqueezeExcite(nnx.Module):
     """x · sigmoid(expand(relu(squeeze(mean over positions of x))))."""
 
-    def __init__(self, channels: int, *, dtype: DTypeLike, rng: np.random.Generator):
+    def __init__(self, channels: int, *, dtype: DTypeLike, rng: Rng):
         """Creates the two 1x1 convolutions, with biases."""
         conv = partial(Conv, kernel_size=1, use_bias=True, dtype=dtype, rng=rng)
         self.squeeze = conv(channels, channels // SQUEEZE_REDUCTION)
@@ -60,7 +60,7 @@ class SqueezeExciteBlock(nnx.Module):
         groups: int,
         group_size: int,
         dtype: DTypeLike,
-        rng: np.random.Generator,
+        rng: Rng,
     ):
         """Creates the layers.
 
@@ -116,7 +116,7 @@ class SENet(nnx.Module):
         groups: int = 64,
         group_size: int,
         dtype: DTypeLike = jnp.float32,
-        rng: np.random.Generator,
+        rng: Rng,
     ):
         """Creates the layers.
 

@@ -12,7 +12,7 @@ from multigrain_jax.convert.state_dict import import_state_dict
 from multigrain_jax.models.layers import FeatureMap, max_pool, relu
 from multigrain_jax.models.multigrain import (
     BACKBONES,
-    create_model,
+    abstract_model,
     merge_model,
     split_model,
 )
@@ -118,7 +118,7 @@ class Golden:
         self.compile_quickly = compile_quickly
         state_dict = golden_weights.state_dict(manifest["entries"], 0)
         self.variables, _ = import_state_dict(state_dict, backbone=name)
-        model = create_model(name)
+        model = abstract_model(name)
         model.eval()
         self.graphdef, _ = split_model(model)
 
@@ -220,7 +220,7 @@ def test_a_whitened_model_and_one_folded_here_equal_the_original(
 ):
     entries = golden_manifest("resnet50_whitened")["entries"]
     state_dict = golden_weights.state_dict(entries, 0)
-    model = create_model("resnet50", whitened=True)
+    model = abstract_model("resnet50", whitened=True)
     model.eval()
     graphdef, _ = split_model(model)
     variables, _ = import_state_dict(state_dict, backbone="resnet50")

@@ -1,5 +1,7 @@
 """Convolution, linear layer and batch norm, against plain loops and properties."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -152,6 +154,15 @@ def test_initial_values():
         np.testing.assert_allclose(np.std(values), bound / np.sqrt(3), rtol=0.1)
     assert linear.kernel[...].shape == (72, 500)
     assert fan_in_uniform(rng, (5, 2), 4).shape == (5, 2)
+
+
+def test_without_a_generator_parameters_are_zeros_of_the_same_shapes():
+    for layer in (partial(Conv, 4, 6, 3, use_bias=True), partial(Linear, 4, 6)):
+        drawn, zeros = layer(rng=np.random.default_rng(0)), layer(rng=None)
+        for name in ("kernel", "bias"):
+            found, want = getattr(zeros, name)[...], getattr(drawn, name)[...]
+            assert (found.shape, found.dtype) == (want.shape, want.dtype)
+            assert np.any(want != 0) and not np.any(found)
 
 
 def plain_batch_norm(x, group, eps):

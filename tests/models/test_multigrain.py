@@ -2,6 +2,7 @@
 
 import math
 import re
+import tracemalloc
 from dataclasses import replace
 
 import jax
@@ -13,6 +14,7 @@ from flax import nnx
 from multigrain_jax.models.multigrain import (
     BACKBONES,
     MultiGrain,
+    abstract_model,
     create_model,
     merge_model,
     split_model,
@@ -270,8 +272,47 @@ def test_the_seed_decides_the_weights():
     assert (np.asarray(kernels[0]) != np.asarray(kernels[1])).all()
 
 
-def test_what_cannot_be_built_is_refused():
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"pooling_exponent": math.inf, "dtype": jnp.bfloat16},
+        {"num_classes": 5, "whitened": True, "batch_norm_group_size": 2},
+        {"whitened": True, "num_components": 4},
+    ],
+)
+def test_an_abstract_model_has_the_structure_and_shapes_of_a_real_one(settings):
+    abstract, real = (
+        make("tiny", **settings) for make in (abstract_model, create_model)
+    )
+    for model in (abstract, real):
+        model.eval()
+    graphdef, shapes = split_model(abstract)
+    real_graphdef, variables = split_model(real)
+    assert graphdef == real_graphdef and hash(graphdef) == hash(real_graphdef)
+    assert shapes == jax.eval_shape(lambda: variables)
+    abstract.train()
+    assert split_model(abstract)[0] != graphdef
+
+
+def test_an_abstract_model_takes_no_memory():
+    before = len(jax.live_arrays())
+    tracemalloc.start()
+    try:
+        model = abstract_model("resnet18")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    kernel = split_model(model)[1].params["trunk"]["stages"]["3"]["1"]["conv2"][
+        "kernel"
+    ]
+    assert peak < 4 * math.prod(kernel.shape)  # bytes of the largest layer alone
+    assert len(jax.live_arrays()) == before
+
+
+@pytest.mark.parametrize("make", (create_model, abstract_model))
+def test_what_cannot_be_built_is_refused(make):
     with pytest.raises(ValueError, match=r"'resnet51', expected one of resnet18, "):
-        create_model("resnet51")
+        make("resnet51")
     with pytest.raises(ValueError, match=r"found 0\.0, expected a number above 0"):
-        create_model("tiny", pooling_exponent=0.0)
+        make("tiny", pooling_exponent=0.0)

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from multigrain_jax.convert.state_dict import import_state_dict
-from multigrain_jax.models.multigrain import create_model, merge_model, split_model
+from multigrain_jax.models.multigrain import (
+    abstract_model,
+    create_model,
+    merge_model,
+    split_model,
+)
 
 
 @pytest.mark.parametrize("name", ("resnet18", "resnet50", "resnet101", "resnet152"))
@@ -41,7 +46,7 @@ def test_in_float64_the_outputs_equal_the_original_to_1e_12(
     state_dict = golden_weights.state_dict(entries, 0)
     stored, _ = import_state_dict(state_dict, backbone="resnet18")
     with jax.enable_x64(True):
-        model = create_model("resnet18", dtype=jnp.float64)
+        model = abstract_model("resnet18", dtype=jnp.float64)
         model.eval()
         graphdef, _ = split_model(model)
         variables = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), stored)
