@@ -8,14 +8,16 @@ import jax
 import numpy as np
 
 from multigrain_jax.checkpoint import CheckpointStore, require_no_checkpoints
-from multigrain_jax.convert.source_file import (
-    SourceFile,
-    read_source_file,
+from multigrain_jax.convert.keymaps import KEYMAPS, KeyMap
+from multigrain_jax.convert.source_file import SourceFile, read_source_file
+from multigrain_jax.convert.state_dict import (
+    ImportReport,
+    import_state_dict,
     recognise_backbone,
 )
-from multigrain_jax.convert.state_dict import ImportReport, import_state_dict
 from multigrain_jax.errors import InputError
-from multigrain_jax.models.multigrain import BACKBONES, Variables
+from multigrain_jax.models.backbones import backbone_row
+from multigrain_jax.models.multigrain import Variables
 from multigrain_jax.trees import json_digest, leaf_digests
 
 REFERENCE_LICENCE = (
@@ -82,15 +84,13 @@ def convert_checkpoint(
             "choose another destination"
         )
     require_no_checkpoints(destination)
-    if backbone is not None and backbone not in BACKBONES:
-        raise InputError(
-            f"backbone: found {backbone!r}, expected one of {', '.join(BACKBONES)}"
-        )
+    if backbone is not None:
+        backbone_row(backbone)  # before the file is read, which takes longer
     file, state_dict = read_source_file(source)
     name = backbone or recognise_backbone(state_dict)
     notes = []
     if file.kind == "model zoo" and not keep_background:
-        state_dict, notes = drop_background(state_dict)
+        state_dict, notes = drop_background(state_dict, KEYMAPS[name])
     variables, report = import_state_dict(state_dict, backbone=name)
     del state_dict  # as large as the file
     conversion = _summarise(file, name, variables, report, notes)
@@ -99,13 +99,20 @@ def convert_checkpoint(
 
 
 def drop_background(
-    state_dict: dict[str, np.ndarray],
+    state_dict: dict[str, np.ndarray], keymap: KeyMap
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Without the first row of a 1001-class zoo classifier, and a line that says so."""
+    """Without the first row of a 1001-class zoo classifier, and a line that says so.
+
+    Args:
+        state_dict: arrays by torch key.
+        keymap: of its backbone, which tells whether zoos count the background.
+    """
+    if not keymap.zoo_background:
+        return state_dict, []
     dropped = {
         key: value[1:]
         for key, value in state_dict.items()
-        if key.rpartition(".")[0].endswith("last_linear")
+        if key.rpartition(".")[0] == keymap.zoo_classifier
         and value.shape[0] == NUM_CLASSES_WITH_BACKGROUND
     }
     if not dropped:

@@ -25,19 +25,6 @@ _NUMPY_SCALAR_NAMES = (
     "numpy._core.multiarray.scalar",
 )
 
-# Which backbone a state dict belongs to: the first row whose keys are all there and
-# whose number of blocks in layer3 (where given) is right.
-_SIGNATURES: tuple[tuple[str, tuple[str, ...], int | None], ...] = (
-    ("senet154", ("layer0.conv1.weight", "layer1.0.se_module.fc1.weight"), None),
-    ("nasnetamobile", ("conv0.conv.weight", "cell_stem_0.conv_1x1.conv.weight"), None),
-    ("pnasnet5large", ("conv_0.conv.weight", "cell_4.conv_prev_1x1.conv.weight"), None),
-    ("resnet152", ("conv1.weight", "layer3.35.conv3.weight"), 36),
-    ("resnet101", ("conv1.weight", "layer3.22.conv3.weight"), 23),
-    ("resnet50", ("conv1.weight", "layer3.5.conv3.weight"), 6),
-    ("resnet18", ("conv1.weight", "layer3.1.conv2.weight"), 2),
-)
-_PREFIXES = ("features.0.base_net.", "features.")
-
 
 @dataclass(frozen=True)
 class SourceFile:
@@ -79,25 +66,6 @@ def read_source_file(path: str | Path) -> tuple[SourceFile, dict[str, np.ndarray
     return SourceFile(path, sha256, kind, beta), tensors
 
 
-def recognise_backbone(state_dict: Mapping[str, np.ndarray]) -> str:
-    """The name of the backbone whose keys these are.
-
-    Raises:
-        InputError: no known backbone has such keys.
-    """
-    bare = {_strip(key) for key in state_dict}
-    blocks = {m[1] for key in bare if (m := re.match(r"layer3\.(\d+)\.", key))}
-    for name, keys, num_blocks in _SIGNATURES:
-        if set(keys) <= bare and num_blocks in (None, len(blocks)):
-            return name
-    first = ", ".join(sorted(state_dict)[:4])
-    known = ", ".join(row[0] for row in _SIGNATURES)
-    raise InputError(
-        f"the backbone was not recognised from {len(state_dict)} keys ({first}, …): "
-        f"expected the keys of one of {known}; --backbone NAME overrides"
-    )
-
-
 def import_torch() -> ModuleType:
     """The torch module, imported only when a file needs it.
 
@@ -112,13 +80,6 @@ def import_torch() -> ModuleType:
             "pip install -e '.[convert]'"
         ) from error
     return torch
-
-
-def _strip(key: str) -> str:
-    for prefix in _PREFIXES:
-        if key.startswith(prefix):
-            return key.removeprefix(prefix)
-    return key
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:

@@ -10,14 +10,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from types import ModuleType
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from multigrain_jax.convert.keymaps import KEYMAPS
+from multigrain_jax.convert.keymaps import KEYMAPS, KeyMap
 from multigrain_jax.errors import InputError
+from multigrain_jax.inference import variables_of
 from multigrain_jax.models.multigrain import Variables, abstract_model, split_model
 from multigrain_jax.trees import flatten_nested, nest_flat, tree_to_nested
 
@@ -61,6 +61,23 @@ class _Target(NamedTuple):
 
     path: str | None
     reason: str | None = None
+
+
+def recognise_backbone(state_dict: Mapping[str, np.ndarray]) -> str:
+    """The name of the backbone whose keys these are.
+
+    Raises:
+        InputError: no known backbone has such keys.
+    """
+    for name, keymap in KEYMAPS.items():
+        if keymap.recognises(state_dict):
+            return name
+    first = ", ".join(sorted(state_dict)[:4])
+    known = ", ".join(KEYMAPS)
+    raise InputError(
+        f"the backbone was not recognised from {len(state_dict)} keys ({first}, …): "
+        f"expected the keys of one of {known}; --backbone NAME overrides"
+    )
 
 
 def import_state_dict(
@@ -113,8 +130,7 @@ def import_state_dict(
     nested = nest_flat(
         {k: v.astype(expected[k].dtype, copy=False) for k, v in found.items()}
     )
-    variables = Variables(**{"whitening": {}, **nested})
-    return variables, ImportReport(len(sources), dict(ignored))
+    return variables_of(nested), ImportReport(len(sources), dict(ignored))
 
 
 def export_state_dict(variables: Variables, *, backbone: str) -> dict[str, np.ndarray]:
@@ -135,24 +151,21 @@ def export_state_dict(variables: Variables, *, backbone: str) -> dict[str, np.nd
         module, _, leaf = key.rpartition(".")
         if leaf == "running_var":
             exported[f"{module}.{_COUNTER}"] = np.zeros((), np.int64)
-    for alias in getattr(keymap, "ALIASES", ()):
+    for alias in keymap.aliases:
         for leaf in ("weight", "bias"):
             exported[f"{alias}.{leaf}"] = exported[f"{_CLASSIFIER}.{leaf}"]
     return exported
 
 
 def _target(
-    key: str, ndim: int, keymap: ModuleType, state_dict: Mapping[str, np.ndarray]
+    key: str, ndim: int, keymap: KeyMap, state_dict: Mapping[str, np.ndarray]
 ) -> _Target:
     if key in _SCALARS:
         return _Target(_SCALARS[key])
     module, _, leaf = key.rpartition(".")
     if leaf == _COUNTER:
         return _Target(None, COUNTER_REASON)
-    if (
-        module in getattr(keymap, "ALIASES", ())
-        and f"{_CLASSIFIER}.{leaf}" in state_dict
-    ):
+    if module in keymap.aliases and f"{_CLASSIFIER}.{leaf}" in state_dict:
         return _Target(None, ALIAS_REASON)
     here = _module_here(module, keymap)
     if leaf == "weight" and ndim in _WEIGHTS:
@@ -164,14 +177,14 @@ def _target(
     return _Target(None if here is None else f"{collection}.{here}.{name}")
 
 
-def _module_here(module: str, keymap: ModuleType) -> str | None:
-    bare = module.removeprefix(keymap.PREFIX)
-    if module == _CLASSIFIER or bare == keymap.ZOO_CLASSIFIER:
+def _module_here(module: str, keymap: KeyMap) -> str | None:
+    bare = module.removeprefix(keymap.prefix)
+    if module == _CLASSIFIER or bare == keymap.zoo_classifier:
         return _CLASSIFIER
-    return _translate(bare, keymap.MODULES)
+    return _translate(bare, keymap.modules)
 
 
-def _torch_key(path: str, keymap: ModuleType) -> str:
+def _torch_key(path: str, keymap: KeyMap) -> str:
     """The key that the original has for a leaf of the variables."""
     for key, scalar_path in _SCALARS.items():
         if path == scalar_path:
@@ -182,13 +195,13 @@ def _torch_key(path: str, keymap: ModuleType) -> str:
     torch_leaf = leaves.get((collection, leaf), "weight")
     if module == _CLASSIFIER:
         return f"{_CLASSIFIER}.{torch_leaf}"
-    bare = _translate(module, [(here, torch) for torch, here in keymap.MODULES])
+    bare = _translate(module, [(here, torch) for torch, here in keymap.modules])
     if bare is None:
         raise InputError(
             f"{module}: found among the variables, and no row of the key map leads to "
             "it; add one to convert/keymaps/, or choose the backbone that has it"
         )
-    return f"{keymap.PREFIX}{bare}.{torch_leaf}"
+    return f"{keymap.prefix}{bare}.{torch_leaf}"
 
 
 def _translate(name: str, rows: Iterable[tuple[str, str]]) -> str | None:
@@ -224,7 +237,7 @@ def _shape_problems(
     found: Mapping[str, np.ndarray],
     expected: Mapping[str, jax.ShapeDtypeStruct],
     sources: Mapping[str, str],
-    keymap: ModuleType,
+    keymap: KeyMap,
 ) -> list[str]:
     problems = [
         f"missing: {_torch_key(path, keymap)}"

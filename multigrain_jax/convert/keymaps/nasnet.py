@@ -1,16 +1,7 @@
-"""Modules of pretrainedmodels' NASNet-A-Mobile and where they are here.
-
-Each row pairs two module names; {…} stands for the same text in both.
-"""
+"""Modules of pretrainedmodels' NASNet-A-Mobile and where they are here."""
 
 from multigrain_jax.convert.keymaps import nasnet_family as family
-from multigrain_jax.convert.keymaps.nasnet_family import (
-    ALIASES,
-    PREFIX,
-    ZOO_CLASSIFIER,
-)
-
-__all__ = ["ALIASES", "MODULES", "PREFIX", "ZOO_CLASSIFIER"]
+from multigrain_jax.convert.keymaps.keymap import Modules
 
 # In the order of the network, with what their left inputs go through.
 _CELLS = (
@@ -32,7 +23,7 @@ _CELLS = (
     ("cell_15", family.LEFT),
 )
 
-MODULES = (
+_MODULES: Modules = (
     ("conv0.conv", "trunk.stem"),
     ("conv0.bn", "trunk.stem_norm"),
     *(
@@ -40,4 +31,8 @@ MODULES = (
         for position, (cell, left) in enumerate(_CELLS)
         for torch, here in (*family.CELL, *left)
     ),
+)
+
+NASNET_A_MOBILE = family.keymap(
+    _MODULES, has=("conv0.conv.weight", "cell_stem_0.conv_1x1.conv.weight")
 )

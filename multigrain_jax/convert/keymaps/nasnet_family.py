@@ -1,13 +1,12 @@
-"""What pretrainedmodels' NASNet and PNASNet name alike, inside a cell.
+"""What pretrainedmodels' NASNet and PNASNet name alike."""
 
-Each row pairs two module names; {…} stands for the same text in both.
-"""
+from multigrain_jax.convert.keymaps.keymap import KeyMap, Modules
 
 _STEPS = (("1", "first"), ("2", "second"))
 _SIDES = (("left", "0"), ("right", "1"))
 
 # Of a branch: separable convolutions, or a pointwise convolution or projected pool.
-_BRANCH = (
+_BRANCH: Modules = (
     *(
         row
         for number, step in _STEPS
@@ -22,7 +21,7 @@ _BRANCH = (
 )
 
 # Everything of a cell but what its left input goes through first.
-CELL = (
+CELL: Modules = (
     *(
         (f"comb_iter_{{sum}}_{side}.{torch}", f"branches.{{sum}}.{position}.{here}")
         for side, position in _SIDES
@@ -33,18 +32,24 @@ CELL = (
 )
 
 # The left input, and the left input where the cell before halved the map.
-LEFT = (
+LEFT: Modules = (
     ("conv_prev_1x1.conv", "left.conv"),
     ("conv_prev_1x1.bn", "left.norm"),
 )
-REDUCED_LEFT = (
+REDUCED_LEFT: Modules = (
     ("path_1.conv", "left.even"),
     ("path_2.conv", "left.odd"),
     ("final_path_bn", "left.norm"),
 )
 
-# What the original puts before the trunk's names, and how zoos call the classifier,
-# which the original's checkpoints hold a second time.
-PREFIX = "features.0.base_net."
-ZOO_CLASSIFIER = "last_linear"
-ALIASES = ("features.0.base_net.last_linear",)
+
+def keymap(modules: Modules, *, has: tuple[str, ...]) -> KeyMap:
+    """The key map of a network with these modules, whose files have these keys."""
+    return KeyMap(
+        modules=modules,
+        prefix="features.0.base_net.",
+        zoo_classifier="last_linear",
+        has=has,
+        aliases=("features.0.base_net.last_linear",),
+        zoo_background=True,
+    )

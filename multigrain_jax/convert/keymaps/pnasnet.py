@@ -1,16 +1,7 @@
-"""Modules of pretrainedmodels' PNASNet-5-Large and where they are here.
-
-Each row pairs two module names; {…} stands for the same text in both.
-"""
+"""Modules of pretrainedmodels' PNASNet-5-Large and where they are here."""
 
 from multigrain_jax.convert.keymaps import nasnet_family as family
-from multigrain_jax.convert.keymaps.nasnet_family import (
-    ALIASES,
-    PREFIX,
-    ZOO_CLASSIFIER,
-)
-
-__all__ = ["ALIASES", "MODULES", "PREFIX", "ZOO_CLASSIFIER"]
+from multigrain_jax.convert.keymaps.keymap import Modules
 
 # In the order of the network.
 _CELLS = ("cell_stem_0", "cell_stem_1", *(f"cell_{number}" for number in range(12)))
@@ -22,7 +13,7 @@ _REDUCED_LEFT = tuple(
     (f"conv_prev_1x1.{torch}", here) for torch, here in family.REDUCED_LEFT
 )
 
-MODULES = (
+_MODULES: Modules = (
     ("conv_0.conv", "trunk.stem"),
     ("conv_0.bn", "trunk.stem_norm"),
     *(
@@ -33,4 +24,8 @@ MODULES = (
             *(_REDUCED_LEFT if cell in _REDUCED else family.LEFT),
         )
     ),
+)
+
+PNASNET_5_LARGE = family.keymap(
+    _MODULES, has=("conv_0.conv.weight", "cell_4.conv_prev_1x1.conv.weight")
 )

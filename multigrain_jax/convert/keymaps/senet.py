@@ -1,9 +1,8 @@
-"""Modules of pretrainedmodels' SENets and where they are here.
+"""Modules of pretrainedmodels' SENets and where they are here."""
 
-Each row pairs two module names; {…} stands for the same text in both.
-"""
+from multigrain_jax.convert.keymaps.keymap import KeyMap, Modules
 
-MODULES = (
+_MODULES: Modules = (
     *(
         row
         for position in range(3)
@@ -29,6 +28,9 @@ MODULES = (
     ),
 )
 
-# What the original puts before the trunk's names, and how zoos call the classifier.
-PREFIX = "features."
-ZOO_CLASSIFIER = "last_linear"
+SENET154 = KeyMap(
+    modules=_MODULES,
+    prefix="features.",
+    zoo_classifier="last_linear",
+    has=("layer0.conv1.weight", "layer1.0.se_module.fc1.weight"),
+)
