@@ -337,11 +337,15 @@ def _merge_dicts(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[st
 
 
 def variables_of(model_item: dict) -> Variables:
-    """The model's arrays in a checkpoint's `model` item, without the margin's."""
+    """The model's arrays in a checkpoint's `model` item, without the margin's.
+
+    What is empty, the batch statistics of a network without batch norm or a whitening
+    that was not fitted, a checkpoint does not hold.
+    """
     params = {k: v for k, v in model_item["params"].items() if k != "margin"}
     return Variables(
         params=params,
-        batch_stats=model_item["batch_stats"],
+        batch_stats=model_item.get("batch_stats", {}),
         pooling_exponent=model_item["pooling_exponent"],
         whitening=model_item.get("whitening", {}),
     )
