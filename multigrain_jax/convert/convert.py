@@ -123,7 +123,7 @@ def drop_background(
 
 def format_table(conversion: Conversion) -> str:
     """The conversion as lines of `name  value`."""
-    rows: list[tuple[str, Any]] = [
+    rows: list[tuple[str, object]] = [
         ("source", f"{conversion.source.path.name} ({conversion.source.kind})"),
         ("sha256", conversion.source.sha256),
         ("backbone", conversion.backbone),

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
@@ -57,7 +56,7 @@ def read_source_file(path: str | Path) -> tuple[SourceFile, dict[str, np.ndarray
             f"{'a folder' if path.is_dir() else 'nothing'}"
         )
     if path.suffix == ".safetensors":
-        content: Any = _read_safetensors(path)
+        content: object = _read_safetensors(path)
     else:
         content = _read_torch(path)
     tensors, beta, kind = _split_content(path, content)
@@ -98,12 +97,14 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _read_torch(path: Path) -> Any:
+def _read_torch(path: Path) -> object:
     torch = import_torch()
-    scalar = np.float64(0).__reduce__()[0]
-    allowed: list[Any] = [(scalar, name) for name in _NUMPY_SCALAR_NAMES]
-    allowed += [np.dtype, type(np.dtype("f8")), type(np.dtype("f4"))]
-    allowed += [type(np.dtype("i8"))]
+    make_scalar, _ = np.float64(0).__reduce__()  # what the pickle of one calls
+    allowed = [
+        *((make_scalar, name) for name in _NUMPY_SCALAR_NAMES),
+        *(np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType),
+        np.dtypes.Int64DType,
+    ]
     try:
         with torch.serialization.safe_globals(allowed):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -130,7 +131,7 @@ def _unreadable(path: Path, error: Exception) -> InputError:
 
 
 def _split_content(
-    path: Path, content: Any
+    path: Path, content: object
 ) -> tuple[dict[str, np.ndarray], float | None, str]:
     """Tensors by key, β and the kind of file."""
     beta = None

@@ -28,6 +28,7 @@ _LEAVES = {
     "running_mean": ("batch_stats", "mean"),
     "running_var": ("batch_stats", "var"),
 }
+_TORCH_LEAVES = {here: torch for torch, here in _LEAVES.items()}
 _WEIGHTS = {4: "kernel", 2: "kernel", 1: "scale"}
 _FROM_TORCH = {4: (2, 3, 1, 0), 2: (1, 0)}  # OIHW -> HWIO, [out, in] -> [in, out]
 _TO_TORCH = {4: (3, 2, 0, 1), 2: (1, 0)}
@@ -37,6 +38,7 @@ _SCALARS = {
     "whitening.pca.pca_m": "whitening.mean",
     "whitening.pca.pca_P": "whitening.projection",
 }
+_TORCH_SCALARS = {here: torch for torch, here in _SCALARS.items()}
 _CLASSIFIER = "classifier"
 _COUNTER = "num_batches_tracked"
 COUNTER_REASON = "a batch counter that nothing reads"
@@ -186,13 +188,11 @@ def _module_here(module: str, keymap: KeyMap) -> str | None:
 
 def _torch_key(path: str, keymap: KeyMap) -> str:
     """The key that the original has for a leaf of the variables."""
-    for key, scalar_path in _SCALARS.items():
-        if path == scalar_path:
-            return key
+    if path in _TORCH_SCALARS:
+        return _TORCH_SCALARS[path]
     collection, _, rest = path.partition(".")
     module, _, leaf = rest.rpartition(".")
-    leaves = {here: torch for torch, here in _LEAVES.items()}
-    torch_leaf = leaves.get((collection, leaf), "weight")
+    torch_leaf = _TORCH_LEAVES.get((collection, leaf), "weight")
     if module == _CLASSIFIER:
         return f"{_CLASSIFIER}.{torch_leaf}"
     bare = _translate(module, [(here, torch) for torch, here in keymap.modules])
@@ -247,14 +247,21 @@ def _shape_problems(
         problems.append(f"not expected: {sources[path]}")
     for path in expected.keys() & found.keys():
         name = sources.get(path, path)
-        have, want = found[path].dtype, expected[path].dtype
-        if not np.can_cast(have, want):
-            problems.append(f"{name}: {have} does not fit into {want} without loss")
-        have, want = found[path].shape, expected[path].shape
-        if have != want:
-            order = _TO_TORCH.get(len(have))
-            if order is not None and len(want) == len(have):
-                have = tuple(have[axis] for axis in order)
-                want = tuple(want[axis] for axis in order)
-            problems.append(f"{name}: found {list(have)}, expected {list(want)}")
+        have, want = found[path], expected[path]
+        if not np.can_cast(have.dtype, want.dtype):
+            problems.append(
+                f"{name}: {have.dtype} does not fit into {want.dtype} without loss"
+            )
+        if have.shape != want.shape:
+            problems.append(
+                f"{name}: found {_torch_shape(path, have.shape)}, "
+                f"expected {_torch_shape(path, want.shape)}"
+            )
     return problems
+
+
+def _torch_shape(path: str, shape: tuple[int, ...]) -> list[int]:
+    """The shape of a leaf with its axes in torch's order."""
+    is_module = path not in _TORCH_SCALARS
+    order = _TO_TORCH.get(len(shape)) if is_module else None
+    return list(shape) if order is None else [shape[axis] for axis in order]

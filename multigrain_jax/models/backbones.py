@@ -3,9 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
+
+from jax.typing import DTypeLike
 
 from multigrain_jax.errors import InputError
-from multigrain_jax.models.layers import FeatureMap
+from multigrain_jax.models.layers import FeatureMap, Rng
 from multigrain_jax.models.nasnet import NASNET_A_MOBILE, NASNET_A_MOBILE_STEM_WIDTH
 from multigrain_jax.models.nasnet_cells import CellNetwork
 from multigrain_jax.models.pnasnet import PNASNET_5_LARGE, PNASNET_5_LARGE_STEM_WIDTH
@@ -16,12 +19,28 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALVES = (0.5, 0.5, 0.5)
 
 
+class MakeTrunk(Protocol):
+    """Makes a trunk: images as the network takes them -> features."""
+
+    def __call__(
+        self, *, group_size: int, dtype: DTypeLike, rng: Rng
+    ) -> Callable[[FeatureMap], FeatureMap]:
+        """The trunk, an `nnx.Module`.
+
+        Args:
+            group_size: consecutive samples that share batch statistics.
+            dtype: compute dtype.
+            rng: source of the initial values; `layers.draw` takes from it.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Backbone:
     """One row of the table of backbones.
 
     Attributes:
-        make_trunk: makes the trunk, given group_size, dtype and rng.
+        make_trunk: makes the trunk.
         embedding_dim: D, channels of the trunk's output.
         mean: input mean, of RGB values in [0, 1].
         std: input standard deviation.
@@ -31,7 +50,7 @@ class Backbone:
         depthwise: whether it has convolutions with one channel per group.
     """
 
-    make_trunk: Callable[..., Callable[[FeatureMap], FeatureMap]]
+    make_trunk: MakeTrunk
     embedding_dim: int
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD

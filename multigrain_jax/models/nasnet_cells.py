@@ -257,20 +257,18 @@ class Cell(nnx.Module):
         self.right = right
         self.branches = nnx.List()
         for pair in spec.plan.sums:
-            self.branches.append(
-                nnx.List(
-                    _make_branch(
-                        branch,
-                        left_channels if branch.source == LEFT else spec.width,
-                        spec.width,
-                        sampling="dense"
-                        if isinstance(branch.source, int)
-                        else spec.sampling,
-                        make=make,
-                    )
-                    for branch in pair
+            modules = nnx.List()
+            for branch in pair:
+                reads_sum = isinstance(branch.source, int)
+                module = _make_branch(
+                    branch,
+                    left_channels if branch.source == LEFT else spec.width,
+                    spec.width,
+                    sampling="dense" if reads_sum else spec.sampling,
+                    make=make,
                 )
-            )
+                modules.append(module)
+            self.branches.append(modules)
 
     def __call__(self, older: FeatureMap, newer: FeatureMap) -> FeatureMap:
         """Outputs of the two cells before -> this cell's output."""

@@ -26,10 +26,10 @@ CELL = CellPlan(
     outputs=(0, 1, 2, 3, 4),
 )
 
-# How each cell that halves the map samples it. Only the first one past the stem starts
-# a pixel later: so the published network was trained.
-_STEM: tuple[Sampling, ...] = ("even", "even")
-_STAGES: tuple[Sampling | None, ...] = (None, "odd", "even")
+# How the first cell of each stage samples: those of the second and third halve the map.
+# Of all that do, only the second stage's starts a pixel later: so the published network
+# was trained.
+_STAGES: tuple[Sampling, ...] = ("dense", "odd", "even")
 
 
 def pnasnet_5_cells(width: int, repeats: int) -> tuple[CellSpec, ...]:
@@ -39,14 +39,11 @@ def pnasnet_5_cells(width: int, repeats: int) -> tuple[CellSpec, ...]:
         width: channels of the first stage's sums, divisible by 4.
         repeats: dense cells of each of the three stages; the first stage has one more.
     """
-    cells = [
-        CellSpec(CELL, width // 2 ** (len(_STEM) - number), sampling)
-        for number, sampling in enumerate(_STEM)
-    ]
+    cells = [CellSpec(CELL, width // 4, "even"), CellSpec(CELL, width // 2, "even")]
     for stage, sampling in enumerate(_STAGES):
         stage_width = width * 2**stage
-        first = CellSpec(CELL, stage_width, sampling or "dense")
-        cells += [first, *[CellSpec(CELL, stage_width, "dense")] * repeats]
+        cells.append(CellSpec(CELL, stage_width, sampling))
+        cells += [CellSpec(CELL, stage_width, "dense")] * repeats
     return tuple(cells)
 
 

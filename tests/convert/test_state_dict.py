@@ -8,10 +8,11 @@ import pytest
 
 from multigrain_jax.convert.state_dict import (
     COUNTER_REASON,
+    export_state_dict,
     import_state_dict,
 )
 from multigrain_jax.errors import InputError
-from multigrain_jax.models.multigrain import abstract_model, split_model
+from multigrain_jax.models.multigrain import abstract_model, create_model, split_model
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +115,17 @@ def test_all_problems_in_one_error(resnet18):
 def test_the_wrong_backbone_is_said_to_be_wrong(resnet18):
     with pytest.raises(InputError, match="does not fit resnet50"):
         import_state_dict(resnet18, backbone="resnet50")
+
+
+def test_shapes_are_told_as_the_file_has_them():
+    _, variables = split_model(create_model("tiny", num_classes=5, whitened=True))
+    broken = export_state_dict(variables, backbone="tiny")
+    broken["whitening.pca.pca_P"] = np.zeros((9, 4), np.float32)
+    broken["classifier.weight"] = np.zeros((5, 9, 1, 1), np.float32)
+    with pytest.raises(InputError) as raised:
+        import_state_dict(broken, backbone="tiny")
+    for line in (
+        "whitening.pca.pca_P: found [9, 4], expected [9, 9]",
+        "classifier.weight: found [5, 9, 1, 1], expected [5, 9]",
+    ):
+        assert line in str(raised.value)
