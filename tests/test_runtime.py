@@ -1,5 +1,4 @@
 import os
-import re
 import subprocess
 import sys
 import time
@@ -99,16 +98,6 @@ def test_time_since_launch_runs():
     time.sleep(0.05)
     assert 0.04 < seconds_since_launch() - before < 5
     assert before > 0
-
-
-@pytest.mark.parametrize("name", BACKBONES)
-def test_the_table_knows_which_convolutions_are_depthwise(name):
-    graphdef, variables = split_model(create_model(name, num_classes=2))
-    images = jax.ShapeDtypeStruct((1, 64, 64, 3), "float32")
-    program = jax.jit(lambda v, x: merge_model(graphdef, v).features(x).values)
-    text = program.lower(variables, images).as_text()
-    one_channel = re.search(r"stablehlo.convolution.*, tensor<\dx\dx1x\d+xf32>\)", text)
-    assert bool(one_channel) == BACKBONES[name].depthwise
 
 
 def test_depthwise_convolutions_are_left_to_ynnpack():

@@ -11,7 +11,6 @@ import pytest
 from multigrain_jax.convert.state_dict import import_state_dict
 from multigrain_jax.models.layers import FeatureMap, max_pool, relu
 from multigrain_jax.models.multigrain import (
-    BACKBONES,
     abstract_model,
     merge_model,
     split_model,
@@ -255,27 +254,3 @@ def test_a_whitened_model_and_one_folded_here_equal_the_original(
     variables = variables._replace(params={**variables.params, "classifier": folded})
     found = errors(run(variables, images), "integrated/193x257/integrated")
     assert max(found) < 1e-3  # the random projection is badly conditioned
-
-
-def test_the_table_of_backbones():
-    halves = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    imagenet = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    expected = {
-        "resnet18": (512, 0.0, 224, imagenet),
-        "resnet50": (2048, 0.0, 224, imagenet),
-        "resnet101": (2048, 0.0, 224, imagenet),
-        "resnet152": (2048, 0.0, 224, imagenet),
-        "senet154": (2048, 0.2, 224, imagenet),
-        "pnasnet5large": (4320, 0.5, 331, halves),
-        "nasnetamobile": (1056, 0.5, 224, halves),
-        "tiny": (8, 0.0, 224, imagenet),
-    }
-    assert {
-        name: (
-            row.embedding_dim,
-            row.dropout_rate,
-            row.default_size,
-            (row.mean, row.std),
-        )
-        for name, row in BACKBONES.items()
-    } == expected
