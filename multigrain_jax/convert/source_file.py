@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Literal
 
 import numpy as np
 
@@ -23,6 +24,14 @@ _NUMPY_SCALAR_NAMES = (
     "numpy.core.multiarray.scalar",
     "numpy._core.multiarray.scalar",
 )
+_NUMPY_DTYPES = (
+    np.dtype,
+    np.dtypes.Float64DType,
+    np.dtypes.Float32DType,
+    np.dtypes.Int64DType,
+)
+
+Kind = Literal["reference checkpoint", "reference state dict", "model zoo"]
 
 
 @dataclass(frozen=True)
@@ -32,13 +41,13 @@ class SourceFile:
     Attributes:
         path: the file.
         sha256: digest of its bytes.
-        kind: "reference checkpoint", "reference state dict" or "model zoo".
+        kind: whose it is, and whether it holds more than a state dict.
         beta: the margin's threshold, if the file has one.
     """
 
     path: Path
     sha256: str
-    kind: str
+    kind: Kind
     beta: float | None
 
 
@@ -100,13 +109,9 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 def _read_torch(path: Path) -> object:
     torch = import_torch()
     make_scalar, _ = np.float64(0).__reduce__()  # what the pickle of one calls
-    allowed = [
-        *((make_scalar, name) for name in _NUMPY_SCALAR_NAMES),
-        *(np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType),
-        np.dtypes.Int64DType,
-    ]
+    scalars = [(make_scalar, name) for name in _NUMPY_SCALAR_NAMES]
     try:
-        with torch.serialization.safe_globals(allowed):
+        with torch.serialization.safe_globals([*scalars, *_NUMPY_DTYPES]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -132,10 +137,10 @@ def _unreadable(path: Path, error: Exception) -> InputError:
 
 def _split_content(
     path: Path, content: object
-) -> tuple[dict[str, np.ndarray], float | None, str]:
+) -> tuple[dict[str, np.ndarray], float | None, Kind]:
     """Tensors by key, β and the kind of file."""
     beta = None
-    kind = "model zoo"
+    kind: Kind = "model zoo"
     if isinstance(content, Mapping) and "model_state" in content:
         kind = "reference checkpoint"
         extra = content.get("extra") or {}
