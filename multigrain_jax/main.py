@@ -22,15 +22,15 @@ from multigrain_jax.errors import DataStalledError, InputError, StoppedEarly
 
 # task -> module with run(config, workdir); imported only when it is asked for.
 TASKS = {
-    "train": "multigrain_jax.train.run",
-    "finetune_pooling": "multigrain_jax.train.run_finetune_pooling",
-    "sweep_pooling": "multigrain_jax.evaluation.run_sweep_pooling",
-    "whiten": "multigrain_jax.evaluation.run_whiten",
-    "eval_classification": "multigrain_jax.evaluation.run_classification",
-    "eval_retrieval": "multigrain_jax.evaluation.run_retrieval",
-    "embed": "multigrain_jax.evaluation.run_embed",
-    "search": "multigrain_jax.evaluation.run_search",
-    "near_duplicates": "multigrain_jax.evaluation.run_near_duplicates",
+    "train": "multigrain_jax.tasks.train",
+    "finetune_pooling": "multigrain_jax.tasks.finetune_pooling",
+    "sweep_pooling": "multigrain_jax.tasks.sweep_pooling",
+    "whiten": "multigrain_jax.tasks.whiten",
+    "eval_classification": "multigrain_jax.tasks.eval_classification",
+    "eval_retrieval": "multigrain_jax.tasks.eval_retrieval",
+    "embed": "multigrain_jax.tasks.embed",
+    "search": "multigrain_jax.tasks.search",
+    "near_duplicates": "multigrain_jax.tasks.near_duplicates",
 }
 
 EXIT_FAILED = 1

@@ -94,7 +94,7 @@ GOOD = [
     (check_layers, "train/a.py", "import multigrain_jax.evaluation.embed"),
     (check_layers, "train/a.py", "from multigrain_jax.train import step"),
     (check_layers, "data/a.py", "from multigrain_jax.errors import InputError"),
-    (check_layers, "main.py", "import multigrain_jax.train.run"),
+    (check_layers, "main.py", "import multigrain_jax.tasks.train"),
     (check_layers, "__init__.py", "def f():\n    import multigrain_jax.inference"),
     (check_layers, "__init__.py", "if TYPE_CHECKING:\n    import multigrain_jax.main"),
     (check_libraries, "checkpoint.py", "import orbax.checkpoint as ocp"),

@@ -13,9 +13,9 @@ from multigrain_jax.data.sources.folder import ImageFile
 from multigrain_jax.data.sources.open import FileSource
 from multigrain_jax.descriptors.folder import read_head, read_index, shard_path
 from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation import run_embed
 from multigrain_jax.inference import LoadedModel
 from multigrain_jax.models.multigrain import create_model, split_model
+from multigrain_jax.tasks import embed as run_embed
 
 
 @pytest.fixture(scope="module")

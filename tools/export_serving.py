@@ -19,11 +19,11 @@ import jax.numpy as jnp
 from jax import export
 
 from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation.check import SMALLEST_IMAGE
 from multigrain_jax.files import write_atomically
 from multigrain_jax.inference import OpenedModel, open_model
 from multigrain_jax.models.multigrain import BACKBONES, merge_model
 from multigrain_jax.ops.color import normalize
+from multigrain_jax.tasks.check import SMALLEST_IMAGE
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 

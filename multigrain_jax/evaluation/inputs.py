@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from multigrain_jax.data.eval_batches import EvalPlan, make_eval_batches, plan_batches
+from multigrain_jax.data.eval_batches import EvalPlan, make_eval_batches
 from multigrain_jax.data.reading import Batch, Reading
 from multigrain_jax.data.skips import SkipLog
 from multigrain_jax.data.sources.open import DataSet
@@ -19,7 +19,6 @@ from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.models.layers import FeatureMap
 from multigrain_jax.models.multigrain import Backbone, MultiGrain
 from multigrain_jax.ops.color import normalize
-from multigrain_jax.runtime import images_at_once
 
 # What the devices need of a batch; `index` stays on the host.
 NETWORK_INPUTS = ("image", "size", "label", "mask", "bad")
@@ -57,52 +56,6 @@ def data_set_from_config(config: Mapping[str, Any]) -> DataSet:
         num_images=data["num_images"],
         local_cache_dir=data["local_cache_dir"],
     )
-
-
-def plan_from_config(
-    config: Mapping[str, Any],
-    source: ImageSource,
-    *,
-    backbone: Backbone,
-    test_size: int,
-) -> EvalPlan:
-    """The plan of an evaluation by the keys that all configurations share.
-
-    Args:
-        config: the configuration as nested dictionaries.
-        source: the images.
-        backbone: the model's row of `BACKBONES`.
-        test_size: S, in pixels: the configuration's, or one of several.
-    """
-    return plan_batches(
-        source,
-        test_size=test_size,
-        test_mode=config["test_mode"],
-        batch_size=images_at_once(config["batch_size"], test_size),
-        smallest_side=backbone.smallest_side,
-        timeout_s=config["data_timeout_s"],
-    )
-
-
-def reading_from_config(config: Mapping[str, Any]) -> Reading:
-    """How images are read, by the keys that all configurations share."""
-    return Reading(
-        num_workers=config["num_workers"],
-        prefetch=config["prefetch_batches"],
-        timeout_s=config["data_timeout_s"],
-    )
-
-
-def batches_from_config(
-    config: Mapping[str, Any],
-    source: ImageSource,
-    plan: EvalPlan,
-    *,
-    workdir: Path | None,
-) -> Generator[Batch]:
-    """`recorded_batches` by the keys that all configurations share."""
-    reading = reading_from_config(config)
-    return recorded_batches(source, plan, workdir=workdir, reading=reading)
 
 
 def recorded_batches(

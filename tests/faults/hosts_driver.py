@@ -28,7 +28,7 @@ from multigrain_jax.evaluation.embed import embed_all, make_embed_step
 from multigrain_jax.inference import open_model
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.models.multigrain import BACKBONES
-from multigrain_jax.train.run import run
+from multigrain_jax.tasks.train import run
 
 
 def embed_photos() -> None:

@@ -23,7 +23,7 @@ import jax
 from conftest import small_config
 
 from multigrain_jax.checkpoint import checkpoint_steps, describe_checkpoint
-from multigrain_jax.train.run import run
+from multigrain_jax.tasks.train import run
 
 # Every so many kills one waits for a save to begin.
 KILLS_PER_SAVE_KILL = 4

@@ -19,7 +19,7 @@ from multigrain_jax.checkpoint import (
 )
 from multigrain_jax.checkpoint.loading import reason_in_short
 from multigrain_jax.errors import InputError, StoppedEarly
-from multigrain_jax.train.run import run
+from multigrain_jax.tasks.train import run
 
 # Reads that are still under way when one of them finds damage complete to nobody.
 pytestmark = pytest.mark.filterwarnings(

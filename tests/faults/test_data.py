@@ -20,7 +20,7 @@ from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.data.sources.open import FileSource, open_source
 from multigrain_jax.data.train_batches import make_train_batches
 from multigrain_jax.errors import DataStalledError, InputError
-from multigrain_jax.train.run import run
+from multigrain_jax.tasks.train import run
 
 ROOT = Path(__file__).parents[2]
 NUM_BATCHES = 12

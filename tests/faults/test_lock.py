@@ -10,7 +10,7 @@ import pytest
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import PARTIAL_SUFFIX
 from multigrain_jax.lock import lock_workdir
-from multigrain_jax.train.run import run
+from multigrain_jax.tasks.train import run
 
 HOLDER = """
 import sys, time

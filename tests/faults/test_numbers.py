@@ -12,9 +12,9 @@ from multigrain_jax.checkpoint import checkpoint_steps, load_checkpoint
 from multigrain_jax.errors import InputError, StoppedEarly
 from multigrain_jax.losses.joint import joint_loss
 from multigrain_jax.losses.sampling import NEGATIVE_SAMPLINGS, sample_pairs
-from multigrain_jax.train import run as run_module
+from multigrain_jax.tasks import train as run_module
+from multigrain_jax.tasks.train import run
 from multigrain_jax.train.loop import NonFiniteLossError
-from multigrain_jax.train.run import run
 
 
 def break_step(monkeypatch, number, spoil):

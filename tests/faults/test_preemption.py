@@ -15,8 +15,8 @@ from multigrain_jax.checkpoint import checkpoint_steps, describe_checkpoint
 from multigrain_jax.checkpoint import store as checkpoint_store
 from multigrain_jax.errors import StoppedEarly
 from multigrain_jax.evaluation import classification
-from multigrain_jax.train import run as run_module
-from multigrain_jax.train.run import run
+from multigrain_jax.tasks import train as run_module
+from multigrain_jax.tasks.train import run
 from multigrain_jax.train.signals import TimeLimit
 
 ROOT = Path(__file__).parents[2]

@@ -14,9 +14,9 @@ from multigrain_jax.checkpoint import (
 from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.errors import InputError, StoppedEarly
 from multigrain_jax.mesh import make_mesh
-from multigrain_jax.train import build
-from multigrain_jax.train import run as run_module
-from multigrain_jax.train.run import run
+from multigrain_jax.tasks import train as run_module
+from multigrain_jax.tasks import train_build as build
+from multigrain_jax.tasks.train import run
 
 
 def samples_of(workdir):

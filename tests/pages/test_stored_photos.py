@@ -15,13 +15,15 @@ from configs import embed, near_duplicates, search
 from multigrain_jax.data.sources.quickstart import QuickstartSource
 from multigrain_jax.data.sources.tfds import TfdsSource
 from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation import run_embed, run_near_duplicates, run_search
 from multigrain_jax.pages.stored_photos import (
     CHECKPOINT_KEYS,
     PHOTO_KEYS,
     PhotoReader,
     embed_config,
 )
+from multigrain_jax.tasks import embed as run_embed
+from multigrain_jax.tasks import near_duplicates as run_near_duplicates
+from multigrain_jax.tasks import search as run_search
 
 GREYS = [0, 50, 100, 150, 200]
 NOTHING = b"no image"

@@ -14,9 +14,9 @@ from multigrain_jax.errors import InputError, StoppedEarly
 from multigrain_jax.metric_writer import MetricWriter
 from multigrain_jax.models.backbones import BACKBONES
 from multigrain_jax.runtime import compiler_options
-from multigrain_jax.train import run as run_module
+from multigrain_jax.tasks import train as run_module
+from multigrain_jax.tasks.train import run
 from multigrain_jax.train.profile import STEPS_BEFORE, StepProfile
-from multigrain_jax.train.run import run
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 

@@ -14,8 +14,8 @@ from multigrain_jax.data.sources.open import open_source
 from multigrain_jax.data.sources.tfrecord import TfrecordSource, parse_example
 from multigrain_jax.data.tfrecord_batches import make_tfrecord_batches
 from multigrain_jax.errors import InputError
-from multigrain_jax.train.check import check_train_config
-from multigrain_jax.train.run import run
+from multigrain_jax.tasks.train import run
+from multigrain_jax.tasks.train_check import check_train_config
 
 LENGTHS = (5, 0, 4, 2)
 COUNT, REPEATS, BATCH_SIZE = sum(LENGTHS), 3, 8

@@ -7,8 +7,8 @@ from configs import whiten
 from multigrain_jax.data import eval_batches
 from multigrain_jax.data.reading import Reading
 from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation.run_whiten import run
 from multigrain_jax.ops.pooling import whitening_input
+from multigrain_jax.tasks.whiten import run
 
 FLOOR = 1e-3
 

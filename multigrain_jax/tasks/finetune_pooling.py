@@ -19,23 +19,15 @@ from multigrain_jax.checkpoint import require_no_checkpoints, save_derived
 from multigrain_jax.data.eval_batches import EvalPlan, plan_ordered_batches
 from multigrain_jax.data.sources.open import Subset, open_split
 from multigrain_jax.data.sources.source import ImageSource
-from multigrain_jax.evaluation.check import (
-    evaluation_problems,
-    exponent_problems,
-    minimum_problems,
-    refuse,
-)
 from multigrain_jax.evaluation.classification import (
     evaluate_classification,
     make_eval_step,
     require_classes,
 )
 from multigrain_jax.evaluation.inputs import (
-    batches_from_config,
     data_set_from_config,
     features_of_uint8,
     network_inputs,
-    plan_from_config,
 )
 from multigrain_jax.inference import OpenedModel, open_model
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
@@ -43,6 +35,13 @@ from multigrain_jax.metric_writer import MetricWriter
 from multigrain_jax.models.multigrain import BACKBONES, Backbone
 from multigrain_jax.pages.plots import write_plots
 from multigrain_jax.runtime import compiler_options, compute_dtype
+from multigrain_jax.tasks.check import (
+    evaluation_problems,
+    exponent_problems,
+    minimum_problems,
+    refuse,
+)
+from multigrain_jax.tasks.inputs import batches_from_config, plan_from_config
 from multigrain_jax.train.finetune_pooling import (
     finetune_pooling,
     make_pooling_optimizer,

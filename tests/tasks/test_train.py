@@ -12,8 +12,8 @@ from configs import base
 from multigrain_jax.checkpoint import load_checkpoint
 from multigrain_jax.errors import InputError, StoppedEarly
 from multigrain_jax.inference import load_model
-from multigrain_jax.train import run as run_module
-from multigrain_jax.train.run import run
+from multigrain_jax.tasks import train as run_module
+from multigrain_jax.tasks.train import run
 
 CLASSES = ("disc", "stripes", "dots")
 

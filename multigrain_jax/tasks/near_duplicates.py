@@ -8,10 +8,10 @@ from ml_collections import ConfigDict
 
 from multigrain_jax.descriptors.index import DescriptorIndex
 from multigrain_jax.descriptors.near_duplicates import near_duplicates
-from multigrain_jax.evaluation.check import path_problems, refuse
 from multigrain_jax.pages.gallery_page import write_retrieval_page
 from multigrain_jax.pages.search_page import MAX_SHOWN, _Groups
 from multigrain_jax.pages.stored_photos import PhotoReader
+from multigrain_jax.tasks.check import path_problems, refuse
 from multigrain_jax.workdir import write_config, write_results, write_table
 
 

@@ -8,7 +8,7 @@ import multigrain_jax
 from configs import finetune_p
 from multigrain_jax.errors import InputError
 from multigrain_jax.metric_writer import read_metrics
-from multigrain_jax.train.run_finetune_pooling import first_of_each_class, run
+from multigrain_jax.tasks.finetune_pooling import first_of_each_class, run
 
 
 def make_config(photo_folder, tiny_checkpoint, **changes):

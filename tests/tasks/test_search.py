@@ -13,7 +13,9 @@ import multigrain_jax
 from configs import embed, near_duplicates, search
 from multigrain_jax.descriptors.folder import OK, read_head, read_index, shard_path
 from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation import run_embed, run_near_duplicates, run_search
+from multigrain_jax.tasks import embed as run_embed
+from multigrain_jax.tasks import near_duplicates as run_near_duplicates
+from multigrain_jax.tasks import search as run_search
 
 
 @pytest.fixture(scope="module")

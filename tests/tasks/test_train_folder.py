@@ -10,7 +10,7 @@ from configs import folder
 from multigrain_jax.data.reading import Reading
 from multigrain_jax.errors import InputError
 from multigrain_jax.inference import load_model
-from multigrain_jax.train.run import run
+from multigrain_jax.tasks.train import run
 
 SHORT = {
     "backbone": "tiny",

@@ -16,21 +16,11 @@ from multigrain_jax.checkpoint import require_no_checkpoints, save_derived
 from multigrain_jax.data.reading import Batch
 from multigrain_jax.data.sources.open import open_split
 from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation.check import (
-    evaluation_problems,
-    minimum_problems,
-    pooling_exponents,
-    refuse,
-)
 from multigrain_jax.evaluation.embed import embed_batches, make_embed_step
-from multigrain_jax.evaluation.final_report import evaluate_and_report
 from multigrain_jax.evaluation.inputs import (
-    batches_from_config,
     data_set_from_config,
     features_of_uint8,
     network_inputs,
-    plan_from_config,
-    reading_from_config,
 )
 from multigrain_jax.inference import OpenedModel, open_checkpoint, open_model
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
@@ -47,6 +37,18 @@ from multigrain_jax.ops.whitening import (
 )
 from multigrain_jax.pages.plots import draw_curves, save_plot
 from multigrain_jax.runtime import compute_dtype
+from multigrain_jax.tasks.check import (
+    evaluation_problems,
+    minimum_problems,
+    pooling_exponents,
+    refuse,
+)
+from multigrain_jax.tasks.final_report import evaluate_and_report
+from multigrain_jax.tasks.inputs import (
+    batches_from_config,
+    plan_from_config,
+    reading_from_config,
+)
 from multigrain_jax.workdir import print_table, write_config, write_results
 
 # Of the largest logit: what folding in float32 may cost.

@@ -18,15 +18,7 @@ from multigrain_jax.data.benchmarks import (
     load_benchmark,
 )
 from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation.check import (
-    as_tuple,
-    evaluation_problems,
-    minimum_problems,
-    pooling_exponents,
-    refuse,
-)
 from multigrain_jax.evaluation.embed import embed_batches, make_embed_step
-from multigrain_jax.evaluation.inputs import batches_from_config, plan_from_config
 from multigrain_jax.evaluation.retrieval import (
     evaluate_retrieval,
     write_per_query_csv,
@@ -37,6 +29,14 @@ from multigrain_jax.models.multigrain import BACKBONES
 from multigrain_jax.ops.refinement import expand_queries, merge_scales
 from multigrain_jax.pages.benchmark_page import write_benchmark_page
 from multigrain_jax.runtime import compute_dtype
+from multigrain_jax.tasks.check import (
+    as_tuple,
+    evaluation_problems,
+    minimum_problems,
+    pooling_exponents,
+    refuse,
+)
+from multigrain_jax.tasks.inputs import batches_from_config, plan_from_config
 from multigrain_jax.workdir import print_table, write_config, write_results
 
 PER_QUERY_FILE = "per_query.csv"

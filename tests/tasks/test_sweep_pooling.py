@@ -4,8 +4,9 @@ import pytest
 
 from configs import eval_base, sweep_p
 from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation import run_classification, run_sweep_pooling
-from multigrain_jax.evaluation.run_sweep_pooling import best_exponent
+from multigrain_jax.tasks import eval_classification as run_classification
+from multigrain_jax.tasks import sweep_pooling as run_sweep_pooling
+from multigrain_jax.tasks.sweep_pooling import best_exponent
 
 
 def make_config(photo_folder, tiny_checkpoint, **changes):

@@ -24,15 +24,6 @@ from multigrain_jax.descriptors.folder import (
 )
 from multigrain_jax.descriptors.index import DescriptorIndex, ScoreNormalization
 from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation.check import (
-    COMPUTE_DTYPES,
-    READING_MINIMA,
-    choice_problems,
-    minimum_problems,
-    path_problems,
-    refuse,
-)
-from multigrain_jax.evaluation.inputs import reading_from_config
 from multigrain_jax.inference import open_model
 from multigrain_jax.pages.gallery import load_photo
 from multigrain_jax.pages.gallery_page import write_retrieval_page
@@ -43,6 +34,15 @@ from multigrain_jax.pages.stored_photos import (
     embed_config,
 )
 from multigrain_jax.runtime import compute_dtype
+from multigrain_jax.tasks.check import (
+    COMPUTE_DTYPES,
+    READING_MINIMA,
+    choice_problems,
+    minimum_problems,
+    path_problems,
+    refuse,
+)
+from multigrain_jax.tasks.inputs import reading_from_config
 from multigrain_jax.workdir import write_config, write_results, write_table
 
 

@@ -12,11 +12,6 @@ from ml_collections import ConfigDict
 from multigrain_jax.data.eval_batches import EvalPlan, make_eval_batches
 from multigrain_jax.data.sources.open import open_split
 from multigrain_jax.data.sources.source import ImageSource
-from multigrain_jax.evaluation.check import (
-    evaluation_problems,
-    pooling_exponents,
-    refuse,
-)
 from multigrain_jax.evaluation.classification import (
     evaluate_classification,
     knn_top1,
@@ -24,16 +19,21 @@ from multigrain_jax.evaluation.classification import (
     require_classes,
 )
 from multigrain_jax.evaluation.embed import embed_all, make_embed_step
-from multigrain_jax.evaluation.inputs import (
-    batches_from_config,
-    data_set_from_config,
-    plan_from_config,
-    reading_from_config,
-)
+from multigrain_jax.evaluation.inputs import data_set_from_config
 from multigrain_jax.inference import OpenedModel, open_model
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.models.multigrain import BACKBONES
 from multigrain_jax.runtime import compute_dtype
+from multigrain_jax.tasks.check import (
+    evaluation_problems,
+    pooling_exponents,
+    refuse,
+)
+from multigrain_jax.tasks.inputs import (
+    batches_from_config,
+    plan_from_config,
+    reading_from_config,
+)
 from multigrain_jax.workdir import print_table, write_config, write_results
 
 

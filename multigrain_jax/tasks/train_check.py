@@ -7,7 +7,10 @@ from typing import Any
 from multigrain_jax.data.eval_batches import TEST_MODES
 from multigrain_jax.data.simd_resize import crop_resizer, resolve_crop_resize
 from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation.check import (
+from multigrain_jax.losses.sampling import NEGATIVE_SAMPLINGS
+from multigrain_jax.models.multigrain import BACKBONES
+from multigrain_jax.ops.color import AUGMENTATIONS
+from multigrain_jax.tasks.check import (
     COMPUTE_DTYPES,
     choice_problems,
     data_problems,
@@ -15,9 +18,6 @@ from multigrain_jax.evaluation.check import (
     refuse,
     size_problems,
 )
-from multigrain_jax.losses.sampling import NEGATIVE_SAMPLINGS
-from multigrain_jax.models.multigrain import BACKBONES
-from multigrain_jax.ops.color import AUGMENTATIONS
 from multigrain_jax.train.optimizer import LEARNING_RATE_SCHEDULES
 
 # What reads the images: Grain by random access, or tf.data in the files' order.

@@ -8,8 +8,8 @@ import multigrain_jax
 from configs import eval_base
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.classification import evaluate_classification
-from multigrain_jax.evaluation.run_classification import run
 from multigrain_jax.mesh import make_mesh
+from multigrain_jax.tasks.eval_classification import run
 
 
 def make_config(photo_folder, tiny_checkpoint, **changes):

@@ -11,8 +11,8 @@ import multigrain_jax
 from configs import eval_retrieval
 from multigrain_jax.checkpoint import CheckpointStore, load_checkpoint
 from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation.run_retrieval import run
 from multigrain_jax.models.multigrain import create_model, split_model
+from multigrain_jax.tasks.eval_retrieval import run
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from multigrain_jax.evaluation import classification, final_report
+from multigrain_jax.evaluation import classification
 from multigrain_jax.evaluation.classification import (
     class_map,
     classification_scores,
@@ -18,6 +18,7 @@ from multigrain_jax.pages.training_page import (
     gallery_rows,
     write_final_page,
 )
+from multigrain_jax.tasks import final_report
 
 
 def embedded(degrees, labels, predictions):

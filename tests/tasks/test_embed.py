@@ -24,7 +24,7 @@ from multigrain_jax.descriptors.folder import (
     shard_path,
 )
 from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation.run_embed import run, size_hint
+from multigrain_jax.tasks.embed import run, size_hint
 
 
 @pytest.fixture

@@ -8,26 +8,23 @@ import jax
 from ml_collections import ConfigDict
 
 from multigrain_jax.data.sources.open import open_split
-from multigrain_jax.evaluation.check import (
-    evaluation_problems,
-    pooling_exponents,
-    refuse,
-)
 from multigrain_jax.evaluation.classification import (
     evaluate_classification,
     make_eval_step,
     require_classes,
 )
-from multigrain_jax.evaluation.inputs import (
-    batches_from_config,
-    data_set_from_config,
-    plan_from_config,
-)
+from multigrain_jax.evaluation.inputs import data_set_from_config
 from multigrain_jax.inference import open_model
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.models.multigrain import BACKBONES
 from multigrain_jax.pages.plots import draw_curves, save_plot
 from multigrain_jax.runtime import compute_dtype
+from multigrain_jax.tasks.check import (
+    evaluation_problems,
+    pooling_exponents,
+    refuse,
+)
+from multigrain_jax.tasks.inputs import batches_from_config, plan_from_config
 from multigrain_jax.workdir import write_config, write_results
 
 # test size -> exponent -> scores

@@ -2,7 +2,7 @@ import pytest
 
 from configs import base
 from multigrain_jax.data.repeated import RepeatedStream
-from multigrain_jax.train import build
+from multigrain_jax.tasks import train_build as build
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@ import pytest
 
 from configs import base, joint_1B, joint_3B, joint_3BAA, quickstart
 from multigrain_jax.errors import InputError
-from multigrain_jax.train import check
-from multigrain_jax.train.check import check_train_config
+from multigrain_jax.tasks import train_check as check
+from multigrain_jax.tasks.train_check import check_train_config
 from multigrain_jax.train.config_change import check_resumed_config
 
 

@@ -1,0 +1,58 @@
+"""From a config to the typed arguments that the layers below take."""
+
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+from multigrain_jax.data.eval_batches import EvalPlan, plan_batches
+from multigrain_jax.data.reading import Batch, Reading
+from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.evaluation.inputs import recorded_batches
+from multigrain_jax.models.multigrain import Backbone
+from multigrain_jax.runtime import images_at_once
+
+
+def plan_from_config(
+    config: Mapping[str, Any],
+    source: ImageSource,
+    *,
+    backbone: Backbone,
+    test_size: int,
+) -> EvalPlan:
+    """The plan of an evaluation by the keys that all configurations share.
+
+    Args:
+        config: the configuration as nested dictionaries.
+        source: the images.
+        backbone: the model's row of `BACKBONES`.
+        test_size: S, in pixels: the configuration's, or one of several.
+    """
+    return plan_batches(
+        source,
+        test_size=test_size,
+        test_mode=config["test_mode"],
+        batch_size=images_at_once(config["batch_size"], test_size),
+        smallest_side=backbone.smallest_side,
+        timeout_s=config["data_timeout_s"],
+    )
+
+
+def reading_from_config(config: Mapping[str, Any]) -> Reading:
+    """How images are read, by the keys that all configurations share."""
+    return Reading(
+        num_workers=config["num_workers"],
+        prefetch=config["prefetch_batches"],
+        timeout_s=config["data_timeout_s"],
+    )
+
+
+def batches_from_config(
+    config: Mapping[str, Any],
+    source: ImageSource,
+    plan: EvalPlan,
+    *,
+    workdir: Path | None,
+) -> Generator[Batch]:
+    """`recorded_batches` by the keys that all configurations share."""
+    reading = reading_from_config(config)
+    return recorded_batches(source, plan, workdir=workdir, reading=reading)
