@@ -1,4 +1,4 @@
-"""Tables of results as CSV that is safe to open in a spreadsheet."""
+"""What tasks leave in a workdir: names of files, records as JSON, tables as CSV."""
 
 import csv
 import json
@@ -8,8 +8,32 @@ from typing import IO, Any
 
 from multigrain_jax.files import write_atomically, write_durably
 
+CONFIG_FILE = "config.json"
+METRICS_FILE = "metrics.jsonl"
+RESULTS_FILE = "results.json"
 # A spreadsheet takes a cell that begins like this for a formula.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def write_config(workdir: Path, record: Mapping[str, Any]) -> None:
+    """Write config.json, so that the workdir tells how it was made."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(record, indent=2, default=str)
+    with write_durably(workdir / CONFIG_FILE) as file:
+        file.write((text + "\n").encode())
+
+
+def write_results(workdir: Path, results: Mapping[str, Any]) -> None:
+    """Write results.json: one flat object."""
+    text = json.dumps(results, indent=2)
+    with write_durably(workdir / RESULTS_FILE) as file:
+        file.write((text + "\n").encode())
+
+
+def print_table(scores: Mapping[str, float]) -> None:
+    """Print scores, one a line."""
+    width = max(len(name) for name in scores)
+    print("\n".join(f"{name:<{width}}  {value:6.3f}" for name, value in scores.items()))
 
 
 def write_table(
@@ -47,33 +71,3 @@ def open_csv(path: Path | int, mode: str, *, closefd: bool = True) -> IO[str]:
         newline="",
         closefd=closefd,
     )
-
-
-METRICS_FILE = "metrics.jsonl"
-
-
-RESULTS_FILE = "results.json"
-
-
-CONFIG_FILE = "config.json"
-
-
-def write_config(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Write config.json, so that the workdir tells how it was made."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(config, indent=2, default=str)
-    with write_durably(workdir / CONFIG_FILE) as file:
-        file.write((text + "\n").encode())
-
-
-def write_results(workdir: Path, results: Mapping[str, Any]) -> None:
-    """Write results.json: one flat object."""
-    text = json.dumps(results, indent=2)
-    with write_durably(workdir / RESULTS_FILE) as file:
-        file.write((text + "\n").encode())
-
-
-def print_table(scores: Mapping[str, float]) -> None:
-    """Print scores, one a line."""
-    width = max(len(name) for name in scores)
-    print("\n".join(f"{name:<{width}}  {value:6.3f}" for name, value in scores.items()))

@@ -191,7 +191,7 @@ def save_derived(
     source: Checkpoint,
     *,
     model: Mapping[str, Any],
-    config: Mapping[str, Any],
+    record: Mapping[str, Any],
 ) -> None:
     """Write a checkpoint made from another one: of the same step, without optimiser.
 
@@ -199,9 +199,9 @@ def save_derived(
         workdir: a folder without checkpoints.
         source: the checkpoint it was made from.
         model: the new `model` item.
-        config: how it was made; a JSON object.
+        record: the config that it was made by; a JSON object.
     """
     store = CheckpointStore(workdir)
-    meta = {**source.meta, "config": dict(config), "made_from": str(source.path)}
+    meta = {**source.meta, "config": dict(record), "made_from": str(source.path)}
     store.save(source.step, model=model, meta=meta)
     store.close()

@@ -24,6 +24,7 @@ from multigrain_jax.runtime import compiler_options
 
 TOP_KS = (1, 5)
 COUNTS = ("count", "readable")
+BLOCK_BYTES = 32 << 20  # of similarities or logits that are ranked at once
 KNN_BLOCK = 1024  # photos that look for their nearest at once
 EvalStep = Callable[[Variables, dict[str, jax.Array]], dict[str, jax.Array]]
 
@@ -137,9 +138,6 @@ def knn_top1(photos: Embedded) -> float:
         nearest = labels[similarity.argmax(axis=1)]
         right += int(np.sum((nearest == labels[rows]) & ~bad[rows]))
     return right / max(1, len(labels))
-
-
-BLOCK_BYTES = 32 << 20  # of similarities or logits that are ranked at once
 
 
 def classification_scores(photos: Embedded) -> dict[str, float]:

@@ -339,8 +339,7 @@ def _merge_dicts(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[st
 def variables_of(model_item: dict) -> Variables:
     """The model's arrays in a checkpoint's `model` item, without the margin's.
 
-    What is empty, the batch statistics of a network without batch norm or a whitening
-    that was not fitted, a checkpoint does not hold.
+    A checkpoint does not hold what is empty (no batch norm, no whitening).
     """
     params = {k: v for k, v in model_item["params"].items() if k != "margin"}
     return Variables(

@@ -96,7 +96,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     model = dict(task.opened.checkpoint.model)
     dtype = np.asarray(model["pooling_exponent"]).dtype
     model["pooling_exponent"] = np.asarray(exponent, dtype)
-    save_derived(workdir, task.opened.checkpoint, model=model, config=settings)
+    save_derived(workdir, task.opened.checkpoint, model=model, record=settings)
     write_plots(workdir)
     results = {
         "init_pooling_exponent": task.exponent,

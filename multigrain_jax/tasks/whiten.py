@@ -90,7 +90,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     moments, examples, num_skipped = _collect(settings, opened, mesh, workdir)
     whitening = _fit(settings, moments)
     whitened, results = _whitened_model(settings, opened, whitening, mesh, examples)
-    save_derived(workdir, opened.checkpoint, model=whitened, config=settings)
+    save_derived(workdir, opened.checkpoint, model=whitened, record=settings)
     _save_spectrum(workdir, whitening)
     results |= {
         "num_images": moments.count,
