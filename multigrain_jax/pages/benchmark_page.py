@@ -3,15 +3,15 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from multigrain_jax.data.benchmarks import Benchmark, BenchmarkSource, Protocol
-from multigrain_jax.evaluation.retrieval import RetrievalScores
+from multigrain_jax.evaluation.retrieval import QueryScore, RetrievalScores
 from multigrain_jax.pages.gallery import (
     GalleryItem,
     GalleryRow,
+    LazyRows,
     Verdict,
     load_photo_of,
 )
@@ -66,47 +66,41 @@ def write_benchmark_page(
         average_precisions=np.array(
             [score.average_precision for score in scores.queries]
         ),
-        rows=_Rows(benchmark, queries, database, scores),
+        rows=_rows(benchmark, queries, database, scores.queries),
         note="Ignored images do not count for a query, which itself is mostly one of "
         "them. Similarities are not normalised.",
     )
 
 
-class _Rows(Sequence[GalleryRow]):
-    """The rows of the page, made when they are asked for."""
+def _rows(
+    benchmark: Benchmark,
+    queries: np.ndarray,
+    database: np.ndarray,
+    scores: Sequence[QueryScore],
+) -> LazyRows:
+    """A row for each query of each protocol."""
+    source = BenchmarkSource(benchmark)
+    protocols = {protocol.name: protocol for protocol in benchmark.protocols}
+    absent = ~np.any(database, axis=1)
 
-    def __init__(
-        self,
-        benchmark: Benchmark,
-        queries: np.ndarray,
-        database: np.ndarray,
-        scores: RetrievalScores,
-    ):
-        self._benchmark = benchmark
-        self._queries = queries
-        self._database = database
-        self._scores = scores.queries
-        self._source = BenchmarkSource(benchmark)
-        self._protocols = {protocol.name: protocol for protocol in benchmark.protocols}
-        self._absent = ~np.any(database, axis=1)
+    def item(
+        index: int, similarity: float | None, verdict: Verdict, suffix: str = ""
+    ) -> GalleryItem:
+        title = benchmark.image_name(index) + suffix
+        load = partial(load_photo_of, source, index)
+        return GalleryItem(load, title, similarity, verdict)
 
-    def __len__(self) -> int:
-        return len(self._scores)
-
-    def __getitem__(self, number: Any) -> Any:
-        score = self._scores[number]
-        benchmark = self._benchmark
-        protocol = self._protocols[score.protocol]
-        similarity = self._database @ self._queries[score.query]
-        similarity[self._absent] = -np.inf
+    def make_row(number: int) -> GalleryRow:
+        score = scores[number]
+        similarity = database @ queries[score.query]
+        similarity[absent] = -np.inf
         nearest = np.argsort(-similarity, kind="stable")[:NUM_NEIGHBOURS]
-        verdicts = _verdicts(protocol, score.query, nearest)
-        suffix = f" ({protocol.name})" if len(self._protocols) > 1 else ""
-        query = int(benchmark.queries[score.query])
+        verdicts = _verdicts(protocols[score.protocol], score.query, nearest)
+        suffix = f" ({score.protocol})" if len(protocols) > 1 else ""
         return GalleryRow(
-            self._item(query, None, "query", suffix),
+            item(int(benchmark.queries[score.query]), None, "query", suffix),
             [
-                self._item(
+                item(
                     int(benchmark.database[position]),
                     float(similarity[position]),
                     verdict,
@@ -117,13 +111,7 @@ class _Rows(Sequence[GalleryRow]):
             score.average_precision,
         )
 
-    def _item(
-        self, index: int, similarity: float | None, verdict: Verdict, suffix: str = ""
-    ) -> GalleryItem:
-        title = self._benchmark.image_name(index) + suffix
-        return GalleryItem(
-            partial(load_photo_of, self._source, index), title, similarity, verdict
-        )
+    return LazyRows(len(scores), make_row)
 
 
 def _verdicts(protocol: Protocol, query: int, positions: np.ndarray) -> list[Verdict]:

@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, overload
 
 from PIL import Image
 
@@ -56,6 +56,32 @@ class GalleryRow(NamedTuple):
     query: GalleryItem
     neighbours: Sequence[GalleryItem]
     average_precision: float | None = None
+
+
+class LazyRows(Sequence[GalleryRow]):
+    """Rows that are made each time they are asked for: most of many are never shown."""
+
+    def __init__(self, count: int, make_row: Callable[[int], GalleryRow]):
+        """Have `count` rows; `make_row` makes one by its number, from 0 on."""
+        self._count = count
+        self._make_row = make_row
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+        return self._count
+
+    @overload
+    def __getitem__(self, number: int) -> GalleryRow: ...
+    @overload
+    def __getitem__(self, number: slice) -> "LazyRows": ...
+    def __getitem__(self, number: int | slice) -> "GalleryRow | LazyRows":
+        """One row, or some that are still not made."""
+        # The range counts from the end, and refuses what is behind it.
+        numbers = range(self._count)
+        if isinstance(number, slice):
+            chosen = numbers[number]
+            return LazyRows(len(chosen), lambda place: self._make_row(chosen[place]))
+        return self._make_row(numbers[number])
 
 
 def gallery_section(

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from multigrain_jax.descriptors.index import DescriptorIndex
 from multigrain_jax.descriptors.near_duplicates import near_duplicates
 from multigrain_jax.pages.gallery_page import write_retrieval_page
-from multigrain_jax.pages.search_page import MAX_SHOWN, _Groups
+from multigrain_jax.pages.search_page import MAX_SHOWN, group_rows
 from multigrain_jax.pages.stored_photos import PhotoReader
 from multigrain_jax.tasks.check import path_problems, refuse
 from multigrain_jax.workdir import write_config, write_results, write_table
@@ -54,7 +54,12 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         title="Near duplicates",
         subtitle=f"{len(found.groups)} groups of {len(rows)} among {num_images} photos",
         results=[],
-        rows=_Groups(index, found, paths, PhotoReader(config.database)),
+        rows=group_rows(
+            found.groups,
+            read_descriptor=lambda row: index.read(row, 1)[0],
+            paths=paths,
+            load=PhotoReader(config.database),
+        ),
         heading="Groups",
         rows_are="groups",
         note=f"Photos that pairs of a similarity of at least {config.threshold:g} "

@@ -44,7 +44,6 @@ SIDEWAYS = {
     ("descriptors", "inference"),
     ("evaluation", "inference"),
     ("metric_writer", "workdir"),
-    ("pages", "descriptors"),
     ("pages", "evaluation"),
 }
 # library -> the parts that may import it

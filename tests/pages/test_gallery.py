@@ -12,6 +12,7 @@ from multigrain_jax.pages.gallery import (
     THUMBNAIL_SIDE,
     GalleryItem,
     GalleryRow,
+    LazyRows,
     gallery_section,
     load_photo,
     render_row,
@@ -114,3 +115,25 @@ def test_what_is_no_photo_is_none(tmp_path, data):
     if data is not None:
         path.write_bytes(data)
     assert load_photo(path) is None
+
+
+def test_lazy_rows_are_made_when_they_are_asked_for():
+    made = []
+
+    def make_row(number):
+        made.append(number)
+        return GalleryRow(GalleryItem(picture, f"row {number}", None, "query"), [])
+
+    rows = LazyRows(5, make_row)
+    some = rows[1::2]
+    assert (len(rows), len(some), len(some[::-1])) == (5, 2, 2)
+    assert made == []
+    assert [row.query.title for row in some[::-1]] == ["row 3", "row 1"]
+    assert (rows[-1].query.title, some[-1].query.title) == ("row 4", "row 3")
+    assert made == [3, 1, 4, 3]
+    assert [row.query.title for row in rows] == [f"row {n}" for n in range(5)]
+    for number in (5, -6):
+        with pytest.raises(IndexError):
+            rows[number]
+    with pytest.raises(IndexError):
+        some[2]

@@ -1,0 +1,57 @@
+"""The rows of the pages of searches and of groups, and the table of a search."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from multigrain_jax.pages.search_page import MAX_SHOWN, Found, group_rows
+
+
+def titles(row):
+    return [item.title for item in (row.query, *row.neighbours)]
+
+
+def test_what_was_found_is_rows_and_a_table():
+    photos = {"a/b/q0.jpg": Image.new("RGB", (3, 2)), "c/x.jpg": None}
+    found = Found(
+        ["a/b/q0.jpg", "q1.jpg"],
+        [[("a/c/x.jpg", 0.5), ("a/c/y.jpg", 0.25)], []],
+        load_query=photos.get,
+        load_found=lambda path: photos[path.removeprefix("a/")],
+    )
+    first, second = found
+    assert titles(first) == ["b/q0.jpg", "c/x.jpg", "c/y.jpg"]
+    assert titles(second) == ["q1.jpg"]
+    assert [item.similarity for item in first.neighbours] == [0.5, 0.25]
+    assert first.average_precision is None
+    assert first.query.load() is photos["a/b/q0.jpg"]
+    assert first.neighbours[0].load() is None
+    assert list(found.table()) == [
+        ("a/b/q0.jpg", 1, "a/c/x.jpg", 0.5),
+        ("a/b/q0.jpg", 2, "a/c/y.jpg", 0.25),
+    ]
+
+
+def test_a_group_is_ordered_by_the_similarity_to_its_first_photo():
+    descriptors = np.array([[1, 0], [0, 1], [0.5, 0.5], [1, 0.25]], np.float16)
+    rows = group_rows(
+        [np.array([0, 1, 2, 3])],
+        read_descriptor=descriptors.__getitem__,
+        paths={number: f"photos/{number}.jpg" for number in range(4)},
+        load=lambda path: None,
+    )
+    (row,) = rows
+    assert titles(row) == [f"photos/{number}.jpg" for number in (0, 3, 2, 1)]
+    assert [item.similarity for item in row.neighbours] == pytest.approx([1, 0.5, 0])
+    assert row.query.similarity is None
+
+
+def test_of_a_large_group_the_first_photos_are_shown():
+    numbers = np.arange(5, 5 + MAX_SHOWN + 3)
+    (row,) = group_rows(
+        [numbers],
+        read_descriptor=lambda number: np.array([1.0, number]),
+        paths={int(number): f"{number}.jpg" for number in numbers},
+        load=lambda path: None,
+    )
+    assert sorted(titles(row)) == sorted(f"{n}.jpg" for n in numbers[:MAX_SHOWN])
