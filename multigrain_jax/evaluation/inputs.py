@@ -4,7 +4,6 @@ import contextlib
 import math
 from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,6 @@ from tqdm import tqdm
 from multigrain_jax.data.eval_batches import EvalPlan, make_eval_batches
 from multigrain_jax.data.reading import Batch, Reading
 from multigrain_jax.data.skips import SkipLog
-from multigrain_jax.data.sources.open import DataSet
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.models.layers import FeatureMap
 from multigrain_jax.models.multigrain import Backbone, MultiGrain
@@ -43,19 +41,6 @@ def features_of_uint8(
     scaled = batch["image"].astype(jnp.float32) / 255.0
     normalized = normalize(scaled, backbone.mean, backbone.std)
     return model.features(normalized, batch.get("size"))
-
-
-def data_set_from_config(config: Mapping[str, Any]) -> DataSet:
-    """Where the images are, by the keys that all configurations share."""
-    data = config["data"]
-    return DataSet(
-        source=data["source"],
-        root=data["root"],
-        list_file=data["list_file"],
-        val_fraction=data["val_fraction"],
-        num_images=data["num_images"],
-        local_cache_dir=data["local_cache_dir"],
-    )
 
 
 def recorded_batches(

@@ -37,7 +37,6 @@ from multigrain_jax.distributed import (
     quiet_unless_first,
     start_hosts,
 )
-from multigrain_jax.evaluation.inputs import data_set_from_config
 from multigrain_jax.inference import OpenedModel, open_model
 from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.tasks.check import (
@@ -48,7 +47,7 @@ from multigrain_jax.tasks.check import (
     pooling_exponents,
     refuse,
 )
-from multigrain_jax.tasks.inputs import reading_from_config
+from multigrain_jax.tasks.inputs import data_set_from_config, reading_from_config
 from multigrain_jax.workdir import write_config, write_results
 
 # Up to here larger photos are usual: 500 pixels for what was trained at 224.

@@ -19,7 +19,6 @@ from multigrain_jax.evaluation.classification import (
     require_classes,
 )
 from multigrain_jax.evaluation.embed import embed_all, make_embed_step
-from multigrain_jax.evaluation.inputs import data_set_from_config
 from multigrain_jax.inference import OpenedModel, open_model
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.models.multigrain import BACKBONES
@@ -31,6 +30,7 @@ from multigrain_jax.tasks.check import (
 )
 from multigrain_jax.tasks.inputs import (
     batches_from_config,
+    data_set_from_config,
     plan_from_config,
     reading_from_config,
 )

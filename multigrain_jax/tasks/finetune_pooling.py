@@ -24,11 +24,7 @@ from multigrain_jax.evaluation.classification import (
     make_eval_step,
     require_classes,
 )
-from multigrain_jax.evaluation.inputs import (
-    data_set_from_config,
-    features_of_uint8,
-    network_inputs,
-)
+from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
 from multigrain_jax.inference import OpenedModel, open_model
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
 from multigrain_jax.metric_writer import MetricWriter
@@ -41,7 +37,11 @@ from multigrain_jax.tasks.check import (
     minimum_problems,
     refuse,
 )
-from multigrain_jax.tasks.inputs import batches_from_config, plan_from_config
+from multigrain_jax.tasks.inputs import (
+    batches_from_config,
+    data_set_from_config,
+    plan_from_config,
+)
 from multigrain_jax.train.finetune_pooling import (
     finetune_pooling,
     make_pooling_optimizer,

@@ -6,6 +6,7 @@ from typing import Any
 
 from multigrain_jax.data.eval_batches import EvalPlan, plan_batches
 from multigrain_jax.data.reading import Batch, Reading
+from multigrain_jax.data.sources.open import DataSet
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.evaluation.inputs import recorded_batches
 from multigrain_jax.models.multigrain import Backbone
@@ -56,3 +57,16 @@ def batches_from_config(
     """`recorded_batches` by the keys that all configurations share."""
     reading = reading_from_config(config)
     return recorded_batches(source, plan, workdir=workdir, reading=reading)
+
+
+def data_set_from_config(config: Mapping[str, Any]) -> DataSet:
+    """Where the images are, by the keys that all configurations share."""
+    data = config["data"]
+    return DataSet(
+        source=data["source"],
+        root=data["root"],
+        list_file=data["list_file"],
+        val_fraction=data["val_fraction"],
+        num_images=data["num_images"],
+        local_cache_dir=data["local_cache_dir"],
+    )

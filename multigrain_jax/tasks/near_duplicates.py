@@ -10,8 +10,8 @@ from multigrain_jax.descriptors.index import DescriptorIndex
 from multigrain_jax.descriptors.near_duplicates import near_duplicates
 from multigrain_jax.pages.gallery_page import write_retrieval_page
 from multigrain_jax.pages.search_page import MAX_SHOWN, group_rows
-from multigrain_jax.pages.stored_photos import PhotoReader
 from multigrain_jax.tasks.check import path_problems, refuse
+from multigrain_jax.tasks.embed_record import photo_reader
 from multigrain_jax.workdir import write_config, write_results, write_table
 
 
@@ -58,7 +58,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
             found.groups,
             read_descriptor=lambda row: index.read(row, 1)[0],
             paths=paths,
-            load=PhotoReader(config.database),
+            load=photo_reader(config.database),
         ),
         heading="Groups",
         rows_are="groups",

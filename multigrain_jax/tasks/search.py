@@ -28,11 +28,6 @@ from multigrain_jax.inference import open_model
 from multigrain_jax.pages.gallery import load_photo
 from multigrain_jax.pages.gallery_page import write_retrieval_page
 from multigrain_jax.pages.search_page import Found, LoadPhoto
-from multigrain_jax.pages.stored_photos import (
-    CHECKPOINT_KEYS,
-    PhotoReader,
-    embed_config,
-)
 from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.tasks.check import (
     COMPUTE_DTYPES,
@@ -41,6 +36,11 @@ from multigrain_jax.tasks.check import (
     minimum_problems,
     path_problems,
     refuse,
+)
+from multigrain_jax.tasks.embed_record import (
+    CHECKPOINT_KEYS,
+    embed_config,
+    photo_reader,
 )
 from multigrain_jax.tasks.inputs import reading_from_config
 from multigrain_jax.workdir import write_config, write_results, write_table
@@ -91,7 +91,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         queries,
         k=config.num_neighbours,
         normalization=normalization,
-        load_found=PhotoReader(config.database),
+        load_found=photo_reader(config.database),
     )
     seconds = time.perf_counter() - searching_since
     write_table(
@@ -193,7 +193,7 @@ def _open_queries(
         _require_comparable(stored, index, path)
         rows = np.flatnonzero(stored.live)
         descriptors = stored.read(0, len(stored))[rows]
-        return Queries(stored.paths(rows), descriptors, 0, PhotoReader(path))
+        return Queries(stored.paths(rows), descriptors, 0, photo_reader(path))
     if path.is_dir():
         files, _ = index_folder(path.absolute(), split=None)
     elif path.is_file():

@@ -13,7 +13,6 @@ from multigrain_jax.evaluation.classification import (
     make_eval_step,
     require_classes,
 )
-from multigrain_jax.evaluation.inputs import data_set_from_config
 from multigrain_jax.inference import open_model
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.models.multigrain import BACKBONES
@@ -24,7 +23,11 @@ from multigrain_jax.tasks.check import (
     pooling_exponents,
     refuse,
 )
-from multigrain_jax.tasks.inputs import batches_from_config, plan_from_config
+from multigrain_jax.tasks.inputs import (
+    batches_from_config,
+    data_set_from_config,
+    plan_from_config,
+)
 from multigrain_jax.workdir import write_config, write_results
 
 # test size -> exponent -> scores

@@ -23,7 +23,6 @@ from multigrain_jax.evaluation.classification import (
     evaluate_classification,
     make_eval_step,
 )
-from multigrain_jax.evaluation.inputs import data_set_from_config
 from multigrain_jax.lock import lock_workdir
 from multigrain_jax.metric_writer import MetricWriter, read_metrics
 from multigrain_jax.models.multigrain import BACKBONES
@@ -31,6 +30,7 @@ from multigrain_jax.pages.plots import write_plots
 from multigrain_jax.tasks.final_report import evaluate_and_report
 from multigrain_jax.tasks.inputs import (
     batches_from_config,
+    data_set_from_config,
     plan_from_config,
     reading_from_config,
 )

@@ -17,13 +17,12 @@ from multigrain_jax.data.sources.tfrecord import TfrecordSource
 from multigrain_jax.data.tfrecord_batches import make_tfrecord_batches
 from multigrain_jax.data.train_batches import make_train_batches
 from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation.inputs import data_set_from_config
 from multigrain_jax.losses.sampling import Pairs, sample_pairs
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.models.multigrain import BACKBONES, create_model
 from multigrain_jax.ops.color import augment
 from multigrain_jax.runtime import compiler_options, compute_dtype
-from multigrain_jax.tasks.inputs import reading_from_config
+from multigrain_jax.tasks.inputs import data_set_from_config, reading_from_config
 from multigrain_jax.train.config_change import config_record
 from multigrain_jax.train.feed import MakeShare, train_batches
 from multigrain_jax.train.optimizer import make_learning_rate, make_optimizer

@@ -17,11 +17,7 @@ from multigrain_jax.data.reading import Batch
 from multigrain_jax.data.sources.open import open_split
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.embed import embed_batches, make_embed_step
-from multigrain_jax.evaluation.inputs import (
-    data_set_from_config,
-    features_of_uint8,
-    network_inputs,
-)
+from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
 from multigrain_jax.inference import OpenedModel, open_checkpoint, open_model
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
 from multigrain_jax.models.multigrain import BACKBONES, merge_model
@@ -46,6 +42,7 @@ from multigrain_jax.tasks.check import (
 from multigrain_jax.tasks.final_report import evaluate_and_report
 from multigrain_jax.tasks.inputs import (
     batches_from_config,
+    data_set_from_config,
     plan_from_config,
     reading_from_config,
 )

@@ -170,7 +170,7 @@ import jax
 jax.config.update("jax_compilation_cache_dir", sys.argv[5])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 from configs import embed
-from multigrain_jax.evaluation import run_embed
+from multigrain_jax.tasks import embed as run_embed
 
 class Slow(run_embed.DescriptorWriter):
     def add(self, *arguments):
