@@ -17,6 +17,7 @@ from multigrain_jax.data.crops import eval_transform, upright_rgb
 from multigrain_jax.errors import InputError
 from multigrain_jax.models.multigrain import (
     BACKBONES,
+    Backbone,
     Output,
     Variables,
     abstract_model,
@@ -34,7 +35,8 @@ class OpenedModel(NamedTuple):
     Attributes:
         graphdef: the structure; `merge_model(graphdef, variables)` is the model.
         variables: the weights, as plain arrays.
-        backbone: its name, a key of `BACKBONES`.
+        name: of its backbone, a key of `BACKBONES`.
+        backbone: the row of that name.
         num_classes: rows of the classifier.
         pooling_exponent: p of the GeM pooling in use.
         class_names: names of the classes, if the checkpoint has them.
@@ -43,7 +45,8 @@ class OpenedModel(NamedTuple):
 
     graphdef: nnx.GraphDef
     variables: Variables
-    backbone: str
+    name: str
+    backbone: Backbone
     num_classes: int
     pooling_exponent: float
     class_names: list[str]
@@ -113,7 +116,8 @@ def open_checkpoint(
     return OpenedModel(
         graphdef=graphdef,
         variables=Variables(**fitted),
-        backbone=name,
+        name=name,
+        backbone=BACKBONES[name],
         num_classes=num_classes,
         pooling_exponent=pooling_exponent,
         class_names=list(checkpoint.meta["class_names"]),
@@ -134,7 +138,7 @@ class LoadedModel:
 
     def __init__(self, opened: OpenedModel):
         """Put the model's arrays on the default device."""
-        self.backbone = opened.backbone
+        self.backbone = opened.name
         self.pooling_exponent = opened.pooling_exponent
         self.class_names = opened.class_names
         self.step = opened.checkpoint.step
@@ -146,7 +150,7 @@ class LoadedModel:
 
         self._nested = jax.jit(apply)
         self._outermost = jax.jit(
-            apply, compiler_options=compiler_options(BACKBONES[self.backbone])
+            apply, compiler_options=compiler_options(opened.backbone)
         )
 
     def __call__(

@@ -21,7 +21,7 @@ from jax import export
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import write_atomically
 from multigrain_jax.inference import OpenedModel, open_model
-from multigrain_jax.models.multigrain import BACKBONES, merge_model
+from multigrain_jax.models.multigrain import merge_model
 from multigrain_jax.ops.color import normalize
 from multigrain_jax.tasks.check import SMALLEST_IMAGE
 
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     with write_atomically(destination) as file:
         file.write(data)
     print(
-        f"{destination}: {opened.backbone} of {opened.checkpoint.path}, "
+        f"{destination}: {opened.name} of {opened.checkpoint.path}, "
         f"uint8 [B, {options.test_size}, {options.test_size}, 3], for "
         f"{', '.join(options.platforms)}, {len(data):,} bytes"
     )
@@ -83,7 +83,7 @@ def export_model(
         test_size: S, in pixels.
         platforms: which the function is compiled for when it is loaded there.
     """
-    backbone = BACKBONES[opened.backbone]
+    backbone = opened.backbone
     model = merge_model(opened.graphdef, opened.variables)
 
     def embed(images: jax.Array) -> dict[str, jax.Array]:

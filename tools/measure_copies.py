@@ -28,7 +28,6 @@ from multigrain_jax.evaluation.copy_detection import copy_scores
 from multigrain_jax.evaluation.embed import embed_source, make_embed_step
 from multigrain_jax.inference import open_model
 from multigrain_jax.mesh import make_mesh, put_replicated
-from multigrain_jax.models.multigrain import BACKBONES
 from multigrain_jax.runtime import compute_dtype
 
 READING = Reading(num_workers=0, prefetch=4, timeout_s=600.0)
@@ -86,7 +85,7 @@ def measure(
         batch_size: photos per step.
     """
     opened, mesh = open_model(checkpoint, dtype=compute_dtype("auto")), make_mesh()
-    backbone = BACKBONES[opened.backbone]
+    backbone = opened.backbone
     embed = partial(
         embed_source,
         embed_step=make_embed_step(opened.graphdef, backbone=backbone, mesh=mesh),

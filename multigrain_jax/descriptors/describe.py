@@ -37,12 +37,12 @@ def settings_of_model(
         test_mode: "square" or "rect".
     """
     projection = opened.variables.whitening.get("projection")
-    trunk_dim = BACKBONES[opened.backbone].embedding_dim
+    trunk_dim = opened.backbone.embedding_dim
     return DescriptorSettings(
         dim=trunk_dim if projection is None else projection.shape[1],
         dtype=dtype,
         model_digest=json_digest(leaf_digests(opened.checkpoint.model)),
-        backbone=opened.backbone,
+        backbone=opened.name,
         pooling_exponent=opened.pooling_exponent,
         test_size=test_size,
         test_mode=test_mode,
@@ -98,9 +98,7 @@ def embed_plan(
         workdir: the run's folder.
     """
     mesh = make_mesh()
-    step = make_embed_step(
-        opened.graphdef, backbone=BACKBONES[opened.backbone], mesh=mesh
-    )
+    step = make_embed_step(opened.graphdef, backbone=opened.backbone, mesh=mesh)
     (share,) = host_slices(plan.rows.shape[1], microbatches=1)
     own_plan = dataclasses.replace(plan, rows=plan.rows[:, share])
     batches = recorded_batches(

@@ -172,7 +172,7 @@ def _embed(
     )
     num_new = int(np.sum(plan.rows >= 0))
     print(
-        f"{opened.backbone} from {opened.checkpoint.path}: {len(stamps)} images, "
+        f"{opened.name} from {opened.checkpoint.path}: {len(stamps)} images, "
         f"{num_new} of them new or changed" + (f"; {plan}" if num_new else ""),
         flush=True,
     )

@@ -21,7 +21,6 @@ from multigrain_jax.evaluation.classification import (
 from multigrain_jax.evaluation.embed import embed_all, make_embed_step
 from multigrain_jax.inference import OpenedModel, open_model
 from multigrain_jax.mesh import make_mesh, put_replicated
-from multigrain_jax.models.multigrain import BACKBONES
 from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.tasks.check import (
     evaluation_problems,
@@ -70,15 +69,15 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     require_classes(source, opened)
     write_config(workdir, settings)
 
-    mesh, backbone = make_mesh(), BACKBONES[opened.backbone]
+    mesh = make_mesh()
     plan = plan_from_config(
-        settings, source, backbone=backbone, test_size=config.test_size
+        settings, source, backbone=opened.backbone, test_size=config.test_size
     )
-    print(f"{opened.backbone} from {opened.checkpoint.path}: {plan}", flush=True)
+    print(f"{opened.name} from {opened.checkpoint.path}: {plan}", flush=True)
     each = evaluate_classification(
         make_eval_step(
             opened.graphdef,
-            backbone=backbone,
+            backbone=opened.backbone,
             mesh=mesh,
             exponents=exponents or (None,),
         ),
@@ -112,9 +111,7 @@ def _probe(
     mesh: Mesh,
 ) -> float:
     """`knn_top1` of the descriptors: a second pass over the images."""
-    step = make_embed_step(
-        opened.graphdef, backbone=BACKBONES[opened.backbone], mesh=mesh
-    )
+    step = make_embed_step(opened.graphdef, backbone=opened.backbone, mesh=mesh)
     batches = make_eval_batches(source, plan, reading=reading_from_config(settings))
     variables = put_replicated(mesh, opened.variables)
     return knn_top1(embed_all(step, variables, batches, mesh=mesh))

@@ -25,7 +25,6 @@ from multigrain_jax.evaluation.retrieval import (
 )
 from multigrain_jax.inference import OpenedModel, open_checkpoint
 from multigrain_jax.mesh import make_mesh, put_replicated
-from multigrain_jax.models.multigrain import BACKBONES
 from multigrain_jax.ops.refinement import expand_queries, merge_scales
 from multigrain_jax.pages.benchmark_page import write_benchmark_page
 from multigrain_jax.runtime import compute_dtype
@@ -94,7 +93,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         queries,
         database,
         scores,
-        subtitle=f"{opened.backbone} from {opened.checkpoint.path}: {len(queries)} "
+        subtitle=f"{opened.name} from {opened.checkpoint.path}: {len(queries)} "
         f"queries among {len(database)} images",
     )
     results = {
@@ -172,15 +171,17 @@ def _describe(
     workdir: Path,
 ) -> np.ndarray:
     """Descriptors of all images, float32 [images, D]; zeros for unreadable ones."""
-    mesh, backbone = make_mesh(), BACKBONES[opened.backbone]
+    mesh = make_mesh()
     source = BenchmarkSource(benchmark)
-    embed_step = make_embed_step(opened.graphdef, backbone=backbone, mesh=mesh)
+    embed_step = make_embed_step(opened.graphdef, backbone=opened.backbone, mesh=mesh)
     variables = put_replicated(mesh, opened.variables)
     sizes = as_tuple(settings["test_size"])
     scales = []
     for size in sizes:
-        plan = plan_from_config(settings, source, backbone=backbone, test_size=size)
-        print(f"{opened.backbone} from {opened.checkpoint.path}: {plan}", flush=True)
+        plan = plan_from_config(
+            settings, source, backbone=opened.backbone, test_size=size
+        )
+        print(f"{opened.name} from {opened.checkpoint.path}: {plan}", flush=True)
         batches = batches_from_config(settings, source, plan, workdir=workdir)
         rows = np.empty((0, 0), np.float32)
         for batch in embed_batches(embed_step, variables, batches, mesh=mesh):

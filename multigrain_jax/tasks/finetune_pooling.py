@@ -28,7 +28,7 @@ from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
 from multigrain_jax.inference import OpenedModel, open_model
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
 from multigrain_jax.metric_writer import MetricWriter
-from multigrain_jax.models.multigrain import BACKBONES, Backbone
+from multigrain_jax.models.multigrain import Backbone
 from multigrain_jax.pages.plots import write_plots
 from multigrain_jax.runtime import compiler_options, compute_dtype
 from multigrain_jax.tasks.check import (
@@ -146,7 +146,7 @@ def _build(settings: Mapping[str, Any], mesh: Mesh) -> _Task:
         require_classes(val_source, opened)
     chosen = first_of_each_class(source.labels, settings["images_per_class"])
     order = np.random.default_rng(settings["seed"]).permutation(len(chosen))
-    backbone = BACKBONES[opened.backbone]
+    backbone = opened.backbone
     train_source = Subset(source, chosen)
     plan = plan_ordered_batches(
         train_source,
@@ -159,7 +159,7 @@ def _build(settings: Mapping[str, Any], mesh: Mesh) -> _Task:
     exponent = settings["init_pooling_exponent"]
     if exponent is None:
         exponent = float(opened.checkpoint.model["pooling_exponent"])
-    print(f"{opened.backbone} from {opened.checkpoint.path}: {plan}", flush=True)
+    print(f"{opened.name} from {opened.checkpoint.path}: {plan}", flush=True)
     return _Task(
         opened=opened,
         backbone=backbone,

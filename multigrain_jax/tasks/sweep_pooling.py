@@ -15,7 +15,6 @@ from multigrain_jax.evaluation.classification import (
 )
 from multigrain_jax.inference import open_model
 from multigrain_jax.mesh import make_mesh, put_replicated
-from multigrain_jax.models.multigrain import BACKBONES
 from multigrain_jax.pages.plots import draw_curves, save_plot
 from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.tasks.check import (
@@ -66,14 +65,16 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     require_classes(source, opened)
     write_config(workdir, settings)
 
-    mesh, backbone = make_mesh(), BACKBONES[opened.backbone]
+    mesh = make_mesh()
     eval_step = make_eval_step(
-        opened.graphdef, backbone=backbone, mesh=mesh, exponents=exponents
+        opened.graphdef, backbone=opened.backbone, mesh=mesh, exponents=exponents
     )
     variables = put_replicated(mesh, opened.variables)
     grid = {}
     for size in config.test_sizes:
-        plan = plan_from_config(settings, source, backbone=backbone, test_size=size)
+        plan = plan_from_config(
+            settings, source, backbone=opened.backbone, test_size=size
+        )
         print(f"test_size {size}: {plan}", flush=True)
         each = evaluate_classification(
             eval_step,

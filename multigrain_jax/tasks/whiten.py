@@ -20,7 +20,7 @@ from multigrain_jax.evaluation.embed import embed_batches, make_embed_step
 from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
 from multigrain_jax.inference import OpenedModel, open_checkpoint, open_model
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
-from multigrain_jax.models.multigrain import BACKBONES, merge_model
+from multigrain_jax.models.multigrain import merge_model
 from multigrain_jax.ops.pooling import NORM_EPSILON, whitening_input
 from multigrain_jax.ops.whitening import (
     Moments,
@@ -127,11 +127,10 @@ def _collect(
     """The moments of all images, some batches, and how many were unreadable."""
     data = settings["data"]
     source = open_split(data_set_from_config(settings), data["split"])
-    backbone = BACKBONES[opened.backbone]
     plan = plan_from_config(
-        settings, source, backbone=backbone, test_size=settings["test_size"]
+        settings, source, backbone=opened.backbone, test_size=settings["test_size"]
     )
-    print(f"{opened.backbone} from {opened.checkpoint.path}: {plan}", flush=True)
+    print(f"{opened.name} from {opened.checkpoint.path}: {plan}", flush=True)
     batches = batches_from_config(settings, source, plan, workdir=workdir)
     seen: list[Batch] = []
 
@@ -142,10 +141,10 @@ def _collect(
                 seen.append(batch)
             yield batch
 
-    moments = empty_moments(backbone.embedding_dim + 1)
+    moments = empty_moments(opened.backbone.embedding_dim + 1)
     num_skipped = 0
     for embedded in embed_batches(
-        make_embed_step(opened.graphdef, backbone=backbone, mesh=mesh),
+        make_embed_step(opened.graphdef, backbone=opened.backbone, mesh=mesh),
         put_replicated(mesh, opened.variables),
         watched(),
         mesh=mesh,
@@ -216,12 +215,11 @@ def _verify_folding(
     """
     checkpoint = dataclasses.replace(opened.checkpoint, model=dict(model))
     whitened = open_checkpoint(checkpoint, pooling_exponent=opened.pooling_exponent)
-    backbone = BACKBONES[opened.backbone]
 
     @jax.jit
     def both(plain_variables, whitened_variables, batch):
         plain = merge_model(opened.graphdef, plain_variables)
-        features = features_of_uint8(plain, batch, backbone=backbone)
+        features = features_of_uint8(plain, batch, backbone=opened.backbone)
         before = plain.head(features)
         after = merge_model(whitened.graphdef, whitened_variables).head(features)
         # The norm of [embedding, 1].
@@ -293,7 +291,7 @@ def _report(
             put_replicated(mesh, model.variables),
             source,
             split=split,
-            backbone=BACKBONES[model.backbone],
+            backbone=model.backbone,
             test_size=settings["test_size"],
             test_mode=settings["test_mode"],
             batch_size=settings["batch_size"],
