@@ -1,0 +1,1 @@
+"""What measures and checks this package, for its developers: see BENCHMARKS.md."""
