@@ -4,9 +4,6 @@ python measure/backbones.py [--size 224] [--batch 2] [BACKBONE …]
 """
 
 import argparse
-import importlib.metadata
-import os
-import platform
 import sys
 import time
 from pathlib import Path
@@ -16,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import jax
 import numpy as np
 
+from measure.machine import print_machine
 from multigrain_jax.models.multigrain import (
     BACKBONES,
     create_model,
@@ -55,12 +53,7 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=2)
     options = parser.parse_args()
-    versions = ", ".join(
-        f"{package} {importlib.metadata.version(package)}"
-        for package in ("jax", "flax", "numpy")
-    )
-    device = jax.devices()[0].device_kind
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {device}; {versions}")
+    print_machine(["jax", "flax", "numpy"])
     print(f"batch {options.batch} at {options.size} x {options.size}, float32")
     print(f"{'backbone':<15}{'parameters':>13}{'compile s':>11}{'run s':>9}")
     for name in options.backbones:

@@ -10,7 +10,6 @@ compile once per size: minutes for the large backbones.
 """
 
 import argparse
-import platform
 import sys
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from measure.machine import print_machine
 from multigrain_jax.models.multigrain import (
     BACKBONES,
     create_model,
@@ -87,9 +87,7 @@ def main() -> int:
     parser.add_argument("--backbones", default=",".join(real))
     parser.add_argument("--num-sizes", type=int, default=20)
     options = parser.parse_args()
-    print(
-        f"{platform.machine()}, {jax.devices()[0].device_kind}, jax {jax.__version__}"
-    )
+    print_machine(["jax", "flax"])
     worst = 0.0
     for number, name in enumerate(options.backbones.split(",")):
         started = time.perf_counter()

@@ -14,8 +14,6 @@ than --batch-size says.
 
 import argparse
 import io
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -24,10 +22,10 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import jax
 import numpy as np
 from PIL import Image
 
+from measure.machine import print_machine
 from multigrain_jax.data.eval_batches import EvalPlan, make_eval_batches, plan_batches
 from multigrain_jax.data.reading import Batch, Reading
 from multigrain_jax.data.sources.quickstart import QuickstartSource
@@ -135,6 +133,7 @@ def main() -> None:
     parser.add_argument("--num-photos", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=32)
     options = parser.parse_args()
+    print_machine(["jax", "flax", "grain", "pillow"])
     row = BACKBONES[options.backbone]
     model = create_model(options.backbone, dtype=compute_dtype("auto"))
     model.eval()
@@ -167,11 +166,6 @@ def main() -> None:
     planned, in_batches = batches_of(options.batch_size)
     reading = time.perf_counter() - started
     _, one_by_one = batches_of(1)
-    devices = jax.devices()
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, {devices[0].device_kind}, "
-        f"jax {jax.__version__}"
-    )
     print(f"{options.backbone}, {options.test_mode} {options.test_size}, {planned}")
     print(f"read and resized: {len(source) / reading:.1f} images/s")
     photos = Photos(len(source), in_batches, list(alone(one_by_one)))

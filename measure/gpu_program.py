@@ -27,6 +27,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 
+from measure.machine import print_machine
 from measure.step import add_step_options, build_step
 from multigrain_jax.mesh import DATA_AXIS, batch_sharding, replicated
 from multigrain_jax.runtime import DETERMINISTIC_STEP
@@ -139,10 +140,11 @@ def main() -> None:
     options = parser.parse_args()
     if options.accumulation > 1:
         parser.error("--accumulation: only whole batches are counted here")
+    print_machine(["jax", "jaxlib", "jax-cuda13-plugin", "flax"])
     started = time.perf_counter()
     compiled = compile_step(options)
     print(
-        f"jax {jax.__version__}; {options.backbone}, {options.size} x {options.size}, "
+        f"{options.backbone}, {options.size} x {options.size}, "
         f"batch {options.batch_size}, groups of {options.group_size}, "
         f"R = {options.repeats}, {options.dtype}, for one H200; compiled in "
         f"{time.perf_counter() - started:.0f} s"

@@ -19,11 +19,9 @@ With the extra `tf` the same photos are read through tf.data too.
 """
 
 import argparse
-import importlib.metadata
 import itertools
 import multiprocessing
 import os
-import platform
 import resource
 import sys
 import tempfile
@@ -38,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from PIL import Image, ImageOps
 
 from measure.input_profile import AREA_MIN, RESIZES, TRAIN_SIZE, Case, print_profile
+from measure.machine import print_machine
 from measure.pytorch_input import ReferenceSamples
 from measure.tfdata_input import has_tensorflow, tfdata_batches, write_tfrecords
 from multigrain_jax.data.crops import decode
@@ -48,6 +47,8 @@ from multigrain_jax.data.sources.open import FileSource
 from multigrain_jax.data.sources.quickstart import QuickstartSource
 from multigrain_jax.data.train_batches import make_train_batches
 
+PACKAGES = ["torch", "torchvision", "tensorflow", "pillow", "cykooz-resizer", "numpy"]
+PACKAGES += ["jax", "grain"]
 PHOTO_SIZE = (500, 375)
 PREFETCH = 4
 TIMEOUT_S = 600.0
@@ -186,15 +187,11 @@ def measure(
     return Rate(count * batch_size / elapsed, count * batch_size / used)
 
 
-def print_machine(num_photos: int, bytes_per_photo: float, batch_size: int) -> None:
-    """What it was measured on and with; both ways must use the same device."""
+def check_devices() -> None:
+    """Both ways must use the same device."""
     import jax
     import torch
 
-    packages = ["torch", "torchvision", "pillow", "numpy", "jax", "grain"]
-    if "simd" in RESIZES:
-        packages.append("cykooz-resizer")
-    versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in packages)
     ours = jax.default_backend()
     theirs = "gpu" if torch.cuda.is_available() else "cpu"
     if ours != theirs:
@@ -202,16 +199,6 @@ def print_machine(num_photos: int, bytes_per_photo: float, batch_size: int) -> N
             f"JAX runs on {ours}, PyTorch on {theirs}: install both for the same "
             "device, or set JAX_PLATFORMS=cpu and CUDA_VISIBLE_DEVICES= for a CPU"
         )
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, load "
-        f"{os.getloadavg()[0]:.1f} before; device {jax.devices()[0].device_kind}"
-    )
-    print(f"Python {platform.python_version()}, {versions}")
-    print(
-        f"{num_photos} photos of {PHOTO_SIZE[0]} x {PHOTO_SIZE[1]}, "
-        f"{bytes_per_photo / 1000:.0f} kB each; crops of {TRAIN_SIZE}, "
-        f"batch {batch_size}"
-    )
 
 
 def print_rates(source: FileSource, case: Case, options: argparse.Namespace) -> None:
@@ -286,11 +273,17 @@ def main() -> None:
     parser.add_argument("--num-photos", type=int, default=192)
     parser.add_argument("--seconds", type=float, default=5.0)
     options = parser.parse_args()
+    check_devices()
+    print_machine(PACKAGES)
     cases = [(name, r) for name in options.augmentations for r in options.repeats]
     with tempfile.TemporaryDirectory() as folder:
         source = write_photos(Path(folder), options.num_photos)
         kept = sum(file.stat().st_size for file in Path(folder).iterdir())
-        print_machine(len(source), kept / len(source), options.batch_size)
+        print(
+            f"{len(source)} photos of {PHOTO_SIZE[0]} x {PHOTO_SIZE[1]}, "
+            f"{kept / len(source) / 1000:.0f} kB each; crops of {TRAIN_SIZE}, "
+            f"batch {options.batch_size}"
+        )
         heads = f"{'original':>10}" + "".join(
             f"{name:>8}{'ratio':>7}" for name in RESIZES
         )

@@ -2,8 +2,8 @@
 
 python measure/reliability.py --kills 10 --seconds 30
 
-Prints two JSON objects: what a save costs at the size of a backbone's training state,
-and what is lost when a small run is killed (SIGKILL) again and again.
+Prints the machine and two JSON objects: what a save costs at the size of a backbone's
+training state, and what is lost when a small run is killed (SIGKILL) again and again.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import jax
 import numpy as np
 from PIL import Image
 
+from measure.machine import print_machine
 from multigrain_jax.checkpoint import (
     CheckpointStore,
     checkpoint_steps,
@@ -182,6 +183,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=30.0, help="between kills")
     options = parser.parse_args()
+    print_machine(["jax", "flax", "orbax-checkpoint"])
     print_figures(measure_saves(options.backbone))
     if options.kills:
         print_figures(measure_kills(options.kills, options.seconds))

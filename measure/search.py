@@ -7,9 +7,6 @@ machine, the versions, queries per second and the peak resident memory.
 """
 
 import argparse
-import importlib.metadata
-import os
-import platform
 import resource
 import sys
 import tempfile
@@ -17,51 +14,48 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).absolute().parent.parent))
-
+from measure.machine import num_cores, print_machine
 from multigrain_jax.descriptors.index import BLOCK_BYTES, DescriptorIndex
 
 SHARD_ROWS = 50_000
 
 
 def main() -> None:
-    """Run the benchmark as the arguments say."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--queries", type=int, default=256)
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--block-mib", type=int, default=BLOCK_BYTES >> 20)
-    arguments = parser.parse_args()
-    threads = len(os.sched_getaffinity(0))
-    print(f"{platform.platform()}, {threads} cores, {jax.devices()}")
-    names = ("jax", "numpy")
-    print(", ".join(f"{name} {importlib.metadata.version(name)}" for name in names))
-    print(f"{vars(arguments)}, float16")
+    options = parser.parse_args()
+    print_machine(["jax", "numpy", "faiss-cpu"])
+    print(f"{vars(options)}, float16")
     with tempfile.TemporaryDirectory() as folder:
-        measure(arguments, Path(folder), threads)
+        measure(options, Path(folder))
 
 
-def measure(arguments: argparse.Namespace, folder: Path, threads: int) -> None:
+def measure(options: argparse.Namespace, folder: Path) -> None:
     """Search the rows, print times and memory, compare with faiss."""
-    shards = write_shards(folder, arguments.rows, arguments.dim)
+    shards = write_shards(folder, options.rows, options.dim)
     rng = np.random.default_rng(1)
-    queries = unit(rng, arguments.queries, arguments.dim)
-    block_bytes = arguments.block_mib << 20
+    queries = unit(rng, options.queries, options.dim)
+    block_bytes = options.block_mib << 20
     # What the compiler and the libraries take is there before any database is.
     small = DescriptorIndex([np.load(shards[0])[:1000]])
-    small.search(queries, arguments.k, block_bytes=block_bytes)
+    small.search(queries, options.k, block_bytes=block_bytes)
     before = peak_mib()
     index = DescriptorIndex(shards)
 
     def ours() -> np.ndarray:
-        return index.search(queries, arguments.k, block_bytes=block_bytes)[1]
+        return index.search(queries, options.k, block_bytes=block_bytes)[1]
 
     seconds, rows = best_time(ours)
-    report("this package", seconds, arguments.queries)
+    report("this package", seconds, options.queries)
     print(
         f"peak memory {peak_mib():.0f} MiB, {before:.0f} before the database, "
         f"{peak_mib() - before:.0f} MiB more"
@@ -71,12 +65,12 @@ def measure(arguments: argparse.Namespace, folder: Path, threads: int) -> None:
     except ImportError:
         print("faiss is not installed: pip install -e '.[faiss]'")
         return
-    faiss.omp_set_num_threads(threads)
-    flat = faiss.IndexFlatIP(arguments.dim)
+    faiss.omp_set_num_threads(num_cores())
+    flat = faiss.IndexFlatIP(options.dim)
     for shard in shards:
         flat.add(np.load(shard).astype(np.float32))
-    seconds, theirs = best_time(lambda: flat.search(queries, arguments.k)[1])
-    report(f"faiss.IndexFlatIP {faiss.__version__}", seconds, arguments.queries)
+    seconds, theirs = best_time(lambda: flat.search(queries, options.k)[1])
+    report(f"faiss.IndexFlatIP {faiss.__version__}", seconds, options.queries)
     print(f"equal rows: {np.mean(rows == theirs):.4%} (rounding orders near ties)")
 
 

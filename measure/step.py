@@ -30,10 +30,8 @@ the compute dtype; a large copy, read and written bytes counted):
 """
 
 import argparse
-import importlib.metadata
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -50,6 +48,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from measure import pytorch_step
+from measure.machine import print_machine
 from measure.step_floors import count_work, device_rates, seconds_per_call
 from multigrain_jax.losses.joint import joint_loss
 from multigrain_jax.losses.sampling import sample_pairs
@@ -295,17 +294,11 @@ def main() -> None:
             f"JAX runs on {device.platform}, PyTorch on {reference['platform']}: "
             "install both for the same device, or give --own-only"
         )
-    versions = [f"{p} {importlib.metadata.version(p)}" for p in ("jax", "flax")]
-    if reference:
-        versions.append(f"torch {reference['version']}")
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, load {load:.1f} before; one "
-        f"{device.device_kind}; {', '.join(versions)}"
-    )
+    print_machine(["jax", "flax", *(["torch"] if reference else [])], load=load)
     print(
         f"{options.backbone}, {options.size} x {options.size}, batch "
         f"{options.batch_size} in {options.accumulation}, groups of "
-        f"{options.group_size}, R = {options.repeats}, {options.dtype}"
+        f"{options.group_size}, R = {options.repeats}, {options.dtype}, one device"
     )
     seconds = print_own(Own(options), options)
     if reference:
