@@ -1,6 +1,7 @@
 """Time to compile and to run one batch of every backbone, forward only.
 
-python measure/backbones.py [--size 224] [--batch 2] [BACKBONE …]
+python measure/backbones.py
+python measure/backbones.py --size 64 --batch 1 resnet18 senet154
 """
 
 import argparse
@@ -46,13 +47,13 @@ def measure(name: str, *, size: int, batch: int) -> tuple[int, float, float]:
     return count, compile_seconds, min(runs[1:])
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Print the machine, the versions and one row per backbone."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("backbones", nargs="*", default=list(BACKBONES))
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=2)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     print_machine(["jax", "flax", "numpy"])
     print(f"batch {options.batch} at {options.size} x {options.size}, float32")
     print(f"{'backbone':<15}{'parameters':>13}{'compile s':>11}{'run s':>9}")

@@ -6,7 +6,8 @@ largest value, for p = 1 and p = 3. The limit is 2e-5. Weights are random, the b
 norms' means and biases too: what they make of zero must be masked. The one-by-one runs
 compile once per size: minutes for the large backbones.
 
-    python measure/check_rect.py [--backbones resnet18,senet154] [--num-sizes 20]
+    python measure/check_rect.py
+    python measure/check_rect.py --backbones resnet18,senet154 --num-sizes 5
 """
 
 import argparse
@@ -80,13 +81,13 @@ def largest_differences(name: str, num_sizes: int) -> dict[str, float]:
     return found
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Print the table; returns 1 if a difference is above the limit."""
     parser = argparse.ArgumentParser(description=__doc__)
     real = [name for name in BACKBONES if name != "tiny"]
     parser.add_argument("--backbones", default=",".join(real))
     parser.add_argument("--num-sizes", type=int, default=20)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     print_machine(["jax", "flax"])
     worst = 0.0
     for number, name in enumerate(options.backbones.split(",")):

@@ -124,7 +124,7 @@ def compare(
     )
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", default="resnet50", choices=list(BACKBONES))
@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--test-mode", default="rect", choices=["rect", "square"])
     parser.add_argument("--num-photos", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=32)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     print_machine(["jax", "flax", "grain", "pillow"])
     row = BACKBONES[options.backbone]
     model = create_model(options.backbone, dtype=compute_dtype("auto"))

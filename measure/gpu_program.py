@@ -132,12 +132,12 @@ def compile_step(options: argparse.Namespace) -> jax.stages.Compiled:
     return built.step.lower(state, batch).compile()
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Compile, count and print."""
     parser = argparse.ArgumentParser(description="The step that XLA makes for a GPU.")
     add_step_options(parser)
     parser.add_argument("--show", type=int, default=0, help="the largest kernels")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.accumulation > 1:
         parser.error("--accumulation: only whole batches are counted here")
     print_machine(["jax", "jaxlib", "jax-cuda13-plugin", "flax"])

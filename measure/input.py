@@ -262,7 +262,7 @@ def print_tfdata(source: FileSource, options: argparse.Namespace) -> None:
             )
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Training input, two ways.")
     cores = os.cpu_count() or 1
@@ -272,7 +272,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=96)
     parser.add_argument("--num-photos", type=int, default=192)
     parser.add_argument("--seconds", type=float, default=5.0)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     check_devices()
     print_machine(PACKAGES)
     cases = [(name, r) for name in options.augmentations for r in options.repeats]

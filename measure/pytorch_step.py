@@ -4,6 +4,9 @@ The yardstick of measure/step.py, which runs it in a process of its own: a
 ResNet with GeM pooling (p = 3), λ = 0.5, margin loss with uniform negatives drawn on
 the device (one repetition: cross-entropy alone), fused SGD, channels_last, autocast for
 bfloat16. Images come normalised; batch norm sees the whole batch.
+
+    python measure/pytorch_step.py --backbone resnet18 --size 96 --batch-size 96 \
+        --group-size 48 --repeats 3 --steps 10
 """
 
 import argparse
@@ -184,16 +187,16 @@ def measure(step: Callable[[], Any], *, steps: int) -> float:
     return min(rounds)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure, and print one line of JSON."""
-    import torch
-
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", choices=list(STAGES), required=True)
     for name in ("size", "batch-size", "group-size", "repeats", "steps"):
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--bfloat16", action="store_true")
-    options = vars(parser.parse_args())
+    options = vars(parser.parse_args(arguments))
+    import torch
+
     steps = options.pop("steps")
     seconds = measure(make_step(**options), steps=steps)
     on_gpu = torch.cuda.is_available()

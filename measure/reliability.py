@@ -1,6 +1,6 @@
 """Measure what interruptions and checkpoints cost.
 
-python measure/reliability.py --kills 10 --seconds 30
+    python measure/reliability.py --kills 10 --seconds 30
 
 Prints the machine and two JSON objects: what a save costs at the size of a backbone's
 training state, and what is lost when a small run is killed (SIGKILL) again and again.
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -55,7 +56,7 @@ SETTINGS = {
 }
 
 
-def seconds_of(work) -> float:
+def seconds_of(work: Callable[[], object]) -> float:
     """How long a call takes."""
     started = time.perf_counter()
     work()
@@ -131,7 +132,7 @@ def start(root: Path, workdir: Path) -> subprocess.Popen[bytes]:
 
 
 def measure_kills(kills: int, seconds: float) -> dict[str, float]:
-    """What ten kills cost a run; the last start is ended by a signal."""
+    """What kills cost a run; the last start is ended by a signal."""
     rng = random.Random(0)
     lost = []
     with tempfile.TemporaryDirectory() as folder:
@@ -176,13 +177,13 @@ def measure_kills(kills: int, seconds: float) -> dict[str, float]:
     }
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", default="resnet50", help="size of the saves")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=30.0, help="between kills")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     print_machine(["jax", "flax", "orbax-checkpoint"])
     print_figures(measure_saves(options.backbone))
     if options.kills:

@@ -24,7 +24,7 @@ from multigrain_jax.descriptors.index import BLOCK_BYTES, DescriptorIndex
 SHARD_ROWS = 50_000
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=256)
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--block-mib", type=int, default=BLOCK_BYTES >> 20)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     print_machine(["jax", "numpy", "faiss-cpu"])
     print(f"{vars(options)}, float16")
     with tempfile.TemporaryDirectory() as folder:

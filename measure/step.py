@@ -275,13 +275,13 @@ def add_step_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deterministic", action="store_true")
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="The joint training step, two ways.")
     add_step_options(parser)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--own-only", action="store_true", help="without PyTorch")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.batch_size % min(options.group_size, options.batch_size):
         parser.error("--group-size must divide --batch-size")
     if options.accumulation > 1 and not options.own_only:
