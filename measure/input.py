@@ -26,10 +26,10 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -97,7 +97,7 @@ def make_stream(source: FileSource, repeats: int, batch_size: int) -> RepeatedSt
 
 def reference_batches(
     source: FileSource, case: Case, *, workers: int, batch_size: int
-) -> Iterator[Any]:
+) -> Generator[object]:
     """The original's way: batches on the device."""
     import torch
 
@@ -107,8 +107,8 @@ def reference_batches(
     # As in PyTorch's workers; more threads lose time on tensors of this size.
     torch.set_num_threads(1)
     loader = torch.utils.data.DataLoader(
-        ReferenceSamples(source, augmentation, TRAIN_SIZE),  # type: ignore[arg-type]
-        batch_sampler=(stream.sample_ids(step).tolist() for step in range(MANY_STEPS)),  # type: ignore[arg-type]
+        ReferenceSamples(source, augmentation, TRAIN_SIZE),  # type: ignore[arg-type]  # has all that a Dataset needs
+        batch_sampler=(stream.sample_ids(step).tolist() for step in range(MANY_STEPS)),
         num_workers=workers,
         # Forking beside JAX's threads could hang.
         multiprocessing_context="spawn" if workers else None,
@@ -123,7 +123,7 @@ def reference_batches(
 
 def own_batches(
     source: FileSource, case: Case, *, resize: str, workers: int, batch_size: int
-) -> Iterator[Any]:
+) -> Generator[object]:
     """This package's way: batches on the device."""
     import jax
 
@@ -166,7 +166,7 @@ def processor_seconds() -> float:
 
 
 def measure(
-    batches: Iterator[Any], *, batch_size: int, seconds: float, workers: int = 0
+    batches: Generator[object], *, batch_size: int, seconds: float, workers: int = 0
 ) -> Rate:
     """The rate once the batches that were made ahead at the start are used up."""
     # PyTorch's workers make two each ahead.
@@ -183,7 +183,7 @@ def measure(
                 break
         used = processor_seconds() - used
     finally:
-        batches.close()  # type: ignore[attr-defined]
+        batches.close()
     return Rate(count * batch_size / elapsed, count * batch_size / used)
 
 

@@ -5,13 +5,13 @@ Part of measure/input.py.
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from measure.pytorch_input import reference_stages
+from measure.pytorch_input import Stage, reference_stages
 from multigrain_jax.data.autoaugment import apply_policy
 from multigrain_jax.data.crops import decode, random_crop_box
 from multigrain_jax.data.simd_resize import crop_resizer, resolve_crop_resize
@@ -27,7 +27,7 @@ Case = tuple[str, int]  # augmentation, R
 
 
 def stage_milliseconds(
-    stages: dict[str, Callable[[Any], Any]], inputs: Sequence[Any]
+    stages: dict[str, Stage], inputs: Sequence[Any]
 ) -> dict[str, float]:
     """Milliseconds per input of each stage, in one thread, the best of three."""
     found = {}
@@ -42,9 +42,7 @@ def stage_milliseconds(
     return found
 
 
-def own_stages(
-    augmentation: str, resize: str, batch_size: int
-) -> dict[str, Callable[[Any], Any]]:
+def own_stages(augmentation: str, resize: str, batch_size: int) -> dict[str, Stage]:
     """This package's chain for one sample, by stage."""
     import jax
 
@@ -56,7 +54,7 @@ def own_stages(
     batch = np.empty((batch_size, TRAIN_SIZE, TRAIN_SIZE, 3), np.uint8)
     place = itertools.cycle(range(batch_size))
 
-    def crop(image: Image.Image) -> Any:
+    def crop(image: Image.Image) -> Image.Image:
         box = random_crop_box(rng, *image.size, area_min=AREA_MIN)
         return resized(image, box, TRAIN_SIZE)
 
@@ -71,7 +69,7 @@ def own_stages(
         if next(place) == 0:
             jax.block_until_ready(put_batch(mesh, {"image": batch}))
 
-    stages: dict[str, Callable[[Any], Any]] = {"decode": decode, "crop, resize": crop}
+    stages: dict[str, Stage] = {"decode": decode, "crop, resize": crop}
     if augmentation == "AA":
         stages["flip, policy"] = policy
     return {**stages, "into the batch": assemble, "to the device": transfer}

@@ -13,7 +13,11 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 # backbone -> (basic block?, blocks per stage)
 STAGES = {
@@ -25,7 +29,16 @@ STAGES = {
 MARGIN = 0.2
 
 
-def make_network(backbone: str, num_classes: int) -> Any:
+class Measured(NamedTuple):
+    """What is printed, as one line of JSON."""
+
+    seconds: float  # per update
+    platform: str  # "gpu" or "cpu", as JAX calls them
+    device: str
+    peak_bytes: int | None  # of the GPU's memory
+
+
+def make_network(backbone: str, num_classes: int) -> "nn.Module":
     """Images [B, 3, S, S] -> (embedding, logits)."""
     import torch
     from torch import nn
@@ -33,7 +46,7 @@ def make_network(backbone: str, num_classes: int) -> Any:
     basic, stages = STAGES[backbone]
     expansion = 1 if basic else 4
 
-    def conv(inputs: int, outputs: int, size: int, stride: int = 1) -> list[Any]:
+    def conv(inputs: int, outputs: int, size: int, stride: int = 1) -> list[nn.Module]:
         layer = nn.Conv2d(
             inputs, outputs, size, stride=stride, padding=size // 2, bias=False
         )
@@ -56,7 +69,7 @@ def make_network(backbone: str, num_classes: int) -> Any:
             shortcut = conv(inputs, outputs, 1, stride) if changed else []
             self.shortcut = nn.Sequential(*shortcut)
 
-        def forward(self, x: Any) -> Any:
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.relu(self.branch(x) + self.shortcut(x))
 
     class Network(nn.Module):
@@ -73,7 +86,7 @@ def make_network(backbone: str, num_classes: int) -> Any:
             self.trunk = nn.Sequential(*layers)
             self.classifier = nn.Linear(inputs, num_classes)
 
-        def forward(self, images: Any) -> Any:
+        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             maps = self.trunk(images).float().clamp(min=1e-6)
             embedding = maps.pow(3).mean(dim=(2, 3)).pow(1 / 3)
             return embedding, self.classifier(embedding)
@@ -82,8 +95,13 @@ def make_network(backbone: str, num_classes: int) -> Any:
 
 
 def margin_loss(
-    embedding: Any, ids: Any, beta: Any, *, group_size: int, count: int
-) -> Any:
+    embedding: "torch.Tensor",
+    ids: "torch.Tensor",
+    beta: "torch.Tensor",
+    *,
+    group_size: int,
+    count: int,
+) -> "torch.Tensor":
     """The margin loss with `count` positives and negatives from each sample's group."""
     import torch
 
@@ -100,7 +118,7 @@ def margin_loss(
     present, positive = (positives * (1 + noise)).topk(count, dim=2)
     _, negative = ((~same).float() * (1 + noise)).topk(count, dim=2)
 
-    def distance(other: Any) -> Any:
+    def distance(other: torch.Tensor) -> torch.Tensor:
         index = other.reshape(other.shape[0], -1, 1).expand(-1, -1, dim)
         chosen = grouped.gather(1, index).view(-1, group, count, dim)
         return ((grouped[:, :, None] - chosen).square().sum(-1) + 1e-8).sqrt()
@@ -120,7 +138,7 @@ def make_step(
     group_size: int,
     repeats: int,
     bfloat16: bool,
-) -> Callable[[], Any]:
+) -> Callable[[], "torch.Tensor"]:
     """A function that runs one update on a fixed batch and returns the loss.
 
     The network is compiled on a GPU, and runs as it is on a CPU.
@@ -129,7 +147,8 @@ def make_step(
     from torch.nn import functional
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = make_network(backbone, 1000).to(device, memory_format=torch.channels_last)
+    network = make_network(backbone, 1000).to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
     beta = torch.nn.Parameter(torch.tensor(1.2, device=device))
     optimizer = torch.optim.SGD(
         [{"params": network.parameters(), "weight_decay": 1e-4}, {"params": [beta]}],
@@ -141,7 +160,9 @@ def make_step(
     # Float32 products as JAX computes them: on a GPU as TensorFloat-32.
     torch.set_float32_matmul_precision("high" if device == "cuda" else "highest")
 
-    def loss_of(images: Any, labels: Any, ids: Any) -> Any:
+    def loss_of(
+        images: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor
+    ) -> torch.Tensor:
         with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
             embedding, logits = network(images)
         entropy = functional.cross_entropy(logits.float(), labels)
@@ -160,7 +181,7 @@ def make_step(
     ids = torch.arange(batch_size, device=device) // repeats
     labels = ids % 1000
 
-    def step() -> Any:
+    def step() -> torch.Tensor:
         optimizer.zero_grad(set_to_none=True)
         loss = loss_of(images, labels, ids)
         loss.backward()
@@ -170,9 +191,11 @@ def make_step(
     return step
 
 
-def measure(step: Callable[[], Any], *, steps: int) -> float:
-    """Seconds per update: the best of three rounds, each waited for at its end."""
+def measure(step: Callable[[], object], *, steps: int) -> Measured:
+    """The best of three rounds, each waited for at its end, and the device."""
     import torch
+
+    on_gpu = torch.cuda.is_available()
 
     for _ in range(3):
         step()
@@ -181,10 +204,15 @@ def measure(step: Callable[[], Any], *, steps: int) -> float:
         started = time.perf_counter()
         for _ in range(steps):
             step()
-        if torch.cuda.is_available():
+        if on_gpu:
             torch.cuda.synchronize()
         rounds.append((time.perf_counter() - started) / steps)
-    return min(rounds)
+    return Measured(
+        seconds=min(rounds),
+        platform="gpu" if on_gpu else "cpu",
+        device=torch.cuda.get_device_name() if on_gpu else "cpu",
+        peak_bytes=torch.cuda.max_memory_allocated() if on_gpu else None,
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -195,19 +223,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--bfloat16", action="store_true")
     options = vars(parser.parse_args(arguments))
-    import torch
-
     steps = options.pop("steps")
-    seconds = measure(make_step(**options), steps=steps)
-    on_gpu = torch.cuda.is_available()
-    found = {
-        "seconds": seconds,
-        "platform": "gpu" if on_gpu else "cpu",
-        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
-        "peak_bytes": torch.cuda.max_memory_allocated() if on_gpu else None,
-        "version": torch.__version__,
-    }
-    print(json.dumps(found))
+    print(json.dumps(measure(make_step(**options), steps=steps)._asdict()))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,20 +45,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from flax import nnx
 from jax.sharding import Mesh
 
 from measure import pytorch_step
 from measure.machine import print_machine
 from measure.step_floors import count_work, device_rates, seconds_per_call
 from multigrain_jax.losses.joint import joint_loss
-from multigrain_jax.losses.sampling import sample_pairs
+from multigrain_jax.losses.sampling import Pairs, sample_pairs
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
-from multigrain_jax.models.multigrain import BACKBONES, create_model
+from multigrain_jax.models.multigrain import BACKBONES, Variables, create_model
 from multigrain_jax.ops.color import augment
 from multigrain_jax.runtime import compiler_options
 from multigrain_jax.train.optimizer import make_optimizer
 from multigrain_jax.train.state import create_state, split_for_training
-from multigrain_jax.train.step import make_train_step
+from multigrain_jax.train.step import PrepareImages, make_train_step
 
 CLASSES = 1000
 MAP_PASSES = 14
@@ -68,12 +70,12 @@ PARAMETER_BYTES = 6 * 4
 class Built(NamedTuple):
     """The step as training builds it, and what it is made of."""
 
-    step: Any
-    graphdef: Any
-    variables: Any
-    tx: Any
-    pairs: Any
-    prepare: Any
+    step: Any  # jitted: its own type does not say that it can be lowered
+    graphdef: nnx.GraphDef
+    variables: Variables
+    tx: optax.GradientTransformation
+    pairs: Callable[[jax.Array, jax.Array, jax.Array], Pairs]
+    prepare: PrepareImages
 
 
 def build_step(
@@ -150,7 +152,7 @@ class Own:
         self.compile_seconds = time.perf_counter() - started
         self.dim = BACKBONES[options.backbone].embedding_dim
 
-    def step(self) -> Any:
+    def step(self) -> jax.Array:
         """One update; returns the loss."""
         self.state, metrics = self.compiled(self.state, self.fed)
         return metrics["loss"]
@@ -205,7 +207,7 @@ class Own:
         return "arguments and temporaries", total
 
 
-def measure_pytorch(options: argparse.Namespace) -> dict[str, Any]:
+def measure_pytorch(options: argparse.Namespace) -> pytorch_step.Measured:
     """What measure/pytorch_step.py prints for the same update."""
     script = Path(__file__).with_name("pytorch_step.py")
     command = [sys.executable, str(script), "--backbone", options.backbone]
@@ -216,7 +218,7 @@ def measure_pytorch(options: argparse.Namespace) -> dict[str, Any]:
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise SystemExit("PyTorch's step failed: see above, or give --own-only")
-    return json.loads(done.stdout.splitlines()[-1])
+    return pytorch_step.Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def print_own(own: Own, options: argparse.Namespace) -> float:
@@ -289,9 +291,9 @@ def main(arguments: list[str] | None = None) -> None:
     load = os.getloadavg()[0]
     reference = None if options.own_only else measure_pytorch(options)
     device = jax.devices()[0]
-    if reference and reference["platform"] != device.platform:
+    if reference and reference.platform != device.platform:
         raise SystemExit(
-            f"JAX runs on {device.platform}, PyTorch on {reference['platform']}: "
+            f"JAX runs on {device.platform}, PyTorch on {reference.platform}: "
             "install both for the same device, or give --own-only"
         )
     print_machine(["jax", "flax", *(["torch"] if reference else [])], load=load)
@@ -302,11 +304,11 @@ def main(arguments: list[str] | None = None) -> None:
     )
     seconds = print_own(Own(options), options)
     if reference:
-        theirs, peak = reference["seconds"], reference["peak_bytes"]
+        theirs, peak = reference.seconds, reference.peak_bytes
         memory = f", {peak / 2**30:.2f} GiB at its peak" if peak else ""
         print(
             f"PyTorch            {options.batch_size / theirs:9.1f} images/s "
-            f"{1e3 * theirs:9.2f} ms on {reference['device']}{memory}"
+            f"{1e3 * theirs:9.2f} ms on {reference.device}{memory}"
         )
         print(f"ratio              {theirs / seconds:9.2f}")
 

@@ -6,13 +6,16 @@ Part of measure/step.py, whose header says what is counted.
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import jaxprs_in_params
+from flax import nnx
+from jax.core import ShapedArray
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var, jaxprs_in_params
+from jax.typing import DTypeLike
 
-from multigrain_jax.models.multigrain import merge_model
+from multigrain_jax.models.multigrain import Variables, merge_model
 
 
 class Work(NamedTuple):
@@ -24,7 +27,7 @@ class Work(NamedTuple):
     parameters: int
 
 
-def equations(jaxpr: Any) -> Iterator[Any]:
+def equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
     """All operations of a program, those inside others too."""
     for equation in jaxpr.eqns:
         yield equation
@@ -32,7 +35,13 @@ def equations(jaxpr: Any) -> Iterator[Any]:
             yield from equations(inner)
 
 
-def count_work(graphdef: Any, variables: Any, size: int) -> Work:
+def shape_of(value: Var | Literal) -> tuple[int, ...]:
+    """The shape of an operation's operand or result."""
+    assert isinstance(value.aval, ShapedArray)
+    return value.aval.shape
+
+
+def count_work(graphdef: nnx.GraphDef, variables: Variables, size: int) -> Work:
     """Counted in the forward program of one image."""
     images = jnp.zeros((1, size, size, 3), jnp.float32)
     key = jax.random.key(0)
@@ -42,18 +51,19 @@ def count_work(graphdef: Any, variables: Any, size: int) -> Work:
     forward, first, values = 0, 0, 0
     for equation in equations(program.jaxpr):
         if equation.primitive.name == "conv_general_dilated":
-            kernel = equation.invars[1].aval.shape  # height, width, in, out
-            outputs = math.prod(equation.outvars[0].aval.shape)
+            kernel = shape_of(equation.invars[1])  # height, width, in, out
+            outputs = math.prod(shape_of(equation.outvars[0]))
             per_output = math.prod(kernel[:3])
             first = first or 2 * outputs * per_output
             values += outputs
         elif equation.primitive.name == "dot_general":
-            outputs = math.prod(equation.outvars[0].aval.shape)
+            result = shape_of(equation.outvars[0])
+            outputs = math.prod(result)
             (contracted, _), _ = equation.params["dimension_numbers"]
-            left = equation.invars[0].aval.shape
+            left = shape_of(equation.invars[0])
             per_output = math.prod(left[axis] for axis in contracted)
             # Convolutions of tiny maps are matrix products too.
-            values += outputs if equation.outvars[0].aval.ndim == 4 else 0
+            values += outputs if len(result) == 4 else 0
         else:
             continue
         forward += 2 * outputs * per_output
@@ -61,7 +71,7 @@ def count_work(graphdef: Any, variables: Any, size: int) -> Work:
     return Work(3 * forward - first, forward, values, parameters)
 
 
-def seconds_per_call(call: Callable[[], Any], *, steps: int) -> float:
+def seconds_per_call(call: Callable[[], object], *, steps: int) -> float:
     """The best of three rounds of `steps` calls, each waited for at its end."""
     jax.block_until_ready(call())
     rounds = []
@@ -74,7 +84,7 @@ def seconds_per_call(call: Callable[[], Any], *, steps: int) -> float:
     return min(rounds)
 
 
-def device_rates(dtype: Any) -> tuple[float, float]:
+def device_rates(dtype: DTypeLike) -> tuple[float, float]:
     """FLOP/s of a large matrix product and bytes/s of a large copy."""
     on_cpu = jax.default_backend() == "cpu"
     side = 2048 if on_cpu else 8192

@@ -2,9 +2,8 @@
 
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any
 
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.data.sources.tfrecord import INFO_FILE, TfrecordSource
@@ -22,7 +21,7 @@ def write_tfrecords(source: ImageSource, folder: Path) -> TfrecordSource:
     """Write a source's images as TFDS would."""
     import tensorflow as tf
 
-    def feature(image: bytes) -> Any:
+    def feature(image: bytes) -> dict[str, tf.train.Feature]:
         return {
             "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image])),
             "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[0])),
@@ -53,7 +52,7 @@ def tfdata_batches(
     crop_area_min: float,
     num_steps: int,
     prefetch: int,
-) -> Iterator[Any]:
+) -> Generator[object]:
     """Batches on the device."""
     import jax
 
