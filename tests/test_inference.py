@@ -9,6 +9,7 @@ from configs import embed
 from multigrain_jax.checkpoint import CheckpointStore
 from multigrain_jax.data.crops import EXIF_ORIENTATION
 from multigrain_jax.data.eval_batches import make_eval_batches, plan_batches
+from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.sources.folder import ImageFile
 from multigrain_jax.data.sources.open import FileSource
 from multigrain_jax.descriptors.folder import read_head, read_index, shard_path
@@ -142,12 +143,20 @@ def save_photos(folder, kind):
 def seen_by_evaluation(paths, test_size, test_mode):
     """uint8 [H, W, 3] of each photo as the evaluation batches have it."""
     files = [ImageFile(str(path), 0) for path in paths]
-    source = FileSource(files, class_names=["a"], apply_exif_orientation=True)
+    source = FileSource(
+        files, class_names=["a"], apply_exif_orientation=True, local_cache_dir=None
+    )
+    reading = Reading(num_workers=0, prefetch=4, timeout_s=600.0)
     plan = plan_batches(
-        source, test_size=test_size, test_mode=test_mode, batch_size=len(files)
+        source,
+        test_size=test_size,
+        test_mode=test_mode,
+        batch_size=len(files),
+        smallest_side=multigrain_jax.BACKBONES["tiny"].smallest_side,
+        timeout_s=reading.timeout_s,
     )
     found = {}
-    for batch in make_eval_batches(source, plan):
+    for batch in make_eval_batches(source, plan, reading=reading):
         assert not batch["bad"].any()
         for row in np.flatnonzero(batch["mask"]):
             size = (test_size, test_size)
