@@ -25,6 +25,7 @@ from multigrain_jax.models.multigrain import (
     split_model,
     variables_of,
 )
+from multigrain_jax.ops.color import normalize_pixels_on_host
 from multigrain_jax.runtime import compiler_options
 from multigrain_jax.trees import nested_to_tree
 
@@ -225,10 +226,7 @@ def preprocess(
     resized = eval_transform(
         upright_rgb(image), test_size, mode, smallest_side=row.smallest_side
     )
-    pixels = np.asarray(resized)
-    scaled = pixels.astype(np.float32) / np.float32(255)
-    mean, std = (np.asarray(values, np.float32) for values in (row.mean, row.std))
-    return (scaled - mean) / std
+    return normalize_pixels_on_host(np.asarray(resized), row.mean, row.std)
 
 
 def load_model(

@@ -22,7 +22,7 @@ from multigrain_jax.errors import InputError
 from multigrain_jax.files import write_atomically
 from multigrain_jax.inference import OpenedModel, open_model
 from multigrain_jax.models.multigrain import merge_model
-from multigrain_jax.ops.color import normalize
+from multigrain_jax.ops.color import normalize_pixels
 from multigrain_jax.tasks.check import SMALLEST_IMAGE
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -87,8 +87,7 @@ def export_model(
     model = merge_model(opened.graphdef, opened.variables)
 
     def embed(images: jax.Array) -> dict[str, jax.Array]:
-        scaled = images.astype(jnp.float32) / 255.0
-        return model(normalize(scaled, backbone.mean, backbone.std))._asdict()
+        return model(normalize_pixels(images, backbone.mean, backbone.std))._asdict()
 
     (batch,) = export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, test_size, test_size, 3), jnp.uint8)

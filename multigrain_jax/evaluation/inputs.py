@@ -6,7 +6,6 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -16,7 +15,7 @@ from multigrain_jax.data.skips import SkipLog
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.models.layers import FeatureMap
 from multigrain_jax.models.multigrain import Backbone, MultiGrain
-from multigrain_jax.ops.color import normalize
+from multigrain_jax.ops.color import normalize_pixels
 
 # What the devices need of a batch; `index` stays on the host.
 NETWORK_INPUTS = ("image", "size", "label", "mask", "bad")
@@ -38,8 +37,7 @@ def features_of_uint8(
             canvas, `size` int32 [B, 2].
         backbone: its row of `BACKBONES`, for the input statistics.
     """
-    scaled = batch["image"].astype(jnp.float32) / 255.0
-    normalized = normalize(scaled, backbone.mean, backbone.std)
+    normalized = normalize_pixels(batch["image"], backbone.mean, backbone.std)
     return model.features(normalized, batch.get("size"))
 
 

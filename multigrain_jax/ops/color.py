@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 # Lighting noise along the principal components of ImageNet's colours (AlexNet).
 LIGHTING_STD = 0.1
@@ -97,6 +98,39 @@ def normalize(
     return (images - jnp.asarray(mean, images.dtype)) / jnp.asarray(std, images.dtype)
 
 
+def normalize_pixels(
+    images: jax.Array,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+) -> jax.Array:
+    """(x / 255 - mean) / std per channel: pixels as the network takes them.
+
+    Args:
+        images: [..., 3] of whole values 0..255, uint8 or float32.
+        mean: the backbone's input mean, of values in [0, 1].
+        std: the backbone's input standard deviation.
+
+    Returns:
+        float32, of the same shape.
+    """
+    return normalize(images.astype(jnp.float32) / 255.0, mean, std)
+
+
+def normalize_pixels_on_host(
+    images: np.ndarray,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+) -> np.ndarray:
+    """`normalize_pixels` in NumPy, for photos that are prepared one by one.
+
+    No device is asked for that, and whoever prepares them in processes of their own
+    starts none there. A compiled program may differ in the last bit: it multiplies by
+    1 / 255.
+    """
+    scaled = images.astype(np.float32) / np.float32(255)
+    return (scaled - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+
+
 def horizontal_flip(images: jax.Array, flips: jax.Array) -> jax.Array:
     """Mirror the images [B, H, W, C] where `flips`, bool [B], is True."""
     return jnp.where(flips[:, None, None, None], images[:, :, ::-1, :], images)
@@ -135,9 +169,9 @@ def augment(
     flip_key, factor_key, order_key, light_key = jax.random.split(key, 4)
     if row.flip_on_device:
         images = horizontal_flip(images, jax.random.bernoulli(flip_key, 0.5, (batch,)))
-    values = images.astype(jnp.float32)
     if row.jitter is None:
-        return normalize(values / 255.0, mean, std)
+        return normalize_pixels(images, mean, std)
+    values = images.astype(jnp.float32)
     factors = jax.random.uniform(
         factor_key,
         (batch, 3),

@@ -121,6 +121,20 @@ def test_host_policy_is_only_normalised_on_the_device(crops):
     np.testing.assert_allclose(run_augment("AA", crops), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_pixels_are_normalised_alike_on_host_and_device():
+    pixels = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
+    on_host = color.normalize_pixels_on_host(pixels, MEAN, STD)
+    assert on_host.dtype == np.float32
+    for value in (0, 1, 100, 255):
+        for channel in range(3):
+            scaled = np.float32(value) / np.float32(255) - np.float32(MEAN[channel])
+            assert on_host[value, channel] == scaled / np.float32(STD[channel])
+    for images in (pixels, pixels.astype(np.float32)):
+        on_device = jax.jit(lambda x: color.normalize_pixels(x, MEAN, STD))(images)
+        assert on_device.dtype == jnp.float32
+        np.testing.assert_allclose(on_device, on_host, rtol=1e-5, atol=1e-6)
+
+
 def test_plain_augmentation_flips_about_half(crops):
     expected = np.asarray(run_augment("AA", crops))
     found = np.asarray(run_augment("torch", crops))
