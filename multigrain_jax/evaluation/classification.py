@@ -1,6 +1,7 @@
 """Accuracy and cross-entropy of a classifier over a labelled set."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,7 +17,6 @@ from multigrain_jax.evaluation.embed import (
     fetched,
 )
 from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
-from multigrain_jax.inference import OpenedModel
 from multigrain_jax.mesh import batch_sharding, put_whole_batch, replicated
 from multigrain_jax.models.multigrain import Backbone, Variables, merge_model
 from multigrain_jax.ops.ranking import average_precisions, label_ranks, top_k_correct
@@ -183,8 +183,20 @@ def _row_blocks(rows: np.ndarray, width: int) -> Iterator[np.ndarray]:
         yield rows[start : start + size]
 
 
-def require_classes(source: ImageSource, opened: OpenedModel) -> None:
-    """Check that a set is labelled with the model's classes.
+def require_classes(
+    source: ImageSource,
+    *,
+    num_classes: int,
+    class_names: Sequence[str],
+    checkpoint: Path,
+) -> None:
+    """Check that a set is labelled with a classifier's classes.
+
+    Args:
+        source: the set, its labels numbered by `class_names` where there are any.
+        num_classes: of the classifier.
+        class_names: of the classifier; empty where its checkpoint has none.
+        checkpoint: where the classifier is from, for the error.
 
     Raises:
         InputError: images without labels, or another number of classes.
@@ -196,11 +208,10 @@ def require_classes(source: ImageSource, opened: OpenedModel) -> None:
             "per class and no images beside the folders"
         )
     # A class that the evaluated part does not have is no mistake.
-    if len(source.class_names) > opened.num_classes or (
-        not opened.class_names and len(source.class_names) != opened.num_classes
+    if len(source.class_names) > num_classes or (
+        not class_names and len(source.class_names) != num_classes
     ):
         raise InputError(
             f"the images have {len(source.class_names)} classes, the classifier of "
-            f"{opened.checkpoint.path} has {opened.num_classes}; expected the data set "
-            "it was trained on"
+            f"{checkpoint} has {num_classes}; expected the data set it was trained on"
         )

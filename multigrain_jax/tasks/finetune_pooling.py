@@ -139,11 +139,17 @@ def _build(settings: Mapping[str, Any], mesh: Mesh) -> _Task:
     names = opened.class_names or None
     data_set = data_set_from_config(settings)
     source = open_split(data_set, settings["data"]["split"], names)
-    require_classes(source, opened)
+    require_same_classes = partial(
+        require_classes,
+        num_classes=opened.num_classes,
+        class_names=opened.class_names,
+        checkpoint=opened.checkpoint.path,
+    )
+    require_same_classes(source)
     val_source = None
     if settings["data"]["val_split"]:
         val_source = open_split(data_set, settings["data"]["val_split"], names)
-        require_classes(val_source, opened)
+        require_same_classes(val_source)
     chosen = first_of_each_class(source.labels, settings["images_per_class"])
     order = np.random.default_rng(settings["seed"]).permutation(len(chosen))
     backbone = opened.backbone

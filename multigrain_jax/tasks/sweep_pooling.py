@@ -62,7 +62,12 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         config.data.split,
         opened.class_names or None,
     )
-    require_classes(source, opened)
+    require_classes(
+        source,
+        num_classes=opened.num_classes,
+        class_names=opened.class_names,
+        checkpoint=opened.checkpoint.path,
+    )
     write_config(workdir, settings)
 
     mesh = make_mesh()
