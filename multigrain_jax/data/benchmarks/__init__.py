@@ -12,13 +12,11 @@ from multigrain_jax.data.benchmarks.benchmark import (
 )
 from multigrain_jax.data.benchmarks.copydays import load_copydays
 from multigrain_jax.data.benchmarks.disc21 import load_disc21
-from multigrain_jax.data.benchmarks.groups import (
-    load_folder,
-    load_holidays,
-    load_ukbench,
-)
+from multigrain_jax.data.benchmarks.folder import load_folder
+from multigrain_jax.data.benchmarks.holidays import load_holidays
 from multigrain_jax.data.benchmarks.images import BenchmarkSource
 from multigrain_jax.data.benchmarks.revisited import load_roxford5k, load_rparis6k
+from multigrain_jax.data.benchmarks.ukbench import load_ukbench
 from multigrain_jax.errors import InputError
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Benchmarks in which an image looks for the others of its group."""
+"""INRIA Holidays: the first photo of each scene looks for the others."""
 
 import re
 from collections.abc import Mapping
@@ -15,12 +15,10 @@ from multigrain_jax.data.benchmarks.benchmark import (
     first_folder,
     rank_among_groups,
     require_count,
-    require_files,
 )
-from multigrain_jax.data.sources.folder import index_folder
 from multigrain_jax.errors import InputError
 
-HOLIDAYS_ORIGIN = (
+ORIGIN = (
     "the photos are on INRIA's page of the Holidays dataset (Jégou, Douze and Schmid "
     "2008), as jpg1.tar.gz and jpg2.tar.gz"
 )
@@ -28,13 +26,7 @@ ROTATIONS_ORIGIN = (
     "the table of upright rotations is holidays-rotate.yaml in the original MultiGrain "
     "repository; without it the photos are taken as they are"
 )
-UKBENCH_ORIGIN = (
-    "the photos are on the page of the Recognition Benchmark Images (Nistér and "
-    "Stewénius 2006), as ukbench.zip"
-)
-HOLIDAYS_FIRST_GROUP = 1000  # a file is called group · 100 + n
-UKBENCH_GROUP = 4
-FOLDER_METRICS = ("map", "recall_at_p90", "threshold_at_p90")
+FIRST_GROUP = 1000  # a file is called group · 100 + n
 ROTATION = re.compile(r"""["']?([\w.-]+)["']?\s*[:,\s]\s*(-?\d+)\s*,?""")
 
 
@@ -52,7 +44,7 @@ def load_holidays(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark
     names = [name for name in file_names(folder) if re.fullmatch(r"\d{6}\.jpg", name)]
     numbers = np.array([int(name[:6]) for name in names], np.int64)
     groups = numbers // 100
-    expected_groups = HOLIDAYS_FIRST_GROUP + np.arange(counts["groups"])
+    expected_groups = FIRST_GROUP + np.arange(counts["groups"])
     wanted = [int(group) * 100 for group in expected_groups]
     for group in expected_groups:
         # A gap in a group's numbers; what is missing at its end is not known.
@@ -66,7 +58,7 @@ def load_holidays(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark
             folder,
             found=found,
             expected=counts[what],
-            origin=HOLIDAYS_ORIGIN,
+            origin=ORIGIN,
             missing=missing,
         )
     positives, junk = rank_among_groups(groups, queries)
@@ -113,78 +105,3 @@ def _read_rotations(path: Path, names: list[str]) -> dict[int, Edit]:
             f"rotations {path}: turns none of the photos; {ROTATIONS_ORIGIN}"
         )
     return edits
-
-
-def load_ukbench(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
-    """UKBench: every photo looks for the four of its object, itself among them.
-
-    Args:
-        files: `root` has ukbench00000.jpg and so on, or a folder `full` of them.
-        counts: `images`, a multiple of four.
-
-    Raises:
-        InputError: photos are missing.
-    """
-    folder = first_folder(files.root, ("full",))
-    total = counts["images"]
-    if total % UKBENCH_GROUP:
-        raise InputError(
-            f"ukbench: found expected_counts.images = {total}, expected a multiple of "
-            "4, the photos of each object; round it"
-        )
-    names = [f"ukbench{number:05d}.jpg" for number in range(total)]
-    paths = require_files("ukbench", folder, names, origin=UKBENCH_ORIGIN)
-    everything = np.arange(total)
-    positives, _ = rank_among_groups(everything // UKBENCH_GROUP, everything)
-    return Benchmark(
-        name="ukbench",
-        root=files.root,
-        paths=paths,
-        queries=everything,
-        database=everything,
-        protocols=[
-            Protocol("", ("score",), everything, positives, [_nothing()] * total)
-        ],
-    )
-
-
-def load_folder(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
-    """One's own folder: each image looks for the others of its subfolder.
-
-    Images of a subfolder of one, and those beside the subfolders, are no queries; they
-    are there to be found wrongly.
-
-    Args:
-        files: `root` has one subfolder of images per object.
-        counts: none.
-
-    Raises:
-        InputError: no such subfolders, or none with two images.
-    """
-    listed, objects = index_folder(files.root, split=None)
-    groups = np.array([file.label for file in listed], np.int64)
-    sizes = np.bincount(groups[groups >= 0], minlength=len(objects))
-    is_query = (groups >= 0) & (np.append(sizes, 0)[groups] > 1)
-    queries = np.flatnonzero(is_query)
-    if not len(queries):
-        raise InputError(
-            f"{files.root}: {len(listed)} images in {len(objects)} subfolders, "
-            "expected one subfolder per object, with two or more images in it; move "
-            "the images of each object into a folder of their own"
-        )
-    positives, junk = rank_among_groups(groups, queries)
-    return Benchmark(
-        name="folder",
-        root=files.root,
-        paths=[file.path for file in listed],
-        queries=queries,
-        database=np.arange(len(listed)),
-        protocols=[
-            Protocol("all", FOLDER_METRICS, np.arange(len(queries)), positives, junk)
-        ],
-        apply_exif_orientation=True,
-    )
-
-
-def _nothing() -> np.ndarray:
-    return np.empty(0, np.int64)
