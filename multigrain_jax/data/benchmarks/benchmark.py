@@ -14,6 +14,8 @@ import numpy as np
 from multigrain_jax.errors import InputError
 
 NAMED_MISSING = 10  # so many missing files are named in an error
+# Of rankings, and of one threshold for all queries that tells what is right.
+METRICS_WITH_THRESHOLD = ("map", "recall_at_p90", "threshold_at_p90")
 
 Box = tuple[float, float, float, float]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from multigrain_jax.data.benchmarks.benchmark import (
+    METRICS_WITH_THRESHOLD,
     Benchmark,
     BenchmarkFiles,
     Protocol,
@@ -26,7 +27,6 @@ DISTRACTORS_ORIGIN = (
     "CD10k takes 10 000 photos of YFCC100M; lists of them are in the repositories of "
     "the works that report it"
 )
-METRICS = ("map", "recall_at_p90", "threshold_at_p90")
 # protocol -> (the folder's spellings, its subfolders)
 LEVELS = {
     "crop": (("crops", "crop"), (10, 15, 20, 30, 40, 50, 60, 70, 80)),
@@ -113,7 +113,7 @@ def _protocols(
         protocols.append(
             Protocol(
                 name,
-                METRICS,
+                METRICS_WITH_THRESHOLD,
                 queries,
                 [positives[query] for query in queries],
                 [nothing] * len(queries),

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from multigrain_jax.data.benchmarks.benchmark import (
+    METRICS_WITH_THRESHOLD,
     Benchmark,
     BenchmarkFiles,
     Protocol,
@@ -12,8 +13,6 @@ from multigrain_jax.data.benchmarks.benchmark import (
 )
 from multigrain_jax.data.sources.folder import index_folder
 from multigrain_jax.errors import InputError
-
-METRICS = ("map", "recall_at_p90", "threshold_at_p90")
 
 
 def load_folder(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
@@ -47,6 +46,10 @@ def load_folder(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
         paths=[file.path for file in listed],
         queries=queries,
         database=np.arange(len(listed)),
-        protocols=[Protocol("all", METRICS, np.arange(len(queries)), positives, junk)],
+        protocols=[
+            Protocol(
+                "all", METRICS_WITH_THRESHOLD, np.arange(len(queries)), positives, junk
+            )
+        ],
         apply_exif_orientation=True,
     )
