@@ -11,10 +11,10 @@ from multigrain_jax.data.benchmarks import (
     BENCHMARKS,
     BenchmarkFiles,
     BenchmarkSource,
-    Edit,
+    TurnAndCrop,
     load_benchmark,
 )
-from multigrain_jax.data.benchmarks.images import edit_image
+from multigrain_jax.data.benchmarks.images import turn_and_crop
 from multigrain_jax.data.crops import UndecodableImageError, encoded_size
 from multigrain_jax.data.reading import read_image
 from multigrain_jax.errors import InputError
@@ -115,16 +115,16 @@ def picture():
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
 def test_images_are_turned_clockwise(picture, degrees):
-    turned = np.asarray(edit_image(picture, Edit(clockwise=degrees)))
+    turned = np.asarray(turn_and_crop(picture, TurnAndCrop(clockwise=degrees)))
     np.testing.assert_array_equal(turned, np.rot90(picture, -degrees // 90))
 
 
 def test_boxes_are_rounded_and_cut(picture):
-    cut = np.asarray(edit_image(picture, Edit(box=(2.4, 0.6, 9.6, 7.0))))
+    cut = np.asarray(turn_and_crop(picture, TurnAndCrop(box=(2.4, 0.6, 9.6, 7.0))))
     np.testing.assert_array_equal(cut, np.asarray(picture)[1:7, 2:10])
     for box in ((12.0, 0.0, 14.0, 8.0), (3.0, 2.0, 3.4, 8.0), (0.0, -5.0, 9.0, 0.0)):
         with pytest.raises(UndecodableImageError, match="no pixel of an image"):
-            edit_image(picture, Edit(box=box))
+            turn_and_crop(picture, TurnAndCrop(box=box))
 
 
 def test_roxford_queries_are_cut_and_database_images_are_not(makers, tmp_path, picture):
@@ -153,7 +153,7 @@ def test_holidays_are_turned_by_the_table(makers, tmp_path, picture, text):
     table.write_text(text)
     upright = dataclasses.replace(files, rotations=table)
     benchmark = load_benchmark("holidays", upright, expected_counts=counts)
-    assert benchmark.edits == {1: Edit(clockwise=90)}
+    assert benchmark.turned_or_cropped == {1: TurnAndCrop(clockwise=90)}
     source = BenchmarkSource(benchmark)
     assert [read_image(source, index).size for index in (0, 1)] == [(12, 8), (8, 12)]
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from multigrain_jax.data.benchmarks.benchmark import (
     Benchmark,
     BenchmarkFiles,
-    Edit,
     Protocol,
+    TurnAndCrop,
 )
 from multigrain_jax.data.benchmarks.copydays import load_copydays
 from multigrain_jax.data.benchmarks.disc21 import load_disc21
@@ -25,8 +25,8 @@ __all__ = [
     "BenchmarkFiles",
     "BenchmarkRow",
     "BenchmarkSource",
-    "Edit",
     "Protocol",
+    "TurnAndCrop",
     "benchmark_row",
     "load_benchmark",
 ]

@@ -20,7 +20,7 @@ METRICS_WITH_THRESHOLD = ("map", "recall_at_p90", "threshold_at_p90")
 Box = tuple[float, float, float, float]
 
 
-class Edit(NamedTuple):
+class TurnAndCrop(NamedTuple):
     """What is done to an image before it is described.
 
     Attributes:
@@ -68,7 +68,7 @@ class Benchmark:
         protocols: the ways to score.
         training: int64 [T], positions in `paths`: images that are neither, from which
             scores are normalised.
-        edits: what is done to which image, by its position in `paths`.
+        turned_or_cropped: what is done to which image, by its position in `paths`.
         apply_exif_orientation: whether photos are turned upright as EXIF says.
     """
 
@@ -79,7 +79,7 @@ class Benchmark:
     database: np.ndarray
     protocols: Sequence[Protocol]
     training: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
-    edits: Mapping[int, Edit] = field(default_factory=dict)
+    turned_or_cropped: Mapping[int, TurnAndCrop] = field(default_factory=dict)
     apply_exif_orientation: bool = False
 
     def image_name(self, index: int) -> str:

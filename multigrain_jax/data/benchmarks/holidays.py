@@ -9,8 +9,8 @@ import numpy as np
 from multigrain_jax.data.benchmarks.benchmark import (
     Benchmark,
     BenchmarkFiles,
-    Edit,
     Protocol,
+    TurnAndCrop,
     file_names,
     first_folder,
     rank_among_groups,
@@ -62,9 +62,9 @@ def load_holidays(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark
             missing=missing,
         )
     positives, junk = rank_among_groups(groups, queries)
-    edits = {}
+    turned = {}
     if files.rotations is not None:
-        edits = _read_rotations(files.rotations, names)
+        turned = _read_rotations(files.rotations, names)
     return Benchmark(
         name="holidays",
         root=files.root,
@@ -72,11 +72,11 @@ def load_holidays(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark
         queries=queries,
         database=np.arange(len(names)),
         protocols=[Protocol("all", ("map",), np.arange(len(queries)), positives, junk)],
-        edits=edits,
+        turned_or_cropped=turned,
     )
 
 
-def _read_rotations(path: Path, names: list[str]) -> dict[int, Edit]:
+def _read_rotations(path: Path, names: list[str]) -> dict[int, TurnAndCrop]:
     """Lines such as `"100600.jpg": 90,`, in braces or not."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -85,7 +85,7 @@ def _read_rotations(path: Path, names: list[str]) -> dict[int, Edit]:
             f"rotations {path}: cannot be read ({error}); {ROTATIONS_ORIGIN}"
         ) from error
     positions = {name: position for position, name in enumerate(names)}
-    edits = {}
+    turned = {}
     for line in text.splitlines():
         line = line.strip()
         if line in ("", "{", "}") or line.startswith("#"):
@@ -99,9 +99,9 @@ def _read_rotations(path: Path, names: list[str]) -> dict[int, Edit]:
                 f"{ROTATIONS_ORIGIN}"
             )
         if degrees and match[1] in positions:
-            edits[positions[match[1]]] = Edit(clockwise=degrees)
-    if not edits:
+            turned[positions[match[1]]] = TurnAndCrop(clockwise=degrees)
+    if not turned:
         raise InputError(
             f"rotations {path}: turns none of the photos; {ROTATIONS_ORIGIN}"
         )
-    return edits
+    return turned

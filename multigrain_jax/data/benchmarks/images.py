@@ -1,11 +1,11 @@
-"""A benchmark's images, turned and cut as its protocol says."""
+"""A benchmark's images, turned and cropped as its protocol says."""
 
 import io
 from typing import BinaryIO
 
 from PIL import Image
 
-from multigrain_jax.data.benchmarks.benchmark import Benchmark, Edit
+from multigrain_jax.data.benchmarks.benchmark import Benchmark, TurnAndCrop
 from multigrain_jax.data.crops import UndecodableImageError, decode
 from multigrain_jax.data.sources.folder import UNLABELLED, ImageFile
 from multigrain_jax.data.sources.open import FileSource
@@ -28,46 +28,46 @@ class BenchmarkSource(FileSource):
             apply_exif_orientation=benchmark.apply_exif_orientation,
             local_cache_dir=None,
         )
-        self._edits = dict(benchmark.edits)
+        self._turned_or_cropped = dict(benchmark.turned_or_cropped)
 
     def read(self, index: int) -> bytes:
-        """The file's bytes; of an edited image, those of a PNG file.
+        """The file's bytes; of a turned or cropped image, those of a PNG file.
 
         Raises:
             OSError: the file cannot be read.
-            UndecodableImageError: an image that is to be edited cannot be decoded.
+            UndecodableImageError: an image to be turned or cropped cannot be decoded.
         """
         data = super().read(index)
-        if index not in self._edits:
+        if index not in self._turned_or_cropped:
             return data
         image = decode(data, apply_exif_orientation=self.apply_exif_orientation)
         encoded = io.BytesIO()
-        edit_image(image, self._edits[index]).save(
+        turn_and_crop(image, self._turned_or_cropped[index]).save(
             encoded, format="PNG", compress_level=0
         )
         return encoded.getvalue()
 
     def open(self, index: int) -> BinaryIO:
         """The image's encoded bytes as an open file."""
-        if index in self._edits:
+        if index in self._turned_or_cropped:
             return io.BytesIO(self.read(index))
         return super().open(index)
 
 
-def edit_image(image: Image.Image, edit: Edit) -> Image.Image:
-    """The image, turned and cut; the box's sides are rounded to whole pixels.
+def turn_and_crop(image: Image.Image, how: TurnAndCrop) -> Image.Image:
+    """The image, turned and cropped; the box's sides are rounded to whole pixels.
 
     Raises:
         UndecodableImageError: a box without a pixel of the image in it.
     """
-    if edit.clockwise:
-        image = image.transpose(TURNS[edit.clockwise])
-    if edit.box is None:
+    if how.clockwise:
+        image = image.transpose(TURNS[how.clockwise])
+    if how.box is None:
         return image
-    left, top, right, bottom = (round(side) for side in edit.box)
+    left, top, right, bottom = (round(side) for side in how.box)
     width, height = image.size
     if min(right, width) <= max(left, 0) or min(bottom, height) <= max(top, 0):
         raise UndecodableImageError(
-            f"the box {edit.box} has no pixel of an image of {width} x {height}"
+            f"the box {how.box} has no pixel of an image of {width} x {height}"
         )
     return image.crop((left, top, right, bottom))

@@ -12,8 +12,8 @@ import numpy as np
 from multigrain_jax.data.benchmarks.benchmark import (
     Benchmark,
     BenchmarkFiles,
-    Edit,
     Protocol,
+    TurnAndCrop,
     first_folder,
     require_count,
     require_files,
@@ -83,8 +83,8 @@ def load_revisited(
         {key: _positions(path, row, key, num_database) for key in LISTS}
         for row in truth["gnd"]
     ]
-    edits = {
-        num_database + query: Edit(box=_box(path, row))
+    cropped = {
+        num_database + query: TurnAndCrop(box=_box(path, row))
         for query, row in enumerate(truth["gnd"])
     }
     return Benchmark(
@@ -103,7 +103,7 @@ def load_revisited(
             )
             for protocol, (positives, junk) in PROTOCOLS.items()
         ],
-        edits=edits,
+        turned_or_cropped=cropped,
     )
 
 
