@@ -11,6 +11,9 @@ import numpy as np
 
 from multigrain_jax.files import write_atomically
 
+# Shorter lists are made faster than a kept one is checked and read.
+KEPT_FROM = 10_000
+
 
 class LocalCache:
     """Copies each file to a local folder when it is first read.
@@ -47,11 +50,15 @@ def kept_labels(
 ) -> np.ndarray:
     """Labels that take long to read: from the user's cache folder, or read and kept.
 
+    Fewer than `KEPT_FROM` are read each time.
+
     Args:
         key: what tells this data set from others; its first part is shown.
         count: how many labels there are.
         read: reads them, int32 [count].
     """
+    if count < KEPT_FROM:
+        return read()
     name = hashlib.sha256(repr(key).encode()).hexdigest()
     path = cache_folder("labels") / f"{name}.npy"
     try:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from multigrain_jax.data.cache import cache_folder, write_whole
+from multigrain_jax.data.cache import KEPT_FROM, cache_folder, write_whole
 from multigrain_jax.errors import InputError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
@@ -21,8 +21,6 @@ MAX_LINE = 8192
 # Where a folder of images stands for these two, a share of it is held out as `val`.
 TRAIN, VAL = "train", "val"
 VAL_NAMES = ("val", "valid", "validation")
-# Smaller folders are listed faster than a cached list is checked and read.
-CACHE_FROM = 10_000
 
 
 class ImageFile(NamedTuple):
@@ -267,7 +265,7 @@ def _cached_listing(folder: Path) -> tuple[list[str], dict[str, int]]:
     except (OSError, ValueError, KeyError):
         pass  # no list yet, or one that cannot be trusted: look anew
     files, folders = scan(folder)
-    if len(files) >= CACHE_FROM:
+    if len(files) >= KEPT_FROM:
         try:
             write_whole(
                 cache, json.dumps({"files": files, "folders": folders}).encode()

@@ -9,9 +9,6 @@ from multigrain_jax.data.cache import kept_labels
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError
 
-# Labels stand in the same records as the images, so listing them reads everything.
-# From this many records on the list is kept.
-CACHE_FROM = 10_000
 RECORDS_AT_ONCE = 256
 
 
@@ -59,7 +56,9 @@ class TfdsSource(ImageSource):
                 "names"
             )
         self.class_names = list(names)
-        self.labels = self._cached_labels(info.as_json)
+        key = (self._folder, split, label_key, info.as_json)
+        # They stand in the same records as the images: reading them reads everything.
+        self.labels = kept_labels(key, len(records), self._read_labels)
 
     def _open(self) -> tuple[Any, Any]:
         import tensorflow_datasets as tfds
@@ -77,12 +76,6 @@ class TfdsSource(ImageSource):
                 "data.root"
             ) from error
         return builder.info, records
-
-    def _cached_labels(self, fingerprint: str) -> np.ndarray:
-        if len(self._records) < CACHE_FROM:
-            return self._read_labels()
-        key = (self._folder, self._split, self._label_key, fingerprint)
-        return kept_labels(key, len(self._records), self._read_labels)
 
     def _read_labels(self) -> np.ndarray:
         count = len(self._records)

@@ -15,8 +15,6 @@ from multigrain_jax.errors import InputError
 
 # A record: its length (8 bytes), 4 bytes of checksum, the data, 4 bytes of checksum.
 HEADER, FOOTER = 12, 4
-# From this many images on the list of labels is kept.
-CACHE_FROM = 10_000
 INFO_FILE = "dataset_info.json"
 DEFAULT_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 
@@ -87,8 +85,6 @@ class TfrecordSource(ImageSource):
     @cached_property
     def labels(self) -> np.ndarray:  # type: ignore[override]
         """The label of every image, int32 [N]."""
-        if len(self) < CACHE_FROM:
-            return self._read_labels()
         key = (self._folder, self._split, self.label_key, self._fingerprint)
         return kept_labels(key, len(self), self._read_labels)
 

@@ -196,7 +196,7 @@ def test_a_full_cache_disk_does_not_stop_reading(tmp_path, monkeypatch):
 
 def test_a_large_folder_is_listed_once(tmp_path, monkeypatch, cache_home):
     write(tmp_path, ["a/1.jpg", "a/x/1.jpg", "b/1.jpg"])
-    monkeypatch.setattr(folder_index, "CACHE_FROM", 3)
+    monkeypatch.setattr(folder_index, "KEPT_FROM", 3)
     scans = []
     scan = folder_index.scan
 
@@ -222,7 +222,7 @@ def test_a_large_folder_is_listed_once(tmp_path, monkeypatch, cache_home):
 
 
 def test_nothing_is_written_into_the_data(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder_index, "CACHE_FROM", 1)
+    monkeypatch.setattr(folder_index, "KEPT_FROM", 1)
     write(tmp_path, ["a/1.jpg"])
     open_folder(tmp_path)
     assert [p.name for p in tmp_path.rglob("*")] == ["a", "1.jpg"]

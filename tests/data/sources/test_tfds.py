@@ -7,6 +7,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from multigrain_jax.data import cache
 from multigrain_jax.data.reading import why_unreadable
 from multigrain_jax.data.sources import tfds as tfds_source
 from multigrain_jax.data.sources.open import open_source
@@ -84,7 +85,7 @@ def test_slices_and_pickling(prepared):
 
 def test_labels_of_a_large_set_are_read_once(prepared, monkeypatch, cache_home):
     expected = TfdsSource(prepared, "train").labels
-    monkeypatch.setattr(tfds_source, "CACHE_FROM", 3)
+    monkeypatch.setattr(cache, "KEPT_FROM", 3)
     monkeypatch.setattr(tfds_source, "RECORDS_AT_ONCE", 4)
     np.testing.assert_array_equal(TfdsSource(prepared, "train").labels, expected)
     reads = []

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from configs import base
-from multigrain_jax.data.sources import tfrecord as tfrecord_source
+from multigrain_jax.data import cache
 from multigrain_jax.data.sources.open import open_source
 from multigrain_jax.data.sources.tfrecord import TfrecordSource, parse_example
 from multigrain_jax.data.tfrecord_batches import make_tfrecord_batches
@@ -237,7 +237,7 @@ def test_a_damaged_file_ends_in_one_line(folder):
 
 def test_the_labels_of_a_large_set_are_read_once(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(tfrecord_source, "CACHE_FROM", COUNT)
+    monkeypatch.setattr(cache, "KEPT_FROM", COUNT)
     first = TfrecordSource(folder, "train").labels
     monkeypatch.setattr(TfrecordSource, "_read_labels", None)
     np.testing.assert_array_equal(TfrecordSource(folder, "train").labels, first)
