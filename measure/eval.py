@@ -27,7 +27,7 @@ from PIL import Image
 
 from measure.machine import print_machine
 from multigrain_jax.data.eval_batches import EvalPlan, make_eval_batches, plan_batches
-from multigrain_jax.data.reading import Batch, Reading
+from multigrain_jax.data.reading import HostBatch, Reading
 from multigrain_jax.data.sources.quickstart import QuickstartSource
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.evaluation.classification import (
@@ -50,8 +50,8 @@ class Photos(NamedTuple):
     """The photos as the tasks take them, in batches and one by one."""
 
     number: int
-    in_batches: list[Batch]
-    one_by_one: list[Batch]
+    in_batches: list[HostBatch]
+    one_by_one: list[HostBatch]
 
 
 class MixedPhotos(ImageSource):
@@ -90,7 +90,7 @@ class MixedPhotos(ImageSource):
         return f"photo {index}"
 
 
-def alone(batches: Iterable[Batch]) -> Iterator[Batch]:
+def alone(batches: Iterable[HostBatch]) -> Iterator[HostBatch]:
     """Batches of one photo each, cut to the photo's own size."""
     for batch in batches:
         whole = [batch["image"].shape[1:3]]
@@ -99,7 +99,7 @@ def alone(batches: Iterable[Batch]) -> Iterator[Batch]:
 
 
 def compare(
-    title: str, run: Callable[[Iterable[Batch]], np.ndarray], photos: Photos
+    title: str, run: Callable[[Iterable[HostBatch]], np.ndarray], photos: Photos
 ) -> None:
     """Time a task both ways, and print its table."""
     ways = {"masked batches": photos.in_batches, "one by one": photos.one_by_one}
@@ -141,7 +141,7 @@ def main(arguments: list[str] | None = None) -> None:
     mesh = make_mesh(1)
     source = MixedPhotos(options.num_photos)
 
-    def batches_of(batch_size: int) -> tuple[EvalPlan, list[Batch]]:
+    def batches_of(batch_size: int) -> tuple[EvalPlan, list[HostBatch]]:
         plan = plan_batches(
             source,
             test_size=options.test_size,
@@ -155,10 +155,10 @@ def main(arguments: list[str] | None = None) -> None:
     embed_step = make_embed_step(graphdef, backbone=row, mesh=mesh)
     eval_step = make_eval_step(graphdef, backbone=row, mesh=mesh)
 
-    def embedded(batches: Iterable[Batch]) -> np.ndarray:
+    def embedded(batches: Iterable[HostBatch]) -> np.ndarray:
         return embed_all(embed_step, variables, batches, mesh=mesh).descriptors
 
-    def classified(batches: Iterable[Batch]) -> np.ndarray:
+    def classified(batches: Iterable[HostBatch]) -> np.ndarray:
         (scores,) = evaluate_classification(eval_step, variables, batches, mesh=mesh)
         return np.array(list(scores.values()))
 

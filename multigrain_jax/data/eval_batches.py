@@ -19,7 +19,7 @@ from multigrain_jax.data.crops import (
     eval_transform,
     resized_size,
 )
-from multigrain_jax.data.reading import Batch, Reading, iterate, read_image
+from multigrain_jax.data.reading import HostBatch, Reading, iterate, read_image
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.data.watchdog import stalled
 
@@ -158,7 +158,7 @@ def _wasted_fraction(shapes: np.ndarray, batch_size: int, sizes: np.ndarray) -> 
 
 def make_eval_batches(
     source: ImageSource, plan: EvalPlan, *, reading: Reading
-) -> Generator[Batch]:
+) -> Generator[HostBatch]:
     """The batches of a plan, in its order.
 
     Args:

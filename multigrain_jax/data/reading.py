@@ -12,7 +12,7 @@ from PIL import Image
 
 from multigrain_jax.data.crops import UndecodableImageError, decode
 from multigrain_jax.data.sources.source import ImageSource
-from multigrain_jax.data.watchdog import Batch, read_and_restart
+from multigrain_jax.data.watchdog import HostBatch, read_and_restart
 from multigrain_jax.errors import InputError
 
 # More threads than cores contend for the interpreter; a second one always decodes while
@@ -52,7 +52,7 @@ def why_unreadable(source: ImageSource, index: int) -> str | None:
 
 def iterate(
     dataset: grain.MapDataset, *, batch_bytes: int, reading: Reading
-) -> Generator[Batch]:
+) -> Generator[HostBatch]:
     """The elements of a data set of batches, read ahead; close it after use.
 
     When a reading process dies, new ones go on with the batch that is due.

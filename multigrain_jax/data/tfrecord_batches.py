@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from multigrain_jax.data.crops import CROP_ATTEMPTS, RATIO_RANGE
-from multigrain_jax.data.reading import Batch
+from multigrain_jax.data.reading import HostBatch
 from multigrain_jax.data.sources.tfrecord import Shard, TfrecordSource
 from multigrain_jax.errors import InputError
 
@@ -164,7 +164,7 @@ def make_tfrecord_batches(
     num_steps: int,
     batch_slice: slice,
     prefetch: int,
-) -> Generator[Batch]:
+) -> Generator[HostBatch]:
     """Training batches `first_step` to `first_step + num_steps` from TFRecord files.
 
     Every image stands R times in a row and is decoded once. The numbers depend on

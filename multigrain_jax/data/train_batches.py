@@ -13,7 +13,7 @@ from multigrain_jax.data.crops import (
     UndecodableImageError,
     random_crop_box,
 )
-from multigrain_jax.data.reading import Batch, Reading, iterate, read_image
+from multigrain_jax.data.reading import HostBatch, Reading, iterate, read_image
 from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.data.simd_resize import CropResizer, crop_resizer
 from multigrain_jax.data.sources.source import ImageSource
@@ -37,7 +37,7 @@ class _Train:
     start: int
     stop: int
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> HostBatch:
         """The share of batch `step`; every crop is written to its place at once."""
         count, size = self.stop - self.start, self.train_size
         images = np.empty((count, size, size, 3), np.uint8)
@@ -101,7 +101,7 @@ def make_train_batches(
     num_steps: int,
     batch_slice: slice,
     reading: Reading,
-) -> Generator[Batch]:
+) -> Generator[HostBatch]:
     """Training batches `first_step` to `first_step + num_steps`.
 
     Every distinct image of a batch is decoded once and cropped as often as it stands

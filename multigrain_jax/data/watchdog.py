@@ -17,7 +17,8 @@ MAX_RESTARTS = 3
 # How long a reader that hangs is waited for when it is left behind.
 STALLED_CLOSE_S = 5.0
 
-Batch = dict[str, np.ndarray]
+# The arrays of a batch by their names, in the memory of the host.
+HostBatch = dict[str, np.ndarray]
 
 
 class _ProcessDiedError(RuntimeError):
@@ -26,7 +27,7 @@ class _ProcessDiedError(RuntimeError):
 
 def read_and_restart(
     read_from: Callable[[int], grain.IterDataset], *, timeout_s: float
-) -> Generator[Batch]:
+) -> Generator[HostBatch]:
     """All batches in their order, however often a reading process dies (3 times).
 
     Args:
@@ -61,14 +62,14 @@ def read_and_restart(
             )
 
 
-def _watched(dataset: grain.IterDataset, timeout_s: float) -> Generator[Batch]:
+def _watched(dataset: grain.IterDataset, timeout_s: float) -> Generator[HostBatch]:
     """The batches of a data set, each of them in time.
 
     A thread asks for them, since a call that hangs cannot be interrupted; it is left
     behind then.
     """
     wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
-    answers: queue.SimpleQueue[Batch | Exception] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[HostBatch | Exception] = queue.SimpleQueue()
     reader = threading.Thread(
         target=_answer, args=(dataset, wanted, answers), daemon=True
     )
@@ -104,7 +105,7 @@ def stalled(what: str, timeout_s: float) -> DataStalledError:
 def _answer(
     dataset: grain.IterDataset,
     wanted: queue.SimpleQueue[bool],
-    answers: queue.SimpleQueue[Batch | Exception],
+    answers: queue.SimpleQueue[HostBatch | Exception],
 ) -> None:
     iterator = iter(dataset)
     shared = False

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from multigrain_jax.data.eval_batches import EvalPlan, make_eval_batches
-from multigrain_jax.data.reading import Batch, Reading
+from multigrain_jax.data.reading import HostBatch, Reading
 from multigrain_jax.data.skips import SkipLog
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.models.layers import FeatureMap
@@ -47,7 +47,7 @@ def recorded_batches(
     *,
     workdir: Path | None,
     reading: Reading,
-) -> Generator[Batch]:
+) -> Generator[HostBatch]:
     """The batches of a plan; unreadable images are listed in skipped.txt.
 
     Nothing stands in for them: they are marked bad and count as wrong. A terminal

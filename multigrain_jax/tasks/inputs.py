@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from multigrain_jax.data.eval_batches import EvalPlan, plan_batches
-from multigrain_jax.data.reading import Batch, Reading
+from multigrain_jax.data.reading import HostBatch, Reading
 from multigrain_jax.data.sources.open import DataSet
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.evaluation.inputs import recorded_batches
@@ -53,7 +53,7 @@ def batches_from_config(
     plan: EvalPlan,
     *,
     workdir: Path | None,
-) -> Generator[Batch]:
+) -> Generator[HostBatch]:
     """`recorded_batches` by the keys that all configurations share."""
     reading = reading_from_config(config)
     return recorded_batches(source, plan, workdir=workdir, reading=reading)

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from multigrain_jax.checkpoint import require_no_checkpoints, save_derived
-from multigrain_jax.data.reading import Batch
+from multigrain_jax.data.reading import HostBatch
 from multigrain_jax.data.sources.open import open_split
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.embed import embed_batches, make_embed_step
@@ -123,7 +123,7 @@ def _problems(settings: Mapping[str, Any]) -> list[str]:
 
 def _collect(
     settings: Mapping[str, Any], opened: OpenedModel, mesh: Mesh, workdir: Path
-) -> tuple[Moments, list[Batch], int]:
+) -> tuple[Moments, list[HostBatch], int]:
     """The moments of all images, some batches, and how many were unreadable."""
     data = settings["data"]
     source = open_split(data_set_from_config(settings), data["split"])
@@ -132,9 +132,9 @@ def _collect(
     )
     print(f"{opened.name} from {opened.checkpoint.path}: {plan}", flush=True)
     batches = batches_from_config(settings, source, plan, workdir=workdir)
-    seen: list[Batch] = []
+    seen: list[HostBatch] = []
 
-    def watched() -> Iterable[Batch]:
+    def watched() -> Iterable[HostBatch]:
         for batch in batches:
             missing = VERIFIED_IMAGES - sum(_readable(each).sum() for each in seen)
             if missing > 0 and _readable(batch).any():
@@ -174,7 +174,7 @@ def _whitened_model(
     opened: OpenedModel,
     whitening: PcaWhitening,
     mesh: Mesh,
-    examples: Sequence[Batch],
+    examples: Sequence[HostBatch],
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """The new `model` item, verified, and what there is to say of it."""
     model = dict(opened.checkpoint.model)
@@ -203,7 +203,7 @@ def _verify_folding(
     opened: OpenedModel,
     model: Mapping[str, Any],
     mesh: Mesh,
-    examples: Sequence[Batch],
+    examples: Sequence[HostBatch],
 ) -> float:
     """Compare the folded classifier with the original on some images.
 
@@ -249,7 +249,7 @@ def _verify_folding(
     return error
 
 
-def _readable(batch: Batch) -> np.ndarray:
+def _readable(batch: HostBatch) -> np.ndarray:
     return batch["mask"] & ~batch["bad"]
 
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from multigrain_jax.data.reading import Batch as HostBatch
+from multigrain_jax.data.reading import HostBatch
 from multigrain_jax.data.skips import SkipLog
 from multigrain_jax.distributed import gather_shares, host_slices
 from multigrain_jax.mesh import put_batch
