@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 from measure.machine import num_cores, print_machine
-from multigrain_jax.descriptors.index import BLOCK_BYTES, DescriptorIndex
+from multigrain_jax.descriptors.index import SEARCH_BYTES, DescriptorIndex
 
 SHARD_ROWS = 50_000
 
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--queries", type=int, default=256)
     parser.add_argument("--k", type=int, default=10)
-    parser.add_argument("--block-mib", type=int, default=BLOCK_BYTES >> 20)
+    parser.add_argument("--block-mib", type=int, default=SEARCH_BYTES >> 20)
     options = parser.parse_args(arguments)
     print_machine(["jax", "numpy", "faiss-cpu"])
     print(f"{vars(options)}, float16")

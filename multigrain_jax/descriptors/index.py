@@ -1,7 +1,7 @@
 """Exact nearest neighbours by inner product, and near duplicates, in blocks.
 
 The database stays on disk; a block of it at a time goes through one compiled step, on
-all devices. Memory is bounded by `BLOCK_BYTES`, whatever the size of the database.
+all devices. Memory is bounded by `SEARCH_BYTES`, whatever the size of the database.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from multigrain_jax.mesh import DATA_AXIS, batch_sharding, make_mesh, put_replic
 from multigrain_jax.ops.refinement import score_offsets
 
 # What the arrays of a search take at most, beside queries and results.
-BLOCK_BYTES = 128 << 20
+SEARCH_BYTES = 128 << 20
 QUERIES_PER_STEP = 256
 # Of so many rows at a time only the largest similarity is sorted at first.
 CHUNK = 128
@@ -156,7 +156,7 @@ class DescriptorIndex:
         k: int = 10,
         *,
         normalization: ScoreNormalization | None = None,
-        block_bytes: int = BLOCK_BYTES,
+        block_bytes: int = SEARCH_BYTES,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The k rows of largest inner product for each query, exactly.
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from multigrain_jax.descriptors.index import BLOCK_BYTES, CHUNK, DescriptorIndex
+from multigrain_jax.descriptors.index import CHUNK, SEARCH_BYTES, DescriptorIndex
 from multigrain_jax.errors import InputError
 from multigrain_jax.mesh import batch_sharding, make_mesh, put_replicated, replicated
 
@@ -32,7 +32,7 @@ class NearDuplicates(NamedTuple):
 
 
 def near_duplicates(
-    index: DescriptorIndex, threshold: float, *, block_bytes: int = BLOCK_BYTES
+    index: DescriptorIndex, threshold: float, *, block_bytes: int = SEARCH_BYTES
 ) -> NearDuplicates:
     """All pairs of live rows whose inner product is at least `threshold`, exactly.
 

@@ -26,6 +26,7 @@ TOP_KS = (1, 5)
 COUNTS = ("count", "readable")
 BLOCK_BYTES = 32 << 20  # of similarities or logits that are ranked at once
 KNN_BLOCK = 1024  # photos that look for their nearest at once
+RANKED_BYTES = 32 << 20  # of similarities or logits that are ranked at once
 EvalStep = Callable[[Variables, dict[str, jax.Array]], dict[str, jax.Array]]
 
 
@@ -143,7 +144,7 @@ def knn_top1(photos: Embedded) -> float:
 def classification_scores(photos: Embedded) -> dict[str, float]:
     """Top-1 and top-5 as fractions of the labelled photos; unreadable are wrong.
 
-    So are labels that the classifier does not have. Memory: about twice `BLOCK_BYTES`.
+    So are labels that the classifier does not have. Memory: about twice `RANKED_BYTES`.
     """
     num_classes = photos.logits.shape[1]
     known = (photos.labels >= 0) & (photos.labels < num_classes) & ~photos.bad
@@ -160,7 +161,7 @@ def class_map(photos: Embedded) -> float:
     """Mean average precision of finding a photo's class among the other photos.
 
     Photos without a label are left out, here and in `knn_top1`: nobody knows what they
-    show. Memory: at most four times `BLOCK_BYTES`, or four rows of similarities.
+    show. Memory: at most four times `RANKED_BYTES`, or four rows of similarities.
     """
     labels, descriptors = photos.labels, photos.descriptors
     unlabelled = labels < 0
@@ -177,8 +178,8 @@ def class_map(photos: Embedded) -> float:
 
 
 def _row_blocks(rows: np.ndarray, width: int) -> Iterator[np.ndarray]:
-    """Parts of the rows, for which [part, width] in float32 takes `BLOCK_BYTES`."""
-    size = max(1, BLOCK_BYTES // (4 * max(1, width)))
+    """Parts of the rows, for which [part, width] in float32 takes `RANKED_BYTES`."""
+    size = max(1, RANKED_BYTES // (4 * max(1, width)))
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
 

@@ -1,7 +1,7 @@
 """From descriptors to a benchmark's scores.
 
 All of it in NumPy, in blocks of queries. Beside the descriptors it takes about four
-times `BLOCK_BYTES` of memory, or four rows of similarities where these are larger.
+times `SIMILARITY_BYTES` of memory, or four rows of similarities where these are larger.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ from multigrain_jax.ops.ranking import (
     ukbench_score,
 )
 from multigrain_jax.ops.refinement import (
-    BLOCK_BYTES,
+    SIMILARITY_BYTES,
     indices_of_largest,
     normalize_scores,
     query_blocks,
@@ -91,7 +91,7 @@ def evaluate_retrieval(
     normalization_weight: float,
     normalization_neighbours: int,
     max_candidates: int = MAX_CANDIDATES,
-    block_bytes: int = BLOCK_BYTES,
+    block_bytes: int = SIMILARITY_BYTES,
 ) -> RetrievalScores:
     """Score every protocol of a benchmark.
 

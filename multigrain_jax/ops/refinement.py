@@ -6,7 +6,7 @@ import numpy as np
 
 from multigrain_jax.ops.pooling import NORM_EPSILON
 
-BLOCK_BYTES = 256 << 20  # of similarities that are computed at once
+SIMILARITY_BYTES = 256 << 20  # of similarities that are computed at once
 
 
 def normalize_scores(
@@ -49,7 +49,7 @@ def expand_queries(
     num_neighbours: int,
     alpha: float,
     itself: np.ndarray | None = None,
-    block_bytes: int = BLOCK_BYTES,
+    block_bytes: int = SIMILARITY_BYTES,
 ) -> np.ndarray:
     """α-query expansion: each query joined by its nearest neighbours.
 

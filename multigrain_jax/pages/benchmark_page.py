@@ -18,7 +18,7 @@ from multigrain_jax.pages.gallery import (
 from multigrain_jax.pages.gallery_page import write_retrieval_page
 from multigrain_jax.pages.page import Result
 
-NUM_NEIGHBOURS = 10
+NEIGHBOURS_PER_QUERY = 10
 # metric -> what it means, and the best that it can be
 METRICS: Mapping[str, tuple[str, float]] = {
     "map": ("mean average precision over the queries", 1.0),
@@ -94,7 +94,7 @@ def _rows(
         score = scores[number]
         similarity = database @ queries[score.query]
         similarity[absent] = -np.inf
-        nearest = np.argsort(-similarity, kind="stable")[:NUM_NEIGHBOURS]
+        nearest = np.argsort(-similarity, kind="stable")[:NEIGHBOURS_PER_QUERY]
         verdicts = _verdicts(protocols[score.protocol], score.query, nearest)
         suffix = f" ({score.protocol})" if len(protocols) > 1 else ""
         return GalleryRow(

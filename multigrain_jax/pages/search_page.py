@@ -13,7 +13,7 @@ from multigrain_jax.pages.gallery import GalleryItem, GalleryRow, LazyRows, load
 LoadPhoto = Callable[[str], Image.Image | None]
 
 # Of a larger group so many photos are shown.
-MAX_SHOWN = 12
+MAX_PHOTOS_PER_GROUP = 12
 
 
 class Found(LazyRows):
@@ -71,7 +71,7 @@ def group_rows(
     """
 
     def make_row(number: int) -> GalleryRow:
-        first, *others = groups[number].tolist()[:MAX_SHOWN]
+        first, *others = groups[number].tolist()[:MAX_PHOTOS_PER_GROUP]
         query = read_descriptor(first).astype(np.float32)
         similar = [
             (float(query @ read_descriptor(other).astype(np.float32)), other)

@@ -32,7 +32,7 @@ from multigrain_jax.pages.plots import draw_plots
 from multigrain_jax.workdir import METRICS_FILE
 
 NUM_GALLERY_QUERIES = 12
-NUM_NEIGHBOURS = 5
+NUM_GALLERY_NEIGHBOURS = 5
 # Of more classes, the mistakes that are made most often are listed.
 MAX_MATRIX_CLASSES = 300
 
@@ -116,7 +116,7 @@ def gallery_rows(source: ImageSource, photos: Embedded) -> list[GalleryRow]:
         similarity[photos.bad] = -np.inf
         similarity[query] = -np.inf
         nearest = np.argsort(-similarity, kind="stable")
-        nearest = nearest[np.isfinite(similarity[nearest])][:NUM_NEIGHBOURS]
+        nearest = nearest[np.isfinite(similarity[nearest])][:NUM_GALLERY_NEIGHBOURS]
         label = int(photos.labels[query])
         neighbours = [
             GalleryItem(

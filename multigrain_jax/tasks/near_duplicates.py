@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from multigrain_jax.descriptors.index import DescriptorIndex
 from multigrain_jax.descriptors.near_duplicates import near_duplicates
 from multigrain_jax.pages.gallery_page import write_retrieval_page
-from multigrain_jax.pages.search_page import MAX_SHOWN, group_rows
+from multigrain_jax.pages.search_page import MAX_PHOTOS_PER_GROUP, group_rows
 from multigrain_jax.tasks.check import path_problems, refuse
 from multigrain_jax.tasks.embed_record import photo_reader
 from multigrain_jax.workdir import write_config, write_results, write_table
@@ -64,7 +64,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         rows_are="groups",
         note=f"Photos that pairs of a similarity of at least {config.threshold:g} "
         "connect, the largest groups first, of each up to "
-        f"{MAX_SHOWN} photos; similarities are to the first one.",
+        f"{MAX_PHOTOS_PER_GROUP} photos; similarities are to the first one.",
     )
     results = {
         "num_images": num_images,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multigrain_jax.pages.search_page import MAX_SHOWN, Found, group_rows
+from multigrain_jax.pages.search_page import MAX_PHOTOS_PER_GROUP, Found, group_rows
 
 
 def titles(row):
@@ -47,11 +47,13 @@ def test_a_group_is_ordered_by_the_similarity_to_its_first_photo():
 
 
 def test_of_a_large_group_the_first_photos_are_shown():
-    numbers = np.arange(5, 5 + MAX_SHOWN + 3)
+    numbers = np.arange(5, 5 + MAX_PHOTOS_PER_GROUP + 3)
     (row,) = group_rows(
         [numbers],
         read_descriptor=lambda number: np.array([1.0, number]),
         paths={int(number): f"{number}.jpg" for number in numbers},
         load=lambda path: None,
     )
-    assert sorted(titles(row)) == sorted(f"{n}.jpg" for n in numbers[:MAX_SHOWN])
+    assert sorted(titles(row)) == sorted(
+        f"{n}.jpg" for n in numbers[:MAX_PHOTOS_PER_GROUP]
+    )

@@ -18,7 +18,6 @@ from multigrain_jax.pages.training_page import (
     gallery_rows,
     write_final_page,
 )
-from multigrain_jax.tasks import final_report
 
 
 def embedded(degrees, labels, predictions):
@@ -105,7 +104,7 @@ def sorted_scores(photos):
 
 @pytest.mark.parametrize("block_bytes", [1, 4 * 97 * 10, 1 << 20])
 def test_blocks_change_no_score(monkeypatch, block_bytes):
-    monkeypatch.setattr(final_report, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(classification, "RANKED_BYTES", block_bytes)
     rng = np.random.default_rng(0)
     for num_classes in (1, 3, 7, 30):
         photos = random_photos(rng, num_classes=num_classes)
@@ -137,7 +136,7 @@ def test_all_similarities_are_never_there_at_once():
         np.zeros(6000, bool),
     )
     # With the masks of all pairs, their similarities take 250 MB.
-    assert peak_bytes(class_map, photos) < 2 * final_report.BLOCK_BYTES
+    assert peak_bytes(class_map, photos) < 2 * classification.RANKED_BYTES
 
 
 def test_classes_are_never_put_in_order_at_once():
@@ -149,7 +148,7 @@ def test_classes_are_never_put_in_order_at_once():
         np.arange(4000, dtype=np.int32),
         np.zeros(4000, bool),
     )
-    assert peak_bytes(classification_scores, photos) < 2.5 * final_report.BLOCK_BYTES
+    assert peak_bytes(classification_scores, photos) < 2.5 * classification.RANKED_BYTES
 
 
 class Unreadable:
