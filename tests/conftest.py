@@ -1,4 +1,4 @@
-"""Every test runs on eight fake CPU devices, with strict dtype promotion."""
+"""Every test runs on eight fake CPU devices, with no dtype or rank promoted."""
 
 import os
 
@@ -6,6 +6,8 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
+# The processes that tests start write their broadcasts out, too.
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 
 import atexit
 import gzip
@@ -21,6 +23,7 @@ import pytest
 from PIL import Image
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Many tests compile the same programs: within a session, each is compiled once.
 _COMPILE_CACHE = tempfile.TemporaryDirectory()

@@ -265,7 +265,7 @@ def _search_step(mesh: Mesh, k: int):
             block.astype(jnp.float32).T,
             precision=jax.lax.Precision.HIGHEST,
         )
-        similarity = jnp.where(live, similarity, -jnp.inf)
+        similarity = jnp.where(live[None], similarity, -jnp.inf)
         new_values, new = top_k_of_chunks(similarity, k)
         new = new + first + jax.lax.axis_index(DATA_AXIS) * len(block)
         new = jnp.where(jnp.isneginf(new_values), NOTHING, new)

@@ -44,6 +44,6 @@ def margin_loss(
 
     too_far = jax.nn.relu(distance(pairs.positive) - beta + margin)
     too_near = jax.nn.relu(beta - distance(pairs.negative) + margin)
-    terms = jnp.where(pairs.mask, jnp.stack([too_far, too_near]), 0.0)
+    terms = jnp.where(pairs.mask[None], jnp.stack([too_far, too_near]), 0.0)
     active = jnp.sum(terms > 0).astype(dtype)
     return MarginOutput(jnp.sum(terms) / jnp.maximum(active, 1.0), active)

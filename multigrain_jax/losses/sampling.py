@@ -159,7 +159,7 @@ def _sample_group(
     # The k largest of log-weight + Gumbel noise are k draws without replacement, the
     # largest under fresh noise is one independent draw.
     _, distinct = jax.lax.top_k(log_weights + noise[0], num_draws)
-    repeated = jax.lax.argmax(log_weights + noise[1:], 2, jnp.int32).T
+    repeated = jax.lax.argmax(log_weights[None] + noise[1:], 2, jnp.int32).T
     num_candidates = jnp.sum(log_weights > -jnp.inf, axis=1, dtype=jnp.int32)[:, None]
     enough = num_candidates >= jnp.minimum(num_positives, num_draws)
     negative = jnp.where(enough, distinct, repeated)

@@ -173,8 +173,13 @@ class Conv(nnx.Module):
                 feature_group_count=self.groups,
             )
         if self.bias is not None:
-            out = out + self.bias[...].astype(self.dtype)
+            out = out + _across_map(self.bias[...].astype(self.dtype))
         return FeatureMap(out, window.out_sizes(features.sizes))
+
+
+def _across_map(values: jax.Array) -> jax.Array:
+    """Values of the channels [C] as they meet a map: [1, 1, 1, C]."""
+    return values[None, None, None]
 
 
 def _without_negative_padding(
@@ -224,7 +229,8 @@ class Linear(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., in_features] -> [..., out_features], in the compute dtype."""
         product = x.astype(self.dtype) @ self.kernel[...].astype(self.dtype)
-        return product + self.bias[...].astype(self.dtype)
+        bias = self.bias[...].astype(self.dtype)
+        return product + jnp.expand_dims(bias, range(product.ndim - 1))
 
 
 class BatchNorm(nnx.Module):
@@ -268,7 +274,7 @@ class BatchNorm(nnx.Module):
         """The normalised map; in training the running values are updated."""
         values = features.values.astype(parameter_dtype(self.dtype))
         if self.use_running_average:
-            mean, var = self.mean[...], self.var[...]
+            mean, var = _across_map(self.mean[...]), _across_map(self.var[...])
         else:
             if features.sizes is not None:
                 raise ValueError(
@@ -277,9 +283,9 @@ class BatchNorm(nnx.Module):
                     "only: crop the images to one size, or call model.eval()."
                 )
             mean, var = self._update(values)
-        factor = self.scale[...] * lax.rsqrt(var + self.eps)
+        factor = _across_map(self.scale[...]) * lax.rsqrt(var + self.eps)
         # Subtracting first keeps the digits where the mean is far above the deviation.
-        out = (values - mean) * factor + self.bias[...]
+        out = (values - mean) * factor + _across_map(self.bias[...])
         return features._replace(values=out.astype(self.dtype))
 
     def _update(self, values: jax.Array) -> tuple[jax.Array, jax.Array]:

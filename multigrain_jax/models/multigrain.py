@@ -53,7 +53,7 @@ class Whitening(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, dim] -> [B, num_components]."""
-        centred = x - self.mean[...]
+        centred = x - self.mean[...][None]
         return jnp.matmul(
             centred, self.projection[...], precision=jax.lax.Precision.HIGHEST
         )

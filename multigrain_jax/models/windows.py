@@ -81,8 +81,8 @@ def mask_outside(features: FeatureMap, *, fill: float = 0.0) -> jax.Array:
     if features.sizes is None:
         return features.values
     _, height, width, _ = features.values.shape
-    rows = jnp.arange(height) < features.sizes[:, :1]
-    columns = jnp.arange(width) < features.sizes[:, 1:]
+    rows = jnp.arange(height)[None] < features.sizes[:, :1]
+    columns = jnp.arange(width)[None] < features.sizes[:, 1:]
     inside = (rows[:, :, None] & columns[:, None, :])[..., None]
     return jnp.where(inside, features.values, jnp.asarray(fill, features.values.dtype))
 
@@ -255,7 +255,7 @@ def average_pool(
         valid = features.sizes
     counts = []
     for axis, length in enumerate(window.out_shape(values)):
-        start = jnp.arange(length) * stride - window.padding[axis][0]
+        start = (jnp.arange(length) * stride - window.padding[axis][0])[None]
         end = jnp.minimum(start + window.kernel[axis], valid[:, axis, None])
         counts.append(end - jnp.maximum(start, 0))
     # At least 1: windows wholly outside hold nothing.
@@ -279,5 +279,5 @@ def crop_to(features: FeatureMap, height: int, width: int) -> FeatureMap:
     values = features.values[:, :height, :width, :]
     if features.sizes is None:
         return FeatureMap(values)
-    limit = jnp.asarray([height, width], jnp.int32)
+    limit = jnp.asarray([[height, width]], jnp.int32)
     return FeatureMap(values, jnp.minimum(features.sizes, limit))

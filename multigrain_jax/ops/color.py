@@ -85,7 +85,7 @@ def lighting(images: jax.Array, alphas: jax.Array) -> jax.Array:
     """
     vectors = jnp.asarray(LIGHTING_EIGENVECTORS, images.dtype)
     values = jnp.asarray(LIGHTING_EIGENVALUES, images.dtype)
-    shift = jnp.sum(vectors[None] * (alphas * values)[:, None, :], axis=-1)
+    shift = jnp.sum(vectors[None] * (alphas * values[None])[:, None, :], axis=-1)
     return (images + shift[:, None, None, :]) / (1.0 + LIGHTING_STD)
 
 
@@ -95,7 +95,9 @@ def normalize(
     std: tuple[float, float, float],
 ) -> jax.Array:
     """(x - mean) / std per channel; images [..., 3] in [0, 1]."""
-    return (images - jnp.asarray(mean, images.dtype)) / jnp.asarray(std, images.dtype)
+    leading = range(images.ndim - 1)
+    center = jnp.expand_dims(jnp.asarray(mean, images.dtype), leading)
+    return (images - center) / jnp.expand_dims(jnp.asarray(std, images.dtype), leading)
 
 
 def normalize_pixels(

@@ -35,7 +35,7 @@ def number_step(dim, num_classes):
         output = Output(
             jnp.tile(numbers, (1, dim)),
             jnp.tile(numbers + 0.5, (1, dim)),
-            numbers + jnp.arange(num_classes, dtype=jnp.float32),
+            numbers + jnp.arange(num_classes, dtype=jnp.float32)[None],
         )
         return output, {name: batch[name] for name in FACTS}
 
