@@ -56,7 +56,9 @@ def test_outputs():
     )
     # The classifier reads the embedding as it is, not normalised.
     linear = model.classifier
-    want = np.asarray(pooled) @ np.asarray(linear.kernel[...]) + linear.bias[...]
+    want = np.asarray(pooled) @ np.asarray(linear.kernel[...]) + np.asarray(
+        linear.bias[...]
+    )
     np.testing.assert_allclose(out.logits, want, rtol=1e-5, atol=1e-6)
 
 
