@@ -18,9 +18,8 @@ import tempfile
 from pathlib import Path
 
 import jax
-import numpy as np
 import pytest
-from PIL import Image
+from helpers.photos import CLASS_NAMES, MIXED_SIZES, write_noise_photos
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -30,9 +29,6 @@ _COMPILE_CACHE = tempfile.TemporaryDirectory()
 atexit.register(_COMPILE_CACHE.cleanup)
 jax.config.update("jax_compilation_cache_dir", _COMPILE_CACHE.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-CLASS_NAMES = ["ant", "bee", "cow"]
-SIZES = [(40, 30), (30, 44), (64, 64), (100, 40), (36, 50), (60, 45)]
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +77,7 @@ def tiny_checkpoint(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("tiny")
     _, variables = split_model(create_model("tiny", num_classes=3, seed=1))
-    meta = {"backbone": "tiny", "num_classes": 3, "class_names": CLASS_NAMES}
+    meta = {"backbone": "tiny", "num_classes": 3, "class_names": list(CLASS_NAMES)}
     store = CheckpointStore(folder)
     store.save(5, model=variables, meta={**meta, "config": None})
     store.close()
@@ -92,14 +88,7 @@ def tiny_checkpoint(tmp_path_factory):
 def photo_folder(tmp_path_factory):
     """`train/class/n.png`, six photos of mixed sizes in each of three classes."""
     root = tmp_path_factory.mktemp("photos")
-    rng = np.random.default_rng(0)
-    for label, name in enumerate(CLASS_NAMES):
-        for number, (width, height) in enumerate(SIZES):
-            path = root / "train" / name / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            noise = rng.integers(0, 120, (height, width, 3))
-            noise[..., label] += 100
-            Image.fromarray(noise.astype(np.uint8)).save(path)
+    write_noise_photos(root / "train", count=len(MIXED_SIZES), sizes=MIXED_SIZES)
     return root
 
 

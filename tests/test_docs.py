@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from helpers.configs import SHORT_TRAINING
+from helpers.photos import encode, noise_photo
 
 from multigrain_jax import main
 
@@ -23,17 +24,7 @@ FILE = re.compile(
 TESTED = re.compile(r"<!-- tested -->\n```(\w*)\n(.*?)```", re.DOTALL)
 # A tiny network and little work, whatever the page says.
 SHRUNK = {
-    "train": {
-        "backbone": "tiny",
-        "train_size": 33,
-        "test_size": 33,
-        "batch_size": 24,
-        "batch_norm_group_size": 24,
-        "sampling_group_size": 24,
-        "num_epochs": 1,
-        "warmup_epochs": 0.0,
-        "epoch_len_factor": 1.0,
-    },
+    "train": {**SHORT_TRAINING, "epoch_len_factor": 1.0},
     "eval_classification": {"test_size": 40, "batch_size": 8},
     "eval_retrieval": {"test_size": 40, "batch_size": 8},
     "finetune_pooling": {"test_size": 40},
@@ -93,11 +84,7 @@ def parse_value(text: str) -> object:
 
 
 def jpeg(rng: np.random.Generator, tint: int) -> bytes:
-    pixels = rng.integers(0, 120, (40, 48, 3), np.uint8)
-    pixels[..., tint] += 100
-    encoded = io.BytesIO()
-    Image.fromarray(pixels).save(encoded, "JPEG")
-    return encoded.getvalue()
+    return encode(noise_photo(rng, tint=tint), "JPEG")
 
 
 @pytest.fixture

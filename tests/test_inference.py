@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.configs import small_eval_config
 from PIL import Image, ImageOps
 
 import multigrain_jax
@@ -227,10 +228,14 @@ def test_a_photo_has_the_descriptor_that_embed_writes(workdir, tmp_path, test_mo
         folder = tmp_path / "photos" / kind
         folder.mkdir(parents=True)
         paths += save_photos(folder, kind).values()
-    config = embed.get_config()
-    config.init_from, config.data.root = str(workdir), str(tmp_path / "photos")
-    config.test_size, config.test_mode, config.batch_size = 40, test_mode, 8
-    config.descriptor_dtype = "float32"
+    config = small_eval_config(
+        embed.get_config,
+        tmp_path / "photos",
+        workdir,
+        test_size=40,
+        test_mode=test_mode,
+        descriptor_dtype="float32",
+    )
     results = run_embed.run(config, tmp_path / "w")
     assert (results["num_images"], results["num_unreadable"]) == (len(paths), 0)
     folder = tmp_path / "w" / "descriptors"

@@ -1,9 +1,9 @@
 import hashlib
-import io
 import json
 
 import numpy as np
 import pytest
+from helpers.photos import encode
 from PIL import Image
 
 from multigrain_jax.data import crops
@@ -86,25 +86,19 @@ def test_crop_boxes_lie_inside_any_image(size):
         assert 0 <= top < bottom <= size[1]
 
 
-def encoded(image, kind="PNG", **options):
-    buffer = io.BytesIO()
-    image.save(buffer, format=kind, **options)
-    return buffer.getvalue()
-
-
 def test_every_mode_becomes_rgb():
     rng = np.random.default_rng(0)
     rgb = Image.fromarray(rng.integers(0, 256, (9, 7, 3), np.uint8))
     files = {
-        "grey": encoded(rgb.convert("L")),
-        "palette": encoded(rgb.convert("P")),
-        "transparent palette": encoded(rgb.convert("P"), transparency=0),
-        "grey and alpha": encoded(rgb.convert("LA")),
-        "alpha": encoded(rgb.convert("RGBA")),
-        "one bit": encoded(rgb.convert("1")),
-        "cmyk": encoded(rgb.convert("CMYK"), "JPEG"),
-        "webp": encoded(rgb, "WEBP"),
-        "one pixel": encoded(rgb.crop((0, 0, 1, 1))),
+        "grey": encode(rgb.convert("L")),
+        "palette": encode(rgb.convert("P")),
+        "transparent palette": encode(rgb.convert("P"), transparency=0),
+        "grey and alpha": encode(rgb.convert("LA")),
+        "alpha": encode(rgb.convert("RGBA")),
+        "one bit": encode(rgb.convert("1")),
+        "cmyk": encode(rgb.convert("CMYK"), "JPEG"),
+        "webp": encode(rgb, "WEBP"),
+        "one pixel": encode(rgb.crop((0, 0, 1, 1))),
     }
     for name, data in files.items():
         image = crops.decode(data)
@@ -114,7 +108,7 @@ def test_every_mode_becomes_rgb():
 
 def test_sixteen_bits_are_scaled_and_not_clipped():
     values = np.linspace(0, 65535, 12, dtype=np.uint16).reshape(3, 4)
-    image = crops.decode(encoded(Image.fromarray(values)))
+    image = crops.decode(encode(Image.fromarray(values)))
     np.testing.assert_array_equal(
         np.asarray(image)[..., 0], np.round(values / 257).astype(np.uint8)
     )
@@ -122,13 +116,13 @@ def test_sixteen_bits_are_scaled_and_not_clipped():
 
 def test_a_dark_sixteen_bit_image_stays_dark():
     values = np.full((3, 4), 200, np.uint16)
-    assert np.asarray(crops.decode(encoded(Image.fromarray(values)))).max() == 1
+    assert np.asarray(crops.decode(encode(Image.fromarray(values)))).max() == 1
 
 
 def test_exif_orientation_is_applied_on_request():
     exif = Image.Exif()
     exif[crops.EXIF_ORIENTATION] = 6
-    data = encoded(Image.new("RGB", (8, 4)), "JPEG", exif=exif)
+    data = encode(Image.new("RGB", (8, 4)), "JPEG", exif=exif)
     assert crops.decode(data).size == (8, 4)
     assert crops.decode(data, apply_exif_orientation=True).size == (4, 8)
 

@@ -1,7 +1,9 @@
 import io
+from functools import partial
 
 import numpy as np
 import pytest
+from helpers.photos import noise_photo
 from PIL import Image
 
 from multigrain_jax.data.crops import decode, encoded_size, eval_transform
@@ -13,9 +15,7 @@ from multigrain_jax.data.sources.open import FileSource
 SIDEWAYS = 6  # EXIF: the photo lies on its side
 
 
-def photo(number, size):
-    rng = np.random.default_rng(number)
-    return Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8))
+photo = partial(noise_photo, brightest=256)
 
 
 def make_source(folder, sizes):

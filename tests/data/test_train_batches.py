@@ -1,10 +1,11 @@
-import io
 import subprocess
 import sys
 from collections import namedtuple
+from functools import partial
 
 import numpy as np
 import pytest
+from helpers.photos import encode, noise_photo
 from PIL import Image
 
 from multigrain_jax.data import reading, train_batches
@@ -19,15 +20,7 @@ from multigrain_jax.errors import InputError
 BATCH_SIZE = 8
 
 
-def encoded(image, kind="PNG", **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def photo(number, size=(40, 30)):
-    rng = np.random.default_rng(number)
-    return Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8))
+photo = partial(noise_photo, size=(40, 30), brightest=256)
 
 
 def make_source(folder, contents):
@@ -46,7 +39,7 @@ def make_source(folder, contents):
 
 @pytest.fixture
 def source(tmp_path):
-    return make_source(tmp_path, [encoded(photo(n), "JPEG") for n in range(7)])
+    return make_source(tmp_path, [encode(photo(n), "JPEG") for n in range(7)])
 
 
 def make_stream(source, **changes):
@@ -165,7 +158,7 @@ def test_seed_and_position_change_the_crops(source):
 @pytest.mark.parametrize("area_min", [1.0, 0.5])
 def test_the_smallest_area_is_respected(tmp_path, area_min):
     image = Image.fromarray(np.tile(np.arange(64, dtype=np.uint8) * 4, (64, 1)))
-    source = make_source(tmp_path, [encoded(image)])
+    source = make_source(tmp_path, [encode(image)])
     stream = make_stream(source, epoch_len_factor=100.0)
     spans = [
         int(crop.max()) - int(crop.min())
@@ -204,14 +197,14 @@ def test_reading_processes_change_nothing(source, tmp_path):
 FAULTS = {
     "empty": b"",
     "not an image": b"<html>not found</html>",
-    "truncated": encoded(photo(0, (200, 150)), "JPEG")[:2000],
-    "header alone": encoded(photo(0), "JPEG")[:40],
+    "truncated": encode(photo(0, size=(200, 150)), "JPEG")[:2000],
+    "header alone": encode(photo(0), "JPEG")[:40],
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_an_unreadable_image_is_replaced_by_another_as_itself(tmp_path, fault):
-    contents = [encoded(photo(n), "JPEG") for n in range(7)]
+    contents = [encode(photo(n), "JPEG") for n in range(7)]
     contents[4] = FAULTS[fault]
     source = make_source(tmp_path, contents)
     stream = make_stream(source)
@@ -250,13 +243,13 @@ def test_unusual_images_are_trained_on(tmp_path):
     values = np.arange(1200, dtype=np.uint16).reshape(30, 40) * 50
     palette = photo(1).convert("P")
     contents = [
-        encoded(photo(0).convert("CMYK"), "JPEG"),
-        encoded(photo(1).convert("L"), "JPEG"),
-        encoded(palette, transparency=bytes(range(256))),
-        encoded(Image.fromarray(values)),
-        encoded(photo(2, (1, 1))),
-        encoded(photo(3).convert("RGBA"), "WEBP"),
-        encoded(photo(4, (1, 300))),
+        encode(photo(0).convert("CMYK"), "JPEG"),
+        encode(photo(1).convert("L"), "JPEG"),
+        encode(palette, transparency=bytes(range(256))),
+        encode(Image.fromarray(values)),
+        encode(photo(2, size=(1, 1))),
+        encode(photo(3).convert("RGBA"), "WEBP"),
+        encode(photo(4, size=(1, 300))),
     ]
     source = make_source(tmp_path, contents)
     for batch in batches(source):

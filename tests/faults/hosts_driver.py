@@ -14,11 +14,11 @@ photos, workdir, coordinator, hosts, index, epochs, stop, embed, output = sys.ar
 os.environ["JAX_PLATFORMS"] = "cpu"
 devices = 4 // int(hosts)
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
 import jax
 import numpy as np
-from conftest import small_config
+from helpers.configs import fault_config
 
 from multigrain_jax.data.eval_batches import make_eval_batches, plan_batches
 from multigrain_jax.data.reading import Reading
@@ -65,7 +65,7 @@ def embed_photos() -> None:
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-config = small_config(
+config = fault_config(
     Path(photos),
     compute_dtype="float64",
     log_sample_ids=True,

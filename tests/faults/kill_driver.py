@@ -17,10 +17,10 @@ from functools import partial
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
 import jax
-from conftest import small_config
+from helpers.configs import fault_config
 
 from multigrain_jax.checkpoint import checkpoint_steps, describe_checkpoint
 from multigrain_jax.tasks.train import run
@@ -39,7 +39,7 @@ def start_child(root: Path, workdir: Path) -> int:
         log = os.open(workdir.with_suffix(".log"), os.O_CREAT | os.O_APPEND | os.O_RDWR)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        run(small_config(root, log_sample_ids=True, num_epochs=3), workdir)
+        run(fault_config(root, log_sample_ids=True, num_epochs=3), workdir)
         code = 0
     finally:
         os._exit(code)

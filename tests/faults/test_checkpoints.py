@@ -8,6 +8,7 @@ import subprocess
 import jax
 import numpy as np
 import pytest
+from helpers.configs import fault_config
 
 from multigrain_jax.checkpoint import (
     CheckpointNotSavedError,
@@ -210,10 +211,10 @@ def test_a_long_reason_is_cut_after_the_place(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def two_checkpoints(photos, make_config, tmp_path_factory):
+def two_checkpoints(photos, tmp_path_factory):
     """The workdir of a run of ten steps, saved after five and ten."""
     workdir = tmp_path_factory.mktemp("two")
-    run(make_config(photos), workdir)
+    run(fault_config(photos), workdir)
     return workdir
 
 
@@ -226,13 +227,13 @@ def damage_step(workdir, step, item="model"):
 
 @pytest.mark.parametrize("item", ["model", "optimizer", "meta"])
 def test_a_damaged_newest_checkpoint_falls_back(
-    photos, make_config, two_checkpoints, tmp_path, capsys, item
+    photos, two_checkpoints, tmp_path, capsys, item
 ):
     workdir = tmp_path / "run"
     shutil.copytree(two_checkpoints, workdir)
     whole = describe_checkpoint(workdir)
     damage_step(workdir, 10, item)
-    run(make_config(photos), workdir)
+    run(fault_config(photos), workdir)
     said = capsys.readouterr().out
     assert "falling back to step 5" in said and "10.damaged" in said
     assert f"{item}: " in said
@@ -242,7 +243,7 @@ def test_a_damaged_newest_checkpoint_falls_back(
 
 
 def test_nothing_is_started_anew_over_damaged_checkpoints(
-    photos, make_config, two_checkpoints, tmp_path
+    photos, two_checkpoints, tmp_path
 ):
     workdir = tmp_path / "run"
     shutil.copytree(two_checkpoints, workdir)
@@ -250,11 +251,11 @@ def test_nothing_is_started_anew_over_damaged_checkpoints(
     damage_step(workdir, 10)
     for _ in range(2):
         with pytest.raises(InputError, match=r"every checkpoint is damaged.*\[10, 5\]"):
-            run(make_config(photos), workdir)
+            run(fault_config(photos), workdir)
     assert (workdir / "checkpoints" / "5").is_dir()
 
 
-def test_a_run_goes_on_after_a_lost_save(photos, make_config, tmp_path, monkeypatch):
+def test_a_run_goes_on_after_a_lost_save(photos, tmp_path, monkeypatch):
     from multigrain_jax.checkpoint import store
 
     real, calls = store.ocp.CheckpointManager.save, []
@@ -266,14 +267,12 @@ def test_a_run_goes_on_after_a_lost_save(photos, make_config, tmp_path, monkeypa
         return real(self, step, **arguments)
 
     monkeypatch.setattr(store.ocp.CheckpointManager, "save", save)
-    run(make_config(photos), tmp_path)
+    run(fault_config(photos), tmp_path)
     assert calls == [5, 5, 10]
     assert load_checkpoint(tmp_path).step == 10
 
 
-def test_a_run_whose_last_state_is_lost_fails(
-    photos, make_config, tmp_path, monkeypatch
-):
+def test_a_run_whose_last_state_is_lost_fails(photos, tmp_path, monkeypatch):
     from multigrain_jax.checkpoint import store
 
     def save(self, step, **arguments):
@@ -281,14 +280,14 @@ def test_a_run_whose_last_state_is_lost_fails(
 
     monkeypatch.setattr(store.ocp.CheckpointManager, "save", save)
     with pytest.raises(CheckpointNotSavedError, match="step 1 could not be stored"):
-        run(make_config(photos, stop_at_step=1), tmp_path)
+        run(fault_config(photos, stop_at_step=1), tmp_path)
 
 
-def test_a_dry_run_deletes_nothing(photos, make_config, two_checkpoints, tmp_path):
+def test_a_dry_run_deletes_nothing(photos, two_checkpoints, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(two_checkpoints, workdir)
-    run(make_config(photos, dry_run=True, resume_step=5), workdir)
+    run(fault_config(photos, dry_run=True, resume_step=5), workdir)
     assert (workdir / "checkpoints" / "10").is_dir()
     with pytest.raises(StoppedEarly):
-        run(make_config(photos, resume_step=5, stop_at_step=6), workdir)
+        run(fault_config(photos, resume_step=5, stop_at_step=6), workdir)
     assert not (workdir / "checkpoints" / "10").exists()

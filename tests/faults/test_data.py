@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.configs import fault_config
 
 from multigrain_jax.data import watchdog
 from multigrain_jax.data.eval_batches import plan_batches
@@ -172,9 +173,7 @@ def test_a_header_that_never_comes_ends_in_an_error(photos, tmp_path):
     os.close(os.open(pipe, os.O_RDWR))
 
 
-def test_a_data_set_that_vanishes_ends_the_run(
-    photos, make_config, tmp_path, monkeypatch
-):
+def test_a_data_set_that_vanishes_ends_the_run(photos, tmp_path, monkeypatch):
     root = tmp_path / "photos"
     shutil.copytree(photos, root)
     real, reads = FileSource.read, []
@@ -187,12 +186,10 @@ def test_a_data_set_that_vanishes_ends_the_run(
 
     monkeypatch.setattr(FileSource, "read", read)
     with pytest.raises(InputError, match=r"in a row could not be read|max_skipped"):
-        run(make_config(root), tmp_path / "run")
+        run(fault_config(root), tmp_path / "run")
 
 
-def test_files_that_vanish_are_replaced_and_listed(
-    photos, make_config, tmp_path, monkeypatch
-):
+def test_files_that_vanish_are_replaced_and_listed(photos, tmp_path, monkeypatch):
     root = tmp_path / "photos"
     shutil.copytree(photos, root)
     real, reads = FileSource.read, []
@@ -205,7 +202,7 @@ def test_files_that_vanish_are_replaced_and_listed(
         return real(self, index)
 
     monkeypatch.setattr(FileSource, "read", read)
-    run(make_config(root, max_skipped_fraction=0.1), tmp_path / "run")
+    run(fault_config(root, max_skipped_fraction=0.1), tmp_path / "run")
     (line,) = (tmp_path / "run" / "skipped.txt").read_text().splitlines()
     assert str(victim) in line and "No such file" in line
 

@@ -7,6 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
+from helpers.photos import encode, noise_photo
 from PIL import Image
 
 from multigrain_jax.data.crops import (
@@ -152,13 +153,6 @@ def test_any_file_name_can_be_listed_and_skipped(tmp_path, capsys):
     assert (tmp_path / "skipped.txt").read_text(encoding="utf-8") == text
 
 
-def encoded(kind, **options):
-    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind, **options)
-    return file.getvalue()
-
-
 def mutate(data, rng):
     """The bytes with some changed, cut out, doubled or cut off."""
     data = bytearray(data)
@@ -179,7 +173,7 @@ def mutate(data, rng):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
 def test_noise_is_an_image_or_unreadable(kind):
-    whole = encoded(kind)
+    whole = encode(noise_photo(0, (40, 30), brightest=256), kind)
     rng = np.random.default_rng(1)
     outcomes = set()
     for _ in range(400):

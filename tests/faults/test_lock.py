@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from helpers.configs import fault_config
 
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import PARTIAL_SUFFIX
@@ -48,10 +49,10 @@ def test_half_a_file_of_a_killed_run_is_removed(tmp_path):
     assert left == {".lock", "results.json"}
 
 
-def test_two_runs_in_one_workdir(photos, make_config, tmp_path):
+def test_two_runs_in_one_workdir(photos, tmp_path):
     with (
         lock_workdir(tmp_path),
         pytest.raises(InputError, match=f"in use by process {os.getpid()}"),
     ):
-        run(make_config(photos), tmp_path)
+        run(fault_config(photos), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]

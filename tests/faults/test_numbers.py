@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.configs import fault_config
 
 from multigrain_jax.checkpoint import checkpoint_steps, load_checkpoint
 from multigrain_jax.errors import InputError, StoppedEarly
@@ -52,11 +53,9 @@ def samples_of(workdir):
     return {row["step"]: row["sample_ids"] for row in map(json.loads, lines)}
 
 
-def test_a_nan_loss_ends_the_run_with_all_that_helps(
-    photos, make_config, tmp_path, monkeypatch
-):
+def test_a_nan_loss_ends_the_run_with_all_that_helps(photos, tmp_path, monkeypatch):
     break_step(monkeypatch, 7, nan_loss)
-    config = make_config(photos, log_every_steps=4, log_sample_ids=True)
+    config = fault_config(photos, log_every_steps=4, log_sample_ids=True)
     with pytest.raises(NonFiniteLossError) as error:
         run(config, tmp_path)
     message = str(error.value)
@@ -71,29 +70,29 @@ def test_a_nan_loss_ends_the_run_with_all_that_helps(
     assert {str(index) for index in batch["sample_ids"]} == set(batch["images"])
 
 
-def test_no_state_after_a_nan_is_saved(photos, make_config, tmp_path, monkeypatch):
+def test_no_state_after_a_nan_is_saved(photos, tmp_path, monkeypatch):
     break_step(monkeypatch, 9, nan_loss)
     # The next log would be at step 100; the save at step 10 must not wait for it.
     with pytest.raises(NonFiniteLossError, match="step 9"):
-        run(make_config(photos, log_every_steps=100), tmp_path)
+        run(fault_config(photos, log_every_steps=100), tmp_path)
     assert checkpoint_steps(tmp_path / "checkpoints") == [5]
 
 
-def test_no_broken_parameter_is_saved(photos, make_config, tmp_path, monkeypatch):
+def test_no_broken_parameter_is_saved(photos, tmp_path, monkeypatch):
     break_step(monkeypatch, 10, infinite_beta)
     with pytest.raises(NonFiniteLossError, match="parameter is NaN or infinite after"):
-        run(make_config(photos), tmp_path)
+        run(fault_config(photos), tmp_path)
     assert checkpoint_steps(tmp_path / "checkpoints") == [5]
 
 
-def test_the_record_of_samples_forgets_what_is_done_anew(photos, make_config, tmp_path):
-    config = make_config(photos, log_sample_ids=True)
+def test_the_record_of_samples_forgets_what_is_done_anew(photos, tmp_path):
+    config = fault_config(photos, log_sample_ids=True)
     run(config, tmp_path)
     whole = (tmp_path / "sample_ids.jsonl").read_text()
     assert sorted(samples_of(tmp_path)) == list(range(1, 11))
     with pytest.raises(StoppedEarly):
         run(
-            make_config(photos, log_sample_ids=True, resume_step=5, stop_at_step=7),
+            fault_config(photos, log_sample_ids=True, resume_step=5, stop_at_step=7),
             tmp_path,
         )
     assert sorted(samples_of(tmp_path)) == list(range(1, 8))
@@ -150,7 +149,7 @@ def test_special_batches_have_finite_losses_and_gradients(name, sampling):
 
 
 @pytest.mark.parametrize("images", ["one class", "one image"])
-def test_the_smallest_data_sets_train(photos, make_config, tmp_path, images):
+def test_the_smallest_data_sets_train(photos, tmp_path, images):
     root = tmp_path / "data"
     folder = root / "train" / "disc"
     folder.mkdir(parents=True)
@@ -158,13 +157,13 @@ def test_the_smallest_data_sets_train(photos, make_config, tmp_path, images):
         (folder / path.name).symlink_to(path)
         if images == "one image":
             break
-    config = make_config(root, num_epochs=1, epoch_len_factor=2.0)
+    config = fault_config(root, num_epochs=1, epoch_len_factor=2.0)
     run(config, tmp_path / "work")
     rows = (tmp_path / "work" / "metrics.jsonl").read_text().splitlines()
     assert all(np.isfinite(json.loads(row)["train/loss"]) for row in rows)
     assert load_checkpoint(tmp_path / "work").step == len(rows)
 
 
-def test_one_repetition_without_a_margin_is_explained(photos, make_config, tmp_path):
+def test_one_repetition_without_a_margin_is_explained(photos, tmp_path):
     with pytest.raises(InputError, match=r"no positives.*classification_weight to 1"):
-        run(make_config(photos, num_repeats=1), tmp_path)
+        run(fault_config(photos, num_repeats=1), tmp_path)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.configs import fault_config
 
 from multigrain_jax.checkpoint import checkpoint_steps, describe_checkpoint
 from multigrain_jax.checkpoint import store as checkpoint_store
@@ -34,8 +35,8 @@ def rows_of(workdir):
 
 
 @pytest.fixture(scope="module")
-def config(photos, make_config):
-    config = make_config(photos, log_sample_ids=True)
+def config(photos):
+    config = fault_config(photos, log_sample_ids=True)
     config.data.val_split = "val"
     return config
 

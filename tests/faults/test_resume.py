@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from helpers.configs import fault_config
 
 from multigrain_jax.checkpoint import (
     describe_checkpoint,
@@ -29,10 +30,10 @@ def losses_of(workdir):
 
 
 @pytest.fixture(scope="module")
-def whole(photos, make_config, tmp_path_factory):
+def whole(photos, tmp_path_factory):
     """The workdir of a run that was never interrupted."""
     workdir = tmp_path_factory.mktemp("whole")
-    run(make_config(photos, log_sample_ids=True), workdir)
+    run(fault_config(photos, log_sample_ids=True), workdir)
     return workdir
 
 
@@ -49,11 +50,11 @@ def test_the_run_has_the_edges_that_are_looked_at(whole):
 
 # In a cut group; at the edge of the epoch, where the learning rate drops; after both.
 @pytest.mark.parametrize("stops", [(4,), (5,), (6,), (2, 5, 8)])
-def test_resumed_anywhere_it_is_bit_equal(photos, make_config, whole, tmp_path, stops):
+def test_resumed_anywhere_it_is_bit_equal(photos, whole, tmp_path, stops):
     for stop in stops:
         with pytest.raises(StoppedEarly, match=f"after step {stop} of 10"):
-            run(make_config(photos, log_sample_ids=True, stop_at_step=stop), tmp_path)
-    run(make_config(photos, log_sample_ids=True), tmp_path)
+            run(fault_config(photos, log_sample_ids=True, stop_at_step=stop), tmp_path)
+    run(fault_config(photos, log_sample_ids=True), tmp_path)
     assert describe_checkpoint(tmp_path).digest == describe_checkpoint(whole).digest
     assert samples_of(tmp_path) == samples_of(whole)
     assert losses_of(tmp_path) == losses_of(whole)
@@ -65,11 +66,9 @@ def use_devices(monkeypatch, count):
 
 
 @pytest.mark.slow
-def test_one_four_and_two_devices_continue_each_other(
-    photos, make_config, tmp_path, monkeypatch
-):
+def test_one_four_and_two_devices_continue_each_other(photos, tmp_path, monkeypatch):
     def config(**changes):
-        return make_config(
+        return fault_config(
             photos, log_sample_ids=True, compute_dtype="float64", **changes
         )
 
@@ -99,20 +98,20 @@ def test_one_four_and_two_devices_continue_each_other(
         )
 
 
-def test_a_changed_config_is_told_or_refused(photos, make_config, tmp_path, capsys):
+def test_a_changed_config_is_told_or_refused(photos, tmp_path, capsys):
     with pytest.raises(StoppedEarly):
-        run(make_config(photos, stop_at_step=2), tmp_path)
+        run(fault_config(photos, stop_at_step=2), tmp_path)
     with pytest.raises(InputError, match=r"batch_size: 16 -> 8.*(?s:.)*another"):
-        run(make_config(photos, batch_size=8), tmp_path)
+        run(fault_config(photos, batch_size=8), tmp_path)
     with pytest.raises(StoppedEarly):
-        run(make_config(photos, learning_rate=0.01, stop_at_step=3), tmp_path)
+        run(fault_config(photos, learning_rate=0.01, stop_at_step=3), tmp_path)
     assert "config changed: learning_rate: 0.05 -> 0.01" in capsys.readouterr().out
 
 
-def test_other_images_are_refused(photos, make_config, tmp_path):
+def test_other_images_are_refused(photos, tmp_path):
     with pytest.raises(StoppedEarly):
-        run(make_config(photos, stop_at_step=2), tmp_path)
-    fewer = make_config(photos, allow_config_change=False)
+        run(fault_config(photos, stop_at_step=2), tmp_path)
+    fewer = fault_config(photos, allow_config_change=False)
     fewer.data.num_images = 30
     with pytest.raises(InputError, match=r"num_images: None -> 30"):
         run(fewer, tmp_path)

@@ -8,9 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
+from helpers.configs import small_eval_config
+from helpers.photos import noise_photo
 from PIL import Image
 
 import multigrain_jax
@@ -34,24 +37,20 @@ def photos(photo_folder, tmp_path):
     shutil.copytree(photo_folder, root)
     exif = Image.Exif()
     exif[0x0112] = 6
-    pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
-    Image.fromarray(pixels).save(root / "sideways.jpg", exif=exif, quality=95)
+    sideways = noise_photo(0, (60, 40), brightest=256)
+    sideways.save(root / "sideways.jpg", exif=exif, quality=95)
     (root / "empty.jpg").write_bytes(b"")
     whole = (root / "sideways.jpg").read_bytes()
     (root / "train" / 'cut, "off".jpg').write_bytes(whole[: len(whole) // 2])
     return root
 
 
-def make_config(photos, checkpoint, **changes):
-    config = embed.get_config()
-    config.init_from = str(checkpoint)
-    config.data.root = str(photos)
-    config.test_size = 48
-    config.batch_size = 8
-    config.rows_per_shard = 5
-    config.descriptor_dtype = "float32"
-    config.update(changes)
-    return config
+make_config = partial(
+    small_eval_config,
+    embed.get_config,
+    rows_per_shard=5,
+    descriptor_dtype="float32",
+)
 
 
 def descriptors_by_path(workdir):

@@ -9,6 +9,7 @@ import re
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from helpers.configs import small_eval_config
 from PIL import Image
 
 from configs import embed, near_duplicates, search
@@ -62,11 +63,8 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def database(prepared, tiny_checkpoint, tmp_path_factory):
-    config = embed.get_config()
-    config.init_from = str(tiny_checkpoint)
-    config.data.source, config.data.root = "tfds", str(prepared)
-    config.data.split = "test"
-    config.test_size, config.batch_size = 48, 8
+    data = {"source": "tfds", "split": "test"}
+    config = small_eval_config(embed.get_config, prepared, tiny_checkpoint, data=data)
     workdir = tmp_path_factory.mktemp("database")
     results = run_embed.run(config, workdir)
     assert (results["num_images"], results["num_unreadable"]) == (5, 1)

@@ -1,7 +1,9 @@
 import json
+from functools import partial
 
 import numpy as np
 import pytest
+from helpers.configs import small_eval_config
 from PIL import Image
 
 import multigrain_jax
@@ -11,16 +13,7 @@ from multigrain_jax.evaluation.classification import evaluate_classification
 from multigrain_jax.mesh import make_mesh
 from multigrain_jax.tasks.eval_classification import run
 
-
-def make_config(photo_folder, tiny_checkpoint, **changes):
-    config = eval_base.get_config()
-    config.init_from = str(tiny_checkpoint)
-    config.data.root = str(photo_folder)
-    config.data.split = "train"
-    config.test_size = 48
-    config.batch_size = 8
-    config.update(changes)
-    return config
+make_config = partial(small_eval_config, eval_base.get_config, data={"split": "train"})
 
 
 def scores_one_by_one(photo_folder, checkpoint, *, mode, exponent):

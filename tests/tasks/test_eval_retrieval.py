@@ -2,9 +2,12 @@
 
 import csv
 import json
+from functools import partial
 
 import numpy as np
 import pytest
+from helpers.configs import small_eval_config
+from helpers.photos import write_noise_photos
 from PIL import Image
 
 import multigrain_jax
@@ -18,27 +21,14 @@ from multigrain_jax.tasks.eval_retrieval import run
 @pytest.fixture(scope="module")
 def objects(tmp_path_factory):
     """Four photos of each of three objects that are hard to tell apart."""
+    sizes = [(40, 30), (30, 40), (48, 30), (40, 30)]
     root = tmp_path_factory.mktemp("objects")
-    rng = np.random.default_rng(0)
-    for number, name in enumerate(("ant", "bee", "cow")):
-        (root / name).mkdir()
-        for photo, (width, height) in enumerate(
-            [(40, 30), (30, 40), (48, 30), (40, 30)]
-        ):
-            pixels = rng.integers(0, 220, (height, width, 3))
-            pixels[..., number] += 12
-            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{photo}.png")
-    return root
+    return write_noise_photos(root, count=4, sizes=sizes, brightest=220, tint_by=12)
 
 
 def make_config(name, root, checkpoint, **changes):
-    config = eval_retrieval.get_config(name)
-    config.init_from = str(checkpoint)
-    config.data.root = str(root)
-    config.test_size = 48
-    config.batch_size = 8
-    config.update(changes)
-    return config
+    get_config = partial(eval_retrieval.get_config, name)
+    return small_eval_config(get_config, root, checkpoint, **changes)
 
 
 def embeddings(checkpoint, paths, *, sizes, mode="rect", turn=0, exponent=None):

@@ -1,7 +1,9 @@
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
+from helpers.configs import small_eval_config
 from PIL import Image
 
 import multigrain_jax
@@ -10,18 +12,14 @@ from multigrain_jax.errors import InputError
 from multigrain_jax.metric_writer import read_metrics
 from multigrain_jax.tasks.finetune_pooling import first_of_each_class, run
 
-
-def make_config(photo_folder, tiny_checkpoint, **changes):
-    config = finetune_p.get_config()
-    config.init_from = str(tiny_checkpoint)
-    config.data.source = "folder"
-    config.data.root = str(photo_folder)
-    config.data.val_split = "train"
-    config.test_size = 48
-    config.learning_rate = 0.5
-    config.log_every_steps = 2
-    config.update(changes)
-    return config
+make_config = partial(
+    small_eval_config,
+    finetune_p.get_config,
+    data={"val_split": "train"},
+    batch_size=4,
+    learning_rate=0.5,
+    log_every_steps=2,
+)
 
 
 def read_rows(workdir):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.configs import small_eval_config
 from PIL import Image
 
 import multigrain_jax
@@ -34,13 +35,9 @@ def database(photo_folder, tiny_checkpoint, tmp_path_factory):
 
 
 def embed_photos(root, checkpoint, workdir, **changes):
-    config = embed.get_config()
-    config.init_from = str(checkpoint)
-    config.data.root = str(root)
-    config.test_size = 48
-    config.batch_size = 8
-    config.rows_per_shard = 8
-    config.update(changes)
+    config = small_eval_config(
+        embed.get_config, root, checkpoint, **({"rows_per_shard": 8} | changes)
+    )
     run_embed.run(config, workdir)
 
 

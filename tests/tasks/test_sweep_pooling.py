@@ -1,6 +1,8 @@
 import json
+from functools import partial
 
 import pytest
+from helpers.configs import small_eval_config
 
 from configs import eval_base, sweep_p
 from multigrain_jax.errors import InputError
@@ -8,18 +10,13 @@ from multigrain_jax.tasks import eval_classification as run_classification
 from multigrain_jax.tasks import sweep_pooling as run_sweep_pooling
 from multigrain_jax.tasks.sweep_pooling import best_exponent
 
-
-def make_config(photo_folder, tiny_checkpoint, **changes):
-    config = sweep_p.get_config()
-    config.init_from = str(tiny_checkpoint)
-    config.data.source = "folder"
-    config.data.root = str(photo_folder)
-    config.data.split = "train"
-    config.batch_size = 8
-    config.test_sizes = (40, 64)
-    config.pooling_exponent = (1.0, 3.0)
-    config.update(changes)
-    return config
+make_config = partial(
+    small_eval_config,
+    sweep_p.get_config,
+    data={"split": "train"},
+    test_sizes=(40, 64),
+    pooling_exponent=(1.0, 3.0),
+)
 
 
 def test_the_grid_is_the_evaluation_of_each_pair(

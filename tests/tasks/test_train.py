@@ -1,14 +1,13 @@
 """The task `train` from config to results, on a folder of small made-up photos."""
 
 import json
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from PIL import Image
+from helpers.configs import small_train_config
+from helpers.photos import write_noise_photos
 
-from configs import base
 from multigrain_jax.checkpoint import load_checkpoint
 from multigrain_jax.errors import InputError, StoppedEarly
 from multigrain_jax.inference import load_model
@@ -22,41 +21,9 @@ CLASSES = ("disc", "stripes", "dots")
 def photos(tmp_path_factory):
     """Two splits of three classes of noisy pictures."""
     root = tmp_path_factory.mktemp("photos")
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 14), ("val", 4)):
-        for label, name in enumerate(CLASSES):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for number in range(count):
-                pixels = rng.integers(0, 120, (40, 48, 3), np.uint8)
-                pixels[::2, :, label] += 120
-                Image.fromarray(pixels).save(folder / f"{number}.png")
+    write_noise_photos(root / "train", CLASSES, count=14)
+    write_noise_photos(root / "val", CLASSES, count=4, seed=1)
     return root
-
-
-def make_config(root: Path, **changes):
-    config = base.get_config()
-    config.update(
-        {
-            "backbone": "tiny",
-            "num_repeats": 3,
-            "classification_weight": 0.5,
-            "pooling_exponent": 3.0,
-            "train_size": 33,
-            "test_size": 33,
-            "batch_size": 24,
-            "batch_norm_group_size": 8,
-            "sampling_group_size": 24,
-            "num_epochs": 2,
-            "epoch_len_factor": 2.0,
-            "learning_rate": 0.05,
-            "log_every_steps": 1,
-            "keep_every_epochs": 100,
-        }
-    )
-    config.data.update({"source": "folder", "root": str(root)})
-    config.update(changes)
-    return config
 
 
 def metrics_of(workdir):
@@ -76,7 +43,7 @@ def losses_of(workdir):
 def finished(photos, tmp_path_factory):
     """An uninterrupted run of 8 steps with a report."""
     workdir = tmp_path_factory.mktemp("finished")
-    results = run(make_config(photos, report_split="val"), workdir)
+    results = run(small_train_config(photos, report_split="val"), workdir)
     return workdir, results
 
 
@@ -117,9 +84,9 @@ def test_the_trained_model_loads_and_knows_its_classes(finished):
 @pytest.mark.parametrize("stop", [1, 3, 4, 6])
 def test_a_resumed_run_continues_bit_equal(photos, finished, tmp_path, stop):
     with pytest.raises(StoppedEarly, match=f"after step {stop} of 8"):
-        run(make_config(photos, stop_at_step=stop), tmp_path)
+        run(small_train_config(photos, stop_at_step=stop), tmp_path)
     assert load_checkpoint(tmp_path).data["position"] == stop * 24
-    run(make_config(photos), tmp_path)
+    run(small_train_config(photos), tmp_path)
     assert losses_of(tmp_path) == losses_of(finished[0])
     whole, resumed = load_checkpoint(finished[0]), load_checkpoint(tmp_path)
     jax.tree.map(np.testing.assert_array_equal, whole.model, resumed.model)
@@ -127,12 +94,12 @@ def test_a_resumed_run_continues_bit_equal(photos, finished, tmp_path, stop):
 
 def test_a_dry_run_writes_nothing(photos, tmp_path):
     workdir = tmp_path / "dry"
-    run(make_config(photos, dry_run=True), workdir)
+    run(small_train_config(photos, dry_run=True), workdir)
     assert not workdir.exists()
 
 
 def test_a_fine_tune_starts_from_the_given_weights(photos, finished, tmp_path):
-    config = make_config(
+    config = small_train_config(
         photos,
         init_from=str(finished[0]),
         learning_rate=1e-12,
@@ -152,7 +119,7 @@ def test_a_fine_tune_starts_from_the_given_weights(photos, finished, tmp_path):
 def test_a_pretrained_trunk_keeps_a_fitting_classifier(
     photos, finished, tmp_path, capsys, num_classes
 ):
-    config = make_config(
+    config = small_train_config(
         photos,
         pretrained_backbone=str(finished[0]),
         num_classes=num_classes,
@@ -183,27 +150,27 @@ def test_a_resumed_run_says_that_crops_are_resized_otherwise(
     photos, tmp_path, monkeypatch, capsys
 ):
     pytest.importorskip("cykooz_resizer")
-    config = make_config(photos, stop_at_step=1)
+    config = small_train_config(photos, stop_at_step=1)
     with pytest.raises(StoppedEarly):
         run(config, tmp_path)
     assert config.crop_resize == "auto"
     assert json.loads((tmp_path / "config.json").read_text())["crop_resize"] == "simd"
     monkeypatch.setattr(run_module, "resolve_crop_resize", lambda name: "pillow")
     with pytest.raises(StoppedEarly):
-        run(make_config(photos, stop_at_step=2), tmp_path)
+        run(small_train_config(photos, stop_at_step=2), tmp_path)
     assert "config changed: crop_resize: 'simd' -> 'pillow'" in capsys.readouterr().out
 
 
 def test_another_order_of_the_data_is_refused(photos, tmp_path):
     with pytest.raises(StoppedEarly):
-        run(make_config(photos, stop_at_step=1), tmp_path)
+        run(small_train_config(photos, stop_at_step=1), tmp_path)
     with pytest.raises(InputError, match="num_repeats: 3 -> 2"):
-        run(make_config(photos, num_repeats=2), tmp_path)
+        run(small_train_config(photos, num_repeats=2), tmp_path)
 
 
 @pytest.mark.slow
 def test_accumulation_runs(photos, tmp_path):
-    config = make_config(photos, gradient_accumulation_steps=2, num_epochs=1)
+    config = small_train_config(photos, gradient_accumulation_steps=2, num_epochs=1)
     run(config, tmp_path)
     assert sorted(losses_of(tmp_path)) == [1, 2]
 
@@ -218,15 +185,15 @@ def test_bad_files_are_replaced_listed_and_limited(photos, tmp_path):
     bad = root / "train" / "dots" / "bad.png"
     bad.write_bytes(b"not an image")
     workdir = tmp_path / "work"
-    run(make_config(root, num_epochs=1, max_skipped_fraction=0.05), workdir)
+    run(small_train_config(root, num_epochs=1, max_skipped_fraction=0.05), workdir)
     lines = (workdir / "skipped.txt").read_text().splitlines()
     assert len(lines) == 1 and str(bad) in lines[0]
     with pytest.raises(InputError, match=r"1 of 43 images.*(?s:.)*bad\.png"):
-        run(make_config(root, num_epochs=1), tmp_path / "strict")
+        run(small_train_config(root, num_epochs=1), tmp_path / "strict")
 
 
 def test_the_margin_of_the_config_counts(photos, finished, tmp_path):
     with pytest.raises(StoppedEarly):
-        run(make_config(photos, margin=0.5, stop_at_step=1), tmp_path)
+        run(small_train_config(photos, margin=0.5, stop_at_step=1), tmp_path)
     # The first step's batch and weights are the same: only α differs.
     assert losses_of(tmp_path)[1] > losses_of(finished[0])[1]

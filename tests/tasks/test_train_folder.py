@@ -2,9 +2,9 @@
 
 import json
 
-import numpy as np
 import pytest
-from PIL import Image
+from helpers.configs import SHORT_TRAINING
+from helpers.photos import write_noise_photos
 
 from configs import folder
 from multigrain_jax.data.reading import Reading
@@ -12,33 +12,15 @@ from multigrain_jax.errors import InputError
 from multigrain_jax.inference import load_model
 from multigrain_jax.tasks.train import run
 
-SHORT = {
-    "backbone": "tiny",
-    "train_size": 33,
-    "test_size": 33,
-    "batch_size": 24,
-    "batch_norm_group_size": 24,
-    "sampling_group_size": 24,
-    "num_epochs": 1,
-    "warmup_epochs": 0.0,
-}
-
-
-def write_photos(root, folders):
-    rng = np.random.default_rng(0)
-    for name in folders:
-        (root / name).mkdir(parents=True, exist_ok=True)
-        for number in range(8):
-            pixels = rng.integers(0, 255, (40, 48, 3), np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{number}.png")
-    return root
-
 
 def make_config(root, weight):
     config = folder.get_config(weight)
-    config.update(SHORT)
-    config.data.root = str(root)
+    config.update({**SHORT_TRAINING, "data": {"root": str(root)}})
     return config
+
+
+def write_photos(root, folders):
+    return write_noise_photos(root, folders, count=8)
 
 
 def test_a_folder_without_parts_becomes_a_model_and_a_page(tmp_path, capsys):

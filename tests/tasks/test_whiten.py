@@ -1,5 +1,8 @@
+from functools import partial
+
 import numpy as np
 import pytest
+from helpers.configs import small_eval_config
 from PIL import Image
 
 import multigrain_jax
@@ -13,15 +16,7 @@ from multigrain_jax.tasks.whiten import run
 FLOOR = 1e-3
 
 
-def make_config(photo_folder, tiny_checkpoint, **changes):
-    config = whiten.get_config()
-    config.init_from = str(tiny_checkpoint)
-    config.data.root = str(photo_folder)
-    config.data.split = "train"
-    config.test_size = 48
-    config.batch_size = 8
-    config.update(changes)
-    return config
+make_config = partial(small_eval_config, whiten.get_config, data={"split": "train"})
 
 
 def embed_photos(photo_folder, checkpoint):

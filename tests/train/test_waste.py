@@ -3,13 +3,14 @@
 import itertools
 import re
 import time
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
-from PIL import Image
+from helpers.configs import small_train_config
+from helpers.photos import write_noise_photos
 
-from configs import base
 from multigrain_jax.errors import InputError, StoppedEarly
 from multigrain_jax.metric_writer import MetricWriter
 from multigrain_jax.models.backbones import BACKBONES
@@ -25,34 +26,18 @@ COMPILED = "/jax/core/compile/backend_compile_duration"
 def photos(tmp_path_factory):
     """Two splits of two classes of noise."""
     root = tmp_path_factory.mktemp("photos")
-    rng = np.random.default_rng(0)
-    for split, name in itertools.product(("train", "val"), ("a", "b")):
-        folder = root / split / name
-        folder.mkdir(parents=True)
-        for number in range(8):
-            pixels = rng.integers(0, 256, (40, 40, 3), np.uint8)
-            Image.fromarray(pixels).save(folder / f"{number}.png")
+    for split in ("train", "val"):
+        write_noise_photos(root / split, ("a", "b"), count=8)
     return root
 
 
-def make_config(root, **changes):
-    config = base.get_config()
-    config.update(
-        {
-            "backbone": "tiny",
-            "num_repeats": 3,
-            "classification_weight": 0.5,
-            "train_size": 33,
-            "test_size": 33,
-            "batch_size": 8,
-            "num_epochs": 2,
-            "log_every_steps": 1,
-            "checkpoint_every_epochs": 2,
-        }
-    )
-    config.data.update({"source": "folder", "root": str(root)})
-    config.update(changes)
-    return config
+# Four steps an epoch, two epochs, one checkpoint.
+make_config = partial(
+    small_train_config,
+    batch_size=8,
+    sampling_group_size=8,
+    checkpoint_every_epochs=2,
+)
 
 
 @pytest.fixture

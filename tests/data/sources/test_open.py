@@ -1,10 +1,9 @@
-import io
 import json
 import pickle
 
 import numpy as np
 import pytest
-from PIL import Image
+from helpers.photos import plain_photo
 
 from multigrain_jax.data import cache
 from multigrain_jax.data.sources import folder as folder_index
@@ -12,18 +11,12 @@ from multigrain_jax.data.sources.open import Subset, open_source
 from multigrain_jax.errors import InputError
 
 
-def jpeg(value=0, size=(6, 5), kind="JPEG"):
-    encoded = io.BytesIO()
-    Image.new("RGB", size, (value, value, value)).save(encoded, kind)
-    return encoded.getvalue()
-
-
 def write(root, names):
     for number, name in enumerate(names):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         kind = {".png": "PNG", ".webp": "WEBP"}.get(path.suffix.lower(), "JPEG")
-        path.write_bytes(jpeg(number, kind=kind))
+        path.write_bytes(plain_photo(number, kind=kind))
     return root
 
 
@@ -54,7 +47,7 @@ def test_a_folder_is_read_class_by_class(tmp_path):
     names = ["train/b/1.jpg", "train/a/2.PNG", "train/a/x/3.webp", "train/b/0.JPEG"]
     write(tmp_path, names)
     (tmp_path / "train" / "a" / "notes.txt").write_text("no image")
-    (tmp_path / "train" / "a" / ".hidden.jpg").write_bytes(jpeg())
+    (tmp_path / "train" / "a" / ".hidden.jpg").write_bytes(plain_photo())
     source = open_folder(tmp_path, "train")
     assert source.class_names == ["a", "b"]
     assert described(source, tmp_path / "train") == [

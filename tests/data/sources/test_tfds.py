@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from PIL import Image
+from helpers.photos import plain_photo
 
 from multigrain_jax.data import cache
 from multigrain_jax.data.reading import why_unreadable
@@ -13,12 +13,6 @@ from multigrain_jax.data.sources import tfds as tfds_source
 from multigrain_jax.data.sources.open import open_source
 from multigrain_jax.data.sources.tfds import TfdsSource
 from multigrain_jax.errors import InputError
-
-
-def jpeg(value):
-    encoded = io.BytesIO()
-    Image.new("RGB", (8, 6), (value, value, value)).save(encoded, "JPEG")
-    return encoded.getvalue()
 
 
 class Tiny(tfds.core.GeneratorBasedBuilder):
@@ -39,7 +33,7 @@ class Tiny(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, count):
         for number in range(count):
-            image = io.BytesIO(jpeg(40 * number))
+            image = io.BytesIO(plain_photo(40 * number))
             yield number, {"image": image, "label": number % 2, "number": number}
 
 
@@ -70,7 +64,7 @@ def test_a_prepared_set_gives_its_files_and_labels(prepared):
     assert len(source) == 6
     assert source.class_names == ["cat", "dog"]
     assert source.labels.dtype == np.int32
-    files = {jpeg(40 * number): number % 2 for number in range(6)}
+    files = {plain_photo(40 * number): number % 2 for number in range(6)}
     assert {source.read(i): int(source.labels[i]) for i in range(6)} == files
     assert prepared in source.describe(2)
     assert "tensorflow" not in sys.modules

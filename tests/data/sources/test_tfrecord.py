@@ -6,6 +6,7 @@ import struct
 
 import numpy as np
 import pytest
+from helpers.configs import small_train_config
 from PIL import Image
 
 from configs import base
@@ -257,19 +258,7 @@ def test_the_config_is_checked(folder):
 @pytest.mark.slow
 def test_a_run_trains_on_tfrecord_files(folder, tmp_path):
     pytest.importorskip("tensorflow", reason=NO_TENSORFLOW)
-    config = base.get_config()
-    config.update(
-        {
-            "backbone": "tiny",
-            "num_repeats": 3,
-            "classification_weight": 0.5,
-            "train_size": 33,
-            "test_size": 33,
-            "batch_size": 8,
-            "num_epochs": 1,
-        }
-    )
-    source = {"source": "tfds", "root": str(folder), "val_split": "train"}
-    config.data.update(source | {"backend": "tfdata"})
+    source = {"source": "tfds", "val_split": "train", "backend": "tfdata"}
+    config = small_train_config(folder, batch_size=8, num_epochs=1, data=source)
     results = run(config, tmp_path / "work")
     assert results["val/top1"] >= 0
