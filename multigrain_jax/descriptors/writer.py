@@ -154,9 +154,11 @@ class DescriptorWriter:
                 np.save(file, array)
         row, added = 0, []
         for image, _, status in self._waiting:
-            place = (shard, row) if status == OK else (None, None)
-            added.append(IndexRow(image, *place, status))
-            row += status == OK
+            if status == OK:
+                added.append(IndexRow(image, shard, row, status))
+                row += 1
+            else:
+                added.append(IndexRow(image, None, None, status))
         with open_csv(self._folder / INDEX_FILE, "a") as file:
             _write_rows(file, added)
             file.flush()
@@ -164,7 +166,7 @@ class DescriptorWriter:
         self._rows += added
         self._waiting = []
         self._head = self._head._replace(
-            num_rows=len(self._rows), num_shards=shard + bool(good)
+            num_rows=len(self._rows), num_shards=shard + 1 if good else shard
         )
         self._write_head()
 

@@ -118,7 +118,6 @@ def _verdicts(protocol: Protocol, query: int, positions: np.ndarray) -> list[Ver
     number = int(np.flatnonzero(protocol.queries == query)[0])
     junk = np.isin(positions, protocol.junk[number])
     right = np.isin(positions, protocol.positives[number])
-    return [
-        "ignored" if is_junk else "right" if is_right else "wrong"
-        for is_junk, is_right in zip(junk, right, strict=True)
-    ]
+    # Junk does not count, right or not.
+    verdicts = np.where(junk, "ignored", np.where(right, "right", "wrong"))
+    return verdicts.tolist()

@@ -89,7 +89,9 @@ def _gallery(
     # All rows have an average precision or none has; they may be made when asked for.
     scored = len(rows) > 0 and rows[0].average_precision is not None
     order = _worst_first(rows) if scored else list(range(len(rows)))
-    pick: Pick = "first" if rows_are == "groups" else "ends" if scored else "spread"
+    pick: Pick = "ends" if scored else "spread"
+    if rows_are == "groups":
+        pick = "first"
     shown = _render_some(rows, order, pick)
     kept = [shown[index] for index in order if index in shown]
     which = ""

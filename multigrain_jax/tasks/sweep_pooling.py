@@ -126,10 +126,9 @@ def format_grid(grid: Grid, exponents: Sequence[float]) -> str:
     """
     lines = ["top-1   p " + "".join(f"{f'{size} px':>10}" for size in grid)]
     for exponent in exponents:
-        cells = [
-            f"{row[exponent]['top1']:9.4f}"
-            + ("*" if exponent == best_exponent(row) else " ")
-            for row in grid.values()
-        ]
+        cells = []
+        for row in grid.values():
+            mark = "*" if exponent == best_exponent(row) else " "
+            cells.append(f"{row[exponent]['top1']:9.4f}{mark}")
         lines.append(f"{exponent:9g} " + "".join(cells))
     return "\n".join(lines)
