@@ -191,10 +191,11 @@ def resized_size(
         target, base = test_size, max(width, height)
     else:
         raise ValueError(f"test_mode: found {mode!r}, expected 'square' or 'rect'")
-    return tuple(  # type: ignore[return-value]
-        target if side == base else max(smallest_side, int(target * side / base))
-        for side in (width, height)
-    )
+
+    def resized(side: int) -> int:
+        return target if side == base else max(smallest_side, int(target * side / base))
+
+    return resized(width), resized(height)
 
 
 def eval_transform(

@@ -148,8 +148,10 @@ class _Reader:
             [(high - heights[:-1] + 1) * draws[:, 3], [(high - central_height) / 2]], 0
         )
         chosen = tf.argmax(tf.concat([fits, [True]], 0))
-        parts = (lefts, tops, widths, heights)
-        return tuple(tf.cast(part[chosen], tf.int32) for part in parts)  # type: ignore[return-value]
+        left, top, crop_width, crop_height = (
+            tf.cast(part[chosen], tf.int32) for part in (lefts, tops, widths, heights)
+        )
+        return left, top, crop_width, crop_height
 
 
 def make_tfrecord_batches(

@@ -21,7 +21,7 @@ class Colours(ImageSource):
     """A photo of each colour."""
 
     labels = np.zeros(len(COLOURS), np.int32)
-    class_names: list[str] = []  # noqa: RUF012
+    class_names: list[str] = []  # noqa: RUF012 - nobody changes it
     apply_exif_orientation = False
 
     def __len__(self):

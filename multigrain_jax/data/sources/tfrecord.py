@@ -83,7 +83,7 @@ class TfrecordSource(ImageSource):
         return self.shards[-1].first + self.shards[-1].length
 
     @cached_property
-    def labels(self) -> np.ndarray:  # type: ignore[override]
+    def labels(self) -> np.ndarray:
         """The label of every image, int32 [N]."""
         key = (self._folder, self._split, self.label_key, self._fingerprint)
         return kept_labels(key, len(self), self._read_labels)

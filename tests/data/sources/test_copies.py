@@ -72,7 +72,7 @@ class Photos(ImageSource):
     """One photo three times, each with its number in its blue channel."""
 
     labels = np.array([5, 6, 7], np.int32)
-    class_names: list[str] = []  # noqa: RUF012
+    class_names: list[str] = []  # noqa: RUF012 - nobody changes it
     apply_exif_orientation = True
 
     def __len__(self):
