@@ -1,4 +1,4 @@
-"""What a recipe decides has no default in the functions of data and evaluation."""
+"""What a recipe decides has no default below the tasks."""
 
 import ast
 from collections.abc import Iterator
@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("multigrain_jax/data", "multigrain_jax/evaluation")
+PARTS = ("data", "descriptors", "evaluation", "pages")
+FOLDERS = tuple(f"multigrain_jax/{part}" for part in PARTS)
 # What functions call a value that a recipe decides, where that is not the key's name.
 OTHER_NAMES = {
     "normalization_neighbours",

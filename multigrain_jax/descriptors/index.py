@@ -45,8 +45,8 @@ class ScoreNormalization(NamedTuple):
     """
 
     training: "DescriptorIndex"
-    num_neighbours: int = 10
-    weight: float = 2.0
+    num_neighbours: int
+    weight: float
 
 
 class DescriptorIndex:
