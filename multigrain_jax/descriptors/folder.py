@@ -4,7 +4,7 @@
     index.csv           path, size, mtime_ns, shard, row, status: a line per image
     descriptors.json    what made the descriptors, and how much of the above counts
 
-descriptor_writer.py writes it. What descriptors.json does not count is half done.
+writer.py writes it. What descriptors.json does not count is half done.
 """
 
 import csv
