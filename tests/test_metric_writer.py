@@ -1,27 +1,17 @@
-"""metrics.jsonl survives crashes and resumes; events and plots are written."""
+"""metrics.jsonl survives crashes and resumes; events are written."""
 
-import errno
 import io
 import json
-import os
 import struct
 import sys
 
 import numpy as np
 import pytest
-from PIL import Image
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from multigrain_jax.errors import InputError
 from multigrain_jax.metric_writer import MetricWriter, read_metrics
-from multigrain_jax.pages.plots import (
-    PLOTS,
-    draw_curves,
-    draw_plots,
-    save_plot,
-    write_plots,
-)
-from multigrain_jax.workdir import METRICS_FILE, write_config, write_results
+from multigrain_jax.workdir import METRICS_FILE
 
 
 def refuse_constant(name):
@@ -154,84 +144,3 @@ def test_a_progress_bar_in_a_terminal(monkeypatch, capsys):
     assert "10/20" in terminal.getvalue()
     assert "loss 0.25" in terminal.getvalue()
     assert capsys.readouterr().out == "step 10/20  epoch 0.50  val top-1 0.75\n"
-
-
-def write_plot(workdir, numbers):
-    points = {"a": [(0.0, value) for value in numbers.values()]}
-    figure = draw_curves(points, title="", x_label="x", y_label="y")
-    save_plot(workdir, "a", figure)
-
-
-@pytest.mark.parametrize(
-    ("name", "write"),
-    [
-        ("config.json", write_config),
-        ("results.json", write_results),
-        ("plots/a.png", write_plot),
-    ],
-)
-def test_an_older_file_is_replaced_and_not_overwritten(tmp_path, name, write):
-    write(tmp_path, {"a": 0.5})
-    with (tmp_path / name).open("rb") as reader:
-        older = (tmp_path / name).read_bytes()
-        write(tmp_path, {"b": 1.5, "c": 2.5})
-        assert reader.read() == older != (tmp_path / name).read_bytes()
-    (only,) = (tmp_path / name).parent.iterdir()
-    assert only == tmp_path / name
-
-
-@pytest.mark.parametrize("write", [write_config, write_results])
-def test_a_full_disk_leaves_the_older_record(tmp_path, monkeypatch, write):
-    def fail(descriptor):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    write(tmp_path, {"a": 0.5})
-    (path,) = tmp_path.iterdir()
-    older = path.read_bytes()
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", fail)
-        with pytest.raises(OSError, match="No space left"):
-            write(tmp_path, {"b": 1.5})
-    assert [(path, path.read_bytes()) for path in tmp_path.iterdir()] == [(path, older)]
-
-
-def test_plots_are_drawn_for_the_numbers_there_are(tmp_path):
-    rows = [
-        {"step": s, "epoch": s / 10, "train/loss": 1 / s, "train/beta": None}
-        for s in range(1, 30)
-    ]
-    (tmp_path / METRICS_FILE).write_text("".join(json.dumps(r) + "\n" for r in rows))
-    written = write_plots(tmp_path)
-    assert written == [tmp_path / "plots" / "losses.png"]
-    with Image.open(written[0]) as image:
-        assert image.width == 864
-        assert len(image.convert("RGB").getcolors(1 << 20)) > 50
-
-
-def test_no_metrics_no_plots(tmp_path):
-    assert write_plots(tmp_path) == []
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_every_plot_has_its_curves_labels_and_legend():
-    keys = [key for plot in PLOTS.values() for key in plot.curves]
-    rows = [{"step": s, "epoch": s, **dict.fromkeys(keys, 0.1 * s)} for s in (1, 2)]
-    figures = draw_plots(rows)
-    assert list(figures) == list(PLOTS)
-    for name, figure in figures.items():
-        (axes,) = figure.axes
-        assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", PLOTS[name].y_label)
-        assert [line.get_label() for line in axes.lines] == list(
-            PLOTS[name].curves.values()
-        )
-        assert (axes.get_legend() is not None) == (len(axes.lines) > 1)
-        np.testing.assert_allclose(axes.lines[0].get_xydata(), [[1, 0.1], [2, 0.2]])
-
-
-def test_only_short_curves_are_marked():
-    def marker(num_points):
-        points = [(float(x), 0.0) for x in range(num_points)]
-        figure = draw_curves({"a": points}, title="", x_label="x", y_label="y")
-        return figure.axes[0].lines[0].get_marker()
-
-    assert (marker(5), marker(500)) == ("o", "None")

@@ -1,10 +1,18 @@
-"""Tables of results: names from outside do no harm in a spreadsheet."""
+"""Records and tables: whole or as before; names from outside do no harm."""
 
 import csv
+import errno
+import json
+import os
 
 import pytest
 
-from multigrain_jax.workdir import write_table
+from multigrain_jax.workdir import (
+    print_table,
+    write_config,
+    write_results,
+    write_table,
+)
 
 
 @pytest.mark.parametrize(
@@ -38,3 +46,47 @@ def test_a_table_that_breaks_off_leaves_the_older_one(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_table(path, ("name", "rank"), rows())
     assert [path.read_text() for path in tmp_path.iterdir()] == ["an older one"]
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("config.json", write_config),
+        ("results.json", write_results),
+    ],
+)
+def test_an_older_file_is_replaced_and_not_overwritten(tmp_path, name, write):
+    write(tmp_path, {"a": 0.5})
+    with (tmp_path / name).open("rb") as reader:
+        older = (tmp_path / name).read_bytes()
+        write(tmp_path, {"b": 1.5, "c": 2.5})
+        assert reader.read() == older != (tmp_path / name).read_bytes()
+    (only,) = (tmp_path / name).parent.iterdir()
+    assert only == tmp_path / name
+
+
+@pytest.mark.parametrize("write", [write_config, write_results])
+def test_a_full_disk_leaves_the_older_record(tmp_path, monkeypatch, write):
+    def fail(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write(tmp_path, {"a": 0.5})
+    (path,) = tmp_path.iterdir()
+    older = path.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="No space left"):
+            write(tmp_path, {"b": 1.5})
+    assert [(path, path.read_bytes()) for path in tmp_path.iterdir()] == [(path, older)]
+
+
+def test_a_record_is_json_whatever_a_config_holds(tmp_path):
+    write_config(tmp_path / "new" / "folder", {"path": tmp_path, "size": (1, 2)})
+    written = json.loads((tmp_path / "new" / "folder" / "config.json").read_text())
+    assert written == {"path": str(tmp_path), "size": [1, 2]}
+
+
+def test_scores_are_printed_in_a_column(capsys):
+    print_table({"test/top1": 0.5, "test/class_map": 1 / 3})
+    printed = capsys.readouterr().out
+    assert printed == "test/top1        0.500\ntest/class_map   0.333\n"

@@ -19,8 +19,6 @@ from multigrain_jax.checkpoint import (
     load_checkpoint,
     load_optimizer_arrays,
 )
-from multigrain_jax.distributed import host_slices, start_hosts
-from multigrain_jax.errors import InputError
 
 DRIVER = Path(__file__).parent / "hosts_driver.py"
 TIMEOUT = 300
@@ -145,31 +143,3 @@ def test_a_signal_to_one_host_stops_both_at_the_same_step(photos, tmp_path):
     steps = [re.findall(r"after step (\d+) of 2000", text) for text in said]
     assert steps[0] == steps[1] and len(steps[0]) == 1, "\n".join(said)
     assert checkpoint_steps(tmp_path / "run" / "checkpoints")[-1] == int(steps[0][0])
-
-
-def test_shares_of_all_hosts_make_up_every_microbatch(monkeypatch):
-    assert host_slices(8, microbatches=2) == [slice(0, 16)]
-    monkeypatch.setattr(jax, "process_count", lambda: 4)
-    seen = []
-    for index in range(4):
-        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
-        seen.append(host_slices(8, microbatches=2))
-    assert seen[1] == [slice(2, 4), slice(10, 12)]
-    rows = [row for shares in seen for cut in shares for row in range(16)[cut]]
-    assert sorted(rows) == list(range(16))
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        ("host:1", None, None),
-        ("host:1", 2, None),
-        ("host", 2, 0),
-        (None, 2, 0),
-        ("auto", 2, 0),
-    ],
-)
-def test_half_given_settings_are_refused(settings):
-    keys = ("coordinator", "num_processes", "process_index")
-    with pytest.raises(InputError, match="give all three"):
-        start_hosts(**dict(zip(keys, settings, strict=True)))

@@ -1,6 +1,7 @@
 """The task `train` from config to results, on a folder of small made-up photos."""
 
 import json
+import os
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from helpers.photos import write_noise_photos
 from multigrain_jax.checkpoint import load_checkpoint
 from multigrain_jax.errors import InputError, StoppedEarly
 from multigrain_jax.inference import load_model
+from multigrain_jax.lock import lock_workdir
 from multigrain_jax.tasks import train as run_module
 from multigrain_jax.tasks.train import run
 
@@ -197,3 +199,12 @@ def test_the_margin_of_the_config_counts(photos, finished, tmp_path):
         run(small_train_config(photos, margin=0.5, stop_at_step=1), tmp_path)
     # The first step's batch and weights are the same: only α differs.
     assert losses_of(tmp_path)[1] > losses_of(finished[0])[1]
+
+
+def test_a_second_run_in_a_workdir_is_refused(photos, tmp_path):
+    with (
+        lock_workdir(tmp_path),
+        pytest.raises(InputError, match=f"in use by process {os.getpid()}"),
+    ):
+        run(small_train_config(photos), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
