@@ -4,7 +4,6 @@ from configs import base, joint_1B, joint_3B, joint_3BAA, quickstart
 from multigrain_jax.errors import InputError
 from multigrain_jax.tasks import train_check as check
 from multigrain_jax.tasks.train_check import check_train_config
-from multigrain_jax.train.config_change import check_resumed_config
 
 
 def config(**changes):
@@ -80,17 +79,6 @@ def test_all_problems_come_in_one_message():
 
 def test_a_batch_smaller_than_the_groups_is_one_group():
     check_train_config(config(batch_size=40), num_devices=8)
-
-
-def test_resuming_lists_changes_and_refuses_another_order():
-    lines = check_resumed_config(config(), config(learning_rate=0.1), allowed=False)
-    assert lines == ["learning_rate: 0.2 -> 0.1"]
-    with pytest.raises(InputError, match="batch_size: 512 -> 256"):
-        check_resumed_config(config(), config(batch_size=256), allowed=False)
-    with pytest.raises(InputError, match=r"data\.backend: 'grain' -> 'tfdata'"):
-        check_resumed_config(config(), config(data__backend="tfdata"), allowed=False)
-    lines = check_resumed_config(config(), config(batch_size=256), allowed=True)
-    assert "batch_size: 512 -> 256" in lines
 
 
 def test_a_list_is_not_trained_and_validated_on_at_once(tmp_path):

@@ -6,7 +6,6 @@ import time
 from functools import partial
 
 import jax
-import numpy as np
 import pytest
 from helpers.configs import small_train_config
 from helpers.photos import write_noise_photos
@@ -17,7 +16,6 @@ from multigrain_jax.models.backbones import BACKBONES
 from multigrain_jax.runtime import compiler_options
 from multigrain_jax.tasks import train as run_module
 from multigrain_jax.tasks.train import run
-from multigrain_jax.train.profile import STEPS_BEFORE, StepProfile
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -113,20 +111,6 @@ def test_waiting_for_data_is_said_once_with_the_remedy(
     assert "raise num_workers (now 0; this machine has " in line
 
 
-def test_steps_are_traced_once(tmp_path):
-    profile = StepProfile(tmp_path / "profile", num_steps=2)
-    step = profile.around(jax.jit(lambda state, batch: (state + batch, state)))
-    state = np.float32(0)
-    for count in range(STEPS_BEFORE + 1):
-        assert not (tmp_path / "profile").exists(), count
-        state, _ = step(state, np.float32(1))
-    for _ in range(3):
-        state, _ = step(state, np.float32(1))
-    profile.close()
-    assert float(state) == STEPS_BEFORE + 4
-    assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 1
-
-
 @pytest.mark.slow
 def test_a_run_traces_the_steps_that_it_is_told_to(photos, tmp_path):
     # Four steps an epoch: the eleventh and the twelfth are traced.
@@ -134,15 +118,6 @@ def test_a_run_traces_the_steps_that_it_is_told_to(photos, tmp_path):
     (trace,) = (tmp_path / "profile").rglob("*.xplane.pb")
     written = trace.read_bytes()
     assert b"step_num" in written and b"train" in written
-
-
-def test_a_trace_is_written_where_the_run_ends_early(tmp_path):
-    profile = StepProfile(tmp_path / "profile", num_steps=100)
-    step = profile.around(lambda state, batch: (state, batch))
-    for _ in range(STEPS_BEFORE + 1):
-        step(0, 0)
-    profile.close()
-    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
 
 
 @pytest.mark.slow
