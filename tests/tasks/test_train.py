@@ -117,14 +117,13 @@ def test_a_fine_tune_starts_from_the_given_weights(photos, finished, tmp_path):
     assert load_checkpoint(tmp_path).step == 4
 
 
-@pytest.mark.parametrize("num_classes", [3, 5])
-def test_a_pretrained_trunk_keeps_a_fitting_classifier(
-    photos, finished, tmp_path, capsys, num_classes
+def test_a_pretrained_trunk_is_taken_for_other_classes(
+    photos, finished, tmp_path, capsys
 ):
     config = small_train_config(
         photos,
         pretrained_backbone=str(finished[0]),
-        num_classes=num_classes,
+        num_classes=5,
         learning_rate=1e-12,
         weight_decay=0.0,
         num_epochs=1,
@@ -140,12 +139,7 @@ def test_a_pretrained_trunk_keeps_a_fitting_classifier(
         after["trunk"]["conv1"]["kernel"],
         atol=1e-9,
     )
-    if num_classes == 3:
-        kernels = (before["classifier"]["kernel"], after["classifier"]["kernel"])
-        np.testing.assert_allclose(*kernels, atol=1e-9)
-        assert "trunk and classifier from" in capsys.readouterr().out
-    else:
-        assert "has 3 classes and 5 are wanted" in capsys.readouterr().out
+    assert "has 3 classes and 5 are wanted" in capsys.readouterr().out
 
 
 def test_a_resumed_run_says_that_crops_are_resized_otherwise(
@@ -161,13 +155,6 @@ def test_a_resumed_run_says_that_crops_are_resized_otherwise(
     with pytest.raises(StoppedEarly):
         run(small_train_config(photos, stop_at_step=2), tmp_path)
     assert "config changed: crop_resize: 'simd' -> 'pillow'" in capsys.readouterr().out
-
-
-def test_another_order_of_the_data_is_refused(photos, tmp_path):
-    with pytest.raises(StoppedEarly):
-        run(small_train_config(photos, stop_at_step=1), tmp_path)
-    with pytest.raises(InputError, match="num_repeats: 3 -> 2"):
-        run(small_train_config(photos, num_repeats=2), tmp_path)
 
 
 @pytest.mark.slow

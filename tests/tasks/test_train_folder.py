@@ -70,21 +70,3 @@ def test_fewer_classes_than_the_images_have_are_refused(tmp_path):
     config.num_classes = 2
     with pytest.raises(InputError, match="found 2, and the images have 3 classes"):
         run(config, tmp_path / "w")
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"init_from": "tiny"}, "has 3 classes, and the images have 2; give it as pre"),
-        ({"init_from": "tiny", "backbone": "resnet18"}, "--config.backbone=tiny"),
-        ({"pretrained_backbone": "tiny", "backbone": "resnet18"}, "is a tiny, and"),
-    ],
-)
-def test_a_start_that_does_not_fit_is_explained(
-    tmp_path, tiny_checkpoint, changes, message
-):
-    config = make_config(write_photos(tmp_path / "photos", ["a", "b"]), "0.5")
-    paths = {"tiny": str(tiny_checkpoint)}
-    config.update({key: paths.get(value, value) for key, value in changes.items()})
-    with pytest.raises(InputError, match=message):
-        run(config, tmp_path / "w")
