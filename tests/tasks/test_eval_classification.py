@@ -9,8 +9,6 @@ from PIL import Image
 import multigrain_jax
 from configs import eval_base
 from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation.classification import evaluate_classification
-from multigrain_jax.mesh import make_mesh
 from multigrain_jax.tasks.eval_classification import run
 
 make_config = partial(small_eval_config, eval_base.get_config, data={"split": "train"})
@@ -50,37 +48,6 @@ def test_scores_equal_those_of_photos_one_by_one(
         assert results[f"{prefix}/top1"] == pytest.approx(top1)
         assert results[f"{prefix}/cross_entropy"] == pytest.approx(loss, rel=2e-5)
         assert results[f"{prefix}/top5"] == 1
-
-
-class OnDevice:
-    """A number that a device is at work on until it is fetched."""
-
-    def __init__(self, value, at_work):
-        self.value, self.at_work = value, at_work
-        at_work.append(self)
-
-    def __array__(self, dtype=None, copy=None):
-        self.at_work.remove(self)
-        return np.array(self.value, dtype)
-
-
-def test_few_batches_run_ahead_of_the_device():
-    at_work, ahead, losses = [], [], [0.1, 0.7, 1e9, 0.3, 1e-9, 0.2]
-
-    def step(variables, batch):
-        loss = losses[len(ahead)]
-        ahead.append(len(at_work))
-        count, top1 = np.int32(2), np.array([1], np.int32)
-        loss = OnDevice([loss], at_work)
-        return {"count": count, "readable": count, "top1": top1, "cross_entropy": loss}
-
-    batch = {"image": np.zeros((8, 2, 2, 3), np.uint8)}
-    batches = [batch] * len(losses)
-    (scores,) = evaluate_classification(step, None, batches, mesh=make_mesh())
-    assert ahead == [0, 1, 2, 2, 2, 2]
-    assert not at_work
-    # Added up in the order of the batches: in another, the last bits differ.
-    assert scores == {"top1": 0.5, "cross_entropy": np.cumsum(losses)[-1] / 12}
 
 
 def test_a_probe_asks_the_nearest_other_photo(photo_folder, tiny_checkpoint, tmp_path):
