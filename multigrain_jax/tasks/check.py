@@ -1,4 +1,4 @@
-"""Refuses evaluation configurations that cannot work, before anything is built."""
+"""Refuses configurations that cannot work, before anything is built."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
