@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 import pytest
 from helpers.configs import small_eval_config
+from helpers.descriptors import stored_descriptors
 from helpers.photos import noise_photo
 from PIL import Image
 
@@ -53,15 +54,6 @@ make_config = partial(
 )
 
 
-def descriptors_by_path(workdir):
-    folder = workdir / "descriptors"
-    return {
-        row.image.path: np.load(shard_path(folder, row.shard))[row.row]
-        for row in read_index(folder, read_head(folder).num_rows)
-        if row.status == OK
-    }
-
-
 def statuses(workdir):
     folder = workdir / "descriptors"
     rows = read_index(folder, read_head(folder).num_rows)
@@ -82,7 +74,7 @@ def test_descriptors_equal_those_of_photos_one_by_one(
     assert results["num_images"] == 19
     assert results["num_unreadable"] == 2
     model = multigrain_jax.load_model(tiny_checkpoint)
-    found = descriptors_by_path(tmp_path / "w")
+    found = stored_descriptors(tmp_path / "w")
     assert len(found) == 19
     for path, descriptor in found.items():
         with Image.open(path) as photo:

@@ -1,6 +1,5 @@
-"""The tasks `search` and `near_duplicates` on descriptors and on photos."""
+"""The task `search`, on descriptors and on photos."""
 
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -8,51 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.configs import small_eval_config
+from helpers.descriptors import read_table, stored_descriptors
 from PIL import Image
 
 import multigrain_jax
-from configs import embed, near_duplicates, search
-from multigrain_jax.descriptors.folder import OK, read_head, read_index, shard_path
+from configs import embed, search
 from multigrain_jax.errors import InputError
 from multigrain_jax.tasks import embed as run_embed
-from multigrain_jax.tasks import near_duplicates as run_near_duplicates
 from multigrain_jax.tasks import search as run_search
-
-
-@pytest.fixture(scope="module")
-def database(photo_folder, tiny_checkpoint, tmp_path_factory):
-    """A workdir of `embed` with 18 photos, copies of two and a bad file."""
-    base = tmp_path_factory.mktemp("database")
-    root = base / "photos"
-    shutil.copytree(photo_folder, root)
-    originals = sorted((root / "train").rglob("0.png"))
-    shutil.copy(originals[0], root / "=copy.png")
-    shutil.copy(originals[0], root / "copy too.png")
-    shutil.copy(originals[1], root / "<b>.png")
-    (root / "bad.png").write_bytes(b"no image")
-    embed_photos(root, tiny_checkpoint, base / "workdir", descriptor_dtype="float32")
-    return base / "workdir"
-
-
-def embed_photos(root, checkpoint, workdir, **changes):
-    config = small_eval_config(
-        embed.get_config, root, checkpoint, **({"rows_per_shard": 8} | changes)
-    )
-    run_embed.run(config, workdir)
-
-
-def stored(workdir):
-    folder = workdir / "descriptors"
-    return {
-        row.image.path: np.load(shard_path(folder, row.shard))[row.row]
-        for row in read_index(folder, read_head(folder).num_rows)
-        if row.status == OK
-    }
-
-
-def read_csv(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def run(database, workdir, queries, **changes):
@@ -90,8 +52,8 @@ def test_descriptors_look_for_their_neighbours_but_not_for_themselves(
 ):
     results = run(database, tmp_path, database)
     assert results["num_queries"] == results["num_database"] == 21
-    descriptors = stored(database)
-    rows = read_csv(tmp_path / "results.csv")
+    descriptors = stored_descriptors(database)
+    rows = read_table(tmp_path / "results.csv")
     assert len(rows) == 21 * 4
     for query, descriptor in descriptors.items():
         own = [row for row in rows if row["query"].removeprefix("'") == query]
@@ -105,7 +67,9 @@ def test_descriptors_look_for_their_neighbours_but_not_for_themselves(
 
 def test_a_photo_is_embedded_as_the_database_was(database, tmp_path, tiny_checkpoint):
     photo = tmp_path / "query.png"
-    path = next(path for path in stored(database) if path.endswith("=copy.png"))
+    path = next(
+        path for path in stored_descriptors(database) if path.endswith("=copy.png")
+    )
     with Image.open(path) as image:
         image.rotate(10).save(photo)
     results = run(database, tmp_path / "w", photo)
@@ -114,15 +78,15 @@ def test_a_photo_is_embedded_as_the_database_was(database, tmp_path, tiny_checkp
     with Image.open(photo) as image:
         pixels = model.preprocess(image, 48, "rect")
     query = np.asarray(model(pixels[None]).normalized_embedding[0])
-    rows = read_csv(tmp_path / "w" / "results.csv")
+    rows = read_table(tmp_path / "w" / "results.csv")
     assert {row["query"] for row in rows} == {str(photo)}
-    check_rows(rows, neighbours(stored(database), query, str(photo)))
+    check_rows(rows, neighbours(stored_descriptors(database), query, str(photo)))
 
 
 def test_a_folder_of_photos_with_a_bad_one(database, tmp_path):
     folder = tmp_path / "queries"
     folder.mkdir()
-    paths = sorted(stored(database))[:3]
+    paths = sorted(stored_descriptors(database))[:3]
     for number, path in enumerate(paths):
         shutil.copy(path, folder / f"{number}.png")
     (folder / "9.png").write_bytes(b"")
@@ -131,7 +95,7 @@ def test_a_folder_of_photos_with_a_bad_one(database, tmp_path):
     assert "9.png" in (tmp_path / "w" / "skipped.txt").read_text()
     first = {
         Path(row["query"]).name: float(row["similarity"])
-        for row in read_csv(tmp_path / "w" / "results.csv")
+        for row in read_table(tmp_path / "w" / "results.csv")
         if row["rank"] == "1"
     }
     assert first.keys() == {"0.png", "1.png", "2.png"}
@@ -149,8 +113,8 @@ def test_normalised_scores_are_lower_by_the_training_images(
         "weight": 0.5,
     }
     run(database, tmp_path / "w", database, score_normalization=normalization)
-    plain = read_csv(tmp_path / "plain" / "results.csv")
-    rows = read_csv(tmp_path / "w" / "results.csv")
+    plain = read_table(tmp_path / "plain" / "results.csv")
+    rows = read_table(tmp_path / "w" / "results.csv")
     for row, before in zip(rows, plain, strict=True):
         # The nearest of a photo is itself, at 1.
         lower = float(before["similarity"]) - 0.5
@@ -160,7 +124,10 @@ def test_normalised_scores_are_lower_by_the_training_images(
 def test_descriptors_of_another_size_are_refused(
     database, photo_folder, tiny_checkpoint, tmp_path
 ):
-    embed_photos(photo_folder, tiny_checkpoint, tmp_path / "other", test_size=64)
+    config = small_eval_config(
+        embed.get_config, photo_folder, tiny_checkpoint, test_size=64
+    )
+    run_embed.run(config, tmp_path / "other")
     with pytest.raises(InputError, match="test_size: the folder has 64, this run 48"):
         run(database, tmp_path / "w", tmp_path / "other")
 
@@ -181,33 +148,3 @@ def test_descriptors_of_another_size_are_refused(
 def test_what_cannot_be_searched_is_refused(database, tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         run(**{"database": database, "queries": database, **changes}, workdir=tmp_path)
-
-
-def test_near_duplicates_are_the_copies(database, tmp_path):
-    config = near_duplicates.get_config()
-    config.database = str(database)
-    config.threshold = threshold_between(stored(database))
-    results = run_near_duplicates.run(config, tmp_path)
-    assert json.loads((tmp_path / "results.json").read_text()) == results
-    assert results["num_groups"] == 2
-    assert results["num_images_in_groups"] == 5
-    assert results["num_pairs"] == 4
-    groups = {}
-    for row in read_csv(tmp_path / "groups.csv"):
-        groups.setdefault(row["group"], []).append(Path(row["path"]).name)
-    assert {number: sorted(names) for number, names in groups.items()} == {
-        "1": ["0.png", "=copy.png", "copy too.png"],
-        "2": ["0.png", "<b>.png"],
-    }
-    pairs = read_csv(tmp_path / "pairs.csv")
-    assert len(pairs) == 4
-    page = (tmp_path / "report.html").read_text()
-    assert "2 groups of 5 among 21 photos" in page
-
-
-def threshold_between(descriptors):
-    """Above all similarities but those of the copies."""
-    matrix = np.stack(list(descriptors.values())).astype(np.float32)
-    similarity = np.sort((matrix @ matrix.T)[np.triu_indices(len(matrix), 1)])
-    assert similarity[-4] > similarity[-5]
-    return float(similarity[-4] + similarity[-5]) / 2

@@ -1,0 +1,54 @@
+"""The task `near_duplicates`: the copies among other photos, and nothing else."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.descriptors import read_table, stored_descriptors
+
+from configs import near_duplicates
+from multigrain_jax.errors import InputError
+from multigrain_jax.tasks.near_duplicates import run
+
+
+def test_near_duplicates_are_the_copies(database, tmp_path):
+    config = near_duplicates.get_config()
+    config.database = str(database)
+    config.threshold = threshold_between(stored_descriptors(database))
+    results = run(config, tmp_path)
+    assert json.loads((tmp_path / "results.json").read_text()) == results
+    assert results["num_groups"] == 2
+    assert results["num_images_in_groups"] == 5
+    assert results["num_pairs"] == 4
+    groups = {}
+    for row in read_table(tmp_path / "groups.csv"):
+        groups.setdefault(row["group"], []).append(Path(row["path"]).name)
+    assert {number: sorted(names) for number, names in groups.items()} == {
+        "1": ["0.png", "=copy.png", "copy too.png"],
+        "2": ["0.png", "<b>.png"],
+    }
+    pairs = read_table(tmp_path / "pairs.csv")
+    assert len(pairs) == 4
+    page = (tmp_path / "report.html").read_text()
+    assert "2 groups of 5 among 21 photos" in page
+
+
+def threshold_between(descriptors):
+    """Above all similarities but those of the copies."""
+    matrix = np.stack(list(descriptors.values())).astype(np.float32)
+    similarity = np.sort((matrix @ matrix.T)[np.triu_indices(len(matrix), 1)])
+    assert similarity[-4] > similarity[-5]
+    return float(similarity[-4] + similarity[-5]) / 2
+
+
+@pytest.mark.parametrize(
+    ("database", "message"),
+    [(None, "database: found nothing"), ("nowhere", "a folder of descriptors was")],
+)
+def test_a_collection_is_needed(tmp_path, database, message):
+    config = near_duplicates.get_config()
+    config.database = database and str(tmp_path / database)
+    with pytest.raises(InputError, match=message):
+        run(config, tmp_path)
+    assert list(tmp_path.iterdir()) == []
