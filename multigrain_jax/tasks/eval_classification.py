@@ -10,13 +10,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from multigrain_jax.data.eval_batches import EvalPlan, make_eval_batches
-from multigrain_jax.data.sources.open import open_split
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.evaluation.classification import (
     evaluate_classification,
     knn_top1,
     make_eval_step,
-    require_classes,
 )
 from multigrain_jax.evaluation.embed import embed_all, make_embed_step
 from multigrain_jax.inference import OpenedModel, open_model
@@ -29,7 +27,7 @@ from multigrain_jax.tasks.check import (
 )
 from multigrain_jax.tasks.inputs import (
     batches_from_config,
-    data_set_from_config,
+    open_labelled_split,
     plan_from_config,
     reading_from_config,
 )
@@ -61,17 +59,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         pooling_exponent=exponents[0] if len(exponents) == 1 else None,
         dtype=compute_dtype(config.compute_dtype),
     )
-    source = open_split(
-        data_set_from_config(settings),
-        config.data.split,
-        opened.class_names or None,
-    )
-    require_classes(
-        source,
-        num_classes=opened.num_classes,
-        class_names=opened.class_names,
-        checkpoint=opened.checkpoint.path,
-    )
+    source = open_labelled_split(settings, config.data.split, opened)
     write_config(workdir, settings)
 
     mesh = make_mesh()

@@ -17,12 +17,11 @@ from ml_collections import ConfigDict
 
 from multigrain_jax.checkpoint import require_no_checkpoints, save_derived
 from multigrain_jax.data.eval_batches import EvalPlan, plan_ordered_batches
-from multigrain_jax.data.sources.open import Subset, open_split
+from multigrain_jax.data.sources.open import Subset
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.evaluation.classification import (
     evaluate_classification,
     make_eval_step,
-    require_classes,
 )
 from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
 from multigrain_jax.inference import OpenedModel, open_model
@@ -39,7 +38,7 @@ from multigrain_jax.tasks.check import (
 )
 from multigrain_jax.tasks.inputs import (
     batches_from_config,
-    data_set_from_config,
+    open_labelled_split,
     plan_from_config,
 )
 from multigrain_jax.train.finetune_pooling import (
@@ -136,20 +135,11 @@ def _build(settings: Mapping[str, Any], mesh: Mesh) -> _Task:
         pooling_exponent=ANY_EXPONENT,
         dtype=compute_dtype(settings["compute_dtype"]),
     )
-    names = opened.class_names or None
-    data_set = data_set_from_config(settings)
-    source = open_split(data_set, settings["data"]["split"], names)
-    require_same_classes = partial(
-        require_classes,
-        num_classes=opened.num_classes,
-        class_names=opened.class_names,
-        checkpoint=opened.checkpoint.path,
-    )
-    require_same_classes(source)
+    split, val_split = settings["data"]["split"], settings["data"]["val_split"]
+    source = open_labelled_split(settings, split, opened)
     val_source = None
-    if settings["data"]["val_split"]:
-        val_source = open_split(data_set, settings["data"]["val_split"], names)
-        require_same_classes(val_source)
+    if val_split:
+        val_source = open_labelled_split(settings, val_split, opened)
     chosen = first_of_each_class(source.labels, settings["images_per_class"])
     order = np.random.default_rng(settings["seed"]).permutation(len(chosen))
     backbone = opened.backbone

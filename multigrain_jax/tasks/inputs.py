@@ -6,11 +6,37 @@ from typing import Any
 
 from multigrain_jax.data.eval_batches import EvalPlan, plan_batches
 from multigrain_jax.data.reading import HostBatch, Reading
-from multigrain_jax.data.sources.open import DataSet
+from multigrain_jax.data.sources.open import DataSet, open_split
 from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.evaluation.classification import require_classes
 from multigrain_jax.evaluation.inputs import recorded_batches
+from multigrain_jax.inference import OpenedModel
 from multigrain_jax.models.multigrain import Backbone
 from multigrain_jax.runtime import images_at_once
+
+
+def open_labelled_split(
+    config: Mapping[str, Any], split: str | None, opened: OpenedModel
+) -> ImageSource:
+    """A split whose images are labelled with a model's classes.
+
+    Args:
+        config: the configuration as nested dictionaries.
+        split: which part of its data set.
+        opened: the model.
+
+    Raises:
+        InputError: images without labels, or of other classes.
+    """
+    names = opened.class_names or None
+    source = open_split(data_set_from_config(config), split, names)
+    require_classes(
+        source,
+        num_classes=opened.num_classes,
+        class_names=opened.class_names,
+        checkpoint=opened.checkpoint.path,
+    )
+    return source
 
 
 def plan_from_config(

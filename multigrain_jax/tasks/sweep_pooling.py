@@ -7,11 +7,9 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from multigrain_jax.data.sources.open import open_split
 from multigrain_jax.evaluation.classification import (
     evaluate_classification,
     make_eval_step,
-    require_classes,
 )
 from multigrain_jax.inference import open_model
 from multigrain_jax.mesh import make_mesh, put_replicated
@@ -24,7 +22,7 @@ from multigrain_jax.tasks.check import (
 )
 from multigrain_jax.tasks.inputs import (
     batches_from_config,
-    data_set_from_config,
+    open_labelled_split,
     plan_from_config,
 )
 from multigrain_jax.workdir import write_config, write_results
@@ -57,17 +55,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         step=config.init_step,
         dtype=compute_dtype(config.compute_dtype),
     )
-    source = open_split(
-        data_set_from_config(settings),
-        config.data.split,
-        opened.class_names or None,
-    )
-    require_classes(
-        source,
-        num_classes=opened.num_classes,
-        class_names=opened.class_names,
-        checkpoint=opened.checkpoint.path,
-    )
+    source = open_labelled_split(settings, config.data.split, opened)
     write_config(workdir, settings)
 
     mesh = make_mesh()
