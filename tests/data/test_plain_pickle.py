@@ -106,6 +106,32 @@ def test_arrays_of_anything_but_numbers_are_refused(tmp_path, content):
         load_plain_pickle(path)
 
 
+# A list of two lists, each of the same two, 98 deep: its text would have no end.
+LISTS = b"]" + b"".join(b"q%c0](h%ch%ce" % (n, n, n) for n in range(1, 99)) + b"q\xf00"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (b"c_codecs\nencode\n(h\xf0tR", "written as no text"),
+        (b"cnumpy\ndtype\n(h\xf0tR", "an array of list, not of numbers"),
+    ],
+)
+def test_lists_within_lists_are_not_written_out(tmp_path, call, message):
+    path = tmp_path / "file.pkl"
+    path.write_bytes(b"\x80\x02" + LISTS + call + b".")
+    with pytest.raises(InputError, match=message):
+        load_plain_pickle(path)
+
+
+def test_more_sides_than_numpy_has_are_refused(tmp_path):
+    data = pickle.dumps(np.arange(6, dtype=np.int16), protocol=2)
+    path = tmp_path / "file.pkl"
+    path.write_bytes(data.replace(b"K\x06\x85", b"(" + b"K\x01" * 99 + b"t"))
+    with pytest.raises(InputError, match="an array of 99 dimensions"):
+        load_plain_pickle(path)
+
+
 def test_a_wrong_shape_is_refused(tmp_path):
     data = pickle.dumps(np.arange(6, dtype=np.int16), protocol=2)
     path = tmp_path / "file.pkl"

@@ -15,6 +15,7 @@ import numpy as np
 
 from multigrain_jax.errors import InputError
 
+MAX_SIDES = 64  # NumPy's
 NUMBERS = re.compile(r"b1|[iu][1248]|f[248]")
 
 
@@ -32,27 +33,32 @@ class PickledArray:
         return self._array if dtype is None else self._array.astype(dtype)
 
 
-class _Dtype:
+class PickledDtype:
     """A type of numbers: its code, then its byte order."""
 
     def __init__(self, code: Any, *_: Any):
+        # The text of anything else may be endless: of lists within lists.
+        name = repr(code) if isinstance(code, str) else type(code).__name__
         if not isinstance(code, str) or not NUMBERS.fullmatch(code):
-            raise pickle.UnpicklingError(f"an array of {code!r}, not of numbers")
+            raise pickle.UnpicklingError(f"an array of {name}, not of numbers")
         self._code = code
         self._order = "="
 
     def __setstate__(self, state: Any) -> None:
-        self._order = str(state[1])
+        self._order = state[1]
 
     def numpy(self) -> np.dtype:
+        """As NumPy has it."""
         return np.dtype(f"{'<' if self._order != '>' else '>'}{self._code}")
 
 
 def _make_array(data: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
     if isinstance(data, str):
         data = data.encode("latin-1")  # bytes, in a file of Python 2
-    if not isinstance(dtype, _Dtype):
+    if not isinstance(dtype, PickledDtype):
         raise pickle.UnpicklingError("an array without a type")
+    if len(shape) > MAX_SIDES:
+        raise pickle.UnpicklingError(f"an array of {len(shape)} dimensions")
     sides = tuple(int(side) for side in shape)
     numbers = np.frombuffer(data, dtype.numpy())
     if any(side < 0 for side in sides) or prod(sides) != len(numbers):
@@ -74,7 +80,9 @@ def _scalar(dtype: Any, data: Any) -> Any:
 
 def _encode(text: Any, _: Any = None) -> bytes:
     """How older protocols write bytes."""
-    return str(text).encode("latin-1")
+    if not isinstance(text, str):
+        raise pickle.UnpicklingError("bytes that are written as no text")
+    return text.encode("latin-1")
 
 
 def _no_bytes() -> bytes:
@@ -88,7 +96,7 @@ class _ArrayType:
 
 KNOWN = {
     ("numpy", "ndarray"): _ArrayType,
-    ("numpy", "dtype"): _Dtype,
+    ("numpy", "dtype"): PickledDtype,
     ("_codecs", "encode"): _encode,
     ("builtins", "bytes"): _no_bytes,
     ("__builtin__", "bytes"): _no_bytes,
