@@ -1,11 +1,11 @@
 """A checkpoint of this package becomes a checkpoint of the original's format."""
 
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
 from multigrain_jax.checkpoint import load_checkpoint
-from multigrain_jax.convert.source_file import import_torch
 from multigrain_jax.convert.state_dict import export_state_dict
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import write_atomically
@@ -27,7 +27,7 @@ def export_checkpoint(
     Raises:
         InputError: torch is missing, no such checkpoint, or the file exists.
     """
-    torch = import_torch()
+    torch = _import_torch()
     destination = Path(destination)
     if destination.exists():
         raise InputError(
@@ -50,3 +50,14 @@ def export_checkpoint(
     with write_atomically(destination) as file:
         torch.save(content, file)
     return len(arrays)
+
+
+def _import_torch() -> ModuleType:
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError(
+            "PyTorch is needed to write .pth files and is not installed: "
+            "pip install -e '.[convert]'"
+        ) from error
+    return torch

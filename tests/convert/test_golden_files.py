@@ -136,7 +136,7 @@ def test_a_zoo_file_gives_the_same_weights_with_exponent_one(
         torch.save({k: torch.from_numpy(np.asarray(v)) for k, v in zoo.items()}, source)
     else:
         pytest.importorskip("safetensors.numpy").save_file(zoo, source)
-        monkeypatch.setitem(sys.modules, "torch", None)  # not needed for these
+    monkeypatch.setitem(sys.modules, "torch", None)  # not needed to convert
     code, table, error = run_tool("convert_checkpoint", source, tmp_path / "out")
     assert (code, error) == (0, "")
     assert (table["backbone"], table["classes"]) == (backbone, "1000")

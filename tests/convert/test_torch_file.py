@@ -2,6 +2,9 @@
 
 import argparse
 import collections
+import os
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -178,3 +181,22 @@ def test_the_state_of_a_torchscript_archive(how, torch, tmp_path):
     torch.save(want, tmp_path / "file.pth")
     with pytest.raises(InputError, match="found no tree of modules"):
         read_torchscript_state(tmp_path / "file.pth")
+
+
+def test_the_tool_needs_no_torch(state_dict_of, save_reference, tmp_path, request):
+    save_reference(state_dict_of("resnet18"), tmp_path / "file.pth")
+    code = (
+        "import sys; sys.modules.update(torch=None, safetensors=None)\n"
+        "from tools.convert_checkpoint import main\n"
+        f"sys.exit(main([{str(tmp_path / 'file.pth')!r}, {str(tmp_path / 'out')!r}]))"
+    )
+    root = request.config.rootpath
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "resnet18" in done.stdout
