@@ -9,6 +9,9 @@ os.environ["XLA_FLAGS"] = (
 # The processes that tests start write their broadcasts out, too.
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 
+# Tests name their own places by the other variable.
+os.environ.pop("MULTIGRAIN_CACHE", None)
+
 import atexit
 import gzip
 import importlib

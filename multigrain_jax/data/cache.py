@@ -40,7 +40,13 @@ class LocalCache:
 
 
 def cache_folder(kind: str) -> Path:
-    """Where lists of one kind are kept between runs: below the user's cache folder."""
+    """Where one kind of thing is kept between runs: below the user's cache folder.
+
+    MULTIGRAIN_CACHE names another folder for all kinds.
+    """
+    own = os.environ.get("MULTIGRAIN_CACHE")
+    if own:
+        return Path(own).expanduser().absolute() / kind
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "multigrain_jax" / kind
 
