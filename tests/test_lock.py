@@ -11,7 +11,7 @@ import pytest
 
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import PARTIAL_SUFFIX
-from multigrain_jax.lock import lock_workdir
+from multigrain_jax.lock import lock_workdir, wait_for_turn
 
 HOLDER = """
 import sys, time
@@ -60,3 +60,12 @@ def test_a_file_system_without_locks_is_told_and_used(tmp_path, monkeypatch, cap
         assert "cannot be locked" in capsys.readouterr().out
         # Another run may be writing it.
         assert half.exists()
+
+
+def test_without_locks_there_is_a_warning_and_no_waiting(tmp_path, monkeypatch, capsys):
+    def refuse(file, operation):
+        raise OSError("no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with wait_for_turn(tmp_path / ".lock", purpose="weights"):
+        assert "cannot be locked (no locks available)" in capsys.readouterr().out
