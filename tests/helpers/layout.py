@@ -34,6 +34,7 @@ LAYERS = {
     "inference": 3,
     "pages": 3,
     "train": 3,
+    "weights": 3,
     "tasks": 4,
     "main": 5,
 }

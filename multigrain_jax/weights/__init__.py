@@ -1,0 +1,1 @@
+"""Published weights that are asked for by name."""
