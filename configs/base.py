@@ -16,10 +16,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.task = "train"
     config.seed = 0
 
-    # Start: from a workdir or a step folder, at epoch 0 with a fresh optimiser.
+    # Start: from a workdir or a step folder, or the name of published weights, at
+    # epoch 0 with a fresh optimiser.
     config.init_from = config_dict.placeholder(str)
     config.init_step = config_dict.placeholder(int)
-    # Start of the trunk alone, from a converted zoo checkpoint.
+    # Start of the trunk alone, from a converted zoo checkpoint, or by such a name.
     config.pretrained_backbone = config_dict.placeholder(str)
     # A run continues from its workdir's newest sound checkpoint; or from this one.
     config.resume_step = config_dict.placeholder(int)

@@ -13,7 +13,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.task = "eval_classification"
     config.seed = 0
 
-    # The model: a workdir or a step folder (of a workdir, None is the newest step).
+    # The model: a workdir or a step folder (of a workdir, None is the newest step), or
+    # the name of published weights.
     config.init_from = config_dict.placeholder(str)
     config.init_step = config_dict.placeholder(int)
     # p of GeM; None: the checkpoint's. Some tasks take several: "(1, 2.5, 3)".

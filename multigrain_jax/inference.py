@@ -28,6 +28,7 @@ from multigrain_jax.models.multigrain import (
 from multigrain_jax.ops.color import normalize_pixels_on_host
 from multigrain_jax.runtime import compiler_options
 from multigrain_jax.trees import nested_to_tree
+from multigrain_jax.weights import find_weights
 
 
 class OpenedModel(NamedTuple):
@@ -64,7 +65,7 @@ def open_model(
     """A checkpoint as the structure and the arrays of a model.
 
     Args:
-        path: a workdir or a step folder.
+        path: a workdir or a step folder, or one of `weights.names()`.
         step: which step of a workdir; None is the newest.
         pooling_exponent: p of the GeM pooling; None is the checkpoint's.
         dtype: compute dtype.
@@ -73,7 +74,9 @@ def open_model(
         InputError: no such checkpoint, a damaged one, or one of another model.
     """
     return open_checkpoint(
-        load_checkpoint(path, step=step), pooling_exponent=pooling_exponent, dtype=dtype
+        load_checkpoint(find_weights(path), step=step),
+        pooling_exponent=pooling_exponent,
+        dtype=dtype,
     )
 
 
@@ -235,11 +238,13 @@ def load_model(
     """A model ready for inference, from a trained or a converted checkpoint.
 
     Args:
-        path: a workdir or a step folder.
+        path: a workdir or a step folder, or the name of published weights, one of
+            `multigrain_jax.weights.names()`: they are downloaded, converted and kept
+            when they are first asked for.
         step: which step of a workdir; None is the newest.
         pooling_exponent: p of the GeM pooling; None is the checkpoint's.
 
     Raises:
-        InputError: no such checkpoint, or a damaged one.
+        InputError: no such checkpoint, a damaged one, or weights that did not come.
     """
     return LoadedModel(open_model(path, step=step, pooling_exponent=pooling_exponent))

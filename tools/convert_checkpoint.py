@@ -1,6 +1,7 @@
 """Convert PyTorch weights: the original's, torchvision's or pretrainedmodels'.
 
 python tools/convert_checkpoint.py joint_3B_0.5.pth weights/joint_3B_0.5
+python tools/convert_checkpoint.py joint_3B_0.5    # downloads it, says where it is
 """
 
 import argparse
@@ -11,13 +12,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from multigrain_jax.convert.convert import convert_checkpoint, format_table
 from multigrain_jax.errors import InputError
+from multigrain_jax.weights import is_name, keep_weights
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Convert; returns the exit code: 0 done, 2 bad input (nothing is written)."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source", help=".pth or .safetensors file")
-    parser.add_argument("destination", help="new workdir; the weights are its step 0")
+    parser.add_argument("source", help=".pth or .safetensors file, or a published name")
+    parser.add_argument(
+        "destination",
+        nargs="?",
+        help="new workdir; the weights are its step 0; for a name a copy, if wanted",
+    )
     parser.add_argument("--backbone", help="override what the keys say")
     parser.add_argument(
         "--keep-background",
@@ -26,6 +32,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
+        if is_name(options.source) or options.destination is None:
+            kept = keep_weights(options.source, options.destination)
+            print(f"written to {kept}")
+            return 0
         conversion = convert_checkpoint(
             options.source,
             options.destination,

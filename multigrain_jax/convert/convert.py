@@ -1,5 +1,6 @@
 """A PyTorch weight file becomes a checkpoint of this package."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ def convert_checkpoint(
     *,
     backbone: str | None = None,
     keep_background: bool = False,
+    published: Mapping[str, Any] | None = None,
 ) -> Conversion:
     """Convert a weight file; nothing is written unless everything fits.
 
@@ -72,6 +74,7 @@ def convert_checkpoint(
         backbone: overrides what is recognised from the keys.
         keep_background: keep the first of 1001 zoo classes ("background"), which the
             zoo's own loader drops from files of the NASNet family.
+        published: what is known of the file, kept in `meta`; a JSON object.
 
     Raises:
         InputError: an unreadable file, keys or shapes that do not fit (all listed), or
@@ -94,7 +97,7 @@ def convert_checkpoint(
     variables, report = import_state_dict(state_dict, backbone=name)
     del state_dict  # as large as the file
     conversion = _summarise(file, name, variables, report, notes)
-    _write(destination, conversion, variables)
+    _write(destination, conversion, variables, published)
     return conversion
 
 
@@ -172,7 +175,12 @@ def _summarise(
     )
 
 
-def _write(destination: Path, conversion: Conversion, variables: Variables) -> None:
+def _write(
+    destination: Path,
+    conversion: Conversion,
+    variables: Variables,
+    published: Mapping[str, Any] | None,
+) -> None:
     file = conversion.source
     meta = {
         "backbone": conversion.backbone,
@@ -190,6 +198,8 @@ def _write(destination: Path, conversion: Conversion, variables: Variables) -> N
             "licence": licence_of(file),
         },
     }
+    if published is not None:
+        meta["published"] = dict(published)
     store = CheckpointStore(destination)
     store.save(0, model=_model_item(file, variables), meta=meta)
     store.close()

@@ -48,6 +48,7 @@ from multigrain_jax.tasks.check import (
     refuse,
 )
 from multigrain_jax.tasks.inputs import data_set_from_config, reading_from_config
+from multigrain_jax.weights import find_weights
 from multigrain_jax.workdir import write_config, write_results
 
 # Up to here larger photos are usual: 500 pixels for what was trained at 224.
@@ -79,7 +80,8 @@ def _run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     data = settings["data"]
     # The index and config.json keep the paths: they must not depend on where this was
     # started.
-    settings["init_from"] = os.path.abspath(os.path.expanduser(settings["init_from"]))
+    path = find_weights(settings["init_from"])
+    settings["init_from"] = os.path.abspath(os.path.expanduser(path))
     if data["root"] is not None:
         data["root"] = os.path.abspath(os.path.expanduser(data["root"]))
     opened = open_model(

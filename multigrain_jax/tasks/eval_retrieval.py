@@ -36,6 +36,7 @@ from multigrain_jax.tasks.check import (
     refuse,
 )
 from multigrain_jax.tasks.inputs import batches_from_config, plan_from_config
+from multigrain_jax.weights import find_weights
 from multigrain_jax.workdir import print_table, write_config, write_results
 
 PER_QUERY_FILE = "per_query.csv"
@@ -129,7 +130,8 @@ def _problems(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _open_model(settings: Mapping[str, Any]) -> OpenedModel:
-    checkpoint = load_checkpoint(settings["init_from"], step=settings["init_step"])
+    path = find_weights(settings["init_from"])
+    checkpoint = load_checkpoint(path, step=settings["init_step"])
     if not settings["use_whitening"]:
         checkpoint = without_whitening(checkpoint)
     return open_checkpoint(

@@ -28,6 +28,7 @@ from multigrain_jax.errors import InputError
 from multigrain_jax.train.config_change import check_resumed_config
 from multigrain_jax.train.state import TrainState, checkpoint_model
 from multigrain_jax.trees import nested_to_tree, tree_to_nested
+from multigrain_jax.weights import find_weights
 
 
 class RunCheckpoints:
@@ -88,9 +89,11 @@ class Beginning:
 
     Attributes:
         backbone: the name of the network, which other checkpoints must share.
-        init_from: a checkpoint to fine-tune from epoch 0; None or empty: none.
+        init_from: a checkpoint, or the name of published weights, to fine-tune from
+            epoch 0; None or empty: none.
         init_step: which step of `init_from`; None is the newest.
-        pretrained_backbone: a checkpoint whose trunk is taken; None or empty: none.
+        pretrained_backbone: a checkpoint or name whose trunk is taken; None or empty:
+            none.
         resume_step: which of the workdir's checkpoints to continue; None: the newest.
         allow_config_change: whether a resumed run may see other data or shapes.
         dry_run: nothing is written: damaged checkpoints stay where they are.
@@ -140,10 +143,11 @@ def start_state(
             "give the workdir of the run, or leave resume_step out"
         )
     if beginning.init_from:
-        checkpoint = load_checkpoint(beginning.init_from, step=beginning.init_step)
+        path = find_weights(beginning.init_from)
+        checkpoint = load_checkpoint(path, step=beginning.init_step)
         return _fine_tune(checkpoint, beginning.backbone, fresh, tx)
     if beginning.pretrained_backbone:
-        checkpoint = load_checkpoint(beginning.pretrained_backbone)
+        checkpoint = load_checkpoint(find_weights(beginning.pretrained_backbone))
         return _pretrained(checkpoint, beginning.backbone, fresh, tx)
     return fresh
 

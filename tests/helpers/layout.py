@@ -44,8 +44,11 @@ SIDEWAYS = {
     ("descriptors", "evaluation"),
     ("descriptors", "inference"),
     ("evaluation", "inference"),
+    ("inference", "weights"),
     ("metric_writer", "workdir"),
     ("pages", "evaluation"),
+    ("train", "weights"),
+    ("weights", "convert"),
 }
 # library -> the parts that may import it
 ONLY_IN = {"orbax": {"checkpoint"}, "torch": {"convert"}}

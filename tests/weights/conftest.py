@@ -6,6 +6,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from multigrain_jax.checkpoint import load_checkpoint
+from multigrain_jax.convert.state_dict import export_state_dict
+from multigrain_jax.models.multigrain import variables_of
+from multigrain_jax.weights.table import CC_BY_NC, PUBLISHED, PublishedWeights
+
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
@@ -109,3 +114,40 @@ def serve(monkeypatch):
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@pytest.fixture(scope="session")
+def weight_file(tiny_checkpoint):
+    """A published weight file: of the tiny network, in the original's keys."""
+    numpy = pytest.importorskip("safetensors.numpy")
+    variables = variables_of(load_checkpoint(tiny_checkpoint).model)
+    return numpy.save(export_state_dict(variables, backbone="tiny"))
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The folder where weights are kept."""
+    monkeypatch.setenv("MULTIGRAIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "cache" / "weights"
+
+
+@pytest.fixture
+def publish(serve, cache, monkeypatch, weight_file):
+    """Gives the tiny weights a name, and serves them; other columns as wanted."""
+
+    def publish(name, data=weight_file, **columns):
+        server = serve(data)
+        row = PublishedWeights(
+            address=f"{server.root}tiny-file.safetensors",
+            backbone="tiny",
+            licence=CC_BY_NC,
+            results={"ImageNet top-1, 224 square": 12.5},
+            test_size=96,
+            test_mode="rect",
+            **columns,
+        )
+        monkeypatch.setitem(PUBLISHED, name, row)
+        return server
+
+    return publish
