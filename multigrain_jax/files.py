@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import secrets
 from collections.abc import Generator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import IO
 PARTIAL_SUFFIX = ".partial"
 # Of the name before it, in characters: a whole name has at most 255 bytes.
 _KEPT_OF_NAME = 40
+_OWN_PARTIAL = re.compile(r"\.[0-9a-f]{16}" + re.escape(PARTIAL_SUFFIX) + "$")
 
 
 @contextlib.contextmanager
@@ -53,9 +55,13 @@ def write_durably(path: Path) -> Generator[IO[bytes]]:
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Remove what killed writers have left in a folder that nobody writes to now."""
+    """Remove what killed writers have left in a folder that nobody writes to now.
+
+    Files of others that end alike stay.
+    """
     for path in folder.glob(f"*{PARTIAL_SUFFIX}"):
-        path.unlink()
+        if _OWN_PARTIAL.search(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where a run's numbers go: the terminal, JSON, TensorBoard and plots."""
+"""Where a run's numbers go: the terminal, JSON lines and TensorBoard."""
 
 import json
 import math

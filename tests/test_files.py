@@ -248,6 +248,12 @@ def test_what_a_killed_writer_leaves_is_known_by_its_name(path):
     ((name, half),) = left.items()
     assert name.startswith(path.name) and name.endswith(PARTIAL_SUFFIX)
     assert half == b"half"
+    stranger = f"holiday.jpg{PARTIAL_SUFFIX}"
+    path.with_name(stranger).write_bytes(b"a download")
+    (path.parent / f"folder.0123456789abcdef{PARTIAL_SUFFIX}").mkdir()
     remove_partial_files(path.parent)
+    assert path.with_name(stranger).read_bytes() == b"a download"
+    path.with_name(stranger).unlink()
+    (path.parent / f"folder.0123456789abcdef{PARTIAL_SUFFIX}").rmdir()
     assert contents(path.parent) == {path.name: OLDER}
     remove_partial_files(Path(path.parent, "none"))

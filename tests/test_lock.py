@@ -43,7 +43,7 @@ def test_a_second_run_is_refused_until_the_first_is_killed(tmp_path):
 
 def test_half_a_file_of_a_killed_run_is_removed(tmp_path):
     (tmp_path / "results.json").write_text("{}")
-    (tmp_path / f"results.json.0123{PARTIAL_SUFFIX}").write_text("{")
+    (tmp_path / f"results.json.0123456789abcdef{PARTIAL_SUFFIX}").write_text("{")
     with lock_workdir(tmp_path):
         left = {path.name for path in tmp_path.iterdir()}
     assert left == {".lock", "results.json"}
@@ -53,7 +53,7 @@ def test_a_file_system_without_locks_is_told_and_used(tmp_path, monkeypatch, cap
     def refuse(file, operation):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    half = tmp_path / f"results.json.0123{PARTIAL_SUFFIX}"
+    half = tmp_path / f"results.json.0123456789abcdef{PARTIAL_SUFFIX}"
     half.write_text("{")
     monkeypatch.setattr(fcntl, "flock", refuse)
     with lock_workdir(tmp_path):

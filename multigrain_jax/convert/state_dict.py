@@ -17,8 +17,12 @@ import numpy as np
 
 from multigrain_jax.convert.keymaps import KEYMAPS, KeyMap
 from multigrain_jax.errors import InputError
-from multigrain_jax.inference import variables_of
-from multigrain_jax.models.multigrain import Variables, abstract_model, split_model
+from multigrain_jax.models.multigrain import (
+    Variables,
+    abstract_model,
+    split_model,
+    variables_of,
+)
 from multigrain_jax.trees import flatten_nested, nest_flat, tree_to_nested
 
 # torch leaf -> (collection, leaf here). "weight" depends on its dimensions: a

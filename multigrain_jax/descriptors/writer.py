@@ -32,7 +32,7 @@ from multigrain_jax.descriptors.folder import (
     shard_path,
 )
 from multigrain_jax.errors import InputError
-from multigrain_jax.files import remove_partial_files, write_durably
+from multigrain_jax.files import PARTIAL_SUFFIX, write_durably
 from multigrain_jax.workdir import open_csv
 
 
@@ -193,7 +193,9 @@ class DescriptorWriter:
         self._write_index()
 
     def _remove_leftovers(self) -> None:
-        remove_partial_files(self._folder)
+        # The folder is the writer's own: those that earlier versions left go too.
+        for path in self._folder.glob(f"*{PARTIAL_SUFFIX}"):
+            path.unlink(missing_ok=True)
         for path in self._folder.glob("shard-*.npy"):
             if int(path.stem.removeprefix("shard-")) >= self._head.num_shards:
                 path.unlink()

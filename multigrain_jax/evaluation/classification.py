@@ -24,7 +24,6 @@ from multigrain_jax.runtime import compiler_options
 
 TOP_KS = (1, 5)
 COUNTS = ("count", "readable")
-BLOCK_BYTES = 32 << 20  # of similarities or logits that are ranked at once
 KNN_BLOCK = 1024  # photos that look for their nearest at once
 RANKED_BYTES = 32 << 20  # of similarities or logits that are ranked at once
 EvalStep = Callable[[Variables, dict[str, jax.Array]], dict[str, jax.Array]]

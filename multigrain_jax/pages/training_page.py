@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from multigrain_jax.data.sources.open import ImageSource
+from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.evaluation.embed import Embedded
 from multigrain_jax.metric_writer import read_metrics
 from multigrain_jax.pages.confusion import (

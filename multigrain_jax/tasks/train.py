@@ -178,13 +178,16 @@ def _make_validation(
         batches = batches_from_config(settings, source, plan, workdir=records)
         with contextlib.closing(batches):
             some = itertools.islice(batches, 1 if config.dry_run else None)
-            (scores,) = evaluate_classification(
+            each = evaluate_classification(
                 eval_step,
                 model_variables(state),
                 itertools.takewhile(lambda _: not should_stop(), some),
                 mesh=built.mesh,
             )
-        return None if should_stop() else scores
+        if should_stop():
+            return None  # perhaps before the first batch
+        (scores,) = each
+        return scores
 
     return validate
 

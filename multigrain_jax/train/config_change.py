@@ -76,7 +76,7 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def config_record(config: Mapping[str, Any]) -> dict[str, Any]:
+def config_record(values: Mapping[str, Any]) -> dict[str, Any]:
     """A config as JSON gives it back: lists in place of tuples."""
     return {
         key: config_record(value)
@@ -84,5 +84,5 @@ def config_record(config: Mapping[str, Any]) -> dict[str, Any]:
         else list(value)
         if isinstance(value, tuple)
         else value
-        for key, value in config.items()
+        for key, value in values.items()
     }

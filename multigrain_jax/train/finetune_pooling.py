@@ -19,9 +19,9 @@ MOMENTUM = 0.9
 LEARNING_RATE = 0.005
 DECAY_POWER = 0.9
 
-Batch = Mapping[str, jax.Array]
+EvalBatch = Mapping[str, jax.Array]
 # (model in evaluation mode, batch) -> the trunk's output
-MakeFeatures = Callable[[MultiGrain, Batch], FeatureMap]
+MakeFeatures = Callable[[MultiGrain, EvalBatch], FeatureMap]
 
 
 class PoolingState(NamedTuple):
@@ -32,7 +32,7 @@ class PoolingState(NamedTuple):
 
 
 PoolingStep = Callable[
-    [PoolingState, Variables, Batch], tuple[PoolingState, dict[str, jax.Array]]
+    [PoolingState, Variables, EvalBatch], tuple[PoolingState, dict[str, jax.Array]]
 ]
 
 
@@ -76,7 +76,7 @@ def make_pooling_step(
     """
 
     def step(
-        state: PoolingState, variables: Variables, batch: Batch
+        state: PoolingState, variables: Variables, batch: EvalBatch
     ) -> tuple[PoolingState, dict[str, jax.Array]]:
         model = merge_model(graphdef, variables)
         features = make_features(model, batch)
@@ -105,7 +105,7 @@ def make_pooling_step(
 def finetune_pooling(
     step: PoolingStep,
     variables: Variables,
-    batches: Iterable[Batch],
+    batches: Iterable[EvalBatch],
     *,
     tx: optax.GradientTransformation,
     exponent: float,

@@ -75,8 +75,8 @@ class Recorder:
     validate_state: Validate
     num_workers: int
     results: dict[str, float] = field(default_factory=dict)
-    _logged: int = 0
-    _told_of_waiting: bool = False
+    _logged: int = field(default=0, init=False)
+    _told_of_waiting: bool = field(default=False, init=False)
 
     def validate(self, state: TrainState, step: int) -> None:
         """Write the scores on the validation split, if there is one."""

@@ -1,6 +1,7 @@
 """The scores of labelled photos, among them some that nobody has labelled."""
 
-from types import SimpleNamespace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -187,11 +188,11 @@ def labelled(labels, *class_names):
     ],
 )
 def test_a_set_is_to_have_the_models_classes(source, names, message):
-    opened = SimpleNamespace(
-        class_names=names, num_classes=2, checkpoint=SimpleNamespace(path="run")
+    check = partial(
+        require_classes, num_classes=2, class_names=names, checkpoint=Path("run")
     )
     if message is None:
-        require_classes(source, opened)
+        check(source)
     else:
         with pytest.raises(InputError, match=message):
-            require_classes(source, opened)
+            check(source)

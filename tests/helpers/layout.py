@@ -5,6 +5,7 @@ Each rule is a function of one file that yields complaints.
 
 import ast
 import gc
+import re
 from collections.abc import Iterator
 from functools import cached_property
 
@@ -40,10 +41,8 @@ LAYERS = {
 }
 # Within one layer: (who imports, what).
 SIDEWAYS = {
-    ("convert", "inference"),
     ("descriptors", "evaluation"),
     ("descriptors", "inference"),
-    ("evaluation", "inference"),
     ("inference", "weights"),
     ("metric_writer", "workdir"),
     ("pages", "evaluation"),
@@ -67,6 +66,13 @@ HOMES = {
     "DISTANCE_EPSILON": f"{PACKAGE}/losses/margin.py",
 }
 OUTDATED = {"pmap", "replicate", "unreplicate", "FrozenDict", "PRNGKey", "Optional"}
+# Arguments of these names that are mappings are configs.
+CONFIG_NAMES = {"config", "settings"}
+OPAQUE_TYPES = ("Mapping", "dict", "Any", "ConfigDict")
+SUPPRESSION = re.compile(
+    r"# (?:noqa(?:: [A-Z0-9, ]+\b)?|(?:type|pyright): ignore(?:\[[\w, -]+\])?"
+    r"|pragma: \w+)(?P<reason>.*)"
+)
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 60
 
@@ -164,27 +170,50 @@ def check_libraries(file: File) -> Iterator[str]:
 
 
 def check_configs(file: File) -> Iterator[str]:
-    """A ConfigDict goes no deeper than run(config, workdir)."""
-    is_entry = any(
-        isinstance(node, ast.FunctionDef)
-        and node.name == "run"
-        and [argument.arg for argument in node.args.args] == ["config", "workdir"]
-        for node in file.tree.body
-    )
-    allowed = not file.in_package or file.part == "main" or is_entry
+    """A config goes no deeper than a task; below stand typed arguments."""
+    reads_configs = not file.in_package or file.part in ("main", "tasks")
     for name, _ in file.imports:
-        if is_within(name, "ml_collections") and not allowed:
-            yield "ml_collections outside main.py and the run(config, workdir) entries"
+        if is_within(name, "ml_collections") and not reads_configs:
+            yield "ml_collections outside main.py and tasks/"
         for folder, importers in IMPORTERS.items():
             if is_within(name, folder) and not file.path.startswith(importers):
                 yield f"imports {folder}, which is for {' and '.join(importers)}"
+    if reads_configs:
+        return
+    for function in file.functions:
+        given = function.args
+        for argument in (*given.posonlyargs, *given.args, *given.kwonlyargs):
+            if argument.arg in CONFIG_NAMES and is_mapping(argument.annotation):
+                yield f"{function.name}({argument.arg}): name the values, with types"
+    for node in ast.walk(file.tree):
+        if (
+            isinstance(node, ast.Subscript)
+            and isinstance(node.value, ast.Name)
+            and node.value.id in CONFIG_NAMES
+            and isinstance(node.slice, ast.Constant)
+        ):
+            yield f"{ast.unparse(node)}: keys of a config are read in tasks/"
+
+
+def is_mapping(annotation: ast.expr | None) -> bool:
+    """Is an argument without a type, or one whose keys no type checker sees?"""
+    words = "" if annotation is None else ast.unparse(annotation)
+    return not words or any(kind in words for kind in OPAQUE_TYPES)
+
+
+def check_suppressions(file: File) -> Iterator[str]:
+    """A suppressed warning has its reason on its line."""
+    for number, line in enumerate(file.text.splitlines(), start=1):
+        found = SUPPRESSION.search(line)
+        if found and not found["reason"].strip(" -:"):
+            yield f"line {number}: {found[0].strip()} without its reason"
 
 
 def check_sizes(file: File) -> Iterator[str]:
     """Files and functions stay short.
 
-    A function's docstring does not count, nor do the functions inside it, which count
-    for themselves. A recipe is one list of keys, as long as it must be.
+    A function counts with the functions inside it, and without docstrings. A recipe is
+    one list of keys, as long as it must be.
     """
     lines = len(file.text.splitlines())
     if lines > MAX_FILE_LINES:
@@ -196,17 +225,16 @@ def check_sizes(file: File) -> Iterator[str]:
 
 
 def own_length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """Lines of a function without its docstring and the functions inside it."""
+    """Lines of a function without its docstring and those of the functions inside."""
 
-    def lines(node: ast.AST) -> set[int]:
-        return set(range(node.lineno, node.end_lineno + 1))
+    def lines(node: ast.stmt) -> set[int]:
+        return set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
 
     own = lines(function)
-    if ast.get_docstring(function) is not None:
-        own -= lines(function.body[0])
     for node in ast.walk(function):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            own -= lines(node) if node is not function else set()
+        kinds = ast.FunctionDef | ast.AsyncFunctionDef
+        if isinstance(node, kinds) and ast.get_docstring(node) is not None:
+            own -= lines(node.body[0])
     return len(own)
 
 
@@ -239,6 +267,7 @@ RULES = (
     check_layers,
     check_libraries,
     check_configs,
+    check_suppressions,
     check_sizes,
     check_idioms,
     check_constants,
