@@ -46,6 +46,20 @@ def test_links_and_files_that_a_page_names_exist(page):
     assert missing == []
 
 
+def test_every_promise_of_reliability_names_its_test():
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(…|[\w/]+\.py)::(test_\w+)`", page)
+    assert len(named) > 40
+    file, missing = "", []
+    for path, name in named:
+        # "…" is the file that was named last.
+        file = file if path == "…" else path
+        tests = ROOT / "tests" / file
+        if not tests.is_file() or f"def {name}(" not in tests.read_text("utf-8"):
+            missing.append(f"{file}::{name}")
+    assert missing == []
+
+
 def commands(page: Path) -> list[tuple[str, str]]:
     """(kind, text) of everything that a page marks: "sh" a command, or "python"."""
     found = []

@@ -58,6 +58,7 @@ def test_a_run_leaves_all_its_outputs(finished):
         "accuracies",
         "beta",
         "learning_rate",
+        "norms",
     }
     assert list(workdir.glob("events.out.tfevents*"))
     assert json.loads((workdir / "results.json").read_text()) == results
@@ -67,6 +68,7 @@ def test_a_run_leaves_all_its_outputs(finished):
     expected = {"step", "epoch", "train/loss", "train/cross_entropy", "train/margin"}
     expected |= {"train/beta", "train/top1", "train/images_per_second"}
     expected |= {"train/data_wait_fraction", "learning_rate"}
+    expected |= {f"train/{of}_norm" for of in ("gradient", "parameter", "update")}
     assert expected <= set(rows[1])
     assert sorted(losses_of(workdir)) == list(range(1, 9))
 
