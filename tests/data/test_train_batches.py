@@ -1,6 +1,5 @@
 import subprocess
 import sys
-from collections import namedtuple
 from functools import partial
 
 import numpy as np
@@ -169,21 +168,6 @@ def test_the_smallest_area_is_respected(tmp_path, area_min):
     assert min(spans) > 252 * np.sqrt(area_min * 3 / 4) * 0.9
 
 
-@pytest.mark.parametrize(("cores", "threads"), [(1, 2), (2, 2), (3, 3), (64, 4)])
-def test_no_more_threads_read_than_there_are_cores(source, monkeypatch, cores, threads):
-    found = []
-    make = reading.grain.ReadOptions
-
-    def recorded(**options):
-        found.append(options["num_threads"])
-        return make(**options)
-
-    monkeypatch.setattr(reading.os, "cpu_count", lambda: cores)
-    monkeypatch.setattr(reading.grain, "ReadOptions", recorded)
-    batches(source, num_steps=1, prefetch=8)
-    assert found == [threads]
-
-
 @pytest.mark.slow
 def test_reading_processes_change_nothing(source, tmp_path):
     (tmp_path / "4.jpg").write_bytes(b"broken")
@@ -261,13 +245,6 @@ def test_a_lost_data_set_ends_in_an_error_that_names_files(source, tmp_path):
         path.unlink()
     with pytest.raises(InputError, match=r"in a row could not be read.*\n.*\.jpg"):
         batches(source)
-
-
-def test_too_little_shared_memory_is_refused(source, monkeypatch):
-    usage = namedtuple("usage", "free")
-    monkeypatch.setattr(reading.shutil, "disk_usage", lambda path: usage(1000))
-    with pytest.raises(InputError, match=r"num_workers = 2.*shared memory"):
-        batches(source, num_workers=2)
 
 
 @pytest.mark.slow

@@ -19,10 +19,10 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 import jax
 import numpy as np
 from helpers.configs import fault_config
+from helpers.sources import open_photos
 
 from multigrain_jax.data.eval_batches import make_eval_batches, plan_batches
 from multigrain_jax.data.reading import Reading
-from multigrain_jax.data.sources.open import open_source
 from multigrain_jax.errors import StoppedEarly
 from multigrain_jax.evaluation.embed import embed_all, make_embed_step
 from multigrain_jax.inference import open_model
@@ -35,15 +35,7 @@ def embed_photos() -> None:
     """Descriptors of the validation photos; process 0 writes them."""
     mesh = make_mesh()
     opened = open_model(embed, dtype=np.dtype(np.float64))
-    source = open_source(
-        source="folder",
-        root=photos,
-        split="val",
-        list_file=None,
-        val_fraction=0.0,
-        num_images=None,
-        local_cache_dir=None,
-    )
+    source = open_photos(photos, "val")
     reading = Reading(num_workers=0, prefetch=4, timeout_s=600.0)
     plan = plan_batches(
         source,

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.configs import fault_config
+from helpers.sources import open_photos
 
-from multigrain_jax.data import watchdog
 from multigrain_jax.data.eval_batches import plan_batches
 from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.repeated import RepeatedStream
-from multigrain_jax.data.sources.open import FileSource, open_source
+from multigrain_jax.data.sources.open import FileSource
 from multigrain_jax.data.train_batches import make_train_batches
 from multigrain_jax.errors import DataStalledError, InputError
 from multigrain_jax.tasks.train import run
@@ -50,25 +50,13 @@ def open_batches(source, *, num_workers, first_step=0, timeout_s=600.0):
     )
 
 
-def folder_source(root):
-    return open_source(
-        source="folder",
-        root=root,
-        split="train",
-        list_file=None,
-        val_fraction=0.0,
-        num_images=None,
-        local_cache_dir=None,
-    )
-
-
 def reading_processes():
     return [p for p in multiprocessing.active_children() if p.name.startswith("grain")]
 
 
 @pytest.mark.slow
 def test_killed_processes_are_replaced_and_no_batch_is_lost(photos, capsys):
-    source = folder_source(photos)
+    source = open_photos(photos, "train")
     expected = list(open_batches(source, num_workers=0))
     batches = open_batches(source, num_workers=2)
     started = time.perf_counter()
@@ -87,18 +75,6 @@ def test_killed_processes_are_replaced_and_no_batch_is_lost(photos, capsys):
             np.testing.assert_array_equal(one[name], other[name])
 
 
-def test_processes_that_die_again_and_again_end_the_run(monkeypatch):
-    def died(dataset, timeout_s):
-        raise watchdog._ProcessDiedError("exit code -9.")
-        yield
-
-    monkeypatch.setattr(watchdog, "_watched", died)
-    firsts = []
-    with pytest.raises(DataStalledError, match=r"died 4 times.*dmesg.*num_workers"):
-        list(watchdog.read_and_restart(firsts.append, timeout_s=1.0))
-    assert firsts == [0, 0, 0, 0]
-
-
 def start_reading(source):
     """Batches whose processes are up, and their limit: one that starting keeps."""
     for timeout_s in (15.0, 60.0, 240.0):
@@ -111,7 +87,7 @@ def start_reading(source):
 
 @pytest.mark.slow
 def test_hanging_processes_end_in_an_error(photos):
-    batches, timeout_s = start_reading(folder_source(photos))
+    batches, timeout_s = start_reading(open_photos(photos, "train"))
     for process in reading_processes():
         os.kill(process.pid, signal.SIGSTOP)
     started = time.perf_counter()
@@ -162,7 +138,7 @@ def test_a_header_that_never_comes_ends_in_an_error(photos, tmp_path):
     os.mkfifo(pipe)
     with pytest.raises(DataStalledError, match=r"no image header came .* 5 sec"):
         plan_batches(
-            folder_source(root),
+            open_photos(root, "train"),
             test_size=33,
             test_mode="rect",
             batch_size=4,
@@ -217,4 +193,4 @@ def test_an_unreadable_folder_is_named(photos, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(InputError, match=r"dots.*Permission denied"):
-        folder_source(photos)
+        open_photos(photos, "train")

@@ -49,10 +49,11 @@ def plain_photo(
     size: tuple[int, int] = (8, 6),
     *,
     kind: str = "JPEG",
+    **options: Any,
 ) -> bytes:
-    """The bytes of a photo of one grey or colour."""
+    """The bytes of a photo of one grey or colour; options as of `Image.save`."""
     colour = (value,) * 3 if isinstance(value, int) else value
-    return encode(Image.new("RGB", size, colour), kind)
+    return encode(Image.new("RGB", size, colour), kind, **options)
 
 
 def write_noise_photos(

@@ -89,3 +89,11 @@ def test_a_list_is_not_trained_and_validated_on_at_once(tmp_path):
     check_train_config(config(**listed, data__val_split=None), num_devices=8)
     listed["data__list_file"] = str(tmp_path)  # a folder has a list for each split
     check_train_config(config(**listed), num_devices=8)
+
+
+def test_tfrecord_files_are_read_as_they_are():
+    data = {"data__source": "folder", "data__backend": "tfdata"}
+    with pytest.raises(InputError, match=r"(?s)data.source = 'folder'.*\"AA\""):
+        check_train_config(config(**data, augmentation="AA"), num_devices=1)
+    with pytest.raises(InputError, match="'tf', expected one of grain, tfdata"):
+        check_train_config(config(data__backend="tf"), num_devices=1)

@@ -7,10 +7,12 @@ from PIL import Image
 
 import multigrain_jax
 from configs import whiten
-from multigrain_jax.data import eval_batches
+from multigrain_jax.data.eval_batches import plan_batches
 from multigrain_jax.data.reading import Reading
 from multigrain_jax.errors import InputError
+from multigrain_jax.evaluation import embed
 from multigrain_jax.ops.pooling import whitening_input
+from multigrain_jax.tasks import inputs
 from multigrain_jax.tasks.whiten import run
 
 FLOOR = 1e-3
@@ -85,13 +87,13 @@ def test_the_report_reads_as_the_config_says(
     photo_folder, tiny_checkpoint, tmp_path, readings, monkeypatch
 ):
     patience = []
-    real = eval_batches._rect_sizes
 
-    def sizes(source, indices, test_size, smallest_side, timeout_s):
-        patience.append(timeout_s)
-        return real(source, indices, test_size, smallest_side, timeout_s)
+    def planned(source, **options):
+        patience.append(options["timeout_s"])
+        return plan_batches(source, **options)
 
-    monkeypatch.setattr(eval_batches, "_rect_sizes", sizes)
+    for module in (embed, inputs):
+        monkeypatch.setattr(module, "plan_batches", planned)
     config = make_config(photo_folder, tiny_checkpoint, report_split="train")
     config.update({"num_workers": 3, "prefetch_batches": 5, "data_timeout_s": 77.0})
     run(config, tmp_path)

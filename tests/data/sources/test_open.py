@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from helpers.photos import plain_photo
 
-from multigrain_jax.data import cache
 from multigrain_jax.data.sources import folder as folder_index
 from multigrain_jax.data.sources.open import Subset, open_source
 from multigrain_jax.errors import InputError
@@ -175,16 +174,6 @@ def test_files_are_copied_at_their_first_read(tmp_path):
         source.read(1)
     # Copies appear whole: nothing partial is left.
     assert [len(p.name) for p in (tmp_path / "fast").glob("*/*")] == [64]
-
-
-def test_a_full_cache_disk_does_not_stop_reading(tmp_path, monkeypatch):
-    def fail(path, data):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(cache, "write_whole", fail)
-    root = write(tmp_path / "slow", ["a/1.jpg"])
-    source = open_folder(root, local_cache_dir=tmp_path / "fast")
-    assert source.read(0) == source.read(0) == (root / "a" / "1.jpg").read_bytes()
 
 
 def test_a_large_folder_is_listed_once(tmp_path, monkeypatch, cache_home):

@@ -1,16 +1,17 @@
 import io
 import pickle
+import shutil
 import sys
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from helpers.photos import plain_photo
+from helpers.sources import open_photos
 
 from multigrain_jax.data import cache
 from multigrain_jax.data.reading import why_unreadable
 from multigrain_jax.data.sources import tfds as tfds_source
-from multigrain_jax.data.sources.open import open_source
 from multigrain_jax.data.sources.tfds import TfdsSource
 from multigrain_jax.errors import InputError
 
@@ -52,15 +53,7 @@ def cache_home(tmp_path, monkeypatch):
 
 
 def test_a_prepared_set_gives_its_files_and_labels(prepared):
-    source = open_source(
-        source="tfds",
-        root=prepared,
-        split="train",
-        list_file=None,
-        val_fraction=0.0,
-        num_images=None,
-        local_cache_dir=None,
-    )
+    source = open_photos(prepared, "train", source="tfds")
     assert len(source) == 6
     assert source.class_names == ["cat", "dog"]
     assert source.labels.dtype == np.int32
@@ -77,19 +70,18 @@ def test_slices_and_pickling(prepared):
     np.testing.assert_array_equal(copy.labels, source.labels)
 
 
-def test_labels_of_a_large_set_are_read_once(prepared, monkeypatch, cache_home):
+def test_labels_of_a_large_set_are_read_once(prepared, monkeypatch, cache_home, capsys):
     expected = TfdsSource(prepared, "train").labels
     monkeypatch.setattr(cache, "KEPT_FROM", 3)
     monkeypatch.setattr(tfds_source, "RECORDS_AT_ONCE", 4)
     np.testing.assert_array_equal(TfdsSource(prepared, "train").labels, expected)
-    reads = []
-    monkeypatch.setattr(TfdsSource, "_read_labels", lambda self: reads.append(1))
+    assert "reading the 6 labels" in capsys.readouterr().out
     np.testing.assert_array_equal(TfdsSource(prepared, "train").labels, expected)
-    assert not reads
+    assert "reading" not in capsys.readouterr().out
     (kept,) = (cache_home / "multigrain_jax" / "labels").iterdir()
     kept.write_bytes(kept.read_bytes()[:-3])
     TfdsSource(prepared, "train")
-    assert reads
+    assert "reading the 6 labels" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -107,12 +99,12 @@ def test_what_is_not_there_is_refused(prepared, changes, message):
         TfdsSource(options.pop("folder"), options.pop("split"), **options)
 
 
-def test_a_damaged_record_is_an_unreadable_image(prepared):
-    source = TfdsSource(prepared, "test")
-
-    class Damaged:
-        def __getitem__(self, index):
-            raise ValueError("checksum")
-
-    source._records = Damaged()
-    assert why_unreadable(source, 0) == "damaged record: checksum"
+def test_a_damaged_record_is_an_unreadable_image(prepared, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(prepared, copy)
+    source = TfdsSource(copy, "test")
+    (path,) = copy.glob("*test.array_record*")
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+    for index in range(2):
+        assert why_unreadable(source, index).startswith("damaged record: ")

@@ -1,0 +1,71 @@
+"""How batches are read ahead: by how many threads, and with how much memory."""
+
+from collections import namedtuple
+
+import grain
+import numpy as np
+import pytest
+from helpers.photos import plain_photo
+
+from multigrain_jax.data import reading
+from multigrain_jax.data.reading import Reading, iterate, read_image, why_unreadable
+from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.errors import InputError
+
+
+def numbers(count):
+    """A data set of batches of their numbers."""
+    return grain.MapDataset.source(range(count)).map(
+        lambda number: {"image": np.array([number])}
+    )
+
+
+def read(*, num_workers=0, prefetch=8, batch_bytes=1):
+    options = Reading(num_workers, prefetch, timeout_s=600.0)
+    batches = iterate(numbers(3), batch_bytes=batch_bytes, reading=options)
+    return [int(batch["image"][0]) for batch in batches]
+
+
+@pytest.mark.parametrize(
+    ("cores", "prefetch", "threads"),
+    [(1, 8, 2), (2, 8, 2), (3, 8, 3), (64, 8, 4), (64, 1, 1)],
+)
+def test_no_more_threads_read_than_there_are_cores(
+    monkeypatch, cores, prefetch, threads
+):
+    found = []
+    make = grain.ReadOptions
+
+    def recorded(**options):
+        found.append(options["num_threads"])
+        return make(**options)
+
+    monkeypatch.setattr(reading.os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(grain, "ReadOptions", recorded)
+    assert read(prefetch=prefetch) == [0, 1, 2]
+    assert found == [threads]
+
+
+def test_too_little_shared_memory_is_refused(monkeypatch):
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(reading.shutil, "disk_usage", lambda path: usage(1 << 20))
+    # Two processes, each with four batches ready and one in its hands.
+    with pytest.raises(InputError, match=r"= 2: .* about 10 MiB .* has 1 MiB free"):
+        read(num_workers=2, prefetch=8, batch_bytes=1 << 20)
+
+
+class Photos(ImageSource):
+    """A photo, an empty file, and one that is gone."""
+
+    apply_exif_orientation = False
+
+    def read(self, index):
+        if index == 2:
+            raise OSError("no such file")
+        return b"" if index else plain_photo(90, (8, 6), kind="PNG")
+
+
+def test_a_photo_is_read_or_the_reason_is_told():
+    assert read_image(Photos(), 0).size == (8, 6)
+    found = [why_unreadable(Photos(), index) for index in range(3)]
+    assert found == [None, "an empty file (0 bytes)", "no such file"]

@@ -1,0 +1,134 @@
+"""Reading that dies or hangs, by data sets that do so when they are told to."""
+
+import gc
+import threading
+
+import numpy as np
+import pytest
+
+from multigrain_jax.data import watchdog
+from multigrain_jax.data.watchdog import MAX_RESTARTS, read_and_restart, stalled
+from multigrain_jax.errors import DataStalledError
+
+# As Grain words it.
+DIED = RuntimeError("worker process 0 was terminated unexpectedly, exit code -9")
+
+
+class Numbers:
+    """Batches of their numbers from `first` on; at `fails_at` it does as told."""
+
+    def __init__(self, first, *, count=5, fails_at=None, fail=None):
+        self.number, self.count = first, count
+        self.fails_at, self.fail = fails_at, fail
+        self.closed = False
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.number == self.fails_at:
+            self.fail()
+        if self.number == self.count:
+            raise StopIteration
+        self.number += 1
+        return {"image": np.array([self.number - 1])}
+
+    def close(self):
+        self.closed = True
+
+
+def dies():
+    raise DIED
+
+
+def read(read_from):
+    batches = read_and_restart(read_from, timeout_s=60.0)
+    return [int(batch["image"][0]) for batch in batches]
+
+
+def test_batches_come_in_order_and_the_reader_is_closed():
+    opened = []
+
+    def read_from(first):
+        opened.append(Numbers(first))
+        return opened[-1]
+
+    assert read(read_from) == [0, 1, 2, 3, 4]
+    assert [numbers.closed for numbers in opened] == [True]
+
+
+def test_a_reader_that_is_left_early_is_closed():
+    numbers = Numbers(0)
+    batches = read_and_restart(lambda first: numbers, timeout_s=60.0)
+    next(batches)
+    batches.close()
+    assert numbers.closed
+
+
+def test_after_a_death_others_go_on_with_the_batch_that_is_due(capsys):
+    firsts = []
+
+    def read_from(first):
+        firsts.append(first)
+        return Numbers(first, fails_at=3 if len(firsts) == 1 else None, fail=dies)
+
+    assert read(read_from) == [0, 1, 2, 3, 4]
+    assert firsts == [0, 3]
+    assert f"(restart 1 of {MAX_RESTARTS})" in capsys.readouterr().out
+
+
+def test_processes_that_die_again_and_again_end_the_run():
+    firsts = []
+
+    def read_from(first):
+        firsts.append(first)
+        return Numbers(first, fails_at=2, fail=dies)
+
+    with pytest.raises(DataStalledError, match=r"died 4 times.*dmesg.*num_workers"):
+        read(read_from)
+    assert firsts == [0, 2, 2, 2]
+
+
+def test_another_error_is_the_readers_own():
+    def broken():
+        raise KeyError("not there")
+
+    with pytest.raises(KeyError, match="not there"):
+        read(lambda first: Numbers(first, fails_at=1, fail=broken))
+
+
+def test_a_batch_that_does_not_come_is_not_waited_for_in_vain(monkeypatch):
+    monkeypatch.setattr(watchdog, "STALLED_CLOSE_S", 0.05)
+    released = threading.Event()
+    batches = read_and_restart(
+        lambda first: Numbers(first, fails_at=1, fail=released.wait), timeout_s=0.2
+    )
+    try:
+        assert next(batches)["image"] == 0
+        with pytest.raises(DataStalledError, match=r"data_timeout_s = 0\.2 seconds"):
+            next(batches)
+    finally:
+        released.set()
+
+
+def test_what_is_waited_for_is_named():
+    assert str(stalled("image header", 5)).startswith("no image header came within")
+
+
+class Shared(np.ndarray):
+    """In place of Grain's arrays in shared memory."""
+
+
+def test_arrays_in_shared_memory_are_copied_and_let_go(monkeypatch):
+    """Their memory is freed with them, whoever still looks at it."""
+    collected, memory = [], np.zeros(1)
+    monkeypatch.setattr(gc, "collect", lambda: collected.append(1))
+
+    def read_from(first):
+        yield {"image": memory.view(Shared), "label": memory}
+
+    (batch,) = read_and_restart(read_from, timeout_s=60.0)
+    memory[:] = 1
+    assert type(batch["image"]) is np.ndarray
+    assert batch["image"] == batch["label"] == 0
+    assert collected == [1]  # no reference cycle of Grain's keeps it
