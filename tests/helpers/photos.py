@@ -88,3 +88,14 @@ def write_noise_photos(
                 rng, size, brightest=brightest, tint=tint, tint_by=tint_by
             ).save(folder / f"{photo}.png")
     return root
+
+
+def write_plain_photos(root: Path, names: Sequence[str]) -> Path:
+    """Write photos of one grey each to paths below `root`, in the formats they name."""
+    kinds = {".png": "PNG", ".webp": "WEBP"}
+    for number, name in enumerate(names):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kind = kinds.get(path.suffix.lower(), "JPEG")
+        path.write_bytes(plain_photo(number, kind=kind))
+    return root

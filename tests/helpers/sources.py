@@ -19,3 +19,9 @@ def open_photos(
         "local_cache_dir": None,
     }
     return open_source(root=root, split=split, **(defaults | options))
+
+
+def described(source: ImageSource, root: Path) -> list[str]:
+    """Where each image of a source is, relative to `root`."""
+    prefix = f"{root}/"
+    return [source.describe(i).removeprefix(prefix) for i in range(len(source))]

@@ -1,44 +1,30 @@
-"""Splits by fraction: deterministic, of every class, the same wherever it lies."""
+"""Folders and lists of images, and splits of them by fraction."""
 
+import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from helpers.photos import write_plain_photos
+from helpers.sources import described, open_photos
 
+from multigrain_jax.data.sources import folder as folder_index
 from multigrain_jax.data.sources.folder import ImageFile, hold_out
-from multigrain_jax.data.sources.open import class_statistics, open_source
 from multigrain_jax.errors import InputError
 
-
-def write(root, names):
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (4, 4)).save(path)
-    return root
-
-
-def opened(root, split, **options):
-    whole = {"list_file": None, "num_images": None, "local_cache_dir": None}
-    return open_source(
-        source="folder",
-        root=root,
-        split=split,
-        val_fraction=0.25,
-        **(whole | options),
-    )
+opened = partial(open_photos, val_fraction=0.25)
 
 
 def names_of(source, root):
-    return {source.describe(i).removeprefix(f"{root}/") for i in range(len(source))}
+    return set(described(source, root))
 
 
 @pytest.fixture
 def photos(tmp_path):
     names = [f"ant/{i}.png" for i in range(8)] + [f"bee/{i}.png" for i in range(3)]
-    return write(tmp_path / "photos", [*names, "cow/0.png"])
+    return write_plain_photos(tmp_path / "photos", [*names, "cow/0.png"])
 
 
 def test_a_share_of_every_class_is_held_out_and_nothing_twice(photos, tmp_path):
@@ -63,26 +49,28 @@ def test_an_image_more_moves_at_most_one_other():
 
 
 def test_folders_for_validation_are_taken_as_they_are(tmp_path):
-    write(tmp_path, ["train/a/0.png", "train/a/1.png", "val/a/2.png"])
+    write_plain_photos(tmp_path, ["train/a/0.png", "train/a/1.png", "val/a/2.png"])
     assert len(opened(tmp_path, "train")) == 2
     assert names_of(opened(tmp_path, "val"), tmp_path) == {"val/a/2.png"}
 
 
 def test_a_test_folder_is_no_class_of_a_part_held_out(tmp_path):
-    write(tmp_path, [f"train/a/{i}.png" for i in range(4)] + ["test/a/9.png"])
+    write_plain_photos(
+        tmp_path, [f"train/a/{i}.png" for i in range(4)] + ["test/a/9.png"]
+    )
     assert len(opened(tmp_path, "val")) == 1
     assert opened(tmp_path, "train").class_names == ["a"]
     assert names_of(opened(tmp_path, "test"), tmp_path) == {"test/a/9.png"}
 
 
 def test_another_name_for_validation_is_asked_for(tmp_path):
-    write(tmp_path, ["train/a/0.png", "valid/a/0.png"])
+    write_plain_photos(tmp_path, ["train/a/0.png", "valid/a/0.png"])
     with pytest.raises(InputError, match="no folder 'val', but train, valid"):
         opened(tmp_path, "val")
 
 
 def test_unlabelled_photos_and_lists_are_split_too(tmp_path):
-    write(tmp_path, [f"{i}.png" for i in range(8)])
+    write_plain_photos(tmp_path, [f"{i}.png" for i in range(8)])
     assert len(opened(tmp_path, "val")) == 2
     listing = tmp_path / "list.txt"
     lines = [f"{i}.png\t{'odd one' if i % 2 else 'even'}" for i in range(8)]
@@ -94,7 +82,7 @@ def test_unlabelled_photos_and_lists_are_split_too(tmp_path):
 
 @pytest.fixture
 def lists(tmp_path):
-    write(tmp_path, [f"{i}.png" for i in range(8)])
+    write_plain_photos(tmp_path, [f"{i}.png" for i in range(8)])
     folder = tmp_path / "lists"
     folder.mkdir()
     (folder / "train.txt").write_text("\n".join(f"{i}.png\tant" for i in range(6)))
@@ -122,23 +110,72 @@ def test_a_folder_of_lists_without_validation_is_parted(tmp_path, lists):
 
 
 def test_one_image_of_each_class_cannot_be_split(tmp_path):
-    write(tmp_path, ["a/0.png", "b/0.png"])
+    write_plain_photos(tmp_path, ["a/0.png", "b/0.png"])
     with pytest.raises(InputError, match="leaves none for 'val'"):
         opened(tmp_path, "val")
 
 
-def test_statistics_name_the_smallest_and_the_largest_class(photos):
-    write(photos, ["loose.png"])
-    source = open_source(
-        source="folder",
-        root=photos,
-        split=None,
-        list_file=None,
-        val_fraction=0.0,
-        num_images=None,
-        local_cache_dir=None,
-    )
-    assert class_statistics(source) == (
-        "13 images of 3 classes, 1 (of 'cow') to 8 (of 'ant') of each; 1 without a "
-        "label"
-    )
+def test_linked_folders_are_followed_but_not_in_circles(tmp_path):
+    write_plain_photos(tmp_path, ["elsewhere/1.jpg", "data/a/1.jpg"])
+    (tmp_path / "data" / "b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "a" / "back").symlink_to(tmp_path / "data")
+    source = open_photos(tmp_path / "data")
+    assert described(source, tmp_path / "data") == ["a/1.jpg", "b/1.jpg"]
+
+
+def test_a_list_names_the_files(tmp_path):
+    write_plain_photos(tmp_path, ["a/1.jpg", "b/1.jpg", "b/2.jpg", "3.jpg"])
+    listing = tmp_path / "list.txt"
+    listing.write_text("b/2.jpg\n\n3.jpg\na/1.jpg\n")
+    source = open_photos(tmp_path, list_file=listing)
+    assert described(source, tmp_path) == ["b/2.jpg", "3.jpg", "a/1.jpg"]
+    assert source.labels.tolist() == [1, -1, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "no paths"), ("../a.jpg\n", "outside"), ("/a.jpg\n", "outside")],
+)
+def test_a_bad_list_is_refused(tmp_path, text, message):
+    (tmp_path / "list.txt").write_text(text)
+    with pytest.raises(InputError, match=message):
+        open_photos(tmp_path, list_file=tmp_path / "list.txt")
+
+
+def test_a_missing_list_is_refused(tmp_path):
+    with pytest.raises(InputError, match="one path a line"):
+        open_photos(tmp_path, list_file=tmp_path / "list.txt")
+
+
+def test_a_large_folder_is_listed_once(tmp_path, monkeypatch, cache_home):
+    write_plain_photos(tmp_path, ["a/1.jpg", "a/x/1.jpg", "b/1.jpg"])
+    monkeypatch.setattr(folder_index, "KEPT_FROM", 3)
+    scans = []
+    scan = folder_index.scan
+
+    def counted(folder):
+        scans.append(folder)
+        return scan(folder)
+
+    monkeypatch.setattr(folder_index, "scan", counted)
+    before = described(open_photos(tmp_path), tmp_path)
+    assert described(open_photos(tmp_path), tmp_path) == before
+    assert len(scans) == 1
+    # A new file, deep in the tree, is noticed; so is a removed one.
+    write_plain_photos(tmp_path, ["a/x/2.jpg"])
+    assert "a/x/2.jpg" in described(open_photos(tmp_path), tmp_path)
+    (tmp_path / "b" / "1.jpg").unlink()
+    assert open_photos(tmp_path).class_names == ["a"]
+    assert len(scans) == 3
+    # A list that cannot be read is made anew.
+    (stored,) = (cache_home / "multigrain_jax" / "folders").iterdir()
+    stored.write_text(json.dumps({"files": ["a/1.jpg"]})[:-4])
+    assert len(open_photos(tmp_path)) == 3
+    assert len(scans) == 4
+
+
+def test_nothing_is_written_into_the_data(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_index, "KEPT_FROM", 1)
+    write_plain_photos(tmp_path, ["a/1.jpg"])
+    open_photos(tmp_path)
+    assert [p.name for p in tmp_path.rglob("*")] == ["a", "1.jpg"]

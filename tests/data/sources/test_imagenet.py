@@ -8,11 +8,6 @@ from multigrain_jax.errors import InputError
 IDS = ["n01440764", "n01443537", "n02084071"]
 
 
-@pytest.fixture(autouse=True)
-def cache_home(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-
-
 def touch(root, names):
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)

@@ -46,12 +46,6 @@ def prepared(tmp_path_factory):
     return builder.data_dir
 
 
-@pytest.fixture(autouse=True)
-def cache_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return tmp_path
-
-
 def test_a_prepared_set_gives_its_files_and_labels(prepared):
     source = open_photos(prepared, "train", source="tfds")
     assert len(source) == 6
