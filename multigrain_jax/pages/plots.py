@@ -159,7 +159,7 @@ def draw_curves(
     axes.set_xlabel(x_label, color=INK)
     axes.set_ylabel(y_label, color=INK)
     axes.set_yscale(y_scale)
-    axes.tick_params(colors=INK, length=0, labelsize=9)
+    axes.tick_params(which="both", colors=INK, length=0, labelsize=9)
     axes.grid(color=GREY, alpha=0.3, linewidth=0.6)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(GREY)
