@@ -61,8 +61,6 @@ PLOTS = {
         "Learning rate", "learning rate", {"learning_rate": "learning rate"}
     ),
 }
-
-
 # Told apart without colour vision: the lightness and the dashes differ too.
 LINE_STYLES = (
     ("#0b63ce", "-"),
@@ -74,11 +72,7 @@ LINE_STYLES = (
     ("#e8a200", "-."),
     ("#0c8599", ":"),
 )
-
-
 INK, GREY = "#1f2933", "#9aa5b1"
-
-
 # Up to here every point of a curve is marked: a few validations, say.
 MAX_MARKED_POINTS = 30
 
