@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multigrain_jax.data.benchmarks import BenchmarkFiles
+from multigrain_jax.data.benchmarks import BenchmarkFiles, load_benchmark
 
 LEVELS = {
     "crop": (10, 15, 20, 30, 40, 50, 60, 70, 80),
@@ -104,3 +104,21 @@ def write_images():
 def roxford_truth():
     """The lists of the tiny ROxford's three queries."""
     return TRUTH
+
+
+@pytest.fixture
+def load(makers, tmp_path):
+    """Loads the tiny copy of a benchmark, which options of its maker may change."""
+
+    def load_one(name, **how):
+        files, counts = makers[name](tmp_path / name, **how)
+        return load_benchmark(name, files, expected_counts=counts)
+
+    return load_one
+
+
+@pytest.fixture
+def picture():
+    """Every pixel another colour."""
+    values = np.arange(12 * 8, dtype=np.uint8).reshape(8, 12)
+    return Image.fromarray(np.stack([values, values + 100, 255 - values], axis=-1))

@@ -1,0 +1,78 @@
+"""The Image Similarity Challenge: its lists, and its protocols by plain loops."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from helpers.rankings import rankings, scores_of
+
+from multigrain_jax.data.benchmarks import BenchmarkFiles, load_benchmark
+from multigrain_jax.errors import InputError
+
+
+def test_disc21_queries_come_from_the_ground_truth_and_a_list(makers, tmp_path):
+    files, counts = makers["disc21"](tmp_path)
+    truth = tmp_path / "only_matches.csv"
+    truth.write_text("Q00002,R000001\nQ00001,R000003\n")
+    names = tmp_path / "queries.txt"
+    names.write_text("Q00003.jpg\nQ00001\n")
+    chosen = dataclasses.replace(
+        files, ground_truth=truth, query_list=names, training=None
+    )
+    benchmark = load_benchmark(
+        "disc21", chosen, expected_counts={**counts, "queries": 3}
+    )
+    found = [benchmark.image_name(int(index)) for index in benchmark.queries]
+    assert found == [f"queries/Q0000{n}.jpg" for n in (2, 1, 3)]
+    assert [list(p) for p in benchmark.protocols[0].positives] == [[1], [3], []]
+    truth.write_text("Q00002,R000001,0.5\n")
+    with pytest.raises(InputError, match=r"row 1: found .* take the file anew"):
+        load_benchmark("disc21", chosen, expected_counts=counts)
+
+
+def test_disc21_scores_as_plain_loops_do(load):
+    benchmark = load("disc21")
+    relevant = np.zeros((4, 5))
+    relevant[1, 3] = relevant[2, 1] = 1
+    training = np.eye(5, dtype=np.float32)[:3]
+    for kind, similarity in rankings(relevant).items():
+        similarity = similarity.astype(np.float32)
+        found = scores_of(
+            benchmark,
+            similarity,
+            training=training,
+            normalization_neighbours=2,
+            max_candidates=17,
+        )
+        for protocol in ("raw", "normalized"):
+            scores = similarity.copy()
+            if protocol == "normalized":
+                for query in range(4):
+                    two = sorted(similarity[query, :3])[-2:]
+                    scores[query] -= np.float32(2) * np.float32(sum(two) / 2)
+            pairs = [(scores[q, r], q, r) for q in range(4) for r in range(5)]
+            pairs = sorted(pairs, key=lambda p: (-p[0], p[1], p[2]))[:17]
+            pairs.sort(key=lambda p: (-p[0], relevant[p[1], p[2]]))
+            hits, precision, recall, threshold = 0, 0.0, 0.0, None
+            for rank, (score, query, reference) in enumerate(pairs):
+                if relevant[query, reference]:
+                    hits += 1
+                    precision += hits / (rank + 1) / 2
+                if hits / (rank + 1) >= 0.9:
+                    recall = hits / 2
+                    threshold = score if relevant[query, reference] else threshold
+            name = f"disc21/{protocol}"
+            assert found[f"{name}/micro_ap"] == pytest.approx(precision), kind
+            assert found[f"{name}/recall_at_p90"] == pytest.approx(recall), kind
+            assert found.get(f"{name}/threshold_at_p90") == threshold, kind
+            assert kind != "perfect" or threshold is not None
+    raw = load_benchmark(
+        "disc21",
+        BenchmarkFiles(benchmark.root),
+        expected_counts={"queries": 4, "references": 5, "matches": 2},
+    )
+    assert list(scores_of(raw, relevant)) == [
+        "disc21/raw/micro_ap",
+        "disc21/raw/recall_at_p90",
+        "disc21/raw/threshold_at_p90",
+    ]
