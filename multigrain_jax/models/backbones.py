@@ -60,16 +60,30 @@ class Backbone:
     depthwise: bool = False
 
 
+# Blocks of the stages of bottleneck ResNets.
+_50, _101, _152 = (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3)
+_bottlenecks = partial(ResNet, block="bottleneck")
+
 BACKBONES: dict[str, Backbone] = {
     "resnet18": Backbone(partial(ResNet, block="basic", stages=(2, 2, 2, 2)), 512),
-    "resnet50": Backbone(
-        partial(ResNet, block="bottleneck", stages=(3, 4, 6, 3)), 2048
+    "resnet34": Backbone(partial(ResNet, block="basic", stages=_50), 512),
+    "resnet50": Backbone(partial(_bottlenecks, stages=_50), 2048),
+    "resnet101": Backbone(partial(_bottlenecks, stages=_101), 2048),
+    "resnet152": Backbone(partial(_bottlenecks, stages=_152), 2048),
+    "resnext50_32x4d": Backbone(
+        partial(_bottlenecks, stages=_50, groups=32, width_per_group=4), 2048
     ),
-    "resnet101": Backbone(
-        partial(ResNet, block="bottleneck", stages=(3, 4, 23, 3)), 2048
+    "resnext101_32x4d": Backbone(
+        partial(_bottlenecks, stages=_101, groups=32, width_per_group=4), 2048
     ),
-    "resnet152": Backbone(
-        partial(ResNet, block="bottleneck", stages=(3, 8, 36, 3)), 2048
+    "resnext101_32x8d": Backbone(
+        partial(_bottlenecks, stages=_101, groups=32, width_per_group=8), 2048
+    ),
+    "wide_resnet50_2": Backbone(
+        partial(_bottlenecks, stages=_50, width_per_group=128), 2048
+    ),
+    "wide_resnet101_2": Backbone(
+        partial(_bottlenecks, stages=_101, width_per_group=128), 2048
     ),
     "senet154": Backbone(
         partial(SENet, stages=(3, 8, 36, 3)), 2048, dropout_rate=0.2, smallest_side=32

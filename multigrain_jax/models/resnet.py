@@ -1,6 +1,8 @@
 """ResNet trunks with torchvision's architecture (stride in the 3x3 convolution).
 
-He et al., "Deep residual learning for image recognition", 2016.
+He et al., "Deep residual learning for image recognition", 2016. With groups: Xie et
+al., "Aggregated residual transformations for deep neural networks" (ResNeXt), 2017.
+With a larger width per group: Zagoruyko and Komodakis, "Wide residual networks", 2016.
 """
 
 from functools import partial
@@ -22,6 +24,9 @@ from multigrain_jax.models.layers import (
 
 BN_EPSILON = 1e-5
 BOTTLENECK_EXPANSION = 4
+BASE_WIDTH = (
+    64  # the width per group that leaves a bottleneck's 3x3s as wide as planned
+)
 
 Block = Literal["basic", "bottleneck"]
 
@@ -29,8 +34,9 @@ Block = Literal["basic", "bottleneck"]
 class ResidualBlock(nnx.Module):
     """relu(branch(x) + shortcut(x)).
 
-    The branch is 3x3-3x3 ("basic") or 1x1-3x3-1x1 ("bottleneck"); the shortcut is a
-    1x1 convolution where the shape changes, else the identity.
+    The branch is 3x3-3x3 ("basic") or 1x1-3x3-1x1 ("bottleneck"; its 3x3 may have
+    groups, and be wider); the shortcut is a 1x1 convolution where the shape changes,
+    else the identity.
     """
 
     def __init__(
@@ -40,11 +46,13 @@ class ResidualBlock(nnx.Module):
         *,
         block: Block,
         stride: int,
+        groups: int,
+        width_per_group: int,
         group_size: int,
         dtype: DTypeLike,
         rng: Rng,
     ):
-        """Creates the layers; arguments as of `ResNet`, `width` that of the 3x3s."""
+        """Creates the layers; arguments as of `ResNet`."""
         conv = partial(Conv, initializer=fan_out_normal, dtype=dtype, rng=rng)
         norm = partial(BatchNorm, eps=BN_EPSILON, group_size=group_size, dtype=dtype)
         out_channels = width if block == "basic" else width * BOTTLENECK_EXPANSION
@@ -55,11 +63,12 @@ class ResidualBlock(nnx.Module):
             self.bn2 = norm(width)
             self.conv3 = self.bn3 = None
         else:
-            self.conv1 = conv(in_channels, width, 1)
-            self.bn1 = norm(width)
-            self.conv2 = conv(width, width, 3, stride=stride, padding=1)
-            self.bn2 = norm(width)
-            self.conv3 = conv(width, out_channels, 1)
+            inner = width * width_per_group // BASE_WIDTH * groups
+            self.conv1 = conv(in_channels, inner, 1)
+            self.bn1 = norm(inner)
+            self.conv2 = conv(inner, inner, 3, stride=stride, padding=1, groups=groups)
+            self.bn2 = norm(inner)
+            self.conv3 = conv(inner, out_channels, 1)
             self.bn3 = norm(out_channels)
         if stride != 1 or in_channels != out_channels:
             self.shortcut_conv = conv(in_channels, out_channels, 1, stride=stride)
@@ -86,6 +95,8 @@ class ResNet(nnx.Module):
         block: Block,
         stages: tuple[int, ...],
         width: int = 64,
+        groups: int = 1,
+        width_per_group: int = BASE_WIDTH,
         group_size: int,
         dtype: DTypeLike = jnp.float32,
         rng: Rng,
@@ -95,7 +106,10 @@ class ResNet(nnx.Module):
         Args:
             block: which residual block.
             stages: blocks of each stage; every stage but the first halves the map.
-            width: channels of the stem and of the first stage's 3x3s.
+            width: channels of the stem and, doubled at every stage, of the 3x3s.
+            groups: channel groups of a bottleneck's 3x3s;
+            width_per_group: and the channels of a group where `width` is 64, of which
+                wider stages have as many times more.
             group_size: consecutive samples that share batch statistics.
             dtype: compute dtype.
             rng: source of the initial values.
@@ -123,6 +137,8 @@ class ResNet(nnx.Module):
                         width * 2**number,
                         block=block,
                         stride=2 if number > 0 and position == 0 else 1,
+                        groups=groups,
+                        width_per_group=width_per_group,
                         group_size=group_size,
                         dtype=dtype,
                         rng=rng,

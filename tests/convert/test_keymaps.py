@@ -60,7 +60,7 @@ def test_only_its_own_backbone_recognises_a_file(exported):
 @pytest.mark.parametrize(
     "modules",
     [
-        [f"layer3.{block}.conv2" for block in range(6)],  # ResNet-34
+        [f"layer3.{block}.conv2" for block in range(9)],  # more than ResNet-34
         [f"layer3.{block}.conv3" for block in range(50)],  # more than ResNet-152
         ["layer0.conv1", "layer1.0.conv1"],  # a ResNeXt of pretrainedmodels
         [],
@@ -70,3 +70,18 @@ def test_a_file_of_another_network_is_not_recognised(modules):
     state_dict = {f"{name}.weight": np.zeros(1) for name in ("conv1", *modules)}
     with pytest.raises(InputError, match=r"not recognised .* --backbone NAME"):
         recognise_backbone(state_dict)
+
+
+def test_equal_keys_are_told_apart_by_a_shape():
+    plain = {
+        key: np.zeros(x.shape) for key, x in export_shapes("resnext50_32x4d").items()
+    }
+    wider = "features.layer1.0.conv2.weight"
+    for shape, name in (
+        ((64, 64, 3, 3), "resnet50"),
+        ((128, 4, 3, 3), "resnext50_32x4d"),
+        ((128, 128, 3, 3), "wide_resnet50_2"),
+    ):
+        assert recognise_backbone({**plain, wider: np.zeros(shape)}) == name
+    with pytest.raises(InputError, match="not recognised"):
+        recognise_backbone({**plain, wider: np.zeros((128, 2, 3, 3))})

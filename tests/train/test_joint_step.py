@@ -26,6 +26,13 @@ from multigrain_jax.train.step import make_train_step
 # stages, but not as often: a whole network's gradient takes half a minute to compile.
 SHALLOW = {
     "resnet50": partial(ResNet, block="bottleneck", stages=(1, 2, 1, 1)),
+    "resnext50_32x4d": partial(
+        ResNet,
+        block="bottleneck",
+        stages=(1, 2, 1, 1),
+        groups=32,
+        width_per_group=4,
+    ),
     "senet154": partial(SENet, stages=(1, 2, 1, 1)),
     "nasnetamobile": partial(
         CellNetwork,
@@ -48,6 +55,9 @@ SHALLOW = {
         ),
     ),
 }
+# More of the blocks that others have, or the same ones wider.
+NO_OTHER_BLOCKS = ("tiny", "resnet34", "resnext101_32x4d", "resnext101_32x8d")
+NO_OTHER_BLOCKS += ("wide_resnet50_2", "wide_resnet101_2")
 MESH = make_mesh(1)
 QUICK_COMPILE = {"xla_backend_optimization_level": 0}
 
@@ -115,7 +125,7 @@ def test_every_parameter_has_a_gradient_and_dropout_changes_by_the_step(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in BACKBONES if name != "tiny"])
+@pytest.mark.parametrize("name", [n for n in BACKBONES if n not in NO_OTHER_BLOCKS])
 def test_the_step_of_the_whole_backbone_runs_and_keeps_the_state_as_it_is(name):
     step, state = make_step(create_model(name, num_classes=5))
     described = jax.tree.map(lambda x: (x.shape, x.dtype), state)

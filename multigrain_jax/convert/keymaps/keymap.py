@@ -1,7 +1,9 @@
 """What is stated of a backbone's weight files."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import NamedTuple
+
+import numpy as np
 
 # Pairs of module names, torch's and the one here; {…} stands for the same text in both.
 Modules = tuple[tuple[str, str], ...]
@@ -16,6 +18,8 @@ class KeyMap(NamedTuple):
         zoo_classifier: how model zoos call the classifier.
         has: keys, without the prefix, that every file of the backbone has;
         lacks: and those that it has not, which tell it from the larger of its family.
+        shape: the shape in torch of the last key of `has`, where others of the family
+            have the same keys.
         aliases: modules that are the classifier once more in the original's files.
         zoo_background: whether the first of 1001 classes in zoos' files is none
             ("background").
@@ -26,10 +30,14 @@ class KeyMap(NamedTuple):
     zoo_classifier: str
     has: tuple[str, ...]
     lacks: tuple[str, ...] = ()
+    shape: tuple[int, ...] | None = None
     aliases: tuple[str, ...] = ()
     zoo_background: bool = False
 
-    def recognises(self, keys: Iterable[str]) -> bool:
-        """Whether a file with these keys, of whatever origin, is the backbone's."""
-        bare = {key.removeprefix(self.prefix) for key in keys}
-        return bare.issuperset(self.has) and bare.isdisjoint(self.lacks)
+    def recognises(self, state_dict: Mapping[str, np.ndarray]) -> bool:
+        """Whether these arrays by key, of whatever origin, are the backbone's."""
+        bare = {key.removeprefix(self.prefix): key for key in state_dict}
+        if not bare.keys() >= set(self.has) or bare.keys() & set(self.lacks):
+            return False
+        last = state_dict[bare[self.has[-1]]]
+        return self.shape is None or np.shape(last) == self.shape
