@@ -1,8 +1,7 @@
 import pytest
+from helpers.configs import small_train_config
 
-from configs import base
-from multigrain_jax.data.repeated import RepeatedStream
-from multigrain_jax.tasks import train_build as build
+from multigrain_jax.tasks.train_build import build_run
 
 
 @pytest.mark.parametrize(
@@ -16,15 +15,16 @@ from multigrain_jax.tasks import train_build as build
     ],
 )
 def test_the_linear_rule_counts_the_samples_of_a_step(
-    scale, batch_size, microbatches, expected
+    photo_folder, tmp_path, scale, batch_size, microbatches, expected
 ):
-    config = base.get_config().to_dict() | {"scale_learning_rate": scale}
-    stream = RepeatedStream(
-        num_images=100_000,
-        num_repeats=1,
-        epoch_len_factor=1.0,
-        batch_size=batch_size * microbatches,
-        seed=0,
+    config = small_train_config(
+        photo_folder,
+        learning_rate=0.2,
+        scale_learning_rate=scale,
+        batch_size=batch_size,
+        gradient_accumulation_steps=microbatches,
+        dry_run=True,
+        data={"val_split": None},
     )
-    learning_rate, _ = build._make_optimizer(config, stream)
-    assert float(learning_rate(0)) == pytest.approx(expected, rel=1e-6)
+    built = build_run(config.to_dict(), tmp_path)
+    assert float(built.learning_rate(0)) == pytest.approx(expected, rel=1e-6)
