@@ -54,6 +54,33 @@ def test_every_import_within_a_layer_that_is_allowed_is_needed():
     assert used >= SIDEWAYS
 
 
+# Modules without logic of their own, or whose logic is tested where it is used.
+TESTED_ELSEWHERE = {
+    "convert/keymaps/keymap.py": "convert/test_keymaps.py",
+    "convert/keymaps/nasnet.py": "convert/test_keymaps.py",
+    "convert/keymaps/nasnet_family.py": "convert/test_keymaps.py",
+    "convert/keymaps/pnasnet.py": "convert/test_keymaps.py",
+    "convert/keymaps/resnet.py": "convert/test_keymaps.py",
+    "convert/keymaps/senet.py": "convert/test_keymaps.py",
+    "convert/pickle_machine.py": "convert/test_hostile_torch_files.py",
+    "convert/torch_tensors.py": "convert/test_torch_file.py",
+    "data/sources/source.py": "data/sources/test_open.py",
+    "errors.py": "test_main.py",
+    "models/cell_plans.py": "models/test_nasnet_cells.py",
+}
+
+
+def test_each_module_has_its_namesake_among_the_tests():
+    missing = []
+    for path in sorted((ROOT / PACKAGE).rglob("[a-z]*.py")):
+        name = path.relative_to(ROOT / PACKAGE).as_posix()
+        namesake = path.relative_to(ROOT / PACKAGE).with_name(f"test_{path.name}")
+        tested = TESTED_ELSEWHERE.get(name, namesake.as_posix())
+        if not (ROOT / "tests" / tested).is_file():
+            missing.append(name)
+    assert missing == []
+
+
 def test_all_parts_are_looked_at():
     names = {path.relative_to(ROOT).as_posix() for path in source_files()}
     assert {
