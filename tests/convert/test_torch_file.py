@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from multigrain_jax.convert.torch_file import read_torch_file, read_torchscript_state
 from multigrain_jax.errors import InputError
 
+FILES = Path(__file__).parent / "files"
 INTEGERS = ["int64", "int32", "int16", "int8", "uint8", "bool"]
 FLOATS = ["float64", "float32", "float16", "bfloat16"]
 
@@ -149,6 +151,24 @@ def test_a_reference_file_with_its_optimizer(
     for file_format in ("old", "new"):
         path = tmp_path / "file.pth"
         check(save_reference(state_dict_of("resnet18"), path, file_format), torch)
+
+
+def test_a_file_that_was_written_by_torch_of_2019():
+    # PyTorch 1.1 under Python 2.7: a small model after a step of SGD, and views.
+    found = read_torch_file(FILES / "torch_1_1_python_2.pth")
+    base = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+    views = [base.T, base[1:, ::2, 3], base.ravel()[17:], base[2, 3, 4]]
+    views += [np.zeros((0, 3), np.float32), base, base]
+    for value, want in zip(found["views"], views, strict=True):
+        np.testing.assert_array_equal(value, want)
+    types = ["float16", "float64", "int64", "int32", "int16", "int8", "uint8"]
+    for value, want in zip(found["types"], types, strict=False):
+        assert value.dtype == want
+        np.testing.assert_array_equal(value, base)
+    assert list(found["model_state"])[:3] == ["0.weight", "0.bias", "1.weight"]
+    assert found["extra"] == {"beta": 0.625, "b2": 0.5}
+    assert found["args"] == {"lr": 0.1}
+    assert found["size"] == (3, 4, 5)
 
 
 def test_tags_of_devices_do_not_matter(torch, tmp_path):
