@@ -39,7 +39,7 @@ class OpenedModel(NamedTuple):
         variables: the weights, as plain arrays.
         name: of its backbone, a key of `BACKBONES`.
         backbone: the row of that name.
-        num_classes: rows of the classifier.
+        num_classes: rows of the classifier, 0 where there is none.
         pooling_exponent: p of the GeM pooling in use.
         class_names: names of the classes, if the checkpoint has them.
         checkpoint: what was read.
@@ -160,7 +160,7 @@ class LoadedModel:
     def __call__(
         self, images: np.ndarray | jax.Array | Sequence[np.ndarray | jax.Array]
     ) -> Output:
-        """Embeddings and logits of images.
+        """Embeddings of images, and logits where there is a classifier.
 
         Args:
             images: float32 [B, H, W, 3], normalised as `preprocess` does; or a list of
@@ -168,7 +168,7 @@ class LoadedModel:
 
         Returns:
             `embedding` [B, D], `normalized_embedding` [B, D] and `logits`
-            [B, classes], float32.
+            [B, classes] (None of a model without a classifier), float32.
 
         Raises:
             InputError: not such arrays.
@@ -177,9 +177,7 @@ class LoadedModel:
             if not images:
                 raise InputError("images: an empty list; give at least one image")
             outputs = [self(jnp.asarray(image)[None]) for image in images]
-            return Output(
-                *(jnp.concatenate(parts) for parts in zip(*outputs, strict=True))
-            )
+            return jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs)
         array = jnp.asarray(images)
         if array.ndim != 4 or array.shape[-1] != 3 or array.dtype != jnp.float32:
             raise InputError(

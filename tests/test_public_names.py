@@ -62,5 +62,5 @@ def test_a_users_code_is_typed(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    for shown in ('"LoadedModel"', '"Array"', '"tuple[ndarray'):
+    for shown in ('"LoadedModel"', '"Array | None"', '"tuple[ndarray'):
         assert f"is {shown}" in done.stdout, done.stdout

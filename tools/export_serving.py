@@ -3,8 +3,8 @@
 python tools/export_serving.py workdirs/quickstart quickstart.mgserve --test-size 64
 
 The file takes uint8 photos [B, S, S, 3] of any batch size B and gives a dictionary of
-`normalized_embedding`, `embedding` and `logits`; docs/serving.md has the loader. Needs
-the extra `serve`.
+`normalized_embedding`, `embedding` and, where there is a classifier, `logits`;
+docs/serving.md has the loader. Needs the extra `serve`.
 """
 
 import argparse
@@ -87,7 +87,9 @@ def export_model(
     model = merge_model(opened.graphdef, opened.variables)
 
     def embed(images: jax.Array) -> dict[str, jax.Array]:
-        return model(normalize_pixels(images, backbone.mean, backbone.std))._asdict()
+        normalized = normalize_pixels(images, backbone.mean, backbone.std)
+        output = model(normalized)._asdict()
+        return {name: value for name, value in output.items() if value is not None}
 
     (batch,) = export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, test_size, test_size, 3), jnp.uint8)

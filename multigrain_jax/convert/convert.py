@@ -35,7 +35,7 @@ class Conversion:
 
     Attributes:
         backbone: its name.
-        num_classes: rows of the classifier.
+        num_classes: rows of the classifier, 0 where there is none.
         num_parameters: trained numbers, batch statistics not counted.
         pooling_exponent: p that is stored.
         whitened: whether the file has a whitening.
@@ -163,7 +163,7 @@ def _summarise(
     digests = leaf_digests({"model": _model_item(file, variables)})
     return Conversion(
         backbone=name,
-        num_classes=variables.params["classifier"]["bias"].shape[0],
+        num_classes=variables.num_classes,
         num_parameters=sum(leaf.size for leaf in jax.tree.leaves(variables.params)),
         pooling_exponent=float(variables.pooling_exponent),
         whitened=bool(variables.whitening),

@@ -123,7 +123,9 @@ def import_state_dict(
         sources[target.path] = key
     found.setdefault("pooling_exponent", np.array(1.0, np.float32))
     bias = found.get("params.classifier.bias")
-    num_classes = 1000 if bias is None else bias.size
+    num_classes = 1000 if "params.classifier.kernel" in found else 0
+    if bias is not None:
+        num_classes = bias.size
     whitened = "whitening.mean" in found or "whitening.projection" in found
     expected = _expected_leaves(backbone, num_classes, whitened)
     problems += _shape_problems(found, expected, sources, keymap)
@@ -157,8 +159,9 @@ def export_state_dict(variables: Variables, *, backbone: str) -> dict[str, np.nd
         module, _, leaf = key.rpartition(".")
         if leaf == "running_var":
             exported[f"{module}.{_COUNTER}"] = np.zeros((), np.int64)
+    leaves = ("weight", "bias") if _CLASSIFIER in variables.params else ()
     for alias in keymap.aliases:
-        for leaf in ("weight", "bias"):
+        for leaf in leaves:
             exported[f"{alias}.{leaf}"] = exported[f"{_CLASSIFIER}.{leaf}"]
     return exported
 

@@ -18,7 +18,12 @@ from multigrain_jax.evaluation.embed import (
 )
 from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
 from multigrain_jax.mesh import batch_sharding, put_whole_batch, replicated
-from multigrain_jax.models.multigrain import Backbone, Variables, merge_model
+from multigrain_jax.models.multigrain import (
+    Backbone,
+    Variables,
+    class_logits,
+    merge_model,
+)
 from multigrain_jax.ops.ranking import average_precisions, label_ranks, top_k_correct
 from multigrain_jax.runtime import compiler_options
 
@@ -68,7 +73,7 @@ def make_eval_step(
         model = merge_model(graphdef, variables)
         features = features_of_uint8(model, batch, backbone=backbone)
         each = [
-            scores(model.head(features, exponent=exponent).logits, batch)
+            scores(class_logits(model.head(features, exponent=exponent).logits), batch)
             for exponent in exponents
         ]
         return {
@@ -145,11 +150,12 @@ def classification_scores(photos: Embedded) -> dict[str, float]:
 
     So are labels that the classifier does not have. Memory: about twice `RANKED_BYTES`.
     """
-    num_classes = photos.logits.shape[1]
+    logits = class_logits(photos.logits)
+    num_classes = logits.shape[1]
     known = (photos.labels >= 0) & (photos.labels < num_classes) & ~photos.bad
     top1 = top5 = 0
     for rows in _row_blocks(np.flatnonzero(known), num_classes):
-        ranks = label_ranks(photos.logits[rows], photos.labels[rows])
+        ranks = label_ranks(logits[rows], photos.labels[rows])
         top1 += int(np.count_nonzero(ranks < 1))
         top5 += int(np.count_nonzero(ranks < 5))
     count = max(1, int(np.count_nonzero(photos.labels >= 0)))

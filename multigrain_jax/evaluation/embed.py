@@ -35,13 +35,13 @@ class Embedded(NamedTuple):
 
     Attributes:
         descriptors: float32 [N, D], of unit length.
-        logits: float32 [N, classes].
+        logits: float32 [N, classes]; None of a model without a classifier.
         labels: int32 [N].
         bad: bool [N], images that could not be read; their rows mean nothing.
     """
 
     descriptors: np.ndarray
-    logits: np.ndarray
+    logits: np.ndarray | None
     labels: np.ndarray
     bad: np.ndarray
 
@@ -100,7 +100,7 @@ class EmbeddedBatch(NamedTuple):
         indices: int32 [n], the images' numbers in their source.
         embedding: [n, D]; rows of unreadable images mean nothing, here and below.
         descriptors: [n, D], the embedding of unit length.
-        logits: [n, classes].
+        logits: [n, classes]; None of a model without a classifier.
         labels: int32 [n].
         bad: bool [n], images that could not be read.
     """
@@ -108,7 +108,7 @@ class EmbeddedBatch(NamedTuple):
     indices: np.ndarray
     embedding: np.ndarray
     descriptors: np.ndarray
-    logits: np.ndarray
+    logits: np.ndarray | None
     labels: np.ndarray
     bad: np.ndarray
 
@@ -136,12 +136,12 @@ def embed_batches(
     outputs = (embed_step(variables, put(mesh, each)) for each in inputs)
     for output, facts in fetched(outputs):
         mask = facts["mask"]
-        embedding, descriptors, logits = (np.asarray(part)[mask] for part in output)
+        logits = output.logits
         yield EmbeddedBatch(
             indices=np.asarray(facts["index"])[mask],
-            embedding=embedding,
-            descriptors=descriptors,
-            logits=logits,
+            embedding=np.asarray(output.embedding)[mask],
+            descriptors=np.asarray(output.normalized_embedding)[mask],
+            logits=None if logits is None else np.asarray(logits)[mask],
             labels=np.asarray(facts["label"])[mask],
             bad=np.asarray(facts["bad"])[mask],
         )
@@ -169,7 +169,9 @@ def _in_order(indices: np.ndarray, parts: deque[Embedded]) -> Embedded:
     places[np.argsort(indices, kind="stable")] = np.arange(count)
     whole = Embedded(
         np.empty((count, first.descriptors.shape[1]), np.float32),
-        np.empty((count, first.logits.shape[1]), np.float32),
+        None
+        if first.logits is None
+        else np.empty((count, first.logits.shape[1]), np.float32),
         np.empty(count, first.labels.dtype),
         np.empty(count, bool),
     )
@@ -178,7 +180,8 @@ def _in_order(indices: np.ndarray, parts: deque[Embedded]) -> Embedded:
         part = parts.popleft()
         rows, places = places[: len(part.bad)], places[len(part.bad) :]
         for target, values in zip(whole, part, strict=True):
-            target[rows] = values
+            if target is not None:
+                target[rows] = values
     # An unreadable image is like no other: its similarity to all is 0.
     whole.descriptors[whole.bad] = 0
     return whole

@@ -5,8 +5,7 @@ classes and instances", 2019.
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,15 @@ from jax.typing import DTypeLike
 
 from multigrain_jax.errors import InputError
 from multigrain_jax.models.backbones import BACKBONES, Backbone, backbone_row
+from multigrain_jax.models.heads import Whitening, WhiteningValue
 from multigrain_jax.models.layers import FeatureMap, Linear, Rng, parameter_dtype
+from multigrain_jax.models.variables import (
+    Variables,
+    merge_dicts,
+    number_keys,
+    string_keys,
+    variables_of,
+)
 from multigrain_jax.ops.pooling import gem, l2_normalize, whitening_input
 
 __all__ = [
@@ -26,37 +33,20 @@ __all__ = [
     "Output",
     "PoolingExponent",
     "Variables",
-    "Whitening",
-    "WhiteningValue",
     "abstract_model",
+    "class_logits",
     "create_model",
     "merge_model",
     "split_model",
+    "variables_of",
 ]
+
+
+Logits = TypeVar("Logits", jax.Array, np.ndarray)
 
 
 class PoolingExponent(nnx.Variable):
     """The exponent p of GeM: neither a parameter that decays nor a statistic."""
-
-
-class WhiteningValue(nnx.Variable):
-    """Mean or projection of a whitening: fitted to data, not trained."""
-
-
-class Whitening(nnx.Module):
-    """(x - mean) @ projection."""
-
-    def __init__(self, dim: int, *, num_components: int, dtype: DTypeLike):
-        """Creates mean 0 [dim] and projection 1 [dim, num_components]."""
-        self.mean = WhiteningValue(jnp.zeros(dim, dtype))
-        self.projection = WhiteningValue(jnp.eye(dim, num_components, dtype=dtype))
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, dim] -> [B, num_components]."""
-        centred = x - self.mean[...][None]
-        return jnp.matmul(
-            centred, self.projection[...], precision=jax.lax.Precision.HIGHEST
-        )
 
 
 class Output(NamedTuple):
@@ -65,28 +55,22 @@ class Output(NamedTuple):
     Attributes:
         embedding: [B, D], what the classifier reads; [B, K] after a whitening.
         normalized_embedding: the same of unit length: what retrieval compares.
-        logits: [B, classes].
+        logits: [B, classes]; None of a model without a classifier.
     """
 
     embedding: jax.Array
     normalized_embedding: jax.Array
-    logits: jax.Array
+    logits: jax.Array | None
 
 
-class Variables(NamedTuple):
-    """A model's arrays, apart from its structure; nested dictionaries, string keys.
-
-    Attributes:
-        params: what is trained: {"trunk": …, "classifier": …}.
-        batch_stats: running means and variances.
-        pooling_exponent: scalar p.
-        whitening: {"mean": [D + 1], "projection": [D + 1, K]}, or empty.
-    """
-
-    params: dict[str, Any]
-    batch_stats: dict[str, Any]
-    pooling_exponent: jax.Array
-    whitening: dict[str, Any]
+def class_logits(logits: Logits | None) -> Logits:
+    """The logits themselves; a ValueError for those of a model without a classifier."""
+    if logits is None:
+        raise ValueError(
+            "logits are missing: a model with classes was expected, found one with "
+            "num_classes = 0"
+        )
+    return logits
 
 
 class MultiGrain(nnx.Module):
@@ -110,6 +94,11 @@ class MultiGrain(nnx.Module):
                 f"pooling_exponent: found {pooling_exponent}, expected a number above "
                 "0 (1 is the mean, infinity the maximum)"
             )
+        if num_classes < 0:
+            raise InputError(
+                f"num_classes: found {num_classes}, expected the number of classes, "
+                "or 0 for a model without a classifier"
+            )
         stored = parameter_dtype(dtype)
         self.trunk = backbone.make_trunk(
             group_size=batch_norm_group_size, dtype=dtype, rng=rng
@@ -130,11 +119,9 @@ class MultiGrain(nnx.Module):
         # A classifier cannot be folded into a projection that loses dimensions: it
         # goes on reading what comes before it.
         self.reads_whitened = whitened and components == dim
-        self.classifier = Linear(
-            dim if self.reads_whitened else backbone.embedding_dim,
-            num_classes,
-            dtype=stored,
-            rng=rng,
+        inputs = dim if self.reads_whitened else backbone.embedding_dim
+        self.classifier = (
+            Linear(inputs, num_classes, dtype=stored, rng=rng) if num_classes else None
         )
 
     def features(self, images: jax.Array, sizes: jax.Array | None = None) -> FeatureMap:
@@ -170,8 +157,10 @@ class MultiGrain(nnx.Module):
         embedding = pooled
         if self.whitening is not None:
             embedding = self.whitening(whitening_input(pooled))
-        read = embedding if self.reads_whitened else pooled
-        logits = self.classifier(self._dropout(read, dropout_key))
+        logits = None
+        if self.classifier is not None:
+            read = embedding if self.reads_whitened else pooled
+            logits = self.classifier(self._dropout(read, dropout_key))
         return Output(embedding, l2_normalize(embedding), logits)
 
     def __call__(
@@ -215,7 +204,7 @@ def create_model(
 
     Args:
         name: a key of `BACKBONES`.
-        num_classes: rows of the classifier.
+        num_classes: rows of the classifier; 0 makes a model without one.
         pooling_exponent: p > 0 of the GeM pooling; infinity is max-pooling.
         dtype: compute dtype; parameters, statistics, pooling, normalisation and
             classifier are float32 or more.
@@ -227,7 +216,7 @@ def create_model(
         seed: of the initial weights.
 
     Raises:
-        InputError: another name, or p not positive.
+        InputError: another name, p not positive, or num_classes below 0.
     """
     return MultiGrain(
         backbone_row(name),
@@ -258,7 +247,7 @@ def abstract_model(
 
     Args:
         name: as of `create_model`, and so are the others.
-        num_classes: rows of the classifier.
+        num_classes: rows of the classifier; 0: none.
         pooling_exponent: p > 0 of the GeM pooling.
         dtype: compute dtype.
         batch_norm_group_size: consecutive samples that share batch statistics.
@@ -266,7 +255,7 @@ def abstract_model(
         num_components: K, dimensions of a whitened embedding.
 
     Raises:
-        InputError: another name, or p not positive.
+        InputError: another name, p not positive, or num_classes below 0.
     """
 
     def make() -> MultiGrain:
@@ -293,8 +282,8 @@ def split_model(model: MultiGrain) -> tuple[nnx.GraphDef, Variables]:
         model, nnx.Param, nnx.BatchStat, PoolingExponent, WhiteningValue
     )
     return graphdef, Variables(
-        params=_string_keys(nnx.to_pure_dict(params)),
-        batch_stats=_string_keys(nnx.to_pure_dict(stats)),
+        params=string_keys(nnx.to_pure_dict(params)),
+        batch_stats=string_keys(nnx.to_pure_dict(stats)),
         pooling_exponent=nnx.to_pure_dict(exponent)["pooling_exponent"],
         whitening=nnx.to_pure_dict(whitening).get("whitening", {}),
     )
@@ -308,43 +297,5 @@ def merge_model(graphdef: nnx.GraphDef, variables: Variables) -> MultiGrain:
         "pooling_exponent": variables.pooling_exponent,
         **whitening,
     }
-    merged = _merge_dicts(pure, variables.batch_stats)
-    return nnx.merge(graphdef, _number_keys(merged), copy=True)
-
-
-def _string_keys(tree: Any) -> Any:
-    """Positions in lists as strings, so that all keys of a tree can be sorted."""
-    if isinstance(tree, Mapping):
-        return {str(key): _string_keys(value) for key, value in tree.items()}
-    return tree
-
-
-def _number_keys(tree: Any) -> Any:
-    if isinstance(tree, Mapping):
-        return {
-            int(key) if key.isdigit() else key: _number_keys(value)
-            for key, value in tree.items()
-        }
-    return tree
-
-
-def _merge_dicts(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(first)
-    for key, value in second.items():
-        both = key in merged and isinstance(value, Mapping)
-        merged[key] = _merge_dicts(merged[key], value) if both else value
-    return merged
-
-
-def variables_of(model_item: dict) -> Variables:
-    """The model's arrays in a checkpoint's `model` item, without the margin's.
-
-    A checkpoint does not hold what is empty (no batch norm, no whitening).
-    """
-    params = {k: v for k, v in model_item["params"].items() if k != "margin"}
-    return Variables(
-        params=params,
-        batch_stats=model_item.get("batch_stats", {}),
-        pooling_exponent=model_item["pooling_exponent"],
-        whitening=model_item.get("whitening", {}),
-    )
+    merged = merge_dicts(pure, variables.batch_stats)
+    return nnx.merge(graphdef, number_keys(merged), copy=True)

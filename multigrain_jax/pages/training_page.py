@@ -71,6 +71,9 @@ def write_final_page(
         Result(name, value, EXPLANATIONS.get(name, ""))
         for name, value in scores.items()
     ]
+    confusions = []
+    if source.class_names and photos.logits is not None:
+        confusions = [_confusions(source, photos, photos.logits)]
     path = workdir / "report.html"
     save_report(
         path,
@@ -84,20 +87,20 @@ def write_final_page(
                 note="Each photo on the left looks for its five nearest among the "
                 "others, by the inner product of the embeddings.",
             ),
-            *([_confusions(source, photos)] if source.class_names else []),
+            *confusions,
             figures_section(draw_plots(read_metrics(workdir / METRICS_FILE))),
         ],
     )
     return path
 
 
-def _confusions(source: ImageSource, photos: Embedded) -> Section:
+def _confusions(source: ImageSource, photos: Embedded, logits: np.ndarray) -> Section:
     readable = ~photos.bad & (photos.labels >= 0)
-    predictions = photos.logits.argmax(axis=1)
+    predictions = logits.argmax(axis=1)
     confusions = count_confusions(
         photos.labels[readable],
         predictions[readable],
-        num_classes=photos.logits.shape[1],
+        num_classes=logits.shape[1],
     )
     if len(source.class_names) > MAX_MATRIX_CLASSES:
         return confused_pairs_section(confusions, source.class_names)

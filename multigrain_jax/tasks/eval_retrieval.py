@@ -159,10 +159,11 @@ def without_whitening(checkpoint: Checkpoint) -> Checkpoint:
             f"use_whitening = False: {checkpoint.path} has no whitening; leave it True"
         )
     params = dict(model["params"])
-    classifier = dict(params["classifier"])
-    dim = len(whitening["mean"]) - 1
-    classifier["kernel"] = classifier["kernel"][:dim]
-    model["params"] = {**params, "classifier": classifier}
+    if "classifier" in params:
+        dim = len(whitening["mean"]) - 1
+        kernel = params["classifier"]["kernel"][:dim]
+        params["classifier"] = {**params["classifier"], "kernel": kernel}
+    model["params"] = params
     return dataclasses.replace(checkpoint, model=model)
 
 

@@ -62,7 +62,8 @@ def evaluate_and_report(
 
     Returns:
         `<split>/copy_recall_at_1`, `/copy_map`, mostly `/copy_threshold_at_p90`, and of
-        labelled photos `/top1`, `/top5`, `/class_map`, `/knn_top1`, as fractions.
+        labelled photos `/top1`, `/top5` (of a model with a classifier), `/class_map`,
+        `/knn_top1`, as fractions.
     """
     embed = partial(
         embed_source,
@@ -82,12 +83,10 @@ def evaluate_and_report(
     found = copy_scores(embed, source, photos, originals, edit=EDITS[COPY_EDIT])
     scores = {f"copy_{name}": value for name, value in found.items()}
     if np.any(photos.labels >= 0):
-        scores = {
-            **classification_scores(photos),
-            "class_map": class_map(photos),
-            "knn_top1": knn_top1(photos),
-            **scores,
-        }
+        of_classes = {"class_map": class_map(photos), "knn_top1": knn_top1(photos)}
+        if photos.logits is not None:
+            of_classes = {**classification_scores(photos), **of_classes}
+        scores = {**of_classes, **scores}
     write_final_page(workdir, source, photos, split=split, scores=scores)
     named = {f"{split}/{name}": value for name, value in scores.items()}
     print_table(named)

@@ -20,7 +20,7 @@ from multigrain_jax.evaluation.embed import embed_batches, make_embed_step
 from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
 from multigrain_jax.inference import OpenedModel, open_checkpoint, open_model
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
-from multigrain_jax.models.multigrain import merge_model
+from multigrain_jax.models.multigrain import class_logits, merge_model
 from multigrain_jax.ops.pooling import NORM_EPSILON, whitening_input
 from multigrain_jax.ops.whitening import (
     Moments,
@@ -178,13 +178,15 @@ def _whitened_model(
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """The new `model` item, verified, and what there is to say of it."""
     model = dict(opened.checkpoint.model)
-    classifier = model["params"]["classifier"]
-    dtype = np.asarray(classifier["kernel"]).dtype
+    classifier = model["params"].get("classifier")
+    dtype = np.asarray(model["pooling_exponent"]).dtype
     model["whitening"] = {
         "mean": whitening.mean.astype(dtype),
         "projection": whitening.projection.astype(dtype),
     }
     model["pooling_exponent"] = np.asarray(opened.pooling_exponent, dtype)
+    if classifier is None:
+        return model, {}
     if settings["num_components"] not in (None, len(whitening.mean)):
         print(
             f"{settings['num_components']} of {len(whitening.mean)} components: the "
@@ -224,7 +226,8 @@ def _verify_folding(
         after = merge_model(whitened.graphdef, whitened_variables).head(features)
         # The norm of [embedding, 1].
         squared = jnp.sum(before.embedding**2, axis=-1, keepdims=True) + 1.0
-        return before.logits / (jnp.sqrt(squared) + NORM_EPSILON), after.logits
+        logits = class_logits(before.logits)
+        return logits / (jnp.sqrt(squared) + NORM_EPSILON), after.logits
 
     variables = [put_replicated(mesh, m.variables) for m in (opened, whitened)]
     rows = []

@@ -13,7 +13,12 @@ import optax
 from flax import nnx
 
 from multigrain_jax.models.layers import FeatureMap
-from multigrain_jax.models.multigrain import MultiGrain, Variables, merge_model
+from multigrain_jax.models.multigrain import (
+    MultiGrain,
+    Variables,
+    class_logits,
+    merge_model,
+)
 
 MOMENTUM = 0.9
 LEARNING_RATE = 0.005
@@ -83,7 +88,7 @@ def make_pooling_step(
         counts = batch["mask"].astype(state.exponent.dtype)
 
         def cross_entropy(exponent: jax.Array) -> jax.Array:
-            logits = model.head(features, exponent=exponent).logits
+            logits = class_logits(model.head(features, exponent=exponent).logits)
             losses = optax.softmax_cross_entropy_with_integer_labels(
                 logits, jnp.maximum(batch["label"], 0)
             )

@@ -307,15 +307,15 @@ def _pretrained(
     _require_backbone(checkpoint, backbone, key="pretrained_backbone")
     start = checkpoint_model(fresh)
     params = {**start["params"], "trunk": checkpoint.model["params"]["trunk"]}
-    classifier = checkpoint.model["params"]["classifier"]
-    found = classifier["kernel"].shape
+    classifier = checkpoint.model["params"].get("classifier")
     expected = start["params"]["classifier"]["kernel"].shape
-    if found == expected:
+    if classifier is not None and classifier["kernel"].shape == expected:
         params["classifier"] = classifier
         print(f"trunk and classifier from {checkpoint.path}")
     else:
+        found = 0 if classifier is None else classifier["kernel"].shape[1]
         print(
-            f"trunk from {checkpoint.path}; its classifier has {found[1]} classes and "
+            f"trunk from {checkpoint.path}; its classifier has {found} classes and "
             f"{expected[1]} are wanted: a fresh one is trained"
         )
     model = nested_to_tree(

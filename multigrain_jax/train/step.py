@@ -18,7 +18,12 @@ from multigrain_jax.losses.joint import JointOutput, joint_loss
 from multigrain_jax.losses.margin import MARGIN
 from multigrain_jax.losses.sampling import Pairs
 from multigrain_jax.mesh import batch_sharding, replicated
-from multigrain_jax.models.multigrain import Output, merge_model, split_model
+from multigrain_jax.models.multigrain import (
+    Output,
+    class_logits,
+    merge_model,
+    split_model,
+)
 from multigrain_jax.train.state import TrainState, model_variables
 
 # (key, uint8 or float images) -> normalised images
@@ -130,7 +135,7 @@ def _forward_with_loss(
         update, replace(state, params=params), microbatch, key
     )
     losses = joint_loss(
-        output.logits,
+        class_logits(output.logits),
         microbatch["label"],
         output.normalized_embedding,
         pairs,
@@ -142,7 +147,8 @@ def _forward_with_loss(
 
 
 def _metrics(losses: JointOutput, output: Output, label: jax.Array) -> Metrics:
-    correct = jnp.argmax(output.logits, axis=-1).astype(jnp.int32) == label
+    predicted = jnp.argmax(class_logits(output.logits), axis=-1)
+    correct = predicted.astype(jnp.int32) == label
     return {
         "loss": losses.loss,
         "cross_entropy": losses.cross_entropy,

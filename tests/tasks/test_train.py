@@ -1,5 +1,6 @@
 """The task `train` from config to results, on a folder of small made-up photos."""
 
+import dataclasses
 import json
 import os
 
@@ -9,7 +10,7 @@ import pytest
 from helpers.configs import small_train_config
 from helpers.photos import write_noise_photos
 
-from multigrain_jax.checkpoint import load_checkpoint
+from multigrain_jax.checkpoint import load_checkpoint, save_derived
 from multigrain_jax.errors import InputError, StoppedEarly
 from multigrain_jax.inference import load_model
 from multigrain_jax.lock import lock_workdir
@@ -142,6 +143,29 @@ def test_a_pretrained_trunk_is_taken_for_other_classes(
         atol=1e-9,
     )
     assert "has 3 classes and 5 are wanted" in capsys.readouterr().out
+
+
+def test_a_pretrained_trunk_needs_no_classifier(photos, finished, tmp_path, capsys):
+    whole = load_checkpoint(finished[0])
+    trunk = {"trunk": whole.model["params"]["trunk"]}
+    source = dataclasses.replace(whole, meta={**whole.meta, "num_classes": 0})
+    headless = {**whole.model, "params": trunk}
+    save_derived(tmp_path / "headless", source, model=headless, record={})
+    config = small_train_config(
+        photos,
+        pretrained_backbone=str(tmp_path / "headless"),
+        learning_rate=1e-12,
+        weight_decay=0.0,
+        num_epochs=1,
+        stop_at_step=1,
+    )
+    with pytest.raises(StoppedEarly):
+        run(config, tmp_path / "run")
+    assert "has 0 classes and 3 are wanted" in capsys.readouterr().out
+    params = load_checkpoint(tmp_path / "run").model["params"]
+    kernels = (params["trunk"]["conv1"]["kernel"], trunk["trunk"]["conv1"]["kernel"])
+    np.testing.assert_allclose(*kernels, atol=1e-9)
+    assert params["classifier"]["kernel"].shape[1] == 3
 
 
 def test_a_resumed_run_says_that_crops_are_resized_otherwise(
