@@ -6,6 +6,7 @@ from typing import Any
 from multigrain_jax.data.eval_batches import TEST_MODES
 from multigrain_jax.data.sources.open import SOURCES
 from multigrain_jax.errors import InputError
+from multigrain_jax.inference import OpenedModel
 
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16", "float64")
 SMALLEST_IMAGE = 32  # pixels
@@ -129,6 +130,21 @@ def exponent_problems(value: Any) -> list[str]:
 def pooling_exponents(value: Any) -> tuple[float, ...]:
     """The exponents that a config's value means; none for None; "inf" is max-pool."""
     return () if value is None else tuple(float(p) for p in as_tuple(value))
+
+
+def require_classifier(opened: OpenedModel) -> None:
+    """Refuse a model without classes, for a task that scores them.
+
+    Raises:
+        InputError: it has none.
+    """
+    if opened.num_classes == 0:
+        raise InputError(
+            f"init_from: {opened.checkpoint.path} has no classifier (num_classes = 0), "
+            "and this task needs one; train one on its trunk (--config."
+            "pretrained_backbone in training), or score its descriptors "
+            "(configs/eval_retrieval.py)"
+        )
 
 
 def as_tuple(value: Any) -> tuple[Any, ...]:

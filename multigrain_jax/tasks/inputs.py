@@ -13,6 +13,7 @@ from multigrain_jax.evaluation.inputs import recorded_batches
 from multigrain_jax.inference import OpenedModel
 from multigrain_jax.models.multigrain import Backbone
 from multigrain_jax.runtime import images_at_once
+from multigrain_jax.tasks.check import require_classifier
 
 
 def open_labelled_split(
@@ -26,8 +27,9 @@ def open_labelled_split(
         opened: the model.
 
     Raises:
-        InputError: images without labels, or of other classes.
+        InputError: a model without classes, images without labels, or of other classes.
     """
+    require_classifier(opened)
     names = opened.class_names or None
     source = open_split(data_set_from_config(config), split, names)
     require_classes(
