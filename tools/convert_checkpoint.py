@@ -1,4 +1,4 @@
-"""Convert PyTorch weights: the original's, torchvision's or pretrainedmodels'.
+"""Convert PyTorch weights: the original's, timm's, torchvision's, your own script's.
 
 python tools/convert_checkpoint.py joint_3B_0.5.pth weights/joint_3B_0.5
 python tools/convert_checkpoint.py joint_3B_0.5    # downloads it, says where it is
@@ -10,7 +10,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from multigrain_jax.convert.convert import convert_checkpoint, format_table
+from multigrain_jax.convert.conversion import format_table
+from multigrain_jax.convert.convert import convert_checkpoint
 from multigrain_jax.errors import InputError
 from multigrain_jax.weights import is_name, keep_weights
 
@@ -18,7 +19,9 @@ from multigrain_jax.weights import is_name, keep_weights
 def main(arguments: list[str] | None = None) -> int:
     """Convert; returns the exit code: 0 done, 2 bad input (nothing is written)."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source", help=".pth or .safetensors file, or a published name")
+    parser.add_argument(
+        "source", help="a file of torch.save or safetensors, or a published name"
+    )
     parser.add_argument(
         "destination",
         nargs="?",
@@ -29,6 +32,16 @@ def main(arguments: list[str] | None = None) -> int:
         "--keep-background",
         action="store_true",
         help="keep row 0 of a 1001-class zoo classifier",
+    )
+    parser.add_argument(
+        "--no-ema",
+        action="store_true",
+        help="take the last weights, not a running average of them",
+    )
+    parser.add_argument(
+        "--no-classifier",
+        action="store_true",
+        help="leave out what is in the classifier's place: it is a projection",
     )
     options = parser.parse_args(arguments)
     try:
@@ -41,6 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
             options.destination,
             backbone=options.backbone,
             keep_background=options.keep_background,
+            averages=not options.no_ema,
+            classifier=not options.no_classifier,
         )
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

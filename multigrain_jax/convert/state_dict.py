@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from multigrain_jax.convert.keymaps import KEYMAPS, KeyMap
+from multigrain_jax.convert.unwrap import printable, shown
 from multigrain_jax.errors import InputError
 from multigrain_jax.models.multigrain import (
     Variables,
@@ -47,6 +48,7 @@ _CLASSIFIER = "classifier"
 _COUNTER = "num_batches_tracked"
 COUNTER_REASON = "a batch counter that nothing reads"
 ALIAS_REASON = "the classifier again, under a second name"
+HEAD_REASON = "a head of several layers, which is no classifier"
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def recognise_backbone(state_dict: Mapping[str, np.ndarray]) -> str:
     for name, keymap in KEYMAPS.items():
         if keymap.recognises(state_dict):
             return name
-    first = ", ".join(sorted(state_dict)[:4])
+    first = ", ".join(shown(key) for key in sorted(state_dict)[:4])
     known = ", ".join(KEYMAPS)
     raise InputError(
         f"the backbone was not recognised from {len(state_dict)} keys ({first}, …): "
@@ -87,15 +89,17 @@ def recognise_backbone(state_dict: Mapping[str, np.ndarray]) -> str:
 
 
 def import_state_dict(
-    state_dict: Mapping[str, np.ndarray], *, backbone: str
+    state_dict: Mapping[str, np.ndarray], *, backbone: str, prefix: str = ""
 ) -> tuple[Variables, ImportReport]:
     """Turn a state dict into a model's variables.
 
-    A zoo's state dict (no `pool.p`) gets p = 1, with which it was trained.
+    A zoo's state dict (no `pool.p`) gets p = 1, with which it was trained. One without
+    a classifier is that of a model without classes.
 
     Args:
         state_dict: arrays by torch key, of the original or of a model zoo.
         backbone: a key of `BACKBONES`.
+        prefix: what the file has before its keys, for the messages.
 
     Raises:
         InputError: one message with every key that is missing or not expected and
@@ -110,27 +114,30 @@ def import_state_dict(
         target = _target(key, np.ndim(value), keymap, state_dict)
         if target.path is None:
             if target.reason is None:
-                problems.append(f"not expected: {key}")
+                problems.append(f"not expected: {prefix}{key}")
             else:
                 ignored[target.reason] += 1
             continue
         if target.path in found:
-            problems.append(f"{key} and {sources[target.path]} are the same leaf")
+            problems.append(
+                f"{prefix}{key} and {sources[target.path]} are the same leaf"
+            )
         array = np.asarray(value)
         # The whitening's projection is applied from the right in both.
         is_module = key not in _SCALARS
         found[target.path] = _transposed(array, _FROM_TORCH) if is_module else array
-        sources[target.path] = key
+        sources[target.path] = f"{prefix}{key}"
     found.setdefault("pooling_exponent", np.array(1.0, np.float32))
-    bias = found.get("params.classifier.bias")
-    num_classes = 1000 if "params.classifier.kernel" in found else 0
-    if bias is not None:
-        num_classes = bias.size
+    head = found.get("params.classifier.bias", found.get("params.classifier.kernel"))
+    # One of the two may be missing: [classes], or [features, classes].
+    num_classes = head.shape[-1] if head is not None and head.ndim else 0
     whitened = "whitening.mean" in found or "whitening.projection" in found
     expected = _expected_leaves(backbone, num_classes, whitened)
-    problems += _shape_problems(found, expected, sources, keymap)
+    missing = _missing_keys(expected.keys() - found.keys(), keymap, state_dict)
+    problems += [f"missing: {prefix}{key}" for key in missing]
+    problems += _shape_problems(found, expected, sources)
     if problems:
-        listed = "\n  ".join(sorted(problems))
+        listed = "\n  ".join(map(printable, sorted(problems)))
         raise InputError(
             f"the state dict does not fit {backbone}; mend the file, or name another "
             f"backbone (--backbone). What is wrong, {len(problems)} in all:\n  {listed}"
@@ -176,6 +183,8 @@ def _target(
         return _Target(None, COUNTER_REASON)
     if module in keymap.aliases and f"{_CLASSIFIER}.{leaf}" in state_dict:
         return _Target(None, ALIAS_REASON)
+    if _is_head_of_several_layers(module, keymap):
+        return _Target(None, HEAD_REASON)
     here = _module_here(module, keymap)
     if leaf == "weight" and ndim in _WEIGHTS:
         collection, name = "params", _WEIGHTS[ndim]
@@ -184,6 +193,11 @@ def _target(
     else:
         return _Target(None)
     return _Target(None if here is None else f"{collection}.{here}.{name}")
+
+
+def _is_head_of_several_layers(module: str, keymap: KeyMap) -> bool:
+    top, dot, _ = module.removeprefix(keymap.prefix).partition(".")
+    return dot != "" and top in (_CLASSIFIER, keymap.zoo_classifier)
 
 
 def _module_here(module: str, keymap: KeyMap) -> str | None:
@@ -244,18 +258,15 @@ def _shape_problems(
     found: Mapping[str, np.ndarray],
     expected: Mapping[str, jax.ShapeDtypeStruct],
     sources: Mapping[str, str],
-    keymap: KeyMap,
 ) -> list[str]:
-    problems = [
-        f"missing: {_torch_key(path, keymap)}"
-        for path in expected.keys() - found.keys()
-    ]
+    problems = []
     for path in found.keys() - expected.keys():
         problems.append(f"not expected: {sources[path]}")
     for path in expected.keys() & found.keys():
         name = sources.get(path, path)
         have, want = found[path], expected[path]
-        if not np.can_cast(have.dtype, want.dtype):
+        is_float = have.dtype.kind == want.dtype.kind
+        if not (is_float and np.can_cast(have.dtype, want.dtype)):
             problems.append(
                 f"{name}: {have.dtype} does not fit into {want.dtype} without loss"
             )
@@ -264,7 +275,29 @@ def _shape_problems(
                 f"{name}: found {_torch_shape(path, have.shape)}, "
                 f"expected {_torch_shape(path, want.shape)}"
             )
+    exponent = found["pooling_exponent"]
+    if exponent.shape == () and not exponent > 0:
+        problems.append(f"{sources['pooling_exponent']}: {exponent}, expected above 0")
     return problems
+
+
+def _missing_keys(
+    paths: Iterable[str], keymap: KeyMap, state_dict: Iterable[str]
+) -> list[str]:
+    """The keys that leaves would have in a file with these keys."""
+    modules = {key.rpartition(".")[0] for key in state_dict}
+    has_prefix = any(module.startswith(keymap.prefix) for module in modules)
+    zoo = keymap.zoo_classifier if keymap.zoo_classifier in modules else None
+    keys = []
+    for path in paths:
+        key = _torch_key(path, keymap)
+        module, _, leaf = key.rpartition(".")
+        if module == _CLASSIFIER:
+            key = f"{zoo or _CLASSIFIER}.{leaf}"
+        elif not has_prefix:
+            key = key.removeprefix(keymap.prefix)
+        keys.append(key)
+    return keys
 
 
 def _torch_shape(path: str, shape: tuple[int, ...]) -> list[int]:

@@ -3,9 +3,11 @@
 import importlib.util
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from helpers.state_dicts import tiny_zoo
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
@@ -36,6 +38,28 @@ def save_reference(torch):
         return path
 
     return save
+
+
+@pytest.fixture(scope="session")
+def zoo():
+    """The tiny network's state dict in a zoo's keys."""
+    return tiny_zoo()
+
+
+@pytest.fixture(scope="session")
+def as_tensors(torch):
+    """Content with tensors in place of arrays."""
+
+    def convert(content: Any) -> Any:
+        if isinstance(content, dict):
+            return type(content)((k, convert(v)) for k, v in content.items())
+        if not isinstance(content, np.ndarray):
+            return content
+        if content.dtype.name == "bfloat16":
+            return torch.from_numpy(content.view(np.int16)).view(torch.bfloat16)
+        return torch.from_numpy(content)
+
+    return convert
 
 
 @pytest.fixture

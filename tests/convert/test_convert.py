@@ -121,8 +121,8 @@ def _transposed(state_dict, path, save, file_format):
     save({**state_dict, "classifier.weight": weight}, path, file_format)
 
 
-def _in_float64(state_dict, path, save, file_format):
-    save({**state_dict, "pool.p": np.float64(3)}, path, file_format)
+def _in_integers(state_dict, path, save, file_format):
+    save({**state_dict, "pool.p": np.int64(3)}, path, file_format)
 
 
 @pytest.mark.parametrize("file_format", ["old", "new"])
@@ -133,7 +133,7 @@ def _in_float64(state_dict, path, save, file_format):
         (_without_a_key, "missing: features.layer2.0.bn1.bias"),
         (_with_another_key, "not expected: features.extra.weight"),
         (_transposed, "classifier.weight: found [512, 1000], expected [1000, 512]"),
-        (_in_float64, "pool.p: float64 does not fit into float32"),
+        (_in_integers, "pool.p: int64 does not fit into float32"),
     ],
 )
 def test_defects_are_refused_and_nothing_is_written(
