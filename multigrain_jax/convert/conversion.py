@@ -28,6 +28,7 @@ class Conversion:
         keys_ignored: reason -> how many source keys were left out for it.
         notes: lines that tell what was changed on the way.
         source: the file.
+        architecture: how sure it is which network it is, in words.
         stripped: what was taken away before the keys.
         cast: float type -> how many arrays of it became float32.
         changed: a line for every array that changed by more than rounding.
@@ -43,6 +44,7 @@ class Conversion:
     keys_ignored: dict[str, int]
     notes: list[str]
     source: SourceFile
+    architecture: str
     stripped: str
     cast: dict[str, int]
     changed: list[str]
@@ -65,6 +67,7 @@ def format_table(conversion: Conversion) -> str:
     rows += [("changed", line) for line in conversion.changed]
     rows += [
         ("backbone", conversion.backbone),
+        ("architecture", conversion.architecture),
         ("classes", num_classes),
         ("parameters", f"{conversion.num_parameters:,}"),
         ("pooling exponent p", f"{conversion.pooling_exponent:g}"),
@@ -107,6 +110,7 @@ def meta_of(conversion: Conversion) -> dict[str, Any]:
             "stripped": conversion.stripped,
             "cast": conversion.cast,
             "changed": conversion.changed,
+            "architecture": conversion.architecture,
             "keys_used": conversion.keys_used,
             "keys_ignored": conversion.keys_ignored,
             "ignored_beside": list(file.beside),

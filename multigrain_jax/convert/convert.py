@@ -11,6 +11,7 @@ from multigrain_jax.checkpoint import (
     CheckpointStore,
     require_no_checkpoints,
 )
+from multigrain_jax.convert.architecture import require_architecture
 from multigrain_jax.convert.conversion import Conversion, meta_of
 from multigrain_jax.convert.keymaps import KEYMAPS, KeyMap
 from multigrain_jax.convert.source_file import SourceFile, read_source_file
@@ -58,9 +59,9 @@ def convert_checkpoint(
         published: what is known of the file, kept in `meta`; a JSON object.
 
     Raises:
-        InputError: an unreadable file, keys or shapes that do not fit (all listed),
-            numbers that are not finite, or a destination that holds checkpoints
-            already.
+        InputError: an unreadable file, another network's, keys or shapes that do not
+            fit (all listed), numbers that are not finite, or a destination that holds
+            checkpoints already.
     """
     destination = Path(destination).absolute()
     if destination.is_file():
@@ -147,14 +148,19 @@ def _import(
     state_dict, ignored, notes = stripped.state_dict, stripped.ignored, []
     name = backbone or recognise_backbone(state_dict)
     keymap = KEYMAPS[name]
+    architecture = require_architecture(
+        name, state_dict, beside=stripped.beside, claims=file.claims
+    )
     cast = cast_to_float32(state_dict, prefix=stripped.prefix)
     state_dict = cast.state_dict
     if not classifier:
         state_dict, count = drop_classifier(state_dict, keymap)
         ignored = {**ignored, LEFT_OUT_REASON: count}
-    if file.kind == "model zoo" and not keep_background:
-        state_dict, dropped = drop_background(state_dict, keymap)
-        notes += dropped
+    if file.kind == "model zoo":
+        notes += keymap.zoo_notes
+        if not keep_background:
+            state_dict, dropped = drop_background(state_dict, keymap)
+            notes += dropped
     variables, report = import_state_dict(
         state_dict, backbone=name, prefix=stripped.prefix
     )
@@ -172,6 +178,7 @@ def _import(
         keys_ignored={**ignored, **report.ignored},
         notes=notes,
         source=file,
+        architecture=architecture,
         stripped=stripped.prefix,
         cast=cast.counts,
         changed=cast.changed,

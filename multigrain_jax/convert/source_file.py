@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from multigrain_jax.convert.architecture import Claim, claims_of
 from multigrain_jax.convert.safetensors_file import read_safetensors
 from multigrain_jax.convert.torch_file import read_torch_file
 from multigrain_jax.convert.unwrap import bare_key, find_state_dict, shown
@@ -44,6 +45,7 @@ class SourceFile:
         beta: the margin's threshold, if the file has one.
         inside: names of the containers around the state dict, the outermost first.
         beside: names of what else the file holds, which is not read.
+        claims: which network it says it is of, it or the `config.json` beside it.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class SourceFile:
     beta: float | None
     inside: tuple[str, ...]
     beside: tuple[str, ...]
+    claims: tuple[Claim, ...]
 
 
 def read_source_file(
@@ -73,7 +76,7 @@ def read_source_file(
             f"{path}: a weight file (.pth or .safetensors) was expected, found "
             f"{'a folder' if path.is_dir() else 'nothing'}"
         )
-    content = _read_content(path)
+    content, metadata = _read_content(path)
     found = find_state_dict(content, averages=averages)
     if found is None:
         raise InputError(
@@ -93,24 +96,25 @@ def read_source_file(
         beta=_beta_of(path, content),
         inside=found.inside,
         beside=found.beside,
+        claims=claims_of(found.levels, metadata, path.with_name("config.json")),
     )
     return source, found.tensors
 
 
-def _read_content(path: Path) -> Any:
-    """What a file holds, in plain containers with arrays."""
+def _read_content(path: Path) -> tuple[Any, dict[str, Any]]:
+    """What a file holds, in plain containers with arrays, and its metadata."""
     with path.open("rb") as file:
         start = file.read(32)
     header = int.from_bytes(start[:8], "little")
     if start[8:9] == b"{" and header <= _MAX_HEADER:
-        return read_safetensors(path)[0]
+        return read_safetensors(path)
     for beginning, what in _OTHER_FILES.items():
         if start.startswith(beginning):
             raise InputError(f"{path}: a weight file was expected, found {what}")
     is_pickle = start.startswith((b"PK", b"\x80"))
     if path.suffix == ".safetensors" and not is_pickle:
-        return read_safetensors(path)[0]
-    return read_torch_file(path)
+        return read_safetensors(path)
+    return read_torch_file(path), {}
 
 
 def _what_it_is(content: object) -> str:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from multigrain_jax.convert.architecture import likely_architecture
 from multigrain_jax.convert.keymaps import KEYMAPS, KeyMap
 from multigrain_jax.convert.unwrap import printable, shown
 from multigrain_jax.errors import InputError
@@ -49,6 +50,8 @@ _COUNTER = "num_batches_tracked"
 COUNTER_REASON = "a batch counter that nothing reads"
 ALIAS_REASON = "the classifier again, under a second name"
 HEAD_REASON = "a head of several layers, which is no classifier"
+# So many kernels of other shapes are another network, not a damaged file.
+_MANY_KERNELS = 8
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,12 @@ def recognise_backbone(state_dict: Mapping[str, np.ndarray]) -> str:
             return name
     first = ", ".join(shown(key) for key in sorted(state_dict)[:4])
     known = ", ".join(KEYMAPS)
+    likely = likely_architecture(state_dict)
+    if likely is not None:
+        raise InputError(
+            f"the backbone was not recognised: the file is that of {likely}; expected "
+            f"one of {known}"
+        )
     raise InputError(
         f"the backbone was not recognised from {len(state_dict)} keys ({first}, …): "
         f"expected the keys of one of {known}; --backbone NAME overrides"
@@ -133,6 +142,7 @@ def import_state_dict(
     num_classes = head.shape[-1] if head is not None and head.ndim else 0
     whitened = "whitening.mean" in found or "whitening.projection" in found
     expected = _expected_leaves(backbone, num_classes, whitened)
+    _require_widths(backbone, found, expected, sources)
     missing = _missing_keys(expected.keys() - found.keys(), keymap, state_dict)
     problems += [f"missing: {prefix}{key}" for key in missing]
     problems += _shape_problems(found, expected, sources)
@@ -279,6 +289,31 @@ def _shape_problems(
     if exponent.shape == () and not exponent > 0:
         problems.append(f"{sources['pooling_exponent']}: {exponent}, expected above 0")
     return problems
+
+
+def _require_widths(
+    backbone: str,
+    found: Mapping[str, np.ndarray],
+    expected: Mapping[str, jax.ShapeDtypeStruct],
+    sources: Mapping[str, str],
+) -> None:
+    """Refuse a network with the backbone's keys and other widths, in one line."""
+    kernels = [
+        path
+        for path in expected
+        if path in found
+        and len(expected[path].shape) == found[path].ndim == 4
+        and expected[path].shape != found[path].shape
+    ]
+    if len(kernels) >= _MANY_KERNELS:
+        first = kernels[0]
+        raise InputError(
+            f"the state dict does not fit {backbone}: it has its keys and other widths "
+            f"in {len(kernels)} kernels, as in wide, grouped (ResNeXt) and pruned "
+            f"networks; {sources[first]}: found "
+            f"{_torch_shape(first, found[first].shape)}, expected "
+            f"{_torch_shape(first, expected[first].shape)}"
+        )
 
 
 def _missing_keys(

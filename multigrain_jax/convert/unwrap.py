@@ -7,7 +7,7 @@ is undone of that is reported, and nothing else is touched.
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -49,11 +49,13 @@ class FoundStateDict(NamedTuple):
         tensors: arrays by the file's own keys.
         inside: names of the containers around it, the outermost first.
         beside: names of what else the file holds.
+        levels: the containers themselves, and last the state dict.
     """
 
     tensors: dict[str, np.ndarray]
     inside: tuple[str, ...]
     beside: tuple[str, ...]
+    levels: tuple[Mapping[Any, Any], ...]
 
 
 class Stripped(NamedTuple):
@@ -210,10 +212,11 @@ def _find(content: object, names: tuple[str, ...], depth: int) -> FoundStateDict
             return inner._replace(
                 inside=(name, *inner.inside),
                 beside=(*beside, *within),
+                levels=(content, *inner.levels),
             )
     arrays = {str(k): np.asarray(v) for k, v in content.items() if _is_array(v)}
     beside = tuple(shown(k) for k, v in content.items() if not _is_array(v))
-    return FoundStateDict(arrays, (), beside) if arrays else None
+    return FoundStateDict(arrays, (), beside, (content,)) if arrays else None
 
 
 def _is_array(value: object) -> bool:

@@ -82,7 +82,7 @@ def test_a_bare_state_dict_and_its_backbone_by_hand(
     torch.save(tensors, tmp_path / "bare.pth")
     arguments = tmp_path / "bare.pth", tmp_path / "out", "--backbone"
     code, _, error = run_tool("convert_checkpoint", *arguments, "resnet50")
-    assert code == 2 and "does not fit resnet50" in error
+    assert code == 2 and "does not fit resnet50" in error and "resnet18" in error
     code, _, error = run_tool("convert_checkpoint", *arguments, "resnet51")
     assert code == 2 and "expected one of resnet18" in error
     code, table, _ = run_tool("convert_checkpoint", *arguments, "resnet18")

@@ -1,5 +1,7 @@
-"""What is refused: damaged files and hostile content, and nothing is written."""
+"""What is refused: damaged files, other networks, hostile content, with no trace."""
 
+import argparse
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.state_dicts import StateDict, ones, prefixed, without
+
+from multigrain_jax.checkpoint import load_checkpoint
 
 
 class _Evil:
@@ -88,6 +92,44 @@ REFUSED: dict[str, tuple[Callable[[StateDict], Any], str]] = {
     "keys that a terminal obeys": (
         lambda zoo: {f"\x1b[2J{key}": value for key, value in zoo.items()},
         r"not recognised from 32 keys (\x1b[2Jbn1.bias",
+    ),
+    # Other networks, in one line.
+    "a deep stem": (
+        lambda zoo: {**without(zoo, "conv1"), "conv1.0.weight": ones(8, 3, 3, 3)},
+        "a ResNet with a deep stem",
+    ),
+    "squeeze-and-excitation": (
+        lambda zoo: {**zoo, "layer1.0.se.fc1.weight": ones(2, 8, 1, 1)},
+        "does not fit tiny: it is that of a squeeze-and-excitation ResNet",
+    ),
+    "blur filters with keys": (
+        lambda zoo: {**zoo, "maxpool.2.filt": ones(8, 1, 3, 3)},
+        "a network with blur filters",
+    ),
+    "a dilated trunk": (
+        lambda zoo: {
+            **prefixed("backbone.", without(zoo, "fc")),
+            "classifier.4.weight": ones(21, 8, 1, 1),
+        },
+        "a segmentation network of torchvision",
+    ),
+    "anti-aliased, as its arch says": (
+        lambda zoo: {"arch": "resnetaa50", "state_dict": zoo},
+        "the file's arch says resnetaa50: such a network has the keys of tiny",
+    ),
+    "anti-aliased, as its arguments say": (
+        lambda zoo: {
+            "args": argparse.Namespace(model="tiny", model_kwargs={"aa_layer": "blur"}),
+            "state_dict": zoo,
+        },
+        "the file's args.model_kwargs.aa_layer says aa_layer=blur",
+    ),
+    "other input": (
+        lambda zoo: {
+            "pretrained_cfg": {"architecture": "tiny", "mean": (0.5, 0.5, 0.5)},
+            "state_dict": zoo,
+        },
+        "the file's pretrained_cfg.mean says mean=0.5,0.5,0.5",
     ),
     "a running average without statistics": (
         lambda zoo: {
@@ -174,3 +216,54 @@ def test_what_is_no_weight_file_is_refused(
     if suffix == ".safetensors" and kind in ("a text", "empty"):
         message = "a safetensors file was expected"
     assert_refused(run_tool, source, message, tmp_path)
+
+
+CONFIGS = {
+    "resnetblur50.bt_in1k": "config.json's architecture says resnetblur50: such",
+    "hf-hub:timm/resnetaa50.a1h_in1k": "says resnetaa50: such",
+}
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_a_config_beside_the_file_decides(
+    architecture, zoo, torch, as_tensors, run_tool, tmp_path
+):
+    torch.save(as_tensors(zoo), tmp_path / "pytorch_model.bin")
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"architecture": architecture, "num_classes": 3}))
+    source = tmp_path / "pytorch_model.bin"
+    assert_refused(run_tool, source, CONFIGS[architecture], tmp_path)
+    # One that is no JSON, or speaks of something else, says nothing.
+    for text in ("{", "[1]", '{"architectures": ["Bert"]}', "[" * 100_000):
+        config.write_text(text)
+        workdir = tmp_path / f"out{len(text)}"
+        assert run_tool("convert_checkpoint", source, workdir)[0] == 0
+
+
+def test_the_metadata_of_a_safetensors_file_decides(zoo, run_tool, tmp_path):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    source = tmp_path / "model.safetensors"
+    config = json.dumps({"architecture": "resnetblur50"})
+    safetensors.save_file(zoo, source, metadata={"pretrained_cfg": config})
+    message = "the file's metadata's pretrained_cfg.architecture says resnetblur50"
+    assert_refused(run_tool, source, message, tmp_path)
+
+
+def test_the_table_says_how_sure_it_is(zoo, torch, as_tensors, run_tool, tmp_path):
+    caveat = "anti-aliased variants have the same keys"
+    for number, (extra, says) in enumerate(
+        [
+            ({}, f"assumed: plain tiny; {caveat}"),
+            ({"arch": "tiny"}, "tiny, as the file's arch says"),
+            (
+                {"arch": "SimCLR"},
+                f"assumed: plain tiny (the file's arch says simclr); {caveat}",
+            ),
+        ]
+    ):
+        source = tmp_path / f"{number}.pth"
+        torch.save(as_tensors({"state_dict": zoo, **extra}), source)
+        code, table, _ = run_tool("convert_checkpoint", source, tmp_path / str(number))
+        assert (code, table["architecture"]) == (0, says)
+        meta = load_checkpoint(tmp_path / str(number)).meta
+        assert meta["conversion"]["architecture"] == says

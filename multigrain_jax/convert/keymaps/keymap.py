@@ -23,6 +23,9 @@ class KeyMap(NamedTuple):
         aliases: modules that are the classifier once more in the original's files.
         zoo_background: whether the first of 1001 classes in zoos' files is none
             ("background").
+        known_as: names of the backbone elsewhere.
+        caveat: what other networks have the very same keys and shapes.
+        zoo_notes: what is to be said of zoos' files.
     """
 
     modules: Modules
@@ -33,6 +36,9 @@ class KeyMap(NamedTuple):
     shape: tuple[int, ...] | None = None
     aliases: tuple[str, ...] = ()
     zoo_background: bool = False
+    known_as: tuple[str, ...] = ()
+    caveat: str = ""
+    zoo_notes: tuple[str, ...] = ()
 
     def recognises(self, state_dict: Mapping[str, np.ndarray]) -> bool:
         """Whether these arrays by key, of whatever origin, are the backbone's."""

@@ -34,5 +34,7 @@ _MODULES: Modules = (
 )
 
 NASNET_A_MOBILE = family.keymap(
-    _MODULES, has=("conv0.conv.weight", "cell_stem_0.conv_1x1.conv.weight")
+    _MODULES,
+    has=("conv0.conv.weight", "cell_stem_0.conv_1x1.conv.weight"),
+    lacks=("cell_17.conv_1x1.conv.weight",),  # NASNet-A-Large has it
 )

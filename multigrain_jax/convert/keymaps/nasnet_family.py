@@ -43,13 +43,21 @@ REDUCED_LEFT: Modules = (
 )
 
 
-def keymap(modules: Modules, *, has: tuple[str, ...]) -> KeyMap:
-    """The key map of a network with these modules, whose files have these keys."""
+def keymap(
+    modules: Modules,
+    *,
+    has: tuple[str, ...],
+    lacks: tuple[str, ...] = (),
+    zoo_notes: tuple[str, ...] = (),
+) -> KeyMap:
+    """The key map of a network with these modules; the rest as of `KeyMap`."""
     return KeyMap(
         modules=modules,
         prefix="features.0.base_net.",
         zoo_classifier="last_linear",
         has=has,
+        lacks=lacks,
+        zoo_notes=zoo_notes,
         aliases=("features.0.base_net.last_linear",),
         zoo_background=True,
     )

@@ -27,5 +27,10 @@ _MODULES: Modules = (
 )
 
 PNASNET_5_LARGE = family.keymap(
-    _MODULES, has=("conv_0.conv.weight", "cell_4.conv_prev_1x1.conv.weight")
+    _MODULES,
+    has=("conv_0.conv.weight", "cell_4.conv_prev_1x1.conv.weight"),
+    zoo_notes=(
+        "timm's pnasnet5large has the same keys and pads otherwise: its outputs are "
+        "equal at 331 x 331 pixels, and not at all sizes",
+    ),
 )

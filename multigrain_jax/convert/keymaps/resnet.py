@@ -43,6 +43,7 @@ def _resnet(
         has=has if inner is None else (*has, "layer1.0.conv2.weight"),
         lacks=tuple(f"{name}.weight" for name in without),
         shape=None if inner is None else (*inner, 3, 3),
+        caveat="anti-aliased variants have the same keys",
     )
 
 

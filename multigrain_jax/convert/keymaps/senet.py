@@ -32,5 +32,11 @@ SENET154 = KeyMap(
     modules=_MODULES,
     prefix="features.",
     zoo_classifier="last_linear",
-    has=("layer0.conv1.weight", "layer1.0.se_module.fc1.weight"),
+    # Smaller ones of the family have one convolution in layer0.
+    has=(
+        "layer0.conv1.weight",
+        "layer0.conv3.weight",
+        "layer1.0.se_module.fc1.weight",
+    ),
+    known_as=("legacy_senet154",),
 )
