@@ -1,7 +1,9 @@
-"""Convert PyTorch weights: the original's, timm's, torchvision's, your own script's.
+r"""Convert PyTorch weights: the original's, timm's, torchvision's, your own script's.
 
 python tools/convert_checkpoint.py joint_3B_0.5.pth weights/joint_3B_0.5
 python tools/convert_checkpoint.py joint_3B_0.5    # downloads it, says where it is
+python tools/convert_checkpoint.py model_best.pth.tar weights/mine \
+    --verify photo.jpg descriptor.npy --test-size 224
 """
 
 import argparse
@@ -12,12 +14,52 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from multigrain_jax.convert.conversion import format_table
 from multigrain_jax.convert.convert import convert_checkpoint
+from multigrain_jax.convert.verify import Reference
+from multigrain_jax.data.eval_batches import TEST_MODES
 from multigrain_jax.errors import InputError
 from multigrain_jax.weights import is_name, keep_weights
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Convert; returns the exit code: 0 done, 2 bad input (nothing is written)."""
+    parser = _make_parser()
+    options = parser.parse_args(arguments)
+    of_files = (
+        options.backbone,
+        options.keep_background,
+        options.no_ema,
+        options.no_classifier,
+        options.verify,
+    )
+    if is_name(options.source) and any(of_files):
+        parser.error(f"{options.source}: a name takes no options; give the file itself")
+    verify = None
+    if options.verify is not None:
+        photo, descriptor = options.verify
+        verify = Reference(photo, descriptor, options.test_size, options.test_mode)
+    try:
+        if is_name(options.source) or options.destination is None:
+            kept = keep_weights(options.source, options.destination)
+            print(f"written to {kept}")
+            return 0
+        conversion = convert_checkpoint(
+            options.source,
+            options.destination,
+            backbone=options.backbone,
+            keep_background=options.keep_background,
+            averages=not options.no_ema,
+            classifier=not options.no_classifier,
+            verify=verify,
+        )
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(format_table(conversion))
+    print(f"written to {options.destination}")
+    return 0
+
+
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "source", help="a file of torch.save or safetensors, or a published name"
@@ -43,26 +85,20 @@ def main(arguments: list[str] | None = None) -> int:
         action="store_true",
         help="leave out what is in the classifier's place: it is a projection",
     )
-    options = parser.parse_args(arguments)
-    try:
-        if is_name(options.source) or options.destination is None:
-            kept = keep_weights(options.source, options.destination)
-            print(f"written to {kept}")
-            return 0
-        conversion = convert_checkpoint(
-            options.source,
-            options.destination,
-            backbone=options.backbone,
-            keep_background=options.keep_background,
-            averages=not options.no_ema,
-            classifier=not options.no_classifier,
-        )
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(format_table(conversion))
-    print(f"written to {options.destination}")
-    return 0
+    parser.add_argument(
+        "--verify",
+        nargs=2,
+        type=Path,
+        metavar=("PHOTO", "REFERENCE.npy"),
+        help="write only if the photo's descriptor is this one, raw or of unit length",
+    )
+    parser.add_argument(
+        "--test-size", type=int, help="of --verify (default: the backbone's)"
+    )
+    parser.add_argument(
+        "--test-mode", choices=TEST_MODES, default="square", help="of --verify"
+    )
+    return parser
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ class Conversion:
         stripped: what was taken away before the keys.
         cast: float type -> how many arrays of it became float32.
         changed: a line for every array that changed by more than rounding.
+        verified: how the descriptor was compared with the owner's; None: it was not.
     """
 
     backbone: str
@@ -48,6 +49,7 @@ class Conversion:
     stripped: str
     cast: dict[str, int]
     changed: list[str]
+    verified: str | None = None
 
 
 def format_table(conversion: Conversion) -> str:
@@ -82,6 +84,7 @@ def format_table(conversion: Conversion) -> str:
     ]
     rows += [("ignored beside them", _listed(file.beside))] if file.beside else []
     rows += [("note", note) for note in conversion.notes]
+    rows += [("verified", conversion.verified)] if conversion.verified else []
     rows.append(("licence", licence_of(file)))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
@@ -114,6 +117,7 @@ def meta_of(conversion: Conversion) -> dict[str, Any]:
             "keys_used": conversion.keys_used,
             "keys_ignored": conversion.keys_ignored,
             "ignored_beside": list(file.beside),
+            "verified": conversion.verified,
         },
     }
 

@@ -1,6 +1,7 @@
 """A PyTorch weight file becomes a checkpoint of this package."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 
 from multigrain_jax.checkpoint import (
+    Checkpoint,
     CheckpointStore,
     require_no_checkpoints,
 )
@@ -22,7 +24,9 @@ from multigrain_jax.convert.unwrap import (
     cast_to_float32,
     strip_prefix,
 )
+from multigrain_jax.convert.verify import Reference, compare_with_reference
 from multigrain_jax.errors import InputError
+from multigrain_jax.inference import LoadedModel, open_checkpoint
 from multigrain_jax.models.backbones import backbone_row
 from multigrain_jax.models.multigrain import Variables
 from multigrain_jax.trees import json_digest, leaf_digests
@@ -45,6 +49,7 @@ def convert_checkpoint(
     averages: bool = True,
     classifier: bool = True,
     published: Mapping[str, Any] | None = None,
+    verify: Reference | None = None,
 ) -> Conversion:
     """Convert a weight file; nothing is written unless everything fits.
 
@@ -57,11 +62,12 @@ def convert_checkpoint(
         averages: prefer a running average of the weights (EMA), where the file has one.
         classifier: keep what is in a classifier's place; without, there are no classes.
         published: what is known of the file, kept in `meta`; a JSON object.
+        verify: a descriptor to compare with before anything is written.
 
     Raises:
         InputError: an unreadable file, another network's, keys or shapes that do not
-            fit (all listed), numbers that are not finite, or a destination that holds
-            checkpoints already.
+            fit (all listed), numbers that are not finite, a descriptor that differs,
+            or a destination that holds checkpoints already.
     """
     destination = Path(destination).absolute()
     if destination.is_file():
@@ -92,6 +98,9 @@ def convert_checkpoint(
         ) from error
     del stripped
     model = _model_item(conversion.source, variables)
+    if verify is not None:
+        verified = _verify(verify, conversion, model, destination)
+        conversion = replace(conversion, verified=verified)
     meta = meta_of(conversion)
     if published is not None:
         meta["published"] = dict(published)
@@ -182,6 +191,33 @@ def _import(
         stripped=stripped.prefix,
         cast=cast.counts,
         changed=cast.changed,
+    )
+
+
+def _verify(
+    reference: Reference,
+    conversion: Conversion,
+    model: dict[str, Any],
+    destination: Path,
+) -> str:
+    """Compare as if it were written already; a line that says how."""
+    checkpoint = Checkpoint(
+        path=destination,
+        step=0,
+        model=model,
+        data={},
+        meta=meta_of(conversion),
+        digests={},
+    )
+    size = reference.test_size or backbone_row(conversion.backbone).default_size
+    agreement = compare_with_reference(
+        LoadedModel(open_checkpoint(checkpoint)), reference, test_size=size
+    )
+    return (
+        f"{agreement.compared} of {reference.photo.name} ({reference.test_mode}, "
+        f"{size} pixels) and {reference.descriptor.name}: cosine "
+        f"{agreement.cosine:.6f}, largest difference {agreement.difference:.1e} of "
+        "its length"
     )
 
 

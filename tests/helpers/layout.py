@@ -41,6 +41,7 @@ LAYERS = {
 }
 # Within one layer: (who imports, what).
 SIDEWAYS = {
+    ("convert", "inference"),
     ("descriptors", "evaluation"),
     ("descriptors", "inference"),
     ("inference", "weights"),
