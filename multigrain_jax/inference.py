@@ -1,8 +1,8 @@
 """From a checkpoint to features in one call."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,13 @@ from PIL import Image
 from multigrain_jax.checkpoint import Checkpoint, load_checkpoint
 from multigrain_jax.data.crops import eval_transform, upright_rgb
 from multigrain_jax.errors import InputError
+from multigrain_jax.models.heads import (
+    HEAD_KEY,
+    PLAIN_HEAD,
+    DescriptorHead,
+    head_from_json,
+    whitening_head,
+)
 from multigrain_jax.models.multigrain import (
     BACKBONES,
     Backbone,
@@ -41,6 +48,7 @@ class OpenedModel(NamedTuple):
         backbone: the row of that name.
         num_classes: rows of the classifier, 0 where there is none.
         pooling_exponent: p of the GeM pooling in use.
+        descriptor_dim: D, what search compares.
         class_names: names of the classes, if the checkpoint has them.
         checkpoint: what was read.
     """
@@ -51,6 +59,7 @@ class OpenedModel(NamedTuple):
     backbone: Backbone
     num_classes: int
     pooling_exponent: float
+    descriptor_dim: int
     class_names: list[str]
     checkpoint: Checkpoint
 
@@ -100,14 +109,13 @@ def open_checkpoint(
     name, num_classes = checkpoint.meta["backbone"], checkpoint.meta["num_classes"]
     if pooling_exponent is None:
         pooling_exponent = float(variables.pooling_exponent)
-    projection = variables.whitening.get("projection")
+    head = _head_of(checkpoint.meta, variables)
     model = abstract_model(
         name,
         num_classes=num_classes,
         pooling_exponent=pooling_exponent,
         dtype=dtype,
-        whitened=projection is not None,
-        num_components=None if projection is None else projection.shape[1],
+        head=head,
     )
     model.eval()
     graphdef, expected = split_model(model)
@@ -124,9 +132,26 @@ def open_checkpoint(
         backbone=BACKBONES[name],
         num_classes=num_classes,
         pooling_exponent=pooling_exponent,
+        descriptor_dim=_descriptor_dim(variables, BACKBONES[name]),
         class_names=list(checkpoint.meta["class_names"]),
         checkpoint=checkpoint,
     )
+
+
+def _head_of(meta: Mapping[str, Any], variables: Variables) -> DescriptorHead:
+    if HEAD_KEY in meta:
+        return head_from_json(meta[HEAD_KEY])
+    if variables.whitening:
+        return whitening_head(variables.whitening["projection"].shape[1])
+    return PLAIN_HEAD
+
+
+def _descriptor_dim(variables: Variables, backbone: Backbone) -> int:
+    if variables.whitening:
+        return variables.whitening["projection"].shape[1]
+    if variables.head:
+        return variables.head[str(len(variables.head) - 1)]["projection"].shape[1]
+    return backbone.embedding_dim
 
 
 class LoadedModel:

@@ -68,7 +68,6 @@ TESTED_ELSEWHERE = {
     "data/sources/source.py": "data/sources/test_open.py",
     "errors.py": "test_main.py",
     "models/cell_plans.py": "models/test_nasnet_cells.py",
-    "models/heads.py": "models/test_multigrain.py",
     "models/variables.py": "test_headless.py",
 }
 

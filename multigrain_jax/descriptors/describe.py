@@ -36,17 +36,15 @@ def settings_of_model(
         test_size: S, in pixels.
         test_mode: "square" or "rect".
     """
-    projection = opened.variables.whitening.get("projection")
-    trunk_dim = opened.backbone.embedding_dim
     return DescriptorSettings(
-        dim=trunk_dim if projection is None else projection.shape[1],
+        dim=opened.descriptor_dim,
         dtype=dtype,
         model_digest=json_digest(leaf_digests(opened.checkpoint.model)),
         backbone=opened.name,
         pooling_exponent=opened.pooling_exponent,
         test_size=test_size,
         test_mode=test_mode,
-        whitened=projection is not None,
+        whitened=bool(opened.variables.whitening),
     )
 
 

@@ -15,7 +15,14 @@ from jax.typing import DTypeLike
 
 from multigrain_jax.errors import InputError
 from multigrain_jax.models.backbones import BACKBONES, Backbone, backbone_row
-from multigrain_jax.models.heads import Whitening, WhiteningValue
+from multigrain_jax.models.heads import (
+    NORMALIZATIONS,
+    PLAIN_HEAD,
+    DescriptorHead,
+    HeadValue,
+    ProjectionLayer,
+    whitening_head,
+)
 from multigrain_jax.models.layers import FeatureMap, Linear, Rng, parameter_dtype
 from multigrain_jax.models.variables import (
     Variables,
@@ -24,7 +31,7 @@ from multigrain_jax.models.variables import (
     string_keys,
     variables_of,
 )
-from multigrain_jax.ops.pooling import gem, l2_normalize, whitening_input
+from multigrain_jax.ops.pooling import gem
 
 __all__ = [
     "BACKBONES",
@@ -53,7 +60,8 @@ class Output(NamedTuple):
     """What the network makes of B images.
 
     Attributes:
-        embedding: [B, D], what the classifier reads; [B, K] after a whitening.
+        embedding: [B, D], what the classifier reads; [B, K] after a whitening or
+            another descriptor head.
         normalized_embedding: the same of unit length: what retrieval compares.
         logits: [B, classes]; None of a model without a classifier.
     """
@@ -84,8 +92,7 @@ class MultiGrain(nnx.Module):
         pooling_exponent: float,
         dtype: DTypeLike,
         batch_norm_group_size: int,
-        whitened: bool,
-        num_components: int | None = None,
+        head: DescriptorHead = PLAIN_HEAD,
         rng: Rng,
     ):
         """Creates the layers; arguments as of `create_model`."""
@@ -109,16 +116,15 @@ class MultiGrain(nnx.Module):
         self.constant_exponent = float(pooling_exponent) if is_limit else None
         self.dropout_rate = backbone.dropout_rate
         self.deterministic = False  # set by model.train() and model.eval()
-        dim = backbone.embedding_dim + (1 if whitened else 0)
-        components = dim if num_components is None else num_components
-        self.whitening = (
-            Whitening(dim, num_components=components, dtype=stored)
-            if whitened
-            else None
-        )
+        self.descriptor_head = head
+        self.projections = nnx.List()
+        dim = backbone.embedding_dim
+        for row in head.projections:
+            self.projections.append(ProjectionLayer(row, inputs=dim, dtype=stored))
+            dim = self.projections[-1].num_components
         # A classifier cannot be folded into a projection that loses dimensions: it
         # goes on reading what comes before it.
-        self.reads_whitened = whitened and components == dim
+        self.reads_whitened = head.is_whitening and self.projections[0].is_complete
         inputs = dim if self.reads_whitened else backbone.embedding_dim
         self.classifier = (
             Linear(inputs, num_classes, dtype=stored, rng=rng) if num_classes else None
@@ -155,13 +161,14 @@ class MultiGrain(nnx.Module):
             exponent = self.pooling_exponent[...]
         pooled = gem(features.values, exponent, sizes=features.sizes)
         embedding = pooled
-        if self.whitening is not None:
-            embedding = self.whitening(whitening_input(pooled))
+        for projection in self.projections:
+            embedding = projection(embedding)
         logits = None
         if self.classifier is not None:
             read = embedding if self.reads_whitened else pooled
             logits = self.classifier(self._dropout(read, dropout_key))
-        return Output(embedding, l2_normalize(embedding), logits)
+        normalized = NORMALIZATIONS[self.descriptor_head.normalize](embedding)
+        return Output(embedding, normalized, logits)
 
     def __call__(
         self,
@@ -198,6 +205,7 @@ def create_model(
     batch_norm_group_size: int = 64,
     whitened: bool = False,
     num_components: int | None = None,
+    head: DescriptorHead = PLAIN_HEAD,
     seed: int = 0,
 ) -> MultiGrain:
     """A MultiGrain network with fresh weights.
@@ -213,6 +221,8 @@ def create_model(
         whitened: leave room for a whitening (and its constant channel).
         num_components: K, dimensions of a whitened embedding; None is all D + 1. With
             fewer the classifier reads the embedding before the whitening.
+        head: another network's descriptor head, in place of a whitening; a classifier
+            reads the embedding before it.
         seed: of the initial weights.
 
     Raises:
@@ -224,8 +234,7 @@ def create_model(
         pooling_exponent=pooling_exponent,
         dtype=dtype,
         batch_norm_group_size=batch_norm_group_size,
-        whitened=whitened,
-        num_components=num_components,
+        head=_choose_head(head, whitened, num_components),
         rng=np.random.default_rng(seed),
     )
 
@@ -239,6 +248,7 @@ def abstract_model(
     batch_norm_group_size: int = 64,
     whitened: bool = False,
     num_components: int | None = None,
+    head: DescriptorHead = PLAIN_HEAD,
 ) -> MultiGrain:
     """The network of `create_model` with shapes and dtypes in place of weights.
 
@@ -253,6 +263,7 @@ def abstract_model(
         batch_norm_group_size: consecutive samples that share batch statistics.
         whitened: leave room for a whitening.
         num_components: K, dimensions of a whitened embedding.
+        head: another network's descriptor head.
 
     Raises:
         InputError: another name, p not positive, or num_classes below 0.
@@ -265,12 +276,24 @@ def abstract_model(
             pooling_exponent=pooling_exponent,
             dtype=dtype,
             batch_norm_group_size=batch_norm_group_size,
-            whitened=whitened,
-            num_components=num_components,
+            head=_choose_head(head, whitened, num_components),
             rng=None,
         )
 
     return nnx.eval_shape(make)
+
+
+def _choose_head(
+    head: DescriptorHead, whitened: bool, num_components: int | None
+) -> DescriptorHead:
+    if not whitened:
+        return head
+    if head != PLAIN_HEAD:
+        raise InputError(
+            f"head: found that of {head.origin} with whitened = True, expected one of "
+            "the two; leave the other out"
+        )
+    return whitening_head(num_components)
 
 
 def split_model(model: MultiGrain) -> tuple[nnx.GraphDef, Variables]:
@@ -278,24 +301,27 @@ def split_model(model: MultiGrain) -> tuple[nnx.GraphDef, Variables]:
 
     The structure remembers whether the model was in training or evaluation mode.
     """
-    graphdef, params, stats, exponent, whitening = nnx.split(
-        model, nnx.Param, nnx.BatchStat, PoolingExponent, WhiteningValue
+    graphdef, params, stats, exponent, head = nnx.split(
+        model, nnx.Param, nnx.BatchStat, PoolingExponent, HeadValue
     )
+    projections = string_keys(nnx.to_pure_dict(head)).get("projections", {})
+    whitened = model.descriptor_head.is_whitening
     return graphdef, Variables(
         params=string_keys(nnx.to_pure_dict(params)),
         batch_stats=string_keys(nnx.to_pure_dict(stats)),
         pooling_exponent=nnx.to_pure_dict(exponent)["pooling_exponent"],
-        whitening=nnx.to_pure_dict(whitening).get("whitening", {}),
+        whitening=projections["0"] if whitened else {},
+        head={} if whitened else projections,
     )
 
 
 def merge_model(graphdef: nnx.GraphDef, variables: Variables) -> MultiGrain:
     """The inverse of `split_model`; cheap only inside jax.jit."""
-    whitening = {"whitening": variables.whitening} if variables.whitening else {}
+    head = {"0": variables.whitening} if variables.whitening else variables.head
     pure = {
         **variables.params,
         "pooling_exponent": variables.pooling_exponent,
-        **whitening,
+        **({"projections": head} if head else {}),
     }
     merged = merge_dicts(pure, variables.batch_stats)
     return nnx.merge(graphdef, number_keys(merged), copy=True)

@@ -15,12 +15,15 @@ class Variables(NamedTuple):
         batch_stats: running means and variances.
         pooling_exponent: scalar p.
         whitening: {"mean": [D + 1], "projection": [D + 1, K]}, or empty.
+        head: of another network's descriptor head {"0": {"projection": …, …}, …}, by
+            the number of the projection; or empty.
     """
 
     params: dict[str, Any]
     batch_stats: dict[str, Any]
     pooling_exponent: jax.Array
     whitening: dict[str, Any]
+    head: dict[str, Any]
 
     @property
     def num_classes(self) -> int:
@@ -32,7 +35,7 @@ class Variables(NamedTuple):
 def variables_of(model_item: dict) -> Variables:
     """The model's arrays in a checkpoint's `model` item, without the margin's.
 
-    A checkpoint does not hold what is empty (no batch norm, no whitening).
+    A checkpoint does not hold what is empty (no batch norm, whitening or head).
     """
     params = {k: v for k, v in model_item["params"].items() if k != "margin"}
     return Variables(
@@ -40,6 +43,7 @@ def variables_of(model_item: dict) -> Variables:
         batch_stats=model_item.get("batch_stats", {}),
         pooling_exponent=model_item["pooling_exponent"],
         whitening=model_item.get("whitening", {}),
+        head=model_item.get("head", {}),
     )
 
 

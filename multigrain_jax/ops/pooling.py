@@ -9,6 +9,7 @@ from multigrain_jax.ops.dtypes import at_least_float32
 
 GEM_EPSILON = 1e-6
 NORM_EPSILON = 1e-6
+SMALLEST_NORM = 1e-12  # of torch.nn.functional.normalize
 
 
 def gem(
@@ -66,17 +67,37 @@ def l2_normalize(x: jax.Array) -> jax.Array:
         x: [..., D].
     """
     x = x.astype(at_least_float32(x.dtype))
+    return x / (_norm(x) + NORM_EPSILON)
+
+
+def to_unit_length(x: jax.Array) -> jax.Array:
+    """X / max(‖x‖, 1e-12) along the last axis, in at least float32.
+
+    So PyTorch normalises: of unit length exactly. The gradient of a zero row is finite.
+
+    Args:
+        x: [..., D].
+    """
+    x = x.astype(at_least_float32(x.dtype))
+    return x / jnp.maximum(_norm(x), SMALLEST_NORM)
+
+
+def _norm(x: jax.Array) -> jax.Array:
     squared = jnp.sum(x * x, axis=-1, keepdims=True)
     # The root's gradient at zero is infinite, and infinity times zero is NaN.
     is_zero = squared == 0
-    norm = jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, squared)))
-    return x / (norm + NORM_EPSILON)
+    return jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, squared)))
+
+
+def append_one(embedding: jax.Array) -> jax.Array:
+    """[embedding, 1], [B, D] -> [B, D + 1].
+
+    The constant channel lets the classifier's bias be folded into a projection.
+    """
+    ones = jnp.ones((len(embedding), 1), embedding.dtype)
+    return jnp.concatenate([embedding, ones], axis=-1)
 
 
 def whitening_input(embedding: jax.Array) -> jax.Array:
-    """What a whitening takes: [embedding, 1] of unit length, [B, D] -> [B, D + 1].
-
-    The constant channel lets the classifier's bias be folded into the projection.
-    """
-    ones = jnp.ones((len(embedding), 1), embedding.dtype)
-    return l2_normalize(jnp.concatenate([embedding, ones], axis=-1))
+    """What a whitening takes: [embedding, 1] of unit length, [B, D] -> [B, D + 1]."""
+    return l2_normalize(append_one(embedding))

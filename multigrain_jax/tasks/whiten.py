@@ -77,6 +77,11 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         pooling_exponent=exponent,
         dtype=compute_dtype(config.compute_dtype),
     )
+    if opened.variables.head:
+        raise InputError(
+            f"init_from: {opened.checkpoint.path} has another network's descriptor "
+            "head, behind which no whitening is fitted; give a checkpoint without one"
+        )
     if opened.variables.whitening:
         raise InputError(
             f"init_from: {opened.checkpoint.path} is whitened already; give the "

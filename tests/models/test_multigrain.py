@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from multigrain_jax.models.heads import PLAIN_HEAD, whitening_head
 from multigrain_jax.models.multigrain import (
     BACKBONES,
     MultiGrain,
@@ -215,7 +216,7 @@ def make_dropping(*, whitened):
         pooling_exponent=3.0,
         dtype=jnp.float32,
         batch_norm_group_size=64,
-        whitened=whitened,
+        head=whitening_head() if whitened else PLAIN_HEAD,
         rng=np.random.default_rng(0),
     )
 
@@ -249,8 +250,9 @@ def test_a_whitened_model_projects_the_normalised_pooling():
     model = evaluation_model("tiny", whitened=True)
     rng = np.random.default_rng(0)
     mean, projection = rng.standard_normal(9), rng.standard_normal((9, 9))
-    model.whitening.mean[...] = jnp.asarray(mean, jnp.float32)
-    model.whitening.projection[...] = jnp.asarray(projection, jnp.float32)
+    (layer,) = model.projections
+    layer.mean[...] = jnp.asarray(mean, jnp.float32)
+    layer.projection[...] = jnp.asarray(projection, jnp.float32)
     images = jnp.asarray(random_images())
     pooled = gem(model.features(images).values, 3.0)
     joined = np.concatenate([pooled, np.ones((3, 1))], axis=1)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from multigrain_jax.ops.pooling import gem, l2_normalize
+from multigrain_jax.ops.pooling import gem, l2_normalize, to_unit_length
 
 EXPONENTS = ("1", "1.0001", "1.7", "2.5", "3", "4", "10")
 DTYPES = {"float32": (np.float32, 1e-5), "float64": (np.float64, 1e-12)}
@@ -145,3 +145,14 @@ def test_l2_normalize(golden_l2n, precision):
         # Row by row: the rows are of very different size.
         scale = np.abs(want).max(axis=1, keepdims=True) + 1e-30
         np.testing.assert_allclose(got / scale, want / scale, rtol=0, atol=rtol)
+
+
+def test_to_unit_length_is_pytorchs_normalize():
+    x = np.random.default_rng(0).standard_normal((5, 7)).astype(np.float32)
+    x *= np.array([[1e-13], [1e-9], [1e-3], [1.0], [1e4]], np.float32)
+    lengths = np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
+    want = x / np.maximum(lengths, 1e-12)
+    np.testing.assert_allclose(to_unit_length(x), want, rtol=2e-6)
+    gradient = jax.grad(lambda x: to_unit_length(x).sum())(jnp.zeros((2, 3)))
+    assert np.isfinite(gradient).all()
+    assert to_unit_length(jnp.ones((1, 3), jnp.bfloat16)).dtype == jnp.float32

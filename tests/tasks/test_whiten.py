@@ -1,3 +1,4 @@
+import dataclasses
 from functools import partial
 
 import numpy as np
@@ -7,10 +8,17 @@ from PIL import Image
 
 import multigrain_jax
 from configs import whiten
+from multigrain_jax.checkpoint import load_checkpoint, save_derived
 from multigrain_jax.data.eval_batches import plan_batches
 from multigrain_jax.data.reading import Reading
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation import embed
+from multigrain_jax.models.heads import (
+    HEAD_KEY,
+    DescriptorHead,
+    Projection,
+    head_to_json,
+)
 from multigrain_jax.ops.pooling import whitening_input
 from multigrain_jax.tasks import inputs
 from multigrain_jax.tasks.whiten import run
@@ -171,3 +179,21 @@ def test_what_cannot_be_whitened_is_refused(photo_folder, tiny_checkpoint, tmp_p
         run(config, tmp_path / "again")
     assert "leave one of the two out" in str(caught.value)
     assert "test_size: found 31, expected at least 32" in str(caught.value)
+
+
+def test_a_model_with_another_networks_head_is_not_whitened(
+    photo_folder, tiny_checkpoint, tmp_path
+):
+    source = load_checkpoint(tiny_checkpoint)
+    head = DescriptorHead("sscd", (Projection(5, offset="bias"),))
+    arrays = {"projection": np.eye(8, 5, dtype=np.float32), "bias": np.zeros(5, "f4")}
+    save_derived(
+        tmp_path / "head",
+        dataclasses.replace(source, meta={**source.meta, HEAD_KEY: head_to_json(head)}),
+        model={**source.model, "head": {"0": arrays}},
+        record={},
+    )
+    config = make_config(photo_folder, tmp_path / "head")
+    with pytest.raises(InputError, match="another network's descriptor head"):
+        run(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()

@@ -101,7 +101,6 @@ def test_every_parameter_has_a_gradient_and_dropout_changes_by_the_step(name):
         pooling_exponent=3.0,
         dtype=jnp.float32,
         batch_norm_group_size=4,
-        whitened=False,
         rng=np.random.default_rng(0),
     )
     step, state = make_step(model)
