@@ -57,6 +57,8 @@ def test_every_import_within_a_layer_that_is_allowed_is_needed():
 # Modules without logic of their own, or whose logic is tested where it is used.
 TESTED_ELSEWHERE = {
     "convert/conversion.py": "convert/test_unwrap.py",
+    "convert/heads/foreign.py": "convert/heads/test_cirtorch.py",
+    "convert/heads/readers.py": "convert/heads/test_sscd.py",
     "convert/keymaps/keymap.py": "convert/test_keymaps.py",
     "convert/keymaps/nasnet.py": "convert/test_keymaps.py",
     "convert/keymaps/nasnet_family.py": "convert/test_keymaps.py",

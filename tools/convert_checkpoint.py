@@ -14,6 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from multigrain_jax.convert.conversion import format_table
 from multigrain_jax.convert.convert import convert_checkpoint
+from multigrain_jax.convert.heads.foreign import HeadOptions
+from multigrain_jax.convert.heads.readers import HEADS, NO_HEAD
 from multigrain_jax.convert.verify import Reference
 from multigrain_jax.data.eval_batches import TEST_MODES
 from multigrain_jax.errors import InputError
@@ -29,9 +31,14 @@ def main(arguments: list[str] | None = None) -> int:
         options.keep_background,
         options.no_ema,
         options.no_classifier,
+        options.head,
+        options.whitening,
+        options.whitening_power,
         options.verify,
     )
-    if is_name(options.source) and any(of_files):
+    if is_name(options.source) and any(
+        option not in (None, False) for option in of_files
+    ):
         parser.error(f"{options.source}: a name takes no options; give the file itself")
     verify = None
     if options.verify is not None:
@@ -49,6 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
             keep_background=options.keep_background,
             averages=not options.no_ema,
             classifier=not options.no_classifier,
+            head=options.head,
+            head_options=HeadOptions(options.whitening, options.whitening_power),
             verify=verify,
         )
     except InputError as error:
@@ -84,6 +93,22 @@ def _make_parser() -> argparse.ArgumentParser:
         "--no-classifier",
         action="store_true",
         help="leave out what is in the classifier's place: it is a projection",
+    )
+    parser.add_argument(
+        "--head",
+        choices=(*HEADS, NO_HEAD),
+        help="whose descriptor head the file has (default: what the file says)",
+    )
+    parser.add_argument(
+        "--whitening",
+        metavar="NAME",
+        help="which of a head's learned whitenings, or none (default: the only one)",
+    )
+    parser.add_argument(
+        "--whitening-power",
+        type=float,
+        metavar="POWER",
+        help="exponent of a PCA's variances, deep-image-retrieval only (default: 0.25)",
     )
     parser.add_argument(
         "--verify",

@@ -12,6 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from multigrain_jax.checkpoint import Description, describe_checkpoint
 from multigrain_jax.errors import InputError
+from multigrain_jax.models.backbones import BACKBONES
+from multigrain_jax.models.heads import HEAD_KEY, describe_head, head_from_json
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,6 +45,10 @@ def format_tree(description: Description) -> str:
         lines.append(f"{leaf.path:<{width}}  {shape:<26}  {leaf.digest[:16]}")
     total = sum(leaf.num_bytes for leaf in description.leaves)
     lines.append(f"\n{description.path}: {len(lines)} leaves, {total:,} bytes")
+    if HEAD_KEY in description.meta:
+        head = head_from_json(description.meta[HEAD_KEY])
+        inputs = BACKBONES[description.meta["backbone"]].embedding_dim
+        lines.append(f"descriptor head  {describe_head(head, inputs)}")
     lines.append(json.dumps(description.meta, indent=2))
     return "\n".join(lines)
 

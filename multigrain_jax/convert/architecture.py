@@ -57,6 +57,7 @@ _FEATURES_BESIDE: tuple[tuple[str, int | None, str], ...] = (
 # What may say which network it is: names of entries, and of what holds such entries.
 _NAMES = ("architecture", "arch", "model_name", "model", "backbone")
 _HOLDERS = ("pretrained_cfg", "args", "hyper_parameters", "model_args", "model_kwargs")
+_HOLDERS += ("meta", "model_options", "preprocess")
 # Arguments of timm's models that change the network and not its keys, with the values
 # that leave it as it is.
 _CHANGES: dict[str, tuple[str | int, ...]] = {

@@ -4,6 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from multigrain_jax.convert.source_file import SourceFile
+from multigrain_jax.models.backbones import backbone_row
+from multigrain_jax.models.heads import (
+    HEAD_KEY,
+    DescriptorHead,
+    describe_head,
+    head_to_json,
+)
 
 REFERENCE_LICENCE = (
     "weights of the original MultiGrain release are under CC BY-NC 4.0; "
@@ -32,6 +39,8 @@ class Conversion:
         stripped: what was taken away before the keys.
         cast: float type -> how many arrays of it became float32.
         changed: a line for every array that changed by more than rounding.
+        head: another network's descriptor head; None: there is none.
+        head_known: how it is known whose it is, in words.
         verified: how the descriptor was compared with the owner's; None: it was not.
     """
 
@@ -49,6 +58,8 @@ class Conversion:
     stripped: str
     cast: dict[str, int]
     changed: list[str]
+    head: DescriptorHead | None = None
+    head_known: str = ""
     verified: str | None = None
 
 
@@ -74,6 +85,7 @@ def format_table(conversion: Conversion) -> str:
         ("parameters", f"{conversion.num_parameters:,}"),
         ("pooling exponent p", f"{conversion.pooling_exponent:g}"),
         ("whitening", "yes" if conversion.whitened else "no"),
+        *_head_rows(conversion),
         ("beta", "none" if file.beta is None else file.beta),
         ("digest", conversion.digest),
         ("keys used", conversion.keys_used),
@@ -93,7 +105,9 @@ def format_table(conversion: Conversion) -> str:
 def meta_of(conversion: Conversion) -> dict[str, Any]:
     """The `meta` of the checkpoint that a file becomes."""
     file = conversion.source
+    head = {} if conversion.head is None else {HEAD_KEY: head_to_json(conversion.head)}
     return {
+        **head,
         "backbone": conversion.backbone,
         "num_classes": conversion.num_classes,
         "class_names": [],
@@ -114,6 +128,7 @@ def meta_of(conversion: Conversion) -> dict[str, Any]:
             "cast": conversion.cast,
             "changed": conversion.changed,
             "architecture": conversion.architecture,
+            "head_known": conversion.head_known,
             "keys_used": conversion.keys_used,
             "keys_ignored": conversion.keys_ignored,
             "ignored_beside": list(file.beside),
@@ -125,6 +140,14 @@ def meta_of(conversion: Conversion) -> dict[str, Any]:
 def licence_of(file: SourceFile) -> str:
     """The note on the licence of a file's weights."""
     return ZOO_LICENCE if file.kind == "model zoo" else REFERENCE_LICENCE
+
+
+def _head_rows(conversion: Conversion) -> list[tuple[str, object]]:
+    if conversion.head is None:
+        return []
+    inputs = backbone_row(conversion.backbone).embedding_dim
+    described = describe_head(conversion.head, inputs)
+    return [("descriptor head", f"{described} ({conversion.head_known})")]
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -15,12 +15,19 @@ from multigrain_jax.checkpoint import (
 )
 from multigrain_jax.convert.architecture import require_architecture
 from multigrain_jax.convert.conversion import Conversion, meta_of
+from multigrain_jax.convert.heads.foreign import ForeignModel, HeadOptions, Weights
+from multigrain_jax.convert.heads.readers import find_head
 from multigrain_jax.convert.keymaps import KEYMAPS, KeyMap
 from multigrain_jax.convert.source_file import SourceFile, read_source_file
-from multigrain_jax.convert.state_dict import import_state_dict, recognise_backbone
+from multigrain_jax.convert.state_dict import (
+    ImportReport,
+    import_state_dict,
+    recognise_backbone,
+)
 from multigrain_jax.convert.unwrap import (
     RUNNING_AVERAGES,
     Stripped,
+    bare_key,
     cast_to_float32,
     strip_prefix,
 )
@@ -38,6 +45,7 @@ _CLASSES_NOTE = (
     "the {} rows of the head are counted as classes; if it is a projection, leave it "
     "out with --no-classifier"
 )
+_SSCD_NOTE = "; if the file is SSCD's, give --head sscd"
 
 
 def convert_checkpoint(
@@ -48,6 +56,8 @@ def convert_checkpoint(
     keep_background: bool = False,
     averages: bool = True,
     classifier: bool = True,
+    head: str | None = None,
+    head_options: HeadOptions | None = None,
     published: Mapping[str, Any] | None = None,
     verify: Reference | None = None,
 ) -> Conversion:
@@ -61,6 +71,9 @@ def convert_checkpoint(
             zoo's own loader drops from files of the NASNet family.
         averages: prefer a running average of the weights (EMA), where the file has one.
         classifier: keep what is in a classifier's place; without, there are no classes.
+        head: whose descriptor head the file has, a key of `heads.readers.HEADS`, or
+            "none"; None is what the file says itself.
+        head_options: what is chosen of the head; None is nothing.
         published: what is known of the file, kept in `meta`; a JSON object.
         verify: a descriptor to compare with before anything is written.
 
@@ -79,12 +92,18 @@ def convert_checkpoint(
     if backbone is not None:
         backbone_row(backbone)  # before the file is read, which takes longer
     file, tensors = read_source_file(source, averages=averages)
-    stripped = strip_prefix(tensors, backbone=backbone)
-    del tensors  # as large as the file
     try:
+        weights = Weights(tensors, file.entries, file.path.name)
+        found = find_head(weights, name=head, options=head_options or HeadOptions())
+        if found is None:
+            stripped = strip_prefix(tensors, backbone=backbone)
+        else:
+            stripped, file = _without_head(found[0], tensors, file, classifier)
+        del tensors, weights  # as large as the file
         variables, conversion = _import(
             file,
             stripped,
+            found,
             backbone=backbone,
             keep_background=keep_background,
             classifier=classifier,
@@ -96,7 +115,7 @@ def convert_checkpoint(
             f"{error}\nThese are the weights in {'.'.join(file.inside)}, a running "
             "average; --no-ema takes the last ones"
         ) from error
-    del stripped
+    del stripped, found
     model = _model_item(conversion.source, variables)
     if verify is not None:
         verified = _verify(verify, conversion, model, destination)
@@ -146,15 +165,33 @@ def drop_background(
     return {**state_dict, **dropped}, [note]
 
 
+def _without_head(
+    foreign: ForeignModel,
+    tensors: Mapping[str, np.ndarray],
+    file: SourceFile,
+    classifier: bool,
+) -> tuple[Stripped, SourceFile]:
+    """Another network's trunk as if it were in a file of its own."""
+    if not classifier:
+        raise InputError(
+            f"{file.path}: the classifier is to be left out, and the file has the "
+            f"descriptor head of {foreign.head.origin}; with --head none it is none"
+        )
+    prefixes = {key.removesuffix(bare_key(key)) for key in tensors}
+    prefix = prefixes.pop() if len(prefixes) == 1 else ""
+    return Stripped(prefix, foreign.trunk, {}), replace(file, kind="model zoo")
+
+
 def _import(
     file: SourceFile,
     stripped: Stripped,
+    found: tuple[ForeignModel, str] | None,
     *,
     backbone: str | None,
     keep_background: bool,
     classifier: bool,
 ) -> tuple[Variables, Conversion]:
-    state_dict, ignored, notes = stripped.state_dict, stripped.ignored, []
+    state_dict, ignored, notes = stripped.state_dict, stripped.ignored, [*file.notes]
     name = backbone or recognise_backbone(state_dict)
     keymap = KEYMAPS[name]
     architecture = require_architecture(
@@ -173,13 +210,19 @@ def _import(
     variables, report = import_state_dict(
         state_dict, backbone=name, prefix=stripped.prefix
     )
+    if found is not None:
+        variables, report = _with_head(found[0], name, variables, report)
+        notes += found[0].notes
     num_classes = variables.num_classes
     if num_classes not in USUAL_CLASSES:
-        notes.append(_CLASSES_NOTE.format(num_classes))
+        is_within = stripped.prefix.endswith("backbone.")
+        note = _CLASSES_NOTE + (_SSCD_NOTE if is_within else "")
+        notes.append(note.format(num_classes))
+    trained = (variables.params, variables.head)
     return variables, Conversion(
         backbone=name,
         num_classes=num_classes,
-        num_parameters=sum(leaf.size for leaf in jax.tree.leaves(variables.params)),
+        num_parameters=sum(leaf.size for leaf in jax.tree.leaves(trained)),
         pooling_exponent=float(variables.pooling_exponent),
         whitened=bool(variables.whitening),
         digest=json_digest(leaf_digests({"model": _model_item(file, variables)})),
@@ -191,6 +234,31 @@ def _import(
         stripped=stripped.prefix,
         cast=cast.counts,
         changed=cast.changed,
+        head=None if found is None else found[0].head,
+        head_known="" if found is None else found[1],
+    )
+
+
+def _with_head(
+    foreign: ForeignModel, backbone: str, variables: Variables, report: ImportReport
+) -> tuple[Variables, ImportReport]:
+    """A trunk's variables with another network's pooling and head."""
+    inputs = backbone_row(backbone).embedding_dim
+    for number, arrays in enumerate(foreign.projections):
+        found, inputs_after = arrays["projection"].shape
+        if found != inputs:
+            raise InputError(
+                f"descriptor head of {foreign.head.origin}: projection {number} takes "
+                f"{found} channels, expected the {inputs} that come before it; is the "
+                "file whole, and of one network?"
+            )
+        inputs = inputs_after
+    exponent = np.asarray(foreign.pooling_exponent, np.float32)
+    head = {str(number): arrays for number, arrays in enumerate(foreign.projections)}
+    ignored = {**foreign.ignored, **report.ignored}
+    return (
+        variables._replace(pooling_exponent=exponent, head=head),
+        ImportReport(report.num_used + foreign.num_used, ignored),
     )
 
 

@@ -2,8 +2,8 @@
 
 A file is one of: the original's checkpoint (`model_state`, `optimizer_state`,
 `extra.beta`), a bare state dict of it, or a model zoo's or another script's state dict;
-saved by torch (old or new format) or as safetensors. No torch is needed for any, and
-its content decides, not its name.
+saved by torch (old or new format, TorchScript) or as safetensors. No torch is needed
+for any, and its content decides, not its name.
 """
 
 import hashlib
@@ -16,8 +16,15 @@ from typing import Any, Literal
 import numpy as np
 
 from multigrain_jax.convert.architecture import Claim, claims_of
+from multigrain_jax.convert.heads.deep_image_retrieval import PCA_CLASSES
+from multigrain_jax.convert.heads.readers import ENTRIES
 from multigrain_jax.convert.safetensors_file import read_safetensors
-from multigrain_jax.convert.torch_file import read_torch_file
+from multigrain_jax.convert.torch_file import (
+    PLAIN_CLASSES,
+    is_torchscript_archive,
+    read_torch_file,
+    read_torchscript_state,
+)
 from multigrain_jax.convert.unwrap import bare_key, find_state_dict, shown
 from multigrain_jax.errors import InputError
 
@@ -31,6 +38,7 @@ _OTHER_FILES = {
     b"\x89HDF": "an HDF5 file, as Keras writes; expected PyTorch's weights",
     b"\x1f\x8b": "a gzip archive; unpack it first",
 }
+TORCHSCRIPT_NOTE = "a TorchScript archive: its arrays were read, its code was not run"
 _MAX_HEADER = 2**27  # bytes of a header of safetensors: the format's own limit is less
 
 
@@ -46,6 +54,8 @@ class SourceFile:
         inside: names of the containers around the state dict, the outermost first.
         beside: names of what else the file holds, which is not read.
         claims: which network it says it is of, it or the `config.json` beside it.
+        entries: what is beside the state dict, of what a descriptor head needs.
+        notes: lines that tell how it was read.
     """
 
     path: Path
@@ -55,6 +65,8 @@ class SourceFile:
     inside: tuple[str, ...]
     beside: tuple[str, ...]
     claims: tuple[Claim, ...]
+    entries: dict[str, Any]
+    notes: tuple[str, ...]
 
 
 def read_source_file(
@@ -76,7 +88,10 @@ def read_source_file(
             f"{path}: a weight file (.pth or .safetensors) was expected, found "
             f"{'a folder' if path.is_dir() else 'nothing'}"
         )
-    content, metadata = _read_content(path)
+    is_torchscript = is_torchscript_archive(path)
+    content, metadata = (
+        (read_torchscript_state(path), {}) if is_torchscript else _read_content(path)
+    )
     found = find_state_dict(content, averages=averages)
     if found is None:
         raise InputError(
@@ -97,6 +112,13 @@ def read_source_file(
         inside=found.inside,
         beside=found.beside,
         claims=claims_of(found.levels, metadata, path.with_name("config.json")),
+        entries={
+            name: level[name]
+            for level in reversed(found.levels)
+            for name in ENTRIES
+            if name in level
+        },
+        notes=(TORCHSCRIPT_NOTE,) if is_torchscript else (),
     )
     return source, found.tensors
 
@@ -114,7 +136,8 @@ def _read_content(path: Path) -> tuple[Any, dict[str, Any]]:
     is_pickle = start.startswith((b"PK", b"\x80"))
     if path.suffix == ".safetensors" and not is_pickle:
         return read_safetensors(path)
-    return read_torch_file(path), {}
+    classes = (*PLAIN_CLASSES, *PCA_CLASSES)
+    return read_torch_file(path, attribute_classes=classes), {}
 
 
 def _what_it_is(content: object) -> str:

@@ -71,6 +71,20 @@ def read_torch_file(
         ) from error
 
 
+def is_torchscript_archive(path: str | Path) -> bool:
+    """Whether a file is an archive of modules with their code, not of tensors alone."""
+    with open(path, "rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return False
+        try:
+            with zipfile.ZipFile(file) as archive:
+                names = archive.namelist()
+        except Exception:
+            # A damaged archive may raise anything; whoever reads it says so.
+            return False
+    return any(re.fullmatch("[^/]+/constants.pkl", name) for name in names)
+
+
 def read_torchscript_state(path: str | Path) -> dict[str, np.ndarray]:
     """The tensors of a TorchScript archive by dotted key; its code is not run.
 

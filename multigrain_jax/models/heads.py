@@ -113,6 +113,24 @@ class ProjectionLayer(nnx.Module):
         return projected if self.bias is None else projected + self.bias[...][None]
 
 
+def describe_head(head: DescriptorHead, inputs: int) -> str:
+    """A head in words, as "sscd: linear 2048 -> 512, unit length".
+
+    Args:
+        head: the row.
+        inputs: channels that are pooled.
+    """
+    steps = []
+    for row in head.projections:
+        dim = inputs + row.constant_channel
+        inputs = dim if row.num_components is None else row.num_components
+        steps += ["a channel of ones"] if row.constant_channel else []
+        steps += ["unit length"] if row.normalize else []
+        kind = "linear" if row.offset == "bias" else "whitening"
+        steps.append(f"{kind} {dim} -> {inputs}")
+    return f"{head.origin}: {', '.join([*steps, 'unit length'])}"
+
+
 def head_to_json(head: DescriptorHead) -> dict[str, Any]:
     """A head as a JSON object, for a checkpoint's `meta`."""
     rows = [projection._asdict() for projection in head.projections]

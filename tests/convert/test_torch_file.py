@@ -11,7 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from multigrain_jax.convert.torch_file import read_torch_file, read_torchscript_state
+from multigrain_jax.convert.torch_file import (
+    is_torchscript_archive,
+    read_torch_file,
+    read_torchscript_state,
+)
 from multigrain_jax.errors import InputError
 
 FILES = Path(__file__).parent / "files"
@@ -193,12 +197,17 @@ def test_the_state_of_a_torchscript_archive(how, torch, tmp_path):
         else:
             archive = torch.jit.trace(model, torch.ones(1, 1, 3, 3))
         archive.save(tmp_path / "file.torchscript.pt")
+    assert is_torchscript_archive(tmp_path / "file.torchscript.pt")
     found = read_torchscript_state(tmp_path / "file.torchscript.pt")
     want = model.state_dict()
     assert_same(dict(sorted(found.items())), dict(sorted(want.items())), torch)
     with pytest.raises(InputError, match=r"a TorchScript archive of __torch__\.\S+"):
         read_torch_file(tmp_path / "file.torchscript.pt")
     torch.save(want, tmp_path / "file.pth")
+    assert not is_torchscript_archive(tmp_path / "file.pth")
+    for content in (b"", b"PK\x03\x04 and no archive"):
+        (tmp_path / "damaged.pt").write_bytes(content)
+        assert not is_torchscript_archive(tmp_path / "damaged.pt")
     with pytest.raises(InputError, match="found no tree of modules"):
         read_torchscript_state(tmp_path / "file.pth")
 

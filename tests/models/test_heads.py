@@ -19,6 +19,7 @@ from multigrain_jax.models.heads import (
     DescriptorHead,
     Projection,
     ProjectionLayer,
+    describe_head,
     head_from_json,
     head_to_json,
     whitening_head,
@@ -129,6 +130,16 @@ def test_splitting_and_merging_keep_the_arrays_of_a_head():
     assert shapes == jax.eval_shape(lambda: variables)
     with pytest.raises(InputError, match="that of deep-image-retrieval with whitened"):
         create_model("tiny", head=CHAIN, whitened=True)
+
+
+def test_a_head_in_words():
+    assert describe_head(CHAIN, 8) == (
+        "deep-image-retrieval: unit length, linear 8 -> 5, unit length, "
+        "whitening 5 -> 3, unit length"
+    )
+    assert describe_head(whitening_head(), 8) == (
+        "multigrain: a channel of ones, unit length, whitening 9 -> 9, unit length"
+    )
 
 
 @pytest.mark.parametrize("head", [PLAIN_HEAD, whitening_head(4), CHAIN])

@@ -1,0 +1,1 @@
+"""Descriptor heads of other networks: one file for each."""
