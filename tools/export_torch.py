@@ -1,6 +1,7 @@
-"""Write a checkpoint in the original's PyTorch format.
+"""Write a checkpoint as a weight file of PyTorch's users.
 
 python tools/export_torch.py workdirs/quickstart quickstart.pth
+python tools/export_torch.py workdirs/folder folder.safetensors --layout timm
 """
 
 import argparse
@@ -10,6 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from multigrain_jax.convert.export import export_checkpoint
+from multigrain_jax.convert.layouts import LAYOUTS, ORIGINAL
 from multigrain_jax.errors import InputError
 
 
@@ -17,17 +19,28 @@ def main(arguments: list[str] | None = None) -> int:
     """Export; returns the exit code: 0 done, 2 bad input (nothing is written)."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", help="workdir or step folder")
-    parser.add_argument("destination", help="file to write, .pth")
+    parser.add_argument("destination", help="file to write, .pth or .safetensors")
     parser.add_argument("--step", type=int, help="step of a workdir (default: newest)")
+    parser.add_argument(
+        "--layout",
+        choices=LAYOUTS,
+        default=ORIGINAL,
+        help="whose keys: the original MultiGrain's (default), or a package's",
+    )
     options = parser.parse_args(arguments)
     try:
-        num_keys = export_checkpoint(
-            options.checkpoint, options.destination, step=options.step
+        exported = export_checkpoint(
+            options.checkpoint,
+            options.destination,
+            step=options.step,
+            layout=options.layout,
         )
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{num_keys} keys written to {options.destination}")
+    for line in exported.left_out:
+        print(f"left out: {line}")
+    print(f"{exported.num_keys} keys written to {options.destination}")
     return 0
 
 

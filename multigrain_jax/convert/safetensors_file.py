@@ -1,10 +1,11 @@
-"""Reads .safetensors files: a length, a header in JSON, and the arrays' bytes."""
+"""Reads and writes .safetensors files: a length, a header in JSON, the arrays."""
 
 import json
 import os
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import ml_dtypes
 import numpy as np
@@ -26,6 +27,8 @@ _DTYPES = {
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
 }
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_ALIGNMENT = 8  # of the arrays' bytes
 _MAX_HEADER_BYTES = 2**24  # that of a large network has a thousandth
 
 
@@ -59,6 +62,28 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str,
             f"{path}: a safetensors file was expected, and reading it failed "
             f"({reason}); is it complete?"
         ) from error
+
+
+def write_safetensors(
+    file: IO[bytes], arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> None:
+    """Write arrays by key, those of the widest types first, and `__metadata__`."""
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    ordered = sorted(arrays, key=lambda key: (-arrays[key].dtype.itemsize, key))
+    end = 0
+    for key in ordered:
+        array = arrays[key]
+        begin, end = end, end + array.nbytes
+        header[key] = {
+            "dtype": _NAMES[array.dtype],
+            "shape": list(array.shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for key in ordered:
+        file.write(arrays[key].tobytes())
 
 
 def _entries(

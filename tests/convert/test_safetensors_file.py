@@ -7,7 +7,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from multigrain_jax.convert.safetensors_file import read_safetensors
+from multigrain_jax.convert.safetensors_file import (
+    read_safetensors,
+    write_safetensors,
+)
 from multigrain_jax.errors import InputError
 
 ARRAYS = {
@@ -44,6 +47,20 @@ def test_arrays_and_metadata_come_back(file_bytes, tmp_path):
         assert found[key].tobytes() == want.tobytes()
     path.write_bytes(make_file({}))
     assert read_safetensors(path) == ({}, {})
+
+
+def test_what_is_written_is_read_by_their_own_library(tmp_path):
+    library = pytest.importorskip("safetensors")
+    path = tmp_path / "file.safetensors"
+    with path.open("wb") as file:
+        write_safetensors(file, ARRAYS, {"format": "pt"})
+    with library.safe_open(path, framework="numpy") as content:
+        assert content.metadata() == {"format": "pt"}
+        assert set(content.keys()) == ARRAYS.keys()
+        for key, want in ARRAYS.items():
+            found = content.get_tensor(key)
+            assert (found.dtype, found.shape) == (want.dtype, want.shape)
+            assert found.tobytes() == want.tobytes()
 
 
 def row(shape, begin, end, dtype="F32"):
