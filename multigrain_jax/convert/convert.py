@@ -207,11 +207,14 @@ def _import(
         if not keep_background:
             state_dict, dropped = drop_background(state_dict, keymap)
             notes += dropped
-    variables, report = import_state_dict(
-        state_dict, backbone=name, prefix=stripped.prefix
-    )
-    if found is not None:
-        variables, report = _with_head(found[0], name, variables, report)
+    if found is None:
+        variables, report = import_state_dict(
+            state_dict, backbone=name, prefix=stripped.prefix
+        )
+    else:
+        variables, report = _import_with_head(
+            found[0], name, state_dict, stripped.prefix
+        )
         notes += found[0].notes
     num_classes = variables.num_classes
     if num_classes not in USUAL_CLASSES:
@@ -239,10 +242,24 @@ def _import(
     )
 
 
-def _with_head(
-    foreign: ForeignModel, backbone: str, variables: Variables, report: ImportReport
+def _import_with_head(
+    foreign: ForeignModel,
+    backbone: str,
+    state_dict: Mapping[str, np.ndarray],
+    prefix: str,
 ) -> tuple[Variables, ImportReport]:
     """A trunk's variables with another network's pooling and head."""
+    try:
+        variables, report = import_state_dict(
+            state_dict, backbone=backbone, prefix=prefix
+        )
+    except InputError as error:
+        if not foreign.renamed:
+            raise
+        raise InputError(
+            f"{error}\nThese are torchvision's names for the keys of a file of "
+            f"{foreign.head.origin}"
+        ) from error
     inputs = backbone_row(backbone).embedding_dim
     for number, arrays in enumerate(foreign.projections):
         found, inputs_after = arrays["projection"].shape

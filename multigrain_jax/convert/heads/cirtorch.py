@@ -90,6 +90,7 @@ def read(weights: Weights, options: HeadOptions) -> ForeignModel:
         pooling_exponent=_exponent(bare, meta),
         head=DescriptorHead(ORIGIN, tuple(rows), "plus_epsilon"),
         projections=tuple(arrays),
+        renamed=True,
         num_used=len(bare) - len(trunk),
         notes=(f"learned whitening: {name or 'none'}",),
     )

@@ -56,6 +56,7 @@ class ForeignModel:
         pooling_exponent: p of its pooling.
         head: the row.
         projections: the arrays of each of its projections, float32.
+        renamed: whether the file's keys are others than the trunk's here.
         num_used: keys that went into the head and the pooling.
         ignored: reason -> how many keys were left out for it.
         notes: lines that tell what was chosen.
@@ -65,6 +66,7 @@ class ForeignModel:
     pooling_exponent: float
     head: DescriptorHead
     projections: tuple[dict[str, np.ndarray], ...]
+    renamed: bool = False
     num_used: int = 0
     ignored: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

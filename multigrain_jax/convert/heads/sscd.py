@@ -90,6 +90,7 @@ def read(weights: Weights, options: HeadOptions) -> ForeignModel:
         pooling_exponent=POOLING_EXPONENT,
         head=DescriptorHead(ORIGIN, (row,), "at_least_epsilon"),
         projections=(projection,),
+        renamed=is_classy,
         num_used=2,
         notes=_NOTES,
     )

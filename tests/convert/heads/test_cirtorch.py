@@ -150,7 +150,7 @@ REFUSED = {
     "half a trunk": (
         tensors("features.4.1.bn2.bias", None),
         (),
-        "missing: layer1.1.bn2.bias",
+        "missing: layer1.1.bn2.bias\nThese are torchvision's names for the keys of",
     ),
 }
 
