@@ -59,13 +59,13 @@ def state_dict_in_layout(
         InputError: a backbone that the package has not, or what no such file can hold:
             another network's descriptor head, or a whitening in a package's.
     """
-    name_in_layout(backbone, layout)
     if variables.head:
         raise InputError(
             "layout: another network's descriptor head was found in the checkpoint, "
             f"for which neither {' nor '.join(LAYOUTS)} has a place; keep the file "
             "that it was converted from"
         )
+    name_in_layout(backbone, layout)
     state_dict = export_state_dict(variables, backbone=backbone)
     if layout == ORIGINAL:
         return state_dict

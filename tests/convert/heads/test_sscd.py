@@ -14,6 +14,7 @@ from configs import embed as embed_config
 from configs import near_duplicates as near_duplicates_config
 from configs import search as search_config
 from multigrain_jax.checkpoint import load_checkpoint
+from multigrain_jax.convert.layouts import LAYOUTS
 from multigrain_jax.descriptors.folder import read_head, shard_path
 from multigrain_jax.inference import load_model
 from multigrain_jax.tasks import embed, near_duplicates, search
@@ -90,6 +91,23 @@ def test_a_torchscript_archive_is_said_to_be_one(torch, network, run_tool, tmp_p
     run_tool("convert_checkpoint", tmp_path / "sscd.torchscript.pt", tmp_path / "out")
     notes = load_checkpoint(tmp_path / "out").meta["converted_from"]["notes"]
     assert notes[0].startswith("a TorchScript archive") and NOTE in notes[1]
+
+
+def test_the_head_is_shown_and_has_no_place_in_other_layouts(
+    torch, network, run_tool, tmp_path
+):
+    torch.save(network.state_dict(), tmp_path / NAME)
+    run_tool("convert_checkpoint", tmp_path / NAME, tmp_path / "out")
+    code, rows, _ = run_tool("inspect_checkpoint", tmp_path / "out")
+    assert code == 0
+    assert rows["descriptor head"] == "sscd: linear 8 -> 512, unit length"
+    assert rows["model.head.0.projection"].startswith("float32[8, 512]")
+    for layout in LAYOUTS:
+        target = tmp_path / "exported.safetensors"
+        arguments = tmp_path / "out", target, "--layout", layout
+        code, _, error = run_tool("export_torch", *arguments)
+        assert code == 2 and "another network's descriptor head" in error
+        assert not target.exists()
 
 
 def test_of_the_same_keys_the_name_or_the_flag_decides(
