@@ -75,13 +75,19 @@ def read(weights: Weights, options: HeadOptions) -> ForeignModel:
     fitted = fitted if isinstance(fitted, Mapping) else {}
     name = choose_whitening(fitted, options, where="pca")
     power = options.whitening_power
-    note = "no whitening"
+    note = "learned whitening: none"
+    is_whitening = False
     if name is not None:
-        power = USUAL_POWER if power is None else power
-        arrays.append(_pca(fitted[name], name, power))
+        pca = _checked_pca(fitted[name], name)
+        is_whitening = bool(pca["whiten"])
+        exponent = USUAL_POWER if power is None else power
+        arrays.append(_projection_of(pca, name, exponent if is_whitening else None))
         rows.append(Projection(arrays[-1]["projection"].shape[1], False, _NORM, "mean"))
-        note = f"learned whitening: {shown(name)}, to the power {power:g}"
-    elif power is not None:
+        how = (
+            f"to the power {exponent:g}" if is_whitening else "a PCA without whitening"
+        )
+        note = f"learned whitening: {shown(name)}, {how}"
+    if power is not None and not is_whitening:
         raise InputError(
             f"{weights.name}: a power of a whitening was given, and no whitening is "
             "taken; leave out --whitening-power"
@@ -125,18 +131,25 @@ def _exponent(tensors: Mapping[str, np.ndarray], built: Mapping[str, Any]) -> fl
     return number_at(tensors.get("adpool.p", built.get("gemp", 3)), name="adpool.p")
 
 
-def _pca(fitted: Any, name: str, power: float) -> dict[str, np.ndarray]:
-    """Components (x - mean), each divided by its variance to a power."""
-    where = f"pca, {shown(name)}"
+def _checked_pca(fitted: Any, name: str) -> Mapping[str, Any]:
+    """The attributes of a PCA, if it is one."""
     needed = {"mean_", "components_", "explained_variance_", "whiten"}
     if not isinstance(fitted, Mapping) or not needed <= fitted.keys():
         raise InputError(
-            f"{where}: a fitted PCA of scikit-learn was expected, found another "
-            "object; leave it out with --whitening none"
+            f"pca, {shown(name)}: a fitted PCA of scikit-learn was expected, found "
+            "another object; leave it out with --whitening none"
         )
-    components = np.asarray(fitted["components_"])
-    variances = np.asarray(fitted["explained_variance_"])
-    if fitted["whiten"]:
+    return fitted
+
+
+def _projection_of(
+    pca: Mapping[str, Any], name: str, power: float | None
+) -> dict[str, np.ndarray]:
+    """Components (x - mean), each divided by its variance to a power; None: not."""
+    where = f"pca, {shown(name)}"
+    components = np.asarray(pca["components_"])
+    variances = np.asarray(pca["explained_variance_"])
+    if power is not None:
         if components.ndim != 2 or variances.shape != components.shape[:1]:
             raise InputError(
                 f"{where}: found components {list(components.shape)} and variances "
@@ -145,4 +158,4 @@ def _pca(fitted: Any, name: str, power: float) -> dict[str, np.ndarray]:
         with np.errstate(all="ignore"):  # what is not finite is refused below
             scales = np.asarray(variances, np.float64) ** power
             components = np.asarray(components, np.float64) / scales[:, None]
-    return centred_projection(fitted["mean_"], components, name=where)
+    return centred_projection(pca["mean_"], components, name=where)

@@ -94,6 +94,21 @@ def test_a_network_without_its_linear_layer(torch, save, run_tool, tmp_path):
     assert "linear" not in table["descriptor head"]
 
 
+def test_a_pca_that_does_not_whiten_is_one_without_powers(
+    torch, save, run_tool, tmp_path
+):
+    content = deep_image_retrieval(torch, name="tiny", dims=6).content
+    pca = content["pca"]["Landmarks_clean"]
+    pca.whiten = False
+    save(content, tmp_path / "file.pt")
+    _, table, _ = run_tool("convert_checkpoint", tmp_path / "file.pt", tmp_path / "out")
+    assert table["note"].endswith("Landmarks_clean, a PCA without whitening")
+    arrays = load_checkpoint(tmp_path / "out").model["head"]["1"]
+    np.testing.assert_array_equal(
+        arrays["projection"], pca.components_.T.astype(np.float32)
+    )
+
+
 class _Evil:
     def __reduce__(self):
         return (os.system, ("touch evil",))
@@ -119,6 +134,11 @@ REFUSED = {
     "a power without a PCA": (
         lambda _: None,
         ("--whitening", "none", "--whitening-power", "0.5"),
+        "no whitening is taken; leave out --whitening-power",
+    ),
+    "a power without whitening": (
+        pca(whiten=False),
+        ("--whitening-power", "0.5"),
         "no whitening is taken; leave out --whitening-power",
     ),
     "a variance of 0": (
