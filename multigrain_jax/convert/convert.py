@@ -1,5 +1,6 @@
 """A PyTorch weight file becomes a checkpoint of this package."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -235,7 +236,7 @@ def _import(
         source=file,
         architecture=architecture,
         stripped=stripped.prefix,
-        cast=cast.counts,
+        cast=dict(Counter(cast.counts) + Counter(found[0].cast if found else {})),
         changed=cast.changed,
         head=None if found is None else found[0].head,
         head_known="" if found is None else found[1],

@@ -59,6 +59,7 @@ class ForeignModel:
         renamed: whether the file's keys are others than the trunk's here.
         num_used: keys that went into the head and the pooling.
         ignored: reason -> how many keys were left out for it.
+        cast: float type -> how many arrays of it, beside the trunk, became float32.
         notes: lines that tell what was chosen.
     """
 
@@ -69,6 +70,7 @@ class ForeignModel:
     renamed: bool = False
     num_used: int = 0
     ignored: dict[str, int] = field(default_factory=dict)
+    cast: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 

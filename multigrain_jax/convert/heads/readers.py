@@ -1,10 +1,13 @@
 """Who reads which network's file, and how a file is known to be one's."""
 
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from multigrain_jax.convert.heads import cirtorch, deep_image_retrieval, sscd
 from multigrain_jax.convert.heads.foreign import ForeignModel, HeadOptions, Weights
+from multigrain_jax.convert.unwrap import FLOATS
 from multigrain_jax.errors import InputError
 
 NO_HEAD = "none"
@@ -71,4 +74,10 @@ def find_head(
             f"{weights.name}: two networks were found in the file, one was expected of "
             f"{origin}; save the state dict of the one that is meant"
         )
-    return HEADS[origin].read(weights, options), how
+    foreign = HEADS[origin].read(weights, options)
+    of_trunk = {id(value) for value in foreign.trunk.values()}
+    types = Counter(
+        value.dtype.name for value in weights.bare.values() if id(value) not in of_trunk
+    )
+    cast = {name: types[name] for name in FLOATS if name != "float32" and types[name]}
+    return replace(foreign, cast=cast), how

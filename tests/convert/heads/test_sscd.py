@@ -86,6 +86,20 @@ def test_all_its_layouts_are_the_same_network(torch, network, run_tool, tmp_path
     assert len(digests) == 1
 
 
+def test_of_half_the_bits_all_arrays_are_counted(torch, network, run_tool, tmp_path):
+    halves = {
+        key: value.half() if value.is_floating_point() else value
+        for key, value in network.state_dict().items()
+    }
+    torch.save(halves, tmp_path / NAME)
+    _, table, _ = run_tool("convert_checkpoint", tmp_path / NAME, tmp_path / "out")
+    count = sum(value.dtype == torch.float16 for value in halves.values())
+    assert table["cast from float16"] == f"{count} arrays, stored as float32"
+    arrays = load_checkpoint(tmp_path / "out").model["head"]["0"]
+    want = halves["backbone.fc.weight"].float().numpy().T
+    np.testing.assert_array_equal(arrays["projection"], want)
+
+
 def test_a_torchscript_archive_is_said_to_be_one(torch, network, run_tool, tmp_path):
     write_torchscript(torch, network, tmp_path / "sscd.torchscript.pt")
     run_tool("convert_checkpoint", tmp_path / "sscd.torchscript.pt", tmp_path / "out")
