@@ -48,6 +48,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.source = "imagenet"  # "folder", "imagenet", "tfds", "quickstart"
     config.data.backend = "grain"  # or "tfdata", for TFRecord files (extra `tf`)
     config.data.root = config_dict.placeholder(str)
+    config.data.split = config_dict.placeholder(str)  # None: all images
     config.data.split = "train"
     config.data.val_split = config_dict.placeholder(str)  # None: no validation
     config.data.val_split = "val"

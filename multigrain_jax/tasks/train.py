@@ -10,7 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from multigrain_jax.data.simd_resize import CROP_RESIZES, resolve_crop_resize
-from multigrain_jax.data.sources.open import open_split
+from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.distributed import (
     agree,
     agree_to_stop,
@@ -30,7 +30,6 @@ from multigrain_jax.pages.plots import write_plots
 from multigrain_jax.tasks.final_report import evaluate_and_report
 from multigrain_jax.tasks.inputs import (
     batches_from_config,
-    data_set_from_config,
     plan_from_config,
     reading_from_config,
 )
@@ -113,8 +112,8 @@ def _run(config: ConfigDict, workdir: Path, started: float) -> dict[str, float]:
         return recorder.results
     results = recorder.results
     write_plots(workdir)
-    if config.report_split:
-        results |= _report(config, built, state, workdir)
+    if built.report_source is not None:
+        results |= _report(config, built, built.report_source, state, workdir)
     results["seconds"] = time.perf_counter() - started
     write_results(workdir, results)
     return results
@@ -254,16 +253,16 @@ def _make_schedule(config: ConfigDict, built: Run) -> Schedule:
 
 
 def _report(
-    config: ConfigDict, built: Run, state: TrainState, workdir: Path
+    config: ConfigDict,
+    built: Run,
+    source: ImageSource,
+    state: TrainState,
+    workdir: Path,
 ) -> dict[str, float]:
     return evaluate_and_report(
         built.eval_graphdef,
         model_variables(state),
-        open_split(
-            data_set_from_config(config.to_dict()),
-            config.report_split,
-            built.source.class_names,
-        ),
+        source,
         split=config.report_split,
         backbone=BACKBONES[config.backbone],
         test_size=config.test_size,

@@ -6,13 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 
 from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.data.skips import SkipLog
-from multigrain_jax.data.sources.open import class_statistics, open_split
-from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.data.sources.tfrecord import TfrecordSource
 from multigrain_jax.data.tfrecord_batches import make_tfrecord_batches
 from multigrain_jax.data.train_batches import make_train_batches
@@ -22,7 +19,8 @@ from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.models.multigrain import BACKBONES, create_model
 from multigrain_jax.ops.color import augment
 from multigrain_jax.runtime import compiler_options, compute_dtype
-from multigrain_jax.tasks.inputs import data_set_from_config, reading_from_config
+from multigrain_jax.tasks.inputs import reading_from_config
+from multigrain_jax.tasks.train_data import open_train_data
 from multigrain_jax.train.config_change import config_record
 from multigrain_jax.train.feed import MakeShare, train_batches
 from multigrain_jax.train.optimizer import make_learning_rate, make_optimizer
@@ -39,7 +37,8 @@ BASE_BATCH_SIZE = 512
 def build_run(config: Mapping[str, Any], workdir: Path) -> Run:
     """Open the data, create the model and the optimiser, find the state to start."""
     mesh = make_mesh()
-    source, val_source = _open_data(config)
+    data = open_train_data(config)
+    source = data.train
     accumulation = config["gradient_accumulation_steps"]
     stream = RepeatedStream(
         num_images=len(source),
@@ -86,7 +85,8 @@ def build_run(config: Mapping[str, Any], workdir: Path) -> Run:
     return Run(
         mesh=mesh,
         source=source,
-        val_source=val_source,
+        val_source=data.val,
+        report_source=data.report,
         stream=stream,
         train_graphdef=train_graphdef,
         eval_graphdef=eval_graphdef,
@@ -107,36 +107,6 @@ def _beginning(config: Mapping[str, Any]) -> Beginning:
         allow_config_change=config["allow_config_change"],
         dry_run=config["dry_run"],
     )
-
-
-def _open_data(config: Mapping[str, Any]) -> tuple[ImageSource, ImageSource | None]:
-    """The images for training and for validation, which images without labels lack."""
-    split, val_split = config["data"]["split"], config["data"]["val_split"]
-    data_set = data_set_from_config(config)
-    source = open_split(data_set, split)
-    print(f"{split}: {class_statistics(source)}")
-    num_classes, found = config["num_classes"], len(source.class_names)
-    if num_classes is not None and num_classes < found:
-        raise InputError(
-            f"num_classes: found {num_classes}, and the images have {found} classes; "
-            "expected at least as many, or None to count them"
-        )
-    unlabelled = np.flatnonzero(source.labels < 0)
-    if unlabelled.size and config["classification_weight"] > 0:
-        raise InputError(
-            f"{unlabelled.size} of {len(source)} images have no label, among them "
-            f"{source.describe(int(unlabelled[0]))}; training needs one folder per "
-            "class and no images beside the folders, or with "
-            "--config.classification_weight=0 no labels at all"
-        )
-    if not source.class_names:
-        print("no labels: the margin loss alone is trained, and there is no validation")
-        return source, None
-    if not val_split:
-        return source, None
-    val_source = open_split(data_set, val_split, source.class_names)
-    print(f"{val_split}: {class_statistics(val_source)}")
-    return source, val_source
 
 
 def _make_optimizer(

@@ -35,6 +35,7 @@ class Run:
         mesh: the devices.
         source: the training images.
         val_source: those of the validation; None: there is none.
+        report_source: those of the report at the end; None: there is none.
         stream: which of them stands where.
         train_graphdef: the model's structure in training.
         eval_graphdef: the same in evaluation.
@@ -47,6 +48,7 @@ class Run:
     mesh: Mesh
     source: ImageSource
     val_source: ImageSource | None
+    report_source: ImageSource | None
     stream: RepeatedStream
     train_graphdef: nnx.GraphDef
     eval_graphdef: nnx.GraphDef

@@ -13,14 +13,25 @@ from multigrain_jax.data.cache import KEPT_FROM, cache_folder, write_whole
 from multigrain_jax.errors import InputError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
-SPLIT_NAMES = ("train", "val", "valid", "validation", "test")
 UNLABELLED = -1
 # Fourteen million paths fit; what is larger is no list.
 MAX_LIST_BYTES = 1 << 30
 MAX_LINE = 8192
 # Where a folder of images stands for these two, a share of it is held out as `val`.
-TRAIN, VAL = "train", "val"
-VAL_NAMES = ("val", "valid", "validation")
+TRAIN, VAL, TEST = "train", "val", "test"
+# How folders of parts are named, in any case -> which part that is.
+PARTS = {
+    "train": TRAIN,
+    "training": TRAIN,
+    "val": VAL,
+    "valid": VAL,
+    "validation": VAL,
+    "test": TEST,
+    "testing": TEST,
+}
+VAL_NAMES = tuple(name for name, part in PARTS.items() if part == VAL)
+# These count whatever lies beside them; the others may be names of classes.
+PLAIN_NAMES = ("train", "val", "valid", "validation", "test")
 
 
 class ImageFile(NamedTuple):
@@ -35,15 +46,16 @@ def index_folder(root: Path, *, split: str | None) -> tuple[list[ImageFile], lis
 
     Args:
         root: the data set's folder.
-        split: its subfolder; where `root` has no folder named like a split, `root`
-            itself.
+        split: its subfolder, by its own name or by another usual one for the same
+            part; None: `root` itself. Where `root` has no folders of parts, "train" is
+            `root` itself too.
 
     Returns:
         The files with labels, and the class names. A folder with images and no
         subfolders is one unlabelled set.
 
     Raises:
-        InputError: no folder, or no images in it.
+        InputError: no folder, no such part, or no images in it.
     """
     folder = _split_folder(root, split)
     files, folders = _cached_listing(folder)
@@ -75,20 +87,60 @@ def _split_folder(root: Path, split: str | None) -> Path:
         return root
     if (root / split).is_dir():
         return root / split
-    others = [name for name in SPLIT_NAMES if (root / name).is_dir()]
-    if others:
+    parts = split_folders(root)
+    # Asked for by its plain name, a part may have another of the usual ones.
+    chosen = [path for path, part in parts.items() if PARTS.get(split) == part]
+    if len(chosen) == 1:
+        print(f"{root}: {chosen[0].name} is taken as {split!r}")
+        return chosen[0]
+    if parts:
         # Taking root itself would make classes of the other splits.
+        names = ", ".join(path.name for path in chosen or parts)
         raise InputError(
-            f"{root}: no folder {split!r}, but {', '.join(others)}; set the split to "
-            "one of these"
+            f"{root}: no folder {split!r}, but {names}; set the split to one of these"
         )
+    if split != TRAIN:
+        raise no_such_split(f"{root}", split)
     print(f"{root}: no folder {split!r}; all of its images are taken as that split")
     return root
 
 
+def no_such_split(place: str, split: str) -> InputError:
+    """What there is instead, in a folder or list that lies in no parts."""
+    return InputError(
+        f"{place}: no split {split!r}: it lies in no parts, so that there are "
+        f"{TRAIN!r} (all images) and, held out of it by data.val_fraction, {VAL!r}; "
+        "set the split to one of these, or to None for all images, or make the parts "
+        "(docs/own_data.md)"
+    )
+
+
+def split_folders(root: Path) -> dict[Path, str]:
+    """The folders of parts in a data set, and which part each is: train, val or test.
+
+    Their names count in any case. Those that might as well be classes ("Training")
+    count where there is a part to train on and another one, or nothing beside them.
+    """
+    try:
+        names = sorted(entry.name for entry in os.scandir(root))
+    except OSError:
+        return {}
+    found = {
+        root / name: PARTS[name.lower()]
+        for name in names
+        if name.lower() in PARTS and (root / name).is_dir()
+    }
+    distinct = set(found.values())
+    if found and not (TRAIN in distinct and len(distinct) > 1):
+        others = (root / n for n in names if not n.startswith("."))
+        if any(path.is_dir() and path not in found for path in others):
+            return {p: part for p, part in found.items() if p.name in PLAIN_NAMES}
+    return found
+
+
 def has_validation_folder(root: Path) -> bool:
     """Whether there is a subfolder for validation, by any of its usual names."""
-    return any((root / name).is_dir() for name in VAL_NAMES)
+    return VAL in split_folders(root).values()
 
 
 def has_validation_list(lists: Path) -> bool:
@@ -100,9 +152,11 @@ def list_of_split(lists: Path, split: str | None) -> Path:
     """The list file of a split: `lists` itself, or where that is a folder, one in it.
 
     Raises:
-        InputError: a folder without `split`.txt.
+        InputError: a folder without `split`.txt, or a file, which has no parts.
     """
     if not lists.is_dir():
+        if split not in (None, TRAIN):
+            raise no_such_split(f"list_file {lists}", split)
         return lists
     path = lists / f"{split}.txt"
     if not path.is_file():

@@ -14,7 +14,6 @@ import numpy as np
 
 from multigrain_jax.data.cache import LocalCache
 from multigrain_jax.data.sources.folder import (
-    SPLIT_NAMES,
     TRAIN,
     VAL,
     ImageFile,
@@ -24,6 +23,7 @@ from multigrain_jax.data.sources.folder import (
     index_folder,
     list_of_split,
     read_list_file,
+    split_folders,
 )
 from multigrain_jax.data.sources.imagenet import imagenet_files
 from multigrain_jax.data.sources.quickstart import QuickstartSource
@@ -32,6 +32,7 @@ from multigrain_jax.data.sources.tfds import TfdsSource
 from multigrain_jax.data.sources.tfrecord import TfrecordSource, is_tfrecord
 from multigrain_jax.errors import InputError
 
+LISTED_CLASSES = 10
 SOURCES = ("folder", "imagenet", "tfds", "quickstart")
 
 
@@ -118,8 +119,8 @@ def open_source(
     """Open a set of images.
 
     Args:
-        source: "folder" (`root/split/class/…`, or `root/class/…` where there is no
-            folder of the split's name), "imagenet" (ImageNet's own layouts), "tfds" (a
+        source: "folder" (`root/split/class/…`, or `root/class/…` where there are no
+            folders of splits), "imagenet" (ImageNet's own layouts), "tfds" (a
             prepared data set's folder) or "quickstart".
         root: the folder; not needed for "quickstart".
         split: which part.
@@ -215,8 +216,8 @@ def _list_folder(
         files, names = read_list_file(path, root=root)
     elif parted:
         # A folder of tests beside the images is not to become a class.
-        has_splits = any((root / name).is_dir() for name in SPLIT_NAMES)
-        files, names = index_folder(root, split=TRAIN if has_splits else None)
+        has_parts = bool(split_folders(root))
+        files, names = index_folder(root, split=TRAIN if has_parts else None)
     else:
         return index_folder(root, split=split)
     if parted:
@@ -250,12 +251,25 @@ def class_statistics(source: ImageSource) -> str:
     return text + (f"; {unlabelled} without a label" if unlabelled else "")
 
 
+def class_listing(source: ImageSource) -> str:
+    """The names of the first classes, for people to check at a glance."""
+    names = [repr(name) for name in source.class_names[:LISTED_CLASSES]]
+    more = len(source.class_names) - len(names)
+    return ", ".join(names) + (f" and {more} more" if more else "")
+
+
+def absent_classes(source: ImageSource) -> list[str]:
+    """The classes of which a set has no image."""
+    found = np.unique(source.labels[source.labels >= 0])
+    return np.delete(np.array(source.class_names, object), found).tolist()
+
+
 def _renumber(source: ImageSource, class_names: Sequence[str]) -> Subset:
     """The same images, with labels that index `class_names`."""
     strangers = sorted(set(source.class_names) - set(class_names))
     if strangers:
         raise InputError(
-            f"{len(strangers)} classes of the images such as {strangers[:3]} are not "
+            f"{len(strangers)} classes of the images such as {strangers[:10]} are not "
             f"among the {len(class_names)} of training, {list(class_names[:3])} …; "
             "name the folders as they were named then, or leave these out"
         )

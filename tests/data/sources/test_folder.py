@@ -11,7 +11,7 @@ from helpers.photos import write_plain_photos
 from helpers.sources import described, open_photos
 
 from multigrain_jax.data.sources import folder as folder_index
-from multigrain_jax.data.sources.folder import ImageFile, hold_out
+from multigrain_jax.data.sources.folder import ImageFile, hold_out, split_folders
 from multigrain_jax.errors import InputError
 
 opened = partial(open_photos, val_fraction=0.25)
@@ -63,10 +63,61 @@ def test_a_test_folder_is_no_class_of_a_part_held_out(tmp_path):
     assert names_of(opened(tmp_path, "test"), tmp_path) == {"test/a/9.png"}
 
 
-def test_another_name_for_validation_is_asked_for(tmp_path):
-    write_plain_photos(tmp_path, ["train/a/0.png", "valid/a/0.png"])
-    with pytest.raises(InputError, match="no folder 'val', but train, valid"):
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [
+        ("Train", "Val", "Test"),
+        ("training", "validation", "testing"),
+        ("TRAINING", "Valid", "test"),
+        ("train", "valid", "Testing"),
+    ],
+)
+@pytest.mark.parametrize("fraction", [0.0, 0.25])
+def test_parts_are_known_by_their_usual_names_in_any_case(
+    tmp_path, capsys, train, val, test, fraction
+):
+    names = {"train": train, "val": val, "test": test}
+    write_plain_photos(tmp_path, [f"{name}/a/0.png" for name in names.values()])
+    write_plain_photos(tmp_path, ["docs/0.png"])
+    assert sorted(split_folders(tmp_path).values()) == sorted(names)
+    for part, name in names.items():
+        source = opened(tmp_path, part, val_fraction=fraction)
+        assert names_of(source, tmp_path) == {f"{name}/a/0.png"}
+        assert source.class_names == ["a"]
+        said = f"{name} is taken as '{part}'" in capsys.readouterr().out
+        assert said == (name != part)
+        assert names_of(opened(tmp_path, name), tmp_path) == {f"{name}/a/0.png"}
+
+
+def test_two_folders_for_one_part_are_asked_for(tmp_path):
+    write_plain_photos(tmp_path, ["train/a/0.png", "Val/a/0.png", "valid/a/0.png"])
+    with pytest.raises(InputError, match="no folder 'val', but Val, valid; set the"):
         opened(tmp_path, "val")
+    with pytest.raises(InputError, match="no folder 'test', but Val, train, valid"):
+        opened(tmp_path, "test")
+
+
+def test_a_class_may_be_named_like_a_part(tmp_path):
+    write_plain_photos(tmp_path, ["Training/0.png", "sleep/0.png", "sleep/1.png"])
+    assert split_folders(tmp_path) == {}
+    assert opened(tmp_path, "train").class_names == ["Training", "sleep"]
+    # Alone, it is the part; and train/ is always one.
+    write_plain_photos(tmp_path, ["alone/Training/a/0.png"])
+    assert opened(tmp_path / "alone", "train").class_names == ["a"]
+    write_plain_photos(tmp_path, ["train/a/0.png"])
+    assert opened(tmp_path, "train").class_names == ["a"]
+
+
+@pytest.mark.parametrize("split", ["Train", "test", "vall", "None"])
+@pytest.mark.parametrize("fraction", [0.0, 0.25])
+def test_a_split_that_is_not_there_is_never_all_images(photos, split, fraction):
+    message = f"no split '{split}': .* are 'train' .*, 'val'; set the split to one of"
+    with pytest.raises(InputError, match=message):
+        opened(photos, split, val_fraction=fraction)
+    listing = photos / "list.txt"
+    listing.write_text("ant/0.png\nbee/0.png\n")
+    with pytest.raises(InputError, match=message):
+        opened(photos, split, val_fraction=fraction, list_file=listing)
 
 
 def test_unlabelled_photos_and_lists_are_split_too(tmp_path):

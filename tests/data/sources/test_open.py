@@ -5,7 +5,12 @@ import pytest
 from helpers.photos import plain_photo, write_plain_photos
 from helpers.sources import described, open_photos
 
-from multigrain_jax.data.sources.open import Subset, class_statistics
+from multigrain_jax.data.sources.open import (
+    Subset,
+    absent_classes,
+    class_listing,
+    class_statistics,
+)
 from multigrain_jax.errors import InputError
 
 
@@ -37,8 +42,10 @@ def test_a_source_survives_pickling(tmp_path):
 
 def test_without_split_folders_the_whole_folder_is_taken_and_said(tmp_path, capsys):
     write_plain_photos(tmp_path, ["a/1.jpg", "b/1.jpg"])
-    assert len(open_photos(tmp_path, "val")) == 2
-    assert "'val'" in capsys.readouterr().out
+    assert len(open_photos(tmp_path, "train")) == 2
+    assert "'train'" in capsys.readouterr().out
+    with pytest.raises(InputError, match="no split 'val'"):
+        open_photos(tmp_path, "val")
 
 
 def test_another_split_is_not_taken_for_a_class(tmp_path):
@@ -116,6 +123,16 @@ def test_unknown_sources_and_missing_roots_are_refused():
         open_photos("x", "train", source="floppy")
     with pytest.raises(InputError, match=r"data\.root"):
         open_photos(None, "train")
+
+
+def test_classes_are_named_and_those_without_images(tmp_path):
+    write_plain_photos(tmp_path, ["ant/0.png", "bee/0.png"])
+    source = open_photos(tmp_path)
+    assert class_listing(source) == "'ant', 'bee'"
+    assert absent_classes(source) == []
+    source.class_names = [f"class {number}" for number in range(20_000)]
+    assert class_listing(source).endswith("'class 9' and 19990 more")
+    assert absent_classes(source) == source.class_names[2:]
 
 
 def test_statistics_name_the_smallest_and_the_largest_class(tmp_path):

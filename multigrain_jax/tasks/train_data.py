@@ -1,0 +1,115 @@
+"""The images of a training run: opened, looked at, and refused where they cannot do."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from multigrain_jax.data.sources.open import (
+    LISTED_CLASSES,
+    absent_classes,
+    class_listing,
+    class_statistics,
+    open_split,
+)
+from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.errors import InputError
+from multigrain_jax.tasks.inputs import data_set_from_config
+
+
+class TrainData(NamedTuple):
+    """The images of one run.
+
+    Attributes:
+        train: those that are trained on.
+        val: of the validation between updates; None: there is none.
+        report: of the report at the end; None: there is none.
+    """
+
+    train: ImageSource
+    val: ImageSource | None
+    report: ImageSource | None
+
+
+def open_train_data(config: Mapping[str, Any]) -> TrainData:
+    """Open all parts that a run will read, and say what is in them.
+
+    Images without labels have no validation.
+
+    Raises:
+        InputError: a part that is not there, or images that the losses cannot use.
+    """
+    split, val_split = config["data"]["split"], config["data"]["val_split"]
+    data_set = data_set_from_config(config)
+    source = open_split(data_set, split)
+    print(f"{split or 'all'}: {class_statistics(source)}")
+    if source.class_names:
+        print(f"classes: {class_listing(source)}")
+    refuse_images(config, source)
+    # What the report is about must not turn out to be missing after the training.
+    parts: dict[str, ImageSource] = {}
+    validated = val_split if source.class_names else None
+    for name in dict.fromkeys((validated, config["report_split"])):
+        if name:
+            parts[name] = open_split(data_set, name, source.class_names)
+    report = parts.get(config["report_split"])
+    if not source.class_names:
+        print("no labels: the margin loss alone is trained, and there is no validation")
+        return TrainData(source, None, report)
+    for name, part in parts.items():
+        print(f"{name}: {class_statistics(part)}")
+        if absent := absent_classes(part):
+            print(
+                f"{name}: no image of {len(absent)} of the classes of training, such "
+                f"as {absent[:LISTED_CLASSES]}"
+            )
+    return TrainData(source, parts.get(val_split), report)
+
+
+def refuse_images(config: Mapping[str, Any], source: ImageSource) -> None:
+    """Refuse images whose labels the losses of a run cannot use.
+
+    Raises:
+        InputError: more classes than the network is to have; with cross-entropy, images
+            without a label or a single class.
+    """
+    num_classes, found = config["num_classes"], len(source.class_names)
+    if num_classes is not None and num_classes < found:
+        raise InputError(
+            f"num_classes: found {num_classes}, and the images have {found} classes; "
+            "expected at least as many, or None to count them"
+        )
+    if config["classification_weight"] == 0:
+        return
+    unlabelled = np.flatnonzero(source.labels < 0)
+    if unlabelled.size:
+        raise InputError(
+            f"{unlabelled.size} of {len(source)} images have no label, among them "
+            f"{source.describe(int(unlabelled[0]))}; training needs one folder per "
+            "class and no images beside the folders, or with "
+            "--config.classification_weight=0 no labels at all"
+        )
+    if found == 1:
+        (name,) = source.class_names
+        raise InputError(
+            f"the images have one class, {name!r}, from which cross-entropy learns "
+            f"nothing (every answer is right); {_what_is_inside(source, name)}give a "
+            "folder with one subfolder per class, or train without labels with "
+            "--config.classification_weight=0"
+        )
+
+
+def _what_is_inside(source: ImageSource, name: str) -> str:
+    """A hint where the only class looks like a folder around the classes."""
+    path = Path(source.describe(0))
+    around = next((p for p in path.parents if p.name == name), None)
+    if around is None or not around.is_dir():
+        return ""
+    inner = sorted(p.name for p in around.iterdir() if p.is_dir())[:LISTED_CLASSES]
+    if not inner:
+        return ""
+    return (
+        f"{around} holds the folders {', '.join(inner)}: if these are the classes or "
+        f"parts, give --config.data.root={around}; else "
+    )
