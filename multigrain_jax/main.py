@@ -11,12 +11,12 @@ import os
 import re
 import runpy
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict, FieldReference, config_flags
 
 from multigrain_jax.errors import DataStalledError, InputError, StoppedEarly
 
@@ -56,7 +56,8 @@ def main(argv: list[str]) -> int:
         print(f"error: unexpected arguments {argv[1:]}", file=sys.stderr)
         return EXIT_BAD_INPUT
     config_file = config_flags.get_config_filename(flags.FLAGS["config"])
-    workdir = Path(_WORKDIR.value or default_workdir(config_file)).absolute()
+    given = _WORKDIR.value or default_workdir(config_file)
+    workdir = Path(os.path.expanduser(given)).absolute()
     config = CONFIG.value
     # The libraries below report every step of a save as "info".
     logging.set_verbosity(logging.WARNING)
@@ -90,8 +91,16 @@ def parse_flags(argv: list[str]) -> list[str]:
         print_to_pipe(_help())
         sys.exit(0)
     try:
-        check_config_flags(argv)
-        return flags.FLAGS(argv)
+        config = check_config_flags(argv)
+        argv, unset = without_nones(argv, config)
+        rest = flags.FLAGS(argv)
+        for key in unset:
+            *outer, name = key.split(".")
+            part = CONFIG.value
+            for inner in outer:
+                part = part[inner]
+            part[name] = None
+        return rest
     except (flags.Error, InputError, KeyError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
@@ -106,8 +115,41 @@ def print_to_pipe(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def check_config_flags(argv: list[str]) -> None:
-    """Load the recipe and look up the keys that the command line sets.
+def without_nones(argv: list[str], config: ConfigDict) -> tuple[list[str], set[str]]:
+    """The arguments without those that set a key to None, and these keys.
+
+    Only keys that may be None: the flags' parsers take the word for a name, or for a
+    number that is none. Of several values of a key the last one counts.
+    """
+    optional = set(_optional_keys(config))
+    kept, unset = argv[:1], set()
+    words = iter(argv[1:])
+    for word in words:
+        name, given, value = word.partition("=")
+        key = re.sub(r"^--?config\.", "", name) if name.startswith("-") else ""
+        if key not in optional:
+            kept.append(word)
+            continue
+        value = value if given else next(words, "")
+        unset.discard(key)
+        if value == "None":
+            unset.add(key)
+        else:
+            kept.append(f"{name}={value}")
+    return kept, unset
+
+
+def _optional_keys(config: ConfigDict, prefix: str = "") -> Iterator[str]:
+    """The dotted keys that a recipe states as placeholders: they may be None."""
+    for name, value in config.items(preserve_field_references=True):
+        if isinstance(value, ConfigDict):
+            yield from _optional_keys(value, f"{prefix}{name}.")
+        elif isinstance(value, FieldReference):
+            yield prefix + name
+
+
+def check_config_flags(argv: list[str]) -> ConfigDict:
+    """Load the recipe and look up the keys that the command line sets; the recipe.
 
     Raises:
         InputError: no recipe, one that cannot be loaded, or a key that it lacks.
@@ -129,6 +171,7 @@ def check_config_flags(argv: list[str]) -> None:
         name = text.lstrip("-").partition("=")[0]
         if text.startswith("-") and name.startswith("config."):
             _check_key(config, name.removeprefix("config."))
+    return config
 
 
 def load_recipe(given: str) -> ConfigDict:

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.photos import write_plain_photos
 
 from multigrain_jax import main
+from multigrain_jax.tasks.bounds import leaves
 
 ROOT = Path(__file__).parents[1]
 
@@ -88,6 +90,54 @@ def test_mistakes_are_one_line_with_a_suggestion(
     printed = capsys.readouterr().err
     assert printed.startswith("error: ") and message in printed
     assert "Traceback" not in printed and printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "configs").glob("[a-z]*.py")))
+def test_none_is_none_for_every_key_that_can_be(recipe):
+    config = main.load_recipe(str(recipe))
+    # Whatever a recipe leaves empty can be empty, and its text says what else can.
+    empty = {key for key, value in leaves(config.to_dict()) if value is None}
+    optional = set(main._optional_keys(config))
+    assert optional >= empty
+    given = [f"--config.{key}=None" for key in sorted(optional)]
+    kept, unset = main.without_nones(["main", *given, "--config.task=None"], config)
+    assert (kept, unset) == (["main", "--config.task=None"], optional)
+
+
+def test_of_several_values_of_a_key_the_last_one_counts():
+    config = main.load_recipe(str(ROOT / "configs" / "folder.py"))
+    key = "--config.data.val_split"
+    kept, unset = main.without_nones(["main", f"{key}=None", key, "test"], config)
+    assert (kept, unset) == (["main", f"{key}=test"], set())
+    kept, unset = main.without_nones(["main", f"{key}=test", key, "None"], config)
+    assert (kept, unset) == (["main", f"{key}=test"], {"data.val_split"})
+
+
+def test_the_command_line_can_unset_keys_and_knows_the_home(tmp_path):
+    """In a process of its own: flags are read once."""
+    arguments = ["--config", "configs/folder.py", "--workdir", "~/out"]
+    arguments += ["--config.data.val_split=None", "--config.data.num_images", "None"]
+    arguments += ["--config.report_split=None", "--config.data.root=~/photos"]
+    for name in ("ant", "bee"):
+        write_plain_photos(tmp_path / "photos" / name, ["0.png"])
+    code = (
+        "import sys\n"
+        "from absl import app\n"
+        "from multigrain_jax import main\n"
+        "from multigrain_jax.tasks import train\n"
+        "train.run = lambda config, workdir: print(workdir, config.data.val_split, "
+        "config.data.num_images, config.report_split)\n"
+        "app.run(main.main, flags_parser=main.parse_flags)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split("\n")[-2] == f"{tmp_path / 'out'} None None None"
 
 
 def test_a_recipe_elsewhere_finds_the_ones_it_builds_on(monkeypatch, tmp_path, capsys):

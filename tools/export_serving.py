@@ -23,7 +23,7 @@ from multigrain_jax.files import write_atomically
 from multigrain_jax.inference import OpenedModel, open_model
 from multigrain_jax.models.multigrain import merge_model
 from multigrain_jax.ops.color import normalize_pixels
-from multigrain_jax.tasks.check import SMALLEST_IMAGE
+from multigrain_jax.tasks.bounds import SMALLEST_IMAGE
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 

@@ -43,11 +43,11 @@ from multigrain_jax.tasks.check import (
     as_tuple,
     choice_problems,
     evaluation_problems,
-    minimum_problems,
     pooling_exponents,
     refuse,
 )
 from multigrain_jax.tasks.inputs import data_set_from_config, reading_from_config
+from multigrain_jax.tasks.prepare import prepare
 from multigrain_jax.weights import find_weights
 from multigrain_jax.workdir import write_config, write_results
 
@@ -68,6 +68,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         InputError: a config, checkpoint or data that cannot work, or descriptors in
             the workdir that were made otherwise.
     """
+    config = prepare(config, workdir)
     start_hosts(**config.distributed.to_dict())
     with quiet_unless_first():
         return _run(config, workdir)
@@ -232,7 +233,6 @@ def without_first(plan: EvalPlan, count: int) -> EvalPlan:
 def _problems(settings: Mapping[str, Any]) -> list[str]:
     problems = evaluation_problems(settings, num_devices=jax.device_count())
     problems += choice_problems(settings, {"descriptor_dtype": DTYPES})
-    problems += minimum_problems(settings, {"rows_per_shard": 1})
     for key in ("pooling_exponent", "test_size"):
         if len(as_tuple(settings[key])) > 1:
             problems.append(f"{key}: found several, expected one")

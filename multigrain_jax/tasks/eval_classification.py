@@ -21,6 +21,7 @@ from multigrain_jax.inference import OpenedModel, open_model
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.tasks.check import (
+    as_tuple,
     evaluation_problems,
     pooling_exponents,
     refuse,
@@ -31,6 +32,7 @@ from multigrain_jax.tasks.inputs import (
     plan_from_config,
     reading_from_config,
 )
+from multigrain_jax.tasks.prepare import prepare
 from multigrain_jax.workdir import print_table, write_config, write_results
 
 
@@ -44,15 +46,17 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         InputError: a config, checkpoint or data that cannot work.
     """
     started = time.perf_counter()
+    config = prepare(config, workdir)
     settings = config.to_dict()
-    exponents = pooling_exponents(settings["pooling_exponent"])
     problems = evaluation_problems(settings, num_devices=jax.device_count())
-    if config.knn_probe and len(exponents) > 1:
+    num_exponents = len(as_tuple(settings["pooling_exponent"]))
+    if config.knn_probe and num_exponents > 1:
         problems.append(
-            f"knn_probe: found {len(exponents)} values of pooling_exponent, expected "
+            f"knn_probe: found {num_exponents} values of pooling_exponent, expected "
             "one; give one of them, or set knn_probe to False"
         )
     refuse(problems)
+    exponents = pooling_exponents(settings["pooling_exponent"])
     opened = open_model(
         config.init_from,
         step=config.init_step,

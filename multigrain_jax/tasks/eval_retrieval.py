@@ -31,11 +31,11 @@ from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.tasks.check import (
     as_tuple,
     evaluation_problems,
-    minimum_problems,
     pooling_exponents,
     refuse,
 )
 from multigrain_jax.tasks.inputs import batches_from_config, plan_from_config
+from multigrain_jax.tasks.prepare import prepare
 from multigrain_jax.weights import find_weights
 from multigrain_jax.workdir import print_table, write_config, write_results
 
@@ -53,6 +53,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         InputError: a config, checkpoint or data that cannot work.
     """
     started = time.perf_counter()
+    config = prepare(config, workdir)
     settings = config.to_dict()
     refuse(_problems(settings))
     given = {name: path for name, path in settings["data"].items() if path}
@@ -115,17 +116,9 @@ def _problems(settings: Mapping[str, Any]) -> list[str]:
     problems = evaluation_problems(
         {**settings, "data": data}, num_devices=jax.device_count()
     )
-    for key, minima in (
-        ("query_expansion", {"num_neighbours": 0, "alpha": 0.0}),
-        ("score_normalization", {"num_neighbours": 1, "weight": 0.0}),
-    ):
-        found = minimum_problems(settings[key], minima)
-        problems += [f"{key}.{problem}" for problem in found]
     exponent = settings["pooling_exponent"]
     if exponent is not None and len(as_tuple(exponent)) > 1:
         problems.append(f"pooling_exponent: found {exponent}, expected one")
-    if not as_tuple(settings["test_size"]):
-        problems.append("test_size: found nothing, expected a size or several")
     return problems
 
 

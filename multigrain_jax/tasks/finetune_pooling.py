@@ -30,10 +30,9 @@ from multigrain_jax.metric_writer import MetricWriter
 from multigrain_jax.models.multigrain import Backbone
 from multigrain_jax.pages.plots import write_plots
 from multigrain_jax.runtime import compiler_options, compute_dtype
+from multigrain_jax.tasks.bounds import number_problems
 from multigrain_jax.tasks.check import (
     evaluation_problems,
-    exponent_problems,
-    minimum_problems,
     refuse,
 )
 from multigrain_jax.tasks.inputs import (
@@ -41,6 +40,7 @@ from multigrain_jax.tasks.inputs import (
     open_labelled_split,
     plan_from_config,
 )
+from multigrain_jax.tasks.prepare import prepare
 from multigrain_jax.train.finetune_pooling import (
     finetune_pooling,
     make_pooling_optimizer,
@@ -76,9 +76,12 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         InputError: a config, checkpoint or data that cannot work.
     """
     started = time.perf_counter()
+    config = prepare(config, workdir)
     settings = config.to_dict()
     # A batch is small: as many devices take part as divide it.
-    num_devices = math.gcd(config.batch_size, jax.local_device_count())
+    num_devices = 1
+    if not number_problems(settings):
+        num_devices = math.gcd(config.batch_size, jax.local_device_count())
     refuse(_problems(settings, num_devices))
     require_no_checkpoints(workdir)
     task = _build(settings, make_mesh(num_devices))
@@ -111,10 +114,6 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
 
 def _problems(settings: Mapping[str, Any], num_devices: int) -> list[str]:
     problems = evaluation_problems(settings, num_devices=num_devices)
-    problems += exponent_problems(settings["init_pooling_exponent"])
-    problems += minimum_problems(
-        settings, {"images_per_class": 1, "log_every_steps": 1, "learning_rate": 0}
-    )
     if settings["test_mode"] != "rect":
         problems.append(
             f"test_mode: found {settings['test_mode']!r}, expected 'rect': p is "

@@ -10,8 +10,10 @@ from multigrain_jax.descriptors.index import DescriptorIndex
 from multigrain_jax.descriptors.near_duplicates import near_duplicates
 from multigrain_jax.pages.gallery_page import write_retrieval_page
 from multigrain_jax.pages.search_page import MAX_PHOTOS_PER_GROUP, group_rows
+from multigrain_jax.tasks.bounds import number_problems
 from multigrain_jax.tasks.check import path_problems, refuse
 from multigrain_jax.tasks.embed_record import photo_reader
+from multigrain_jax.tasks.prepare import prepare
 from multigrain_jax.workdir import write_config, write_results, write_table
 
 
@@ -22,8 +24,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         InputError: no such collection, or a threshold that nearly all pairs reach.
     """
     started = time.perf_counter()
+    config = prepare(config, workdir)
     settings = config.to_dict()
-    refuse(path_problems(settings, ("database",)))
+    refuse([*path_problems(settings, ("database",)), *number_problems(settings)])
     index = DescriptorIndex.open(Path(config.database).expanduser())
     write_config(workdir, settings)
     found = near_duplicates(index, config.threshold)

@@ -29,11 +29,9 @@ from multigrain_jax.pages.gallery import load_photo
 from multigrain_jax.pages.gallery_page import write_retrieval_page
 from multigrain_jax.pages.search_page import Found, LoadPhoto
 from multigrain_jax.runtime import compute_dtype
+from multigrain_jax.tasks.bounds import number_problems
 from multigrain_jax.tasks.check import (
-    COMPUTE_DTYPES,
-    READING_MINIMA,
-    choice_problems,
-    minimum_problems,
+    dtype_problems,
     path_problems,
     refuse,
 )
@@ -43,6 +41,7 @@ from multigrain_jax.tasks.embed_record import (
     photo_reader,
 )
 from multigrain_jax.tasks.inputs import reading_from_config
+from multigrain_jax.tasks.prepare import prepare
 from multigrain_jax.workdir import write_config, write_results, write_table
 
 
@@ -70,6 +69,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
             embedded as the database was.
     """
     started = time.perf_counter()
+    config = prepare(config, workdir)
     settings = config.to_dict()
     refuse(_problems(settings))
     index = DescriptorIndex.open(Path(config.database).expanduser())
@@ -161,13 +161,11 @@ def find_neighbours(
 
 
 def _problems(settings: Mapping[str, Any]) -> list[str]:
-    problems = path_problems(settings, ("database", "queries"))
-    problems += choice_problems(settings, {"compute_dtype": COMPUTE_DTYPES})
-    problems += minimum_problems(settings, {"num_neighbours": 1, **READING_MINIMA})
-    found = minimum_problems(
-        settings["score_normalization"], {"num_neighbours": 1, "weight": 0.0}
-    )
-    return problems + [f"score_normalization.{problem}" for problem in found]
+    return [
+        *path_problems(settings, ("database", "queries")),
+        *dtype_problems(settings),
+        *number_problems(settings),
+    ]
 
 
 def _require_comparable(

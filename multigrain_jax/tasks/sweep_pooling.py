@@ -25,6 +25,7 @@ from multigrain_jax.tasks.inputs import (
     open_labelled_split,
     plan_from_config,
 )
+from multigrain_jax.tasks.prepare import prepare
 from multigrain_jax.workdir import write_config, write_results
 
 # test size -> exponent -> scores
@@ -42,14 +43,13 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         InputError: a config, checkpoint or data that cannot work.
     """
     started = time.perf_counter()
+    config = prepare(config, workdir)
     settings = config.to_dict()
-    exponents = pooling_exponents(settings["pooling_exponent"])
-    problems = evaluation_problems(
-        {**settings, "test_size": config.test_sizes}, num_devices=jax.device_count()
-    )
-    if not exponents:
+    problems = evaluation_problems(settings, num_devices=jax.device_count())
+    if not problems and not pooling_exponents(settings["pooling_exponent"]):
         problems.append("pooling_exponent: found nothing, expected the grid, a list")
     refuse(problems)
+    exponents = pooling_exponents(settings["pooling_exponent"])
     opened = open_model(
         config.init_from,
         step=config.init_step,

@@ -33,6 +33,7 @@ from multigrain_jax.tasks.inputs import (
     plan_from_config,
     reading_from_config,
 )
+from multigrain_jax.tasks.prepare import prepare
 from multigrain_jax.tasks.train_build import build_run, make_feed, make_step
 from multigrain_jax.tasks.train_check import check_train_config
 from multigrain_jax.train.loop import NonFiniteLossError, Schedule, train_loop
@@ -55,6 +56,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         StoppedEarly: the run was interrupted; its state is saved.
     """
     started = time.perf_counter()
+    config = prepare(config, workdir)
     start_hosts(**config.distributed.to_dict())
     check_train_config(config.to_dict(), num_devices=jax.device_count())
     config = _resolved(config)

@@ -10,13 +10,12 @@ from multigrain_jax.errors import InputError
 from multigrain_jax.losses.sampling import NEGATIVE_SAMPLINGS
 from multigrain_jax.models.multigrain import BACKBONES
 from multigrain_jax.ops.color import AUGMENTATIONS
+from multigrain_jax.tasks.bounds import number_problems
 from multigrain_jax.tasks.check import (
-    COMPUTE_DTYPES,
     choice_problems,
     data_problems,
-    minimum_problems,
+    dtype_problems,
     refuse,
-    size_problems,
 )
 from multigrain_jax.train.optimizer import LEARNING_RATE_SCHEDULES
 
@@ -34,10 +33,12 @@ def check_train_config(config: Mapping[str, Any], *, num_devices: int) -> None:
     Raises:
         InputError: one message that lists every problem with its remedy.
     """
+    problems = [*_choice_problems(config), *number_problems(config)]
+    # What is asked of several keys together makes sense of sound ones.
     refuse(
-        [
-            *_choice_problems(config),
-            *_range_problems(config),
+        problems
+        or [
+            *_drop_problems(config),
             *_loss_problems(config),
             *_list_problems(config["data"]),
             *_batch_problems(config, num_devices),
@@ -51,11 +52,11 @@ def _choice_problems(config: Mapping[str, Any]) -> list[str]:
         "augmentation": tuple(AUGMENTATIONS),
         "negative_sampling": NEGATIVE_SAMPLINGS,
         "learning_rate_schedule": LEARNING_RATE_SCHEDULES,
-        "compute_dtype": COMPUTE_DTYPES,
         "test_mode": TEST_MODES,
     }
     return [
         *choice_problems(config, choices),
+        *dtype_problems(config),
         *data_problems(config["data"]),
         *_backend_problems(config),
         *_resize_problems(config),
@@ -100,44 +101,8 @@ def _resize_problems(config: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def _range_problems(config: Mapping[str, Any]) -> list[str]:
-    at_least_one = (
-        "num_repeats",
-        "batch_size",
-        "gradient_accumulation_steps",
-        "num_epochs",
-        "batch_norm_group_size",
-        "sampling_group_size",
-        "log_every_steps",
-        "eval_every_epochs",
-        "checkpoint_every_epochs",
-        "keep_every_epochs",
-        "prefetch_batches",
-    )
-    at_least_zero = ("num_workers", "weight_decay", "warmup_epochs", "profile_steps")
-    problems = [
-        *minimum_problems(config, dict.fromkeys(at_least_one, 1)),
-        *minimum_problems(config, dict.fromkeys(at_least_zero, 0)),
-        *size_problems("train_size", [config["train_size"]]),
-        *size_problems("test_size", [config["test_size"]]),
-    ]
-    positive = (
-        "epoch_len_factor",
-        "learning_rate",
-        "pooling_exponent",
-        "data_timeout_s",
-    )
-    problems += [
-        f"{key}: found {config[key]}, expected more than 0"
-        for key in positive
-        if config[key] <= 0
-    ]
-    unit = ("classification_weight", "crop_area_min", "max_skipped_fraction")
-    problems += [
-        f"{key}: found {config[key]}, expected a number from 0 to 1"
-        for key in unit
-        if not 0 <= config[key] <= 1
-    ]
+def _drop_problems(config: Mapping[str, Any]) -> list[str]:
+    problems = []
     epochs, factors = (
         len(config[f"learning_rate_drop_{name}"]) for name in ("epochs", "factors")
     )
@@ -146,11 +111,6 @@ def _range_problems(config: Mapping[str, Any]) -> list[str]:
             f"learning_rate_drop_epochs has {epochs} values and "
             f"learning_rate_drop_factors {factors}: give one factor for each epoch"
         )
-    hours = config["max_train_hours"]
-    if hours is not None and hours <= 0:
-        problems.append(f"max_train_hours: found {hours}, expected more than 0 or None")
-    if not 0 <= config["momentum"] < 1:
-        problems.append(f"momentum: found {config['momentum']}, expected [0, 1)")
     return problems
 
 

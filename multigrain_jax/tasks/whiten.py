@@ -34,8 +34,8 @@ from multigrain_jax.ops.whitening import (
 from multigrain_jax.pages.plots import draw_curves, save_plot
 from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.tasks.check import (
+    as_tuple,
     evaluation_problems,
-    minimum_problems,
     pooling_exponents,
     refuse,
 )
@@ -46,6 +46,7 @@ from multigrain_jax.tasks.inputs import (
     plan_from_config,
     reading_from_config,
 )
+from multigrain_jax.tasks.prepare import prepare
 from multigrain_jax.workdir import print_table, write_config, write_results
 
 # Of the largest logit: what folding in float32 may cost.
@@ -67,6 +68,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
             directions without variance.
     """
     started = time.perf_counter()
+    config = prepare(config, workdir)
     settings = config.to_dict()
     refuse(_problems(settings))
     require_no_checkpoints(workdir)
@@ -112,16 +114,13 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
 
 def _problems(settings: Mapping[str, Any]) -> list[str]:
     problems = evaluation_problems(settings, num_devices=jax.device_count())
-    problems += minimum_problems(settings, {"eigenvalue_floor": 0.0})
-    if settings["num_components"] is not None:
-        problems += minimum_problems(settings, {"num_components": 1})
-        if not settings["include_bias_channel"]:
-            problems.append(
-                "num_components with include_bias_channel = False: the channel that "
-                "carries the bias is of use to a folded classifier alone, and one with "
-                "fewer components cannot be folded; leave one of the two out"
-            )
-    if len(pooling_exponents(settings["pooling_exponent"])) > 1:
+    if settings["num_components"] is not None and not settings["include_bias_channel"]:
+        problems.append(
+            "num_components with include_bias_channel = False: the channel that "
+            "carries the bias is of use to a folded classifier alone, and one with "
+            "fewer components cannot be folded; leave one of the two out"
+        )
+    if len(as_tuple(settings["pooling_exponent"])) > 1:
         problems.append("pooling_exponent: found several, expected one")
     return problems
 

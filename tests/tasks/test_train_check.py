@@ -45,6 +45,8 @@ def test_the_paper_recipes_are_named_by_their_exponent():
         ({"negative_sampling": "hard"}, "reference"),
         ({"data__root": None}, r"--config\.data\.root"),
         ({"data__source": "web"}, "data.source"),
+        ({"max_train_hours": 0.0}, "max_train_hours: found 0.0, expected more than 0"),
+        ({"data__val_fraction": 1.0}, "found 1.0, expected from 0 to below 1"),
         ({"crop_resize": "nearest"}, "crop_resize: found 'nearest'"),
         ({"momentum": 1.0}, "momentum"),
         ({"learning_rate_drop_factors": (0.1,)}, "one factor for each epoch"),

@@ -1,0 +1,150 @@
+"""What every task does first: paths made plain, and a workdir that is its own."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from multigrain_jax.checkpoint import CHECKPOINTS_FOLDER
+from multigrain_jax.data.sources.folder import split_folders
+from multigrain_jax.descriptors.folder import DESCRIPTOR_FOLDER, HEAD_FILE
+from multigrain_jax.tasks.bounds import leaves, number_problems
+from multigrain_jax.tasks.check import refuse
+from multigrain_jax.workdir import CONFIG_FILE
+
+# Keys that hold a path of the local disk. (`init_from` and `pretrained_backbone` may
+# be the name of published weights, which is no path that begins with ~.)
+PATH_KEYS = (
+    "data.distractor_list",
+    "data.distractors",
+    "data.ground_truth",
+    "data.list_file",
+    "data.local_cache_dir",
+    "data.query_list",
+    "data.root",
+    "data.rotations",
+    "data.training",
+    "database",
+    "init_from",
+    "pretrained_backbone",
+    "queries",
+    "score_normalization.training",
+)
+# Of these every file below is looked at: a workdir in them would become photos.
+PHOTO_KEYS = ("data.distractors", "data.root", "data.training", "queries")
+# What tasks leave -> the tasks that do.
+MARKS = {
+    CHECKPOINTS_FOLDER: ("train", "finetune_pooling", "whiten"),
+    f"{DESCRIPTOR_FOLDER}/{HEAD_FILE}": ("embed",),
+    HEAD_FILE: (),
+    "model": (),
+}
+
+
+def prepare(config: ConfigDict, workdir: Path) -> ConfigDict:
+    """A copy of a task's configuration, its paths without ~, for a workdir of its own.
+
+    Nothing is written.
+
+    Raises:
+        InputError: numbers of hosts that cannot be; a workdir that is no folder to
+            write to, or that belongs to the data, to what the task reads, or to another
+            task.
+    """
+    copy = config.copy_and_resolve_references()
+    for key in PATH_KEYS:
+        *outer, name = key.split(".")
+        part: Any = copy
+        for inner in outer:
+            part = part.get(inner, ConfigDict())
+        if isinstance(part.get(name), str):
+            part[name] = os.path.expanduser(part[name])
+    settings = copy.to_dict()
+    # The hosts find each other before the other keys are looked at.
+    hosts = {"task": settings["task"], "distributed": settings.get("distributed", {})}
+    refuse(
+        number_problems(hosts)
+        or _unwritable(workdir)
+        or [*_places_of_others(settings, workdir), *_other_task(settings, workdir)]
+    )
+    return copy
+
+
+def _unwritable(workdir: Path) -> list[str]:
+    """Why nothing can be written in a workdir that is there or yet to be made."""
+    there = next(p for p in (workdir, *workdir.parents) if os.path.lexists(p))
+    if not os.path.isdir(there):
+        return [
+            f"--workdir: {there} was expected to be a folder, found a file; choose "
+            f"another place than {workdir}"
+        ]
+    if not os.access(there, os.W_OK | os.X_OK):
+        return [
+            f"--workdir: {there} was expected to be a folder to write to, found one "
+            "without the permission; choose another --workdir, or allow it"
+        ]
+    return []
+
+
+def _places_of_others(settings: Mapping[str, Any], workdir: Path) -> list[str]:
+    """What the workdir would mix with, of all that the configuration reads."""
+    problems = []
+    for key, value in leaves(settings):
+        if key not in PATH_KEYS or not value or not Path(value).is_dir():
+            continue
+        taken = [Path(value)]
+        if taken[0].name == DESCRIPTOR_FOLDER:
+            taken.append(taken[0].parent)  # where its config.json is
+        inside = [Path(value) / DESCRIPTOR_FOLDER]
+        if key in PHOTO_KEYS and not inside[0].exists():
+            # The photos may lie in parts, and only those are looked at.
+            inside = list(split_folders(Path(value))) or [Path(value)]
+        if any(_same(workdir, place) for place in taken):
+            problems.append(
+                f"--workdir: {workdir} is {key} itself, where the results would mix "
+                "with what is read; choose another folder"
+            )
+        elif any(_is_below(workdir, place) for place in inside):
+            problems.append(
+                f"--workdir: {workdir} is inside of {key} = {value}, where the results "
+                "would be read as data; choose a folder elsewhere"
+            )
+    return problems
+
+
+def _other_task(settings: Mapping[str, Any], workdir: Path) -> list[str]:
+    """What other tasks have left in the workdir, which this one would overwrite."""
+    task, found = settings["task"], None
+    try:
+        config = json.loads((workdir / CONFIG_FILE).read_text(encoding="utf-8"))
+        found = config.get("task", "none of these tasks")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        pass  # none yet, or one that is cut off: what else is there tells
+    if found is None:
+        left = [name for name in MARKS if _left(workdir, name, task)]
+        found = f"another task ({', '.join(left)})" if left else task
+    if found == task:
+        return []
+    return [
+        f"--workdir: {workdir} was expected to be new or of task {task!r}, found the "
+        f"results of {found!r}; choose another folder"
+    ]
+
+
+def _left(workdir: Path, name: str, task: str) -> bool:
+    return task not in MARKS[name] and (workdir / name).exists()
+
+
+def _same(a: Path, b: Path) -> bool:
+    return os.path.realpath(a) == os.path.realpath(b)
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    """Whether a path is in a folder, and no hidden folder keeps it out of sight."""
+    real, base = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
+    if base not in real.parents:
+        return False
+    return not any(name.startswith(".") for name in real.relative_to(base).parts)

@@ -1,0 +1,171 @@
+"""What every task does first: paths without ~, and a workdir of its own."""
+
+import importlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+from helpers.photos import write_plain_photos
+
+from configs import (
+    base,
+    embed,
+    eval_base,
+    eval_retrieval,
+    finetune_p,
+    near_duplicates,
+    search,
+    sweep_p,
+    whiten,
+)
+from multigrain_jax.errors import InputError
+from multigrain_jax.main import TASKS
+from multigrain_jax.tasks.bounds import leaves
+from multigrain_jax.tasks.prepare import MARKS, PATH_KEYS, prepare
+
+RECIPES = (
+    base,
+    embed,
+    eval_base,
+    eval_retrieval,
+    finetune_p,
+    near_duplicates,
+    search,
+    sweep_p,
+    whiten,
+)
+
+
+def keys_of(config):
+    return {key for key, _ in leaves(config.to_dict())}
+
+
+def put(config, key, value):
+    *outer, name = key.split(".")
+    for inner in outer:
+        config = config[inner]
+    config[name] = value
+
+
+def value_of(config, key):
+    return dict(leaves(config.to_dict()))[key]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
+def test_every_path_begins_at_home(recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ant")
+    config = recipe.get_config()
+    paths = keys_of(config) & set(PATH_KEYS)
+    assert paths
+    for key in paths:
+        put(config, key, "~/x")
+    prepared = prepare(config, tmp_path / "workdir")
+    assert {value_of(prepared, key) for key in paths} == {"/home/ant/x"}
+    assert {value_of(config, key) for key in paths} == {"~/x"}
+
+
+def test_every_key_that_may_hold_a_path_is_known():
+    benchmarks = ("copydays", "disc21", "holidays", "roxford5k", "ukbench")
+    configs = [recipe.get_config() for recipe in RECIPES]
+    configs += [eval_retrieval.get_config(name) for name in benchmarks]
+    texts = {key for config in configs for key, value in leaves(config.to_dict())}
+    assert set(PATH_KEYS) <= texts
+    # What else a key can be left out of: numbers, splits, and other hosts.
+    none = {k for c in configs for k, v in leaves(c.to_dict()) if v is None}
+    numbers = {"num_", "_step", "_exponent", "max_train", "distributed.", "split"}
+    others = {key for key in none if any(word in key for word in numbers)}
+    assert none - others == set(PATH_KEYS)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
+def test_a_workdir_that_is_read_from_is_refused_before_anything_is_written(
+    recipe, tmp_path
+):
+    config = recipe.get_config()
+    for key in keys_of(config) & set(PATH_KEYS):
+        taken = tmp_path / key
+        taken.mkdir()
+        put(config, key, str(taken))
+        with pytest.raises(InputError, match=rf"--workdir: .* is {key} itself"):
+            importlib.import_module(TASKS[config.task]).run(config, taken)
+        assert list(taken.iterdir()) == []
+        put(config, key, None)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.__name__)
+@pytest.mark.parametrize("task", [*TASKS, None])
+def test_another_tasks_workdir_is_refused(recipe, task, tmp_path):
+    config = recipe.get_config()
+    (tmp_path / "config.json").write_text(json.dumps({"task": task} if task else {}))
+    if task == config.task:
+        prepare(config, tmp_path)
+        return
+    with pytest.raises(InputError, match=f"of '{task or 'none of these tasks'}'"):
+        importlib.import_module(TASKS[config.task]).run(config, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+@pytest.mark.parametrize("mark", MARKS)
+def test_without_its_config_a_workdir_is_known_by_what_is_in_it(mark, tmp_path):
+    (tmp_path / "config.json").write_text('{"task": "tr')
+    (tmp_path / mark).mkdir(parents=True)
+    for recipe in RECIPES:
+        config = recipe.get_config()
+        if config.task in MARKS[mark]:
+            prepare(config, tmp_path)
+        else:
+            with pytest.raises(InputError, match=rf"another task \({mark}\)"):
+                prepare(config, tmp_path)
+
+
+def test_a_workdir_among_the_photos_is_refused(tmp_path):
+    root = write_plain_photos(tmp_path / "photos", ["ant/0.png", "bee/0.png"])
+    config = base.get_config()
+    config.data.root = str(root)
+    for inside in ("out", "ant", "ant/out"):
+        with pytest.raises(InputError, match=r"is inside of data\.root"):
+            prepare(config, root / inside)
+    (tmp_path / "link").symlink_to(root / "ant")
+    with pytest.raises(InputError, match=r"is inside of data\.root"):
+        prepare(config, tmp_path / "link" / "out")
+    # There nobody looks for photos.
+    prepare(config, root / ".runs" / "one")
+    prepare(config, tmp_path)
+    write_plain_photos(root, ["train/ant/0.png", "val/ant/0.png"])
+    prepare(config, root / "out")
+    with pytest.raises(InputError, match=r"is inside of data\.root"):
+        prepare(config, root / "train" / "out")
+
+
+def test_a_workdir_of_descriptors_is_theirs(tmp_path):
+    descriptors = tmp_path / "embed" / "descriptors"
+    descriptors.mkdir(parents=True)
+    config = search.get_config()
+    config.database = str(descriptors)
+    for place in (tmp_path / "embed", descriptors):
+        with pytest.raises(InputError, match="is database itself"):
+            prepare(config, place)
+    config.database = str(tmp_path / "embed")
+    with pytest.raises(InputError, match="is inside of database"):
+        prepare(config, descriptors / "out")
+    prepare(config, tmp_path / "embed" / "search")
+
+
+@pytest.mark.parametrize("inner", [".", "deep/er"])
+def test_a_file_is_no_workdir(inner, tmp_path):
+    (tmp_path / "file").write_text("")
+    message = r"file was expected to be a folder, found a file"
+    with pytest.raises(InputError, match=message):
+        prepare(base.get_config(), tmp_path / "file" / inner)
+    (tmp_path / "lost").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="lost was expected to be a folder"):
+        prepare(base.get_config(), tmp_path / "lost" / inner)
+
+
+def test_a_workdir_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(os, "access", lambda path, mode: asked.append(path))
+    with pytest.raises(InputError, match="without the permission"):
+        prepare(base.get_config(), tmp_path / "new" / "er")
+    assert asked == [Path(tmp_path)]
