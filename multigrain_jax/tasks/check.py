@@ -9,7 +9,7 @@ from multigrain_jax.data.eval_batches import TEST_MODES
 from multigrain_jax.data.sources.open import SOURCES
 from multigrain_jax.errors import InputError
 from multigrain_jax.inference import OpenedModel
-from multigrain_jax.tasks.bounds import as_tuple, number_problems
+from multigrain_jax.tasks.bounds import COUNT, as_tuple, number_problems
 
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16", "float64")
 
@@ -83,15 +83,14 @@ def evaluation_problems(config: Mapping[str, Any], *, num_devices: int) -> list[
         config: the configuration as nested dictionaries; `test_size` may be a list.
         num_devices: how many devices share a batch.
     """
-    numbers = number_problems(config)
     problems = [
         *model_problems(config),
         *data_problems(config["data"]),
         *choice_problems(config, {"test_mode": TEST_MODES}),
         *dtype_problems(config),
-        *numbers,
+        *number_problems(config),
     ]
-    if not numbers and config["batch_size"] % num_devices:
+    if not COUNT.wrong(config["batch_size"]) and config["batch_size"] % num_devices:
         problems.append(
             f"batch_size = {config['batch_size']} does not divide over {num_devices} "
             "devices; choose a multiple"

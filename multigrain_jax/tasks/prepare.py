@@ -13,6 +13,7 @@ from multigrain_jax.data.sources.folder import split_folders
 from multigrain_jax.descriptors.folder import DESCRIPTOR_FOLDER, HEAD_FILE
 from multigrain_jax.tasks.bounds import leaves, number_problems
 from multigrain_jax.tasks.check import refuse
+from multigrain_jax.tasks.embed_record import SOURCES_OF_FILES
 from multigrain_jax.workdir import CONFIG_FILE
 
 # Keys that hold a path of the local disk. (`init_from` and `pretrained_backbone` may
@@ -99,7 +100,9 @@ def _places_of_others(settings: Mapping[str, Any], workdir: Path) -> list[str]:
         if taken[0].name == DESCRIPTOR_FOLDER:
             taken.append(taken[0].parent)  # where its config.json is
         inside = [Path(value) / DESCRIPTOR_FOLDER]
-        if key in PHOTO_KEYS and not inside[0].exists():
+        source = settings.get("data", {}).get("source", "folder")
+        listed = key != "data.root" or source in SOURCES_OF_FILES
+        if key in PHOTO_KEYS and listed and not inside[0].exists():
             # The photos may lie in parts, and only those are looked at.
             inside = list(split_folders(Path(value))) or [Path(value)]
         if any(_same(workdir, place) for place in taken):

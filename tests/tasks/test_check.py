@@ -85,9 +85,7 @@ def test_a_recipe_that_is_filled_in_has_no_problems():
     # Of several sizes each is looked at; the batch is to be shared evenly.
     changed = {**config.to_dict(), "test_size": (16, 224), "batch_size": 12}
     lines = evaluation_problems(changed, num_devices=8)
-    assert lines == [
+    assert lines[0] == (
         "test_size: found 16, expected at least 32 pixels, or a list of such"
-    ]
-    changed["test_size"] = (32, 224)
-    (line,) = evaluation_problems(changed, num_devices=8)
-    assert line.startswith("batch_size = 12 does not divide over 8 devices")
+    )
+    assert lines[1].startswith("batch_size = 12 does not divide over 8 devices")

@@ -130,6 +130,9 @@ def test_a_workdir_among_the_photos_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"is inside of data\.root"):
         prepare(config, tmp_path / "link" / "out")
     # There nobody looks for photos.
+    config.data.source = "tfds"
+    prepare(config, root / "out")
+    config.data.source = "folder"
     prepare(config, root / ".runs" / "one")
     prepare(config, tmp_path)
     write_plain_photos(root, ["train/ant/0.png", "val/ant/0.png"])
