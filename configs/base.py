@@ -26,6 +26,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.resume_step = config_dict.placeholder(int)
     # Continue although the config changed the order of the data or a shape.
     config.allow_config_change = False
+    # Begin at step 0 in a workdir that was trained and has lost its checkpoints.
+    config.start_anew = False
 
     # Model.
     config.backbone = "resnet50"

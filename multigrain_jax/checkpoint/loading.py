@@ -1,5 +1,6 @@
 """Reads checkpoints, and verifies every leaf."""
 
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from multigrain_jax.trees import (
 CHECKPOINTS_FOLDER = "checkpoints"
 # Orbax's files: the whole of an item of JSON, and the structure of one of arrays.
 _JSON_FILE, _STRUCTURE_FILE = "metadata", "_METADATA"
+_STEP = re.compile("0|[1-9][0-9]*")
 _OTHER_DIGEST = "has another digest than when it was saved"
 # What TensorStore puts before its settings, at the end of each of its errors.
 _TENSORSTORE_SPEC = " [tensorstore_spec="
@@ -68,7 +70,8 @@ def checkpoint_steps(folder: Path) -> list[int]:
     """
     if not folder.is_dir():
         return []
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+    names = (path.name for path in folder.iterdir())
+    return sorted(int(name) for name in names if _STEP.fullmatch(name))
 
 
 def set_aside(checkpoint: Path) -> Path:
@@ -133,18 +136,40 @@ def load_checkpoint(path: str | Path, *, step: int | None = None) -> Checkpoint:
     digest = sealed.pop("meta_digest", None)
     if digest != json_digest(sealed):
         raise _damaged(folder, [f"meta: {_JSON_FILE} {_OTHER_DIGEST}"])
+    step = _step_of(folder, sealed)
     data = _read_json(folder, "data")
     if json_digest(data) != sealed["data_digest"]:
         raise _damaged(folder, [f"data: {_JSON_FILE} {_OTHER_DIGEST}"])
     digests = sealed["digests"]
     return Checkpoint(
         path=folder,
-        step=int(folder.name),
+        step=step,
         model=_read_arrays(folder, "model", digests["model"]),
         data=data,
         meta=sealed["meta"],
         digests=digests,
     )
+
+
+def _step_of(folder: Path, sealed: Mapping[str, Any]) -> int:
+    """The step that a checkpoint is of; a folder that is named by one must be so.
+
+    Checkpoints of older versions know their step by the folder's name alone.
+    """
+    name = folder.name
+    named = int(name) if _STEP.fullmatch(name) else None
+    step = sealed.get("step", named)
+    if step is None:
+        raise InputError(
+            f"checkpoint {folder}: a folder that is named by its step was expected, "
+            f"such as checkpoints/100, found {name!r}; give it its own name again"
+        )
+    if named not in (None, step):
+        raise InputError(
+            f"checkpoint {folder}: the name says step {name}, and the checkpoint is of "
+            f"step {step}; give the folder its own name again"
+        )
+    return step
 
 
 def load_optimizer(checkpoint: Checkpoint, *, like: Any) -> Any:

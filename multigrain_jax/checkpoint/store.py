@@ -112,6 +112,7 @@ class CheckpointStore:
     ) -> None:
         sealed = {
             "meta": meta,
+            "step": step,
             "digests": {name: leaf_digests(item) for name, item in items.items()},
             "data_digest": json_digest(data),
         }

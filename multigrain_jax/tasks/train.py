@@ -152,6 +152,7 @@ def _train(
                 batches=batches,
                 images_per_step=config.batch_size * config.gradient_accumulation_steps,
                 schedule=schedule,
+                on_first_step=recorder.first_step,
                 on_log=recorder.log,
                 on_eval=recorder.validate,
                 on_save=recorder.save,
@@ -226,7 +227,7 @@ def _open_writer(
     if config.dry_run:
         writer = MetricWriter(None)
     else:
-        write_config(workdir, config.to_dict())
+        write_config(workdir, built.record)
         writer = MetricWriter(workdir, progress_total=schedule.last_step)
         step = int(built.state.step)
         # A run that was killed before its first checkpoint writes step 0 anew.

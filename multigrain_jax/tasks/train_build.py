@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import optax
 
+from multigrain_jax.data.digest import data_digest
 from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.data.skips import SkipLog
 from multigrain_jax.data.sources.tfrecord import TfrecordSource
@@ -25,6 +26,7 @@ from multigrain_jax.train.config_change import config_record
 from multigrain_jax.train.feed import MakeShare, train_batches
 from multigrain_jax.train.optimizer import make_learning_rate, make_optimizer
 from multigrain_jax.train.recorder import Run
+from multigrain_jax.train.resume import DataRecord, Resume
 from multigrain_jax.train.sample_log import SampleLog
 from multigrain_jax.train.start import Beginning, open_checkpoints, start_state
 from multigrain_jax.train.state import create_state, split_for_training
@@ -39,14 +41,7 @@ def build_run(config: Mapping[str, Any], workdir: Path) -> Run:
     mesh = make_mesh()
     data = open_train_data(config)
     source = data.train
-    accumulation = config["gradient_accumulation_steps"]
-    stream = RepeatedStream(
-        num_images=len(source),
-        num_repeats=config["num_repeats"],
-        epoch_len_factor=config["epoch_len_factor"],
-        batch_size=config["batch_size"] * accumulation,
-        seed=config["seed"],
-    )
+    stream = _make_stream(config, num_images=len(source))
     # Without labels the classifier is there, and its one row is not trained.
     num_classes = config["num_classes"] or max(1, len(source.class_names))
     model = create_model(
@@ -60,19 +55,22 @@ def build_run(config: Mapping[str, Any], workdir: Path) -> Run:
     train_graphdef, eval_graphdef, variables = split_for_training(model)
     learning_rate, tx = _make_optimizer(config, stream)
     record = config_record(config)
-    state = start_state(
-        _beginning(config),
+    digest = data_digest(source, root=config["data"]["root"])
+    started = start_state(
+        _beginning(config, stream),
         workdir,
         fresh=create_state(variables, tx, beta=config["beta_init"]),
         tx=tx,
         stream=stream,
+        data=DataRecord(source.class_names, digest),
         record=record,
+        last_step=config["num_epochs"] * stream.steps_per_epoch,
     )
     checkpoints = None
     if not config["dry_run"]:
         checkpoints = open_checkpoints(
             workdir,
-            first_step=int(state.step),
+            first_step=int(started.state.step),
             keep_every_steps=config["keep_every_epochs"] * stream.steps_per_epoch,
             meta={
                 "backbone": config["backbone"],
@@ -81,6 +79,7 @@ def build_run(config: Mapping[str, Any], workdir: Path) -> Run:
                 "config": record,
             },
             stream=stream,
+            digest=digest,
         )
     return Run(
         mesh=mesh,
@@ -92,20 +91,35 @@ def build_run(config: Mapping[str, Any], workdir: Path) -> Run:
         eval_graphdef=eval_graphdef,
         tx=tx,
         learning_rate=learning_rate,
-        state=put_replicated(mesh, state),
+        state=put_replicated(mesh, started.state),
+        record=started.record,
         checkpoints=checkpoints,
     )
 
 
-def _beginning(config: Mapping[str, Any]) -> Beginning:
+def _make_stream(config: Mapping[str, Any], *, num_images: int) -> RepeatedStream:
+    return RepeatedStream(
+        num_images=num_images,
+        num_repeats=config["num_repeats"],
+        epoch_len_factor=config["epoch_len_factor"],
+        batch_size=config["batch_size"] * config["gradient_accumulation_steps"],
+        seed=config["seed"],
+    )
+
+
+def _beginning(config: Mapping[str, Any], stream: RepeatedStream) -> Beginning:
     return Beginning(
         backbone=config["backbone"],
         init_from=config["init_from"],
         init_step=config["init_step"],
         pretrained_backbone=config["pretrained_backbone"],
-        resume_step=config["resume_step"],
-        allow_config_change=config["allow_config_change"],
-        dry_run=config["dry_run"],
+        resume=Resume(
+            step=config["resume_step"],
+            allow_config_change=config["allow_config_change"],
+            start_anew=config["start_anew"],
+            save_every=config["checkpoint_every_epochs"] * stream.steps_per_epoch,
+            dry_run=config["dry_run"],
+        ),
     )
 
 

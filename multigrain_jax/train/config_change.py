@@ -1,7 +1,9 @@
-"""What may change in the config of a run that is resumed."""
+"""What may change in the config of a run that is resumed, key by key."""
 
-from collections.abc import Mapping
-from typing import Any
+import copy
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from multigrain_jax.errors import InputError
 
@@ -17,52 +19,165 @@ ORDER_KEYS = (
     "data.split",
     "data.list_file",
     "data.num_images",
+    "data.val_fraction",
 )
 # … and fill the same arrays.
 SHAPE_KEYS = ("backbone", "num_classes", "train_size")
+# These were used up at the beginning: what came of them is in the checkpoint.
+START_KEYS = (
+    "init_from",
+    "init_step",
+    "pretrained_backbone",
+    "pooling_exponent",
+    "beta_init",
+)
+# These decide the updates that are yet to come.
+UPDATE_KEYS = (
+    "augmentation",
+    "batch_norm_group_size",
+    "beta_learning_rate_factor",
+    "classification_weight",
+    "compute_dtype",
+    "crop_area_min",
+    "crop_resize",
+    "deterministic",
+    "learning_rate",
+    "learning_rate_drop_epochs",
+    "learning_rate_drop_factors",
+    "learning_rate_schedule",
+    "margin",
+    "momentum",
+    "negative_sampling",
+    "num_epochs",
+    "sampling_group_size",
+    "scale_learning_rate",
+    "warmup_epochs",
+    "weight_decay",
+)
+# These decide what is measured and written, and how fast, but not what is learned.
+RECORD_KEYS = (
+    "allow_config_change",
+    "checkpoint_every_epochs",
+    "data.local_cache_dir",
+    "data.root",
+    "data.val_split",
+    "data_timeout_s",
+    "distributed.coordinator",
+    "distributed.num_processes",
+    "distributed.process_index",
+    "dry_run",
+    "eval_every_epochs",
+    "keep_every_epochs",
+    "log_every_steps",
+    "log_sample_ids",
+    "max_skipped_fraction",
+    "max_train_hours",
+    "num_workers",
+    "prefetch_batches",
+    "profile_steps",
+    "report_split",
+    "resume_step",
+    "start_anew",
+    "stop_at_step",
+    "task",
+    "test_mode",
+    "test_size",
+    "validate_first",
+)
+# Where the same file may be written in several ways.
+PATH_KEYS = ("data.list_file", "data.root", "init_from", "pretrained_backbone")
+REMEDY = "use another --workdir, restore the values"
+
+
+class Change(NamedTuple):
+    """A key whose value is another than when the checkpoint was written."""
+
+    key: str
+    saved: Any
+    current: Any
+
+    def __str__(self) -> str:
+        """What is said of it."""
+        return f"{self.key}: {self.saved!r} -> {self.current!r}"
 
 
 def config_differences(
     saved: Mapping[str, Any], current: Mapping[str, Any]
-) -> list[tuple[str, Any, Any]]:
-    """The keys whose values differ, as (dotted key, saved value, current value)."""
+) -> list[Change]:
+    """The keys whose values differ, by dotted names in alphabetical order."""
     old, new = _flatten(saved), _flatten(current)
     return [
-        (key, old.get(key), new.get(key))
+        Change(key, old.get(key), new.get(key))
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
+        if not _same(key, old.get(key), new.get(key))
     ]
+
+
+def _same(key: str, old: Any, new: Any) -> bool:
+    if key in PATH_KEYS and isinstance(old, str) and isinstance(new, str):
+        old, new = (os.path.abspath(os.path.expanduser(path)) for path in (old, new))
+    return old == new
 
 
 def check_resumed_config(
     saved: Mapping[str, Any], current: Mapping[str, Any], *, allowed: bool
-) -> list[str]:
-    """Lines that tell what changed since the checkpoint was written.
+) -> list[Change]:
+    """What changed since the checkpoint was written, and has or will have an effect.
 
     Args:
         saved: the config as the checkpoint records it.
         current: that of this run.
-        allowed: whether any change is (`allow_config_change`).
+        allowed: whether any change is that can be made (`allow_config_change`).
 
     Raises:
-        InputError: a change of the data's order or of a shape that is not allowed.
+        InputError: a change of the data's order or of a shape that is not allowed, or
+            of what a run that has begun cannot change any more.
     """
-    differences = config_differences(saved, current)
-    lines = [f"{key}: {old!r} -> {new!r}" for key, old, new in differences]
-    refused = [
-        line
-        for line, (key, _, _) in zip(lines, differences, strict=True)
-        if key in ORDER_KEYS + SHAPE_KEYS
+    known = _flatten(saved)
+    changes = [
+        change
+        for change in config_differences(saved, current)
+        # An older version wrote the checkpoint, without keys that it did not have.
+        if change.key in known or change.key not in RECORD_KEYS
     ]
+    used_up = [change for change in changes if change.key in START_KEYS]
+    if used_up:
+        raise InputError(
+            "the workdir was started with another config, and these changes would have "
+            f"no effect, since the checkpoint has what came of them:{_listed(used_up)}"
+            f"\n{REMEDY}, or begin a new run with --config.init_from"
+        )
+    refused = [change for change in changes if change.key in ORDER_KEYS + SHAPE_KEYS]
     if refused and not allowed:
         raise InputError(
             "the workdir was started with another config, and these changes alter the "
-            "order of the data or the shapes:\n  "
-            + "\n  ".join(refused)
-            + "\nuse another --workdir, restore the values, or continue all the same "
-            "with --config.allow_config_change=True"
+            f"order of the data or the shapes:{_listed(refused)}\n{REMEDY}, or "
+            "continue all the same with --config.allow_config_change=True"
         )
-    return lines
+    return changes
+
+
+def split_by_effect(changes: Iterable[Change]) -> tuple[list[Change], list[Change]]:
+    """Those with an effect where nothing is left to train, and the others."""
+    changes = list(changes)
+    effective = [change for change in changes if change.key in RECORD_KEYS]
+    return effective, [change for change in changes if change not in effective]
+
+
+def as_it_ran(current: Mapping[str, Any], idle: Iterable[Change]) -> dict[str, Any]:
+    """The config of a run that trained to its end before these changes were made."""
+    record = copy.deepcopy(dict(current))
+    for change in idle:
+        *outer, name = change.key.split(".")
+        part = record
+        for inner in outer:
+            part = part.setdefault(inner, {})
+        part[name] = change.saved
+    return record
+
+
+def _listed(changes: Sequence[Change]) -> str:
+    return "".join(f"\n  {change}" for change in changes)
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -52,6 +52,13 @@ class _Interval:
     metrics: list[Mapping[str, jax.Array]] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
     waited: float = 0.0
+    # Steps that were made before the clock was started.
+    untimed: int = 0
+
+    def restart_clock(self) -> None:
+        """Leave the time until now out of the throughput, and the steps made in it."""
+        self.started, self.waited = time.perf_counter(), 0.0
+        self.untimed = len(self.metrics)
 
 
 def train_loop(
@@ -61,6 +68,7 @@ def train_loop(
     batches: Iterator[Any],
     images_per_step: int,
     schedule: Schedule,
+    on_first_step: Callable[[], None],
     on_log: Callable[[int, dict[str, float]], None],
     on_eval: Callable[[TrainState, int], None],
     on_save: Callable[[TrainState, int], None],
@@ -74,6 +82,8 @@ def train_loop(
         batches: batches on the device, from the state's step on.
         images_per_step: crops per update, for the throughput.
         schedule: when to log, evaluate, save and stop.
+        on_first_step: told when the first step is done, which waits for the first batch
+            and for the compiler.
         on_log: receives the step and the means of the metrics since the last call,
             with `images_per_second` and `data_wait_fraction`.
         on_eval: validates; it may ask `should_stop` too and break off.
@@ -102,17 +112,23 @@ def train_loop(
         last = step == schedule.last_step
         evaluating = step % schedule.eval_every == 0 or last
         saving = step % schedule.save_every == 0 or last
-        logging = step % schedule.log_every == 0 or step == first_step + 1
+        # Not the first step of a resumed run: resuming adds no row, changes no mean.
+        logging = step % schedule.log_every == 0 or step == 1
         if logging or evaluating or saving or stopping:
             on_log(step, _summarise(interval, step, images_per_step))
             interval = _Interval()
+        if step == first_step + 1:
+            if interval.metrics:
+                jax.block_until_ready(metrics)  # logged, it was waited for
+            on_first_step()
+            interval.restart_clock()
         if evaluating and not stopping:
             on_eval(state, step)
             stopping = should_stop()
         if saving or stopping:
             on_save(state, step)
         if evaluating or saving:
-            interval.started = time.perf_counter()
+            interval.restart_clock()
         if stopping and (not last or should_stop()):
             return state, True
     return state, False
@@ -137,6 +153,7 @@ def _summarise(
         name: float(np.mean([metrics[name] for metrics in fetched]))
         for name in fetched[0]
     }
-    means["images_per_second"] = images_per_step * len(fetched) / seconds
+    timed = len(fetched) - interval.untimed
+    means["images_per_second"] = images_per_step * timed / seconds
     means["data_wait_fraction"] = interval.waited / seconds
     return means

@@ -1,9 +1,10 @@
 """What happens beside the updates: validation, metrics, checkpoints."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jax
 import optax
@@ -42,6 +43,7 @@ class Run:
         tx: the optimiser.
         learning_rate: its rate as a function of the step.
         state: where the run begins.
+        record: the config by which it was or will be trained.
         checkpoints: where its states go; None in a dry run, and on all hosts but one.
     """
 
@@ -55,6 +57,7 @@ class Run:
     tx: optax.GradientTransformation
     learning_rate: Callable[[jax.Array | int], jax.Array]
     state: TrainState
+    record: Mapping[str, Any]
     checkpoints: RunCheckpoints | None
 
 
@@ -89,15 +92,18 @@ class Recorder:
             self.results |= {f"val/{name}": value for name, value in scores.items()}
             self._write(step, self.results)
 
+    def first_step(self) -> None:
+        """Tell how long the first step took, from the launch on."""
+        self.writer.note(f"first step after {seconds_since_launch():.1f} s")
+
     def log(self, step: int, metrics: dict[str, float]) -> None:
         """Write the means of an interval; hint at what slows the run."""
         rate = {"learning_rate": float(self.run.learning_rate(step - 1))}
         self._write(step, {f"train/{k}": v for k, v in metrics.items()} | rate)
         self._logged += 1
-        if self._logged == 1:
-            # The first interval is one step, which waits for the first batch.
-            self.writer.note(f"first step after {seconds_since_launch():.1f} s")
-        elif metrics["data_wait_fraction"] > MUCH_WAITING and not self._told_of_waiting:
+        # The first interval may be one step, which waits for the first batch.
+        waiting = self._logged > 1 and metrics["data_wait_fraction"] > MUCH_WAITING
+        if waiting and not self._told_of_waiting:
             self._told_of_waiting = True
             self.writer.note(
                 f"{metrics['data_wait_fraction']:.0%} of the time goes on waiting for "

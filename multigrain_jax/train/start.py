@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,16 +16,18 @@ from multigrain_jax.checkpoint import (
     Checkpoint,
     CheckpointNotSavedError,
     CheckpointStore,
-    DamagedCheckpointError,
     checkpoint_steps,
     load_checkpoint,
-    load_optimizer,
-    set_aside,
 )
 from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.distributed import agree
 from multigrain_jax.errors import InputError
-from multigrain_jax.train.config_change import check_resumed_config
+from multigrain_jax.train.resume import (
+    DataRecord,
+    Resume,
+    refuse_lost_checkpoints,
+    resume_state,
+)
 from multigrain_jax.train.state import TrainState, checkpoint_model
 from multigrain_jax.trees import nested_to_tree, tree_to_nested
 from multigrain_jax.weights import find_weights
@@ -35,7 +37,12 @@ class RunCheckpoints:
     """Writes the checkpoints of one run."""
 
     def __init__(
-        self, store: CheckpointStore, *, meta: Mapping[str, Any], stream: RepeatedStream
+        self,
+        store: CheckpointStore,
+        *,
+        meta: Mapping[str, Any],
+        stream: RepeatedStream,
+        digest: Mapping[str, str],
     ):
         """Remember what every checkpoint of the run shares.
 
@@ -43,10 +50,12 @@ class RunCheckpoints:
             store: where they go.
             meta: how to build the model, and the config.
             stream: the data stream, whose position is saved.
+            digest: of the images.
         """
         self._store = store
         self._meta = meta
         self._stream = stream
+        self._digest = digest
 
     def save(self, state: TrainState, step: int) -> None:
         """Start to write the checkpoint of `step`; nothing if it is there already."""
@@ -59,6 +68,7 @@ class RunCheckpoints:
             data={
                 "position": step * self._stream.batch_size,
                 "num_images": self._stream.num_images,
+                "digest": dict(self._digest),
             },
             meta=self._meta,
         )
@@ -94,18 +104,26 @@ class Beginning:
         init_step: which step of `init_from`; None is the newest.
         pretrained_backbone: a checkpoint or name whose trunk is taken; None or empty:
             none.
-        resume_step: which of the workdir's checkpoints to continue; None: the newest.
-        allow_config_change: whether a resumed run may see other data or shapes.
-        dry_run: nothing is written: damaged checkpoints stay where they are.
+        resume: how the workdir's own checkpoints are continued.
     """
 
     backbone: str
     init_from: str | None
     init_step: int | None
     pretrained_backbone: str | None
-    resume_step: int | None
-    allow_config_change: bool
-    dry_run: bool
+    resume: Resume
+
+
+class Started(NamedTuple):
+    """Where a run begins.
+
+    Attributes:
+        state: the state.
+        record: the config by which the run was or will be trained.
+    """
+
+    state: TrainState
+    record: Mapping[str, Any]
 
 
 def start_state(
@@ -115,8 +133,10 @@ def start_state(
     fresh: TrainState,
     tx: optax.GradientTransformation,
     stream: RepeatedStream,
+    data: DataRecord,
     record: Mapping[str, Any],
-) -> TrainState:
+    last_step: int,
+) -> Started:
     """The state to start from.
 
     In this order: the workdir's newest checkpoint (or `resume_step`); `init_from`, as
@@ -129,19 +149,43 @@ def start_state(
         fresh: a state with freshly initialised arrays.
         tx: the optimiser.
         stream: the data stream.
-        record: the run's config, from `config_record`, to be compared with that of a
-            checkpoint that is resumed.
+        data: what the images are, to be compared with what a checkpoint that is resumed
+            was trained on.
+        record: the run's config, from `config_record`, to be compared likewise.
+        last_step: where the run ends.
 
     Raises:
-        InputError: a checkpoint that does not fit, or a config that changed too much.
+        InputError: a checkpoint that does not fit, checkpoints that are gone, or a
+            config or data that changed too much.
     """
+    own = beginning.resume
     if agree(len(checkpoint_steps(workdir / CHECKPOINTS_FOLDER))):
-        return _resume(beginning, workdir, fresh, stream, record)
-    if beginning.resume_step is not None:
+        if own.start_anew:
+            print(f"start_anew is without effect: {workdir} has checkpoints")
+        return Started(
+            *resume_state(
+                own,
+                workdir,
+                fresh=fresh,
+                stream=stream,
+                data=data,
+                record=record,
+                last_step=last_step,
+            )
+        )
+    if own.step is not None:
         raise InputError(
-            f"resume_step = {beginning.resume_step}: {workdir} has no checkpoints; "
+            f"resume_step = {own.step}: {workdir} has no checkpoints; "
             "give the workdir of the run, or leave resume_step out"
         )
+    refuse_lost_checkpoints(own, workdir)
+    return Started(_beginning_state(beginning, fresh, tx), record)
+
+
+def _beginning_state(
+    beginning: Beginning, fresh: TrainState, tx: optax.GradientTransformation
+) -> TrainState:
+    """The state of step 0."""
     if beginning.init_from:
         path = find_weights(beginning.init_from)
         checkpoint = load_checkpoint(path, step=beginning.init_step)
@@ -159,6 +203,7 @@ def open_checkpoints(
     keep_every_steps: int,
     meta: Mapping[str, Any],
     stream: RepeatedStream,
+    digest: Mapping[str, str],
 ) -> RunCheckpoints | None:
     """Where a run's checkpoints go.
 
@@ -171,92 +216,14 @@ def open_checkpoints(
         keep_every_steps: those of its multiples are kept for good.
         meta: how to build the model, and the config.
         stream: the data stream, whose position is saved.
+        digest: of the images, from `data_digest`.
     """
     if jax.process_index() > 0:
         return None
     store = CheckpointStore(workdir, keep_every_steps=keep_every_steps)
     for step in store.delete_after(first_step):
         print(f"checkpoint of step {step} deleted: the run restarts before it")
-    return RunCheckpoints(store, meta=meta, stream=stream)
-
-
-def _resume(
-    beginning: Beginning,
-    workdir: Path,
-    fresh: TrainState,
-    stream: RepeatedStream,
-    record: Mapping[str, Any],
-) -> TrainState:
-    # The first host chooses, and sets damaged ones aside before the others look.
-    chosen = -1
-    if jax.process_index() == 0:
-        checkpoint, opt_state = _newest_sound(beginning, workdir, fresh)
-        chosen = checkpoint.step
-    chosen = agree(chosen)
-    if jax.process_index() > 0:
-        checkpoint = load_checkpoint(workdir, step=chosen)
-        opt_state = load_optimizer(checkpoint, like=fresh.opt_state)
-    changes = check_resumed_config(
-        checkpoint.meta["config"], record, allowed=beginning.allow_config_change
-    )
-    for line in changes:
-        print(f"config changed: {line}")
-    if checkpoint.data["num_images"] != stream.num_images:
-        message = (
-            f"data: {stream.num_images} images found, the run was started with "
-            f"{checkpoint.data['num_images']}; the samples' order would change"
-        )
-        if not beginning.allow_config_change:
-            raise InputError(
-                f"{message}; restore the data, use another --workdir, or continue all "
-                "the same with --config.allow_config_change=True"
-            )
-        print(message)
-    print(f"resuming from {checkpoint.path}")
-    model = nested_to_tree(
-        checkpoint.model, like=checkpoint_model(fresh), name=f"{checkpoint.path}/model"
-    )
-    return TrainState(
-        step=jnp.asarray(checkpoint.step, jnp.int32),
-        opt_state=opt_state,
-        **model,
-    )
-
-
-def _newest_sound(
-    beginning: Beginning, workdir: Path, fresh: TrainState
-) -> tuple[Checkpoint, optax.OptState]:
-    """The newest checkpoint (or `resume_step`) that is as it was saved.
-
-    Damaged ones after it are set aside, and that is said aloud.
-    """
-    folder = workdir / CHECKPOINTS_FOLDER
-    damaged: list[DamagedCheckpointError] = []
-    steps = [beginning.resume_step]
-    if steps == [None]:
-        steps = checkpoint_steps(folder)[::-1]
-    for step in steps:
-        try:
-            checkpoint = load_checkpoint(workdir, step=step)
-            opt_state = load_optimizer(checkpoint, like=fresh.opt_state)
-        except DamagedCheckpointError as error:
-            damaged.append(error)
-            continue
-        for error, bad_step in zip(damaged, steps, strict=False):
-            print(f"WARNING: {error}")
-            if not beginning.dry_run:
-                print(f"it is now {set_aside(folder / str(bad_step))}")
-        if damaged:
-            print(f"WARNING: falling back to step {step}: later ones are damaged")
-        return checkpoint, opt_state
-    listed = "\n".join(map(str, damaged))
-    if beginning.resume_step is not None:
-        raise InputError(f"resume_step = {steps[0]} cannot be resumed from: {listed}")
-    raise InputError(
-        f"{workdir}: every checkpoint is damaged (steps {steps}), and the run is not "
-        "started anew over them; restore one from a copy, or choose another "
-        f"--workdir\n{listed}"
-    )
+    return RunCheckpoints(store, meta=meta, stream=stream, digest=digest)
 
 
 def _fine_tune(

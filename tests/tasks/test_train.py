@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 
 import jax
 import numpy as np
@@ -212,6 +213,39 @@ def test_the_margin_of_the_config_counts(photos, finished, tmp_path):
         run(small_train_config(photos, margin=0.5, stop_at_step=1), tmp_path)
     # The first step's batch and weights are the same: only α differs.
     assert losses_of(tmp_path)[1] > losses_of(finished[0])[1]
+
+
+def test_a_finished_run_stays_what_it_is(photos, finished, tmp_path, capsys):
+    workdir = tmp_path / "workdir"
+    shutil.copytree(finished[0], workdir)
+    before = json.loads((workdir / "config.json").read_text())
+    run(small_train_config(photos, learning_rate=0.2, stop_at_step=9), workdir)
+    printed = capsys.readouterr().out
+    assert "nothing left to train" in printed and "resuming from" not in printed
+    assert "config changed, without effect: learning_rate: 0.05 -> 0.2" in printed
+    # What was not trained is not claimed; what is measured may change.
+    after = json.loads((workdir / "config.json").read_text())
+    assert after == before | {"report_split": None, "stop_at_step": 9}
+    assert losses_of(workdir) == losses_of(finished[0])
+
+
+def test_other_photos_of_equal_number_are_not_taken_for_those_of_the_run(
+    photos, finished, tmp_path
+):
+    workdir, other = tmp_path / "workdir", tmp_path / "photos"
+    shutil.copytree(finished[0], workdir)
+    shutil.copytree(photos, other)
+    run(small_train_config(other), workdir)  # a copy is the same
+    for split in ("train", "val"):
+        (other / split / "dots").rename(other / split / "holes")
+    with pytest.raises(InputError, match="the classes are … 'holes', 'stripes',"):
+        run(small_train_config(other), workdir)
+    for split in ("train", "val"):
+        (other / split / "holes").rename(other / split / "dots")
+    (other / "train" / "dots" / "0.png").rename(other / "train" / "dots" / "00.png")
+    with pytest.raises(InputError, match="the run was started with, but with other n"):
+        run(small_train_config(other), workdir)
+    run(small_train_config(other, allow_config_change=True), workdir)
 
 
 def test_a_second_run_in_a_workdir_is_refused(photos, tmp_path):

@@ -23,6 +23,7 @@ class Run:
     def __init__(self, *, losses=None, stop_after=()):
         self.events, self.logged, self.batches = [], {}, []
         self.losses = losses or {}
+        self.firsts = []
         # What the host asks for when it asks to stop: the last events before it.
         self.stop_after = stop_after
 
@@ -34,6 +35,7 @@ class Run:
             batches=iter(range(first_step, 1000)),
             images_per_step=6,
             schedule=Schedule(**(numbers | schedule)),
+            on_first_step=lambda: self.firsts.append(self.events[-1]),
             on_log=self.log,
             on_eval=lambda state, step: self.note("eval", state, step),
             on_save=lambda state, step: self.note("save", state, step),
@@ -86,6 +88,34 @@ def test_a_resumed_run_keeps_to_the_same_steps():
         *("log 9", "save 9"),
         *("log 10", "eval 10", "save 10"),
     ]
+    assert run.firsts == ["log 8"]
+
+
+@pytest.mark.parametrize("stop", [4, 8])
+def test_a_resume_between_two_rows_adds_none_and_changes_no_mean(stop):
+    whole, parts = Run(), Run()
+    whole.loop(last_step=12, log_every=4)
+    parts.loop(last_step=12, log_every=4, stop_at=stop)
+    parts.loop(first_step=stop, last_step=12, log_every=4)
+    assert [e for e in parts.events if "log" in e] == [
+        "log 1",
+        *(f"log {step}" for step in (4, 8, 12)),
+    ]
+    losses = [{s: row["loss"] for s, row in r.logged.items()} for r in (whole, parts)]
+    assert losses[0] == losses[1] == {1: 1, 4: 3, 8: 6.5, 12: 10.5}
+    assert parts.firsts == ["log 1", f"step {stop + 1}"]
+
+
+def test_the_first_step_of_a_resumed_run_is_no_throughput():
+    run = Run()
+    step = run.train_step
+    run.train_step = lambda *given: (
+        time.sleep(0.2 if given[0].step == 4 else 0.01),
+        step(*given),
+    )[1]
+    run.loop(first_step=4, last_step=8, log_every=4)
+    # Three steps of six images in 0.03 s, and a little.
+    assert 200 < run.logged[8]["images_per_second"] <= 600
 
 
 def test_nothing_is_left_to_do_at_the_end():
@@ -146,6 +176,7 @@ def run_timed(run, *, batch_s=0.0, step_s=0.0, eval_s=0.0, **schedule):
         batches=batches(),
         images_per_step=6,
         schedule=Schedule(**({"eval_every": 100, "save_every": 100} | schedule)),
+        on_first_step=lambda: None,
         on_log=run.log,
         on_eval=lambda state, step: time.sleep(eval_s),
         on_save=lambda state, step: None,

@@ -85,6 +85,7 @@ def test_a_row_has_the_epoch_and_the_rate_of_its_update(tmp_path):
 def test_the_first_step_and_much_waiting_are_said_once(tmp_path):
     recorder = make_recorder(tmp_path)
     much, little = ({"data_wait_fraction": MUCH_WAITING + d} for d in (0.1, -0.01))
+    recorder.first_step()
     recorder.log(1, much)  # waits for the first batch, which is no fault
     recorder.log(2, little)
     (first,) = recorder.writer.notes

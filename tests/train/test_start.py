@@ -3,93 +3,22 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from helpers.checkpoints import flip
+from helpers.beginnings import (
+    DATA,
+    STREAM,
+    TX,
+    make_state,
+    save,
+    start,
+    value_of,
+)
 
 from multigrain_jax.checkpoint import CheckpointStore, load_checkpoint
-from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.errors import InputError
-from multigrain_jax.train.start import Beginning, open_checkpoints, start_state
-from multigrain_jax.train.state import TrainState, checkpoint_model
-
-TX = optax.trace(decay=0.9)
-STREAM = RepeatedStream(
-    num_images=9, num_repeats=1, epoch_len_factor=1.0, batch_size=4, seed=0
-)
-RECORD = {"seed": 0, "learning_rate": 0.1}
-FROM_SCRATCH = Beginning(
-    backbone="tiny",
-    init_from=None,
-    init_step=None,
-    pretrained_backbone=None,
-    resume_step=None,
-    allow_config_change=False,
-    dry_run=False,
-)
-# Reads that are still under way when one of them finds damage complete to nobody.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning"
-)
-
-
-def make_state(value=0.0, *, num_classes=2, step=0, exponent=3.0):
-    """A state whose every number is `value`, but for the exponent."""
-
-    def full(*shape):
-        return jnp.full(shape, value, jnp.float32)
-
-    classifier = {"kernel": full(3, num_classes), "bias": full(num_classes)}
-    params = {"trunk": {"kernel": full(2, 3)}, "classifier": classifier}
-    params["margin"] = {"beta": full()}
-    opt_state = jax.tree.map(lambda x: x + 1, TX.init(params))
-    return TrainState(
-        step=jnp.int32(step),
-        params=params,
-        batch_stats={"trunk": {"mean": full(3)}},
-        pooling_exponent=jnp.float32(exponent),
-        opt_state=opt_state if step else TX.init(params),
-    )
-
-
-def save(workdir, *values, step=5, backbone="tiny", num_images=9, **changes):
-    """Checkpoints of a run at multiples of `step`, each of its value."""
-    store = CheckpointStore(workdir)
-    for number, value in enumerate(values, start=1):
-        state = make_state(value, step=number * step, **changes)
-        num_classes = state.params["classifier"]["bias"].size
-        store.save(
-            number * step,
-            model=checkpoint_model(state),
-            optimizer=state.opt_state,
-            data={"position": 4 * number * step, "num_images": num_images},
-            meta={"backbone": backbone, "num_classes": num_classes, "config": RECORD},
-        )
-    store.close()
-    return workdir
-
-
-def start(workdir, *, fresh=None, record=RECORD, **changes):
-    return start_state(
-        dataclasses.replace(FROM_SCRATCH, **changes),
-        workdir,
-        fresh=fresh or make_state(-1.0),
-        tx=TX,
-        stream=STREAM,
-        record=record,
-    )
-
-
-def damage(workdir, step, item="model"):
-    for path in (workdir / "checkpoints" / str(step) / item).rglob("*"):
-        if path.is_file() and path.stat().st_size:
-            flip(path)
-
-
-def value_of(state):
-    return float(state.params["trunk"]["kernel"][0, 0])
+from multigrain_jax.train.start import open_checkpoints
+from multigrain_jax.train.state import checkpoint_model
 
 
 def test_the_order_of_beginnings(tmp_path):
@@ -108,52 +37,7 @@ def test_the_order_of_beginnings(tmp_path):
 
 def test_a_step_to_resume_needs_a_workdir_with_checkpoints(tmp_path):
     with pytest.raises(InputError, match=r"resume_step = 5: .* has no checkpoints"):
-        start(tmp_path, resume_step=5)
-
-
-def test_a_resumed_state_is_the_saved_one(tmp_path, capsys):
-    save(tmp_path, 1, 2)
-    found = start(tmp_path)
-    jax.tree.map(np.testing.assert_array_equal, found, make_state(2, step=10))
-    assert f"resuming from {tmp_path / 'checkpoints' / '10'}" in capsys.readouterr().out
-    found = start(tmp_path, resume_step=5)
-    jax.tree.map(np.testing.assert_array_equal, found, make_state(1, step=5))
-
-
-def test_another_config_or_other_images_are_told_or_refused(tmp_path, capsys):
-    save(tmp_path, 1, num_images=8)
-    changed = {**RECORD, "learning_rate": 0.2}
-    with pytest.raises(InputError, match="9 images found, the run was started with 8"):
-        start(tmp_path, record=changed)
-    assert "config changed: learning_rate: 0.1 -> 0.2" in capsys.readouterr().out
-    with pytest.raises(InputError, match="seed: 0 -> 1"):
-        start(tmp_path, record={**RECORD, "seed": 1})
-    record = {**RECORD, "seed": 1}
-    assert value_of(start(tmp_path, record=record, allow_config_change=True)) == 1
-    said = capsys.readouterr().out
-    assert "config changed: seed: 0 -> 1" in said and "order would change" in said
-
-
-@pytest.mark.parametrize("dry_run", [True, False])
-def test_damaged_checkpoints_are_passed_over_and_set_aside(tmp_path, capsys, dry_run):
-    save(tmp_path, 1, 2)
-    damage(tmp_path, 10, "optimizer")
-    found = start(tmp_path, dry_run=dry_run)
-    assert (int(found.step), value_of(found)) == (5, 1)
-    assert "falling back to step 5" in capsys.readouterr().out
-    names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
-    assert names == {"5", "10" if dry_run else "10.damaged"}
-
-
-def test_where_all_are_damaged_nothing_is_started_anew(tmp_path):
-    save(tmp_path, 1, 2)
-    damage(tmp_path, 5)
-    damage(tmp_path, 10)
-    with pytest.raises(InputError, match="resume_step = 10 cannot be resumed from"):
-        start(tmp_path, resume_step=10)
-    with pytest.raises(InputError, match=r"damaged \(steps \[10, 5\]\)"):
-        start(tmp_path)
-    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"5", "10"}
+        start(tmp_path, step=5)
 
 
 def test_a_fine_tune_takes_all_but_the_optimiser_and_the_exponent(tmp_path, capsys):
@@ -217,6 +101,7 @@ def open_for(workdir, first_step):
         keep_every_steps=5,
         meta={"backbone": "tiny"},
         stream=STREAM,
+        digest=DATA.digest,
     )
 
 
@@ -229,7 +114,7 @@ def test_checkpoints_know_their_place_in_the_stream(tmp_path):
     assert checkpoints.longest_save() > 0
     checkpoints.close()
     found = load_checkpoint(tmp_path)
-    assert found.data == {"position": 28, "num_images": 9}
+    assert found.data == {"position": 28, "num_images": 9, "digest": DATA.digest}
     assert (found.step, found.meta) == (7, {"backbone": "tiny"})
 
 

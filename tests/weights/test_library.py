@@ -22,6 +22,7 @@ from multigrain_jax.convert import convert
 from multigrain_jax.errors import InputError
 from multigrain_jax.tasks import embed as run_embed
 from multigrain_jax.tasks import eval_retrieval as run_eval_retrieval
+from multigrain_jax.train.resume import Resume
 from multigrain_jax.train.start import Beginning, start_state
 from multigrain_jax.weights import find_weights, is_name, keep_weights, library
 from multigrain_jax.weights.download import Patience, download
@@ -321,13 +322,18 @@ def test_training_starts_from_a_name(publish, tmp_path):
         beginning = Beginning(
             backbone="resnet18",
             init_step=None,
-            resume_step=None,
-            allow_config_change=False,
-            dry_run=False,
+            resume=Resume(None, False, False, 1, False),
             **keys,
         )
         said = f"{key}: {find_weights(NAME)}/checkpoints/0 is a tiny, and backbone is"
         with pytest.raises(InputError, match=said):
             start_state(
-                beginning, tmp_path, fresh=None, tx=None, stream=None, record={}
+                beginning,
+                tmp_path,
+                fresh=None,
+                tx=None,
+                stream=None,
+                data=None,
+                record={},
+                last_step=1,
             )
