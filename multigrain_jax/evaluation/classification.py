@@ -128,21 +128,35 @@ def evaluate_classification(
 def knn_top1(photos: Embedded) -> float:
     """How often a photo's nearest other one is of its class: a probe of the embedding.
 
-    Photos without a label are left out, unreadable ones count as wrong. Memory: a block
-    of `KNN_BLOCK` rows of similarities.
+    Photos without a label are left out, and as queries those that are `alone_in_class`;
+    unreadable ones count as wrong. Memory: a block of `KNN_BLOCK` rows of similarities.
     """
     labelled = photos.labels >= 0
     labels, descriptors = photos.labels[labelled], photos.descriptors[labelled]
     bad = photos.bad[labelled]
+    queries = np.flatnonzero(~alone_in_class(labels))
     right = 0
-    for start in range(0, len(labels), KNN_BLOCK):
-        rows = np.arange(start, min(start + KNN_BLOCK, len(labels)))
+    for start in range(0, len(queries), KNN_BLOCK):
+        rows = queries[start : start + KNN_BLOCK]
         similarity = descriptors[rows] @ descriptors.T
         similarity[np.arange(len(rows)), rows] = -np.inf
         similarity[:, bad] = -np.inf
         nearest = labels[similarity.argmax(axis=1)]
         right += int(np.sum((nearest == labels[rows]) & ~bad[rows]))
-    return right / max(1, len(labels))
+    return right / max(1, len(queries))
+
+
+def alone_in_class(labels: np.ndarray) -> np.ndarray:
+    """Which photos have a label and no other one of it: nothing can be found for them.
+
+    Args:
+        labels: int32 [N]; -1 is unlabelled.
+
+    Returns:
+        bool [N].
+    """
+    counts = np.bincount(labels[labels >= 0], minlength=1)
+    return (labels >= 0) & (counts[labels] == 1)
 
 
 def classification_scores(photos: Embedded) -> dict[str, float]:
@@ -166,7 +180,8 @@ def class_map(photos: Embedded) -> float:
     """Mean average precision of finding a photo's class among the other photos.
 
     Photos without a label are left out, here and in `knn_top1`: nobody knows what they
-    show. Memory: at most four times `RANKED_BYTES`, or four rows of similarities.
+    show; so are, as queries, those that are `alone_in_class`. Memory: at most four
+    times `RANKED_BYTES`, or four rows of similarities.
     """
     labels, descriptors = photos.labels, photos.descriptors
     unlabelled = labels < 0

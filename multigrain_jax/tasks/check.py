@@ -118,6 +118,19 @@ def require_classifier(opened: OpenedModel) -> None:
         )
 
 
+def require_photos(num_photos: int, key: str, path: str) -> None:
+    """Refuse descriptors of no photo, in which nothing can be found.
+
+    Raises:
+        InputError: there are none.
+    """
+    if not num_photos:
+        raise InputError(
+            f"{key}: {path} has no descriptor of a photo; run `embed` there on a "
+            "folder of photos that can be read"
+        )
+
+
 def path_problems(config: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
     """A line for every key that must name a file or folder and does not."""
     return [

@@ -37,6 +37,7 @@ from multigrain_jax.distributed import (
     quiet_unless_first,
     start_hosts,
 )
+from multigrain_jax.errors import InputError
 from multigrain_jax.inference import OpenedModel, open_model
 from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.tasks.check import (
@@ -128,6 +129,11 @@ def _run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     }
     print("\n".join(f"{name:<17}  {value:g}" for name, value in results.items()))
     write_results(workdir, results)
+    if not results["num_images"]:
+        raise InputError(
+            f"nothing was embedded: none of the {len(source)} images could be read, "
+            f"among them {source.describe(0)}; skipped.txt says why"
+        )
     return results
 
 

@@ -26,10 +26,11 @@ from multigrain_jax.tasks.check import (
     pooling_exponents,
     refuse,
 )
+from multigrain_jax.tasks.final_report import can_be_found
 from multigrain_jax.tasks.inputs import (
-    batches_from_config,
     open_labelled_split,
     plan_from_config,
+    readable_batches,
     reading_from_config,
 )
 from multigrain_jax.tasks.prepare import prepare
@@ -79,7 +80,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
             exponents=exponents or (None,),
         ),
         put_replicated(mesh, opened.variables),
-        batches_from_config(settings, source, plan, workdir=workdir),
+        readable_batches(settings, source, plan, workdir=workdir),
         mesh=mesh,
     )
     split = config.data.split or "all"
@@ -91,7 +92,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         for prefix, scores in zip(prefixes, each, strict=True)
         for name, value in scores.items()
     }
-    if config.knn_probe:
+    if config.knn_probe and can_be_found(source.labels, split=split):
         results[f"{split}/knn_top1"] = _probe(opened, source, plan, settings, mesh)
     print_table(results)
     results["wasted_fraction"] = plan.wasted_fraction

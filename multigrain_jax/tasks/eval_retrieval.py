@@ -34,7 +34,7 @@ from multigrain_jax.tasks.check import (
     pooling_exponents,
     refuse,
 )
-from multigrain_jax.tasks.inputs import batches_from_config, plan_from_config
+from multigrain_jax.tasks.inputs import plan_from_config, readable_batches
 from multigrain_jax.tasks.prepare import prepare
 from multigrain_jax.weights import find_weights
 from multigrain_jax.workdir import print_table, write_config, write_results
@@ -178,7 +178,7 @@ def _describe(
             settings, source, backbone=opened.backbone, test_size=size
         )
         print(f"{opened.name} from {opened.checkpoint.path}: {plan}", flush=True)
-        batches = batches_from_config(settings, source, plan, workdir=workdir)
+        batches = readable_batches(settings, source, plan, workdir=workdir)
         rows = np.empty((0, 0), np.float32)
         for batch in embed_batches(embed_step, variables, batches, mesh=mesh):
             values = batch.embedding if len(sizes) > 1 else batch.descriptors

@@ -16,7 +16,9 @@ from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.skips import SkipLog
 from multigrain_jax.data.sources.copies import EDITS
 from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.classification import (
+    alone_in_class,
     class_map,
     classification_scores,
     knn_top1,
@@ -63,7 +65,10 @@ def evaluate_and_report(
     Returns:
         `<split>/copy_recall_at_1`, `/copy_map`, mostly `/copy_threshold_at_p90`, and of
         labelled photos `/top1`, `/top5` (of a model with a classifier), `/class_map`,
-        `/knn_top1`, as fractions.
+        `/knn_top1` (if there are two of any class), as fractions.
+
+    Raises:
+        InputError: no photo can be read.
     """
     embed = partial(
         embed_source,
@@ -79,11 +84,18 @@ def evaluate_and_report(
     photos = embed(source)
     skips = SkipLog(source, workdir=workdir, max_fraction=math.inf)
     skips.record(np.flatnonzero(photos.bad))
+    if photos.bad.all():
+        raise InputError(
+            f"none of the {len(source)} photos of {split!r} could be read, and there "
+            "is nothing to report; skipped.txt says why"
+        )
     originals = copy_query_indices(len(source))
     found = copy_scores(embed, source, photos, originals, edit=EDITS[COPY_EDIT])
     scores = {f"copy_{name}": value for name, value in found.items()}
     if np.any(photos.labels >= 0):
-        of_classes = {"class_map": class_map(photos), "knn_top1": knn_top1(photos)}
+        of_classes = {}
+        if can_be_found(photos.labels, split=split):
+            of_classes = {"class_map": class_map(photos), "knn_top1": knn_top1(photos)}
         if photos.logits is not None:
             of_classes = {**classification_scores(photos), **of_classes}
         scores = {**of_classes, **scores}
@@ -91,6 +103,17 @@ def evaluate_and_report(
     named = {f"{split}/{name}": value for name, value in scores.items()}
     print_table(named)
     return named
+
+
+def can_be_found(labels: np.ndarray, *, split: str) -> bool:
+    """Whether two photos are of one class; says how many are alone in theirs."""
+    alone, labelled = int(alone_in_class(labels).sum()), int(np.sum(labels >= 0))
+    if alone:
+        print(
+            f"{split}: {alone} of {labelled} photos are alone in their class: scores "
+            "of finding the class among the others leave them out"
+        )
+    return alone < labelled
 
 
 def copy_query_indices(num_images: int) -> np.ndarray:

@@ -36,9 +36,9 @@ from multigrain_jax.tasks.check import (
     refuse,
 )
 from multigrain_jax.tasks.inputs import (
-    batches_from_config,
     open_labelled_split,
     plan_from_config,
+    readable_batches,
 )
 from multigrain_jax.tasks.prepare import prepare
 from multigrain_jax.train.finetune_pooling import (
@@ -210,7 +210,7 @@ def _finetune(
 def _train_batches(
     settings: Mapping[str, Any], task: _Task, workdir: Path
 ) -> Generator[dict[str, jax.Array]]:
-    for batch in batches_from_config(
+    for batch in readable_batches(
         settings, task.train_source, task.plan, workdir=workdir
     ):
         arrays = network_inputs({**batch, "mask": batch["mask"] & ~batch["bad"]})
@@ -233,7 +233,7 @@ def _validate(
     (scores,) = evaluate_classification(
         make_eval_step(task.opened.graphdef, backbone=task.backbone, mesh=task.mesh),
         put_replicated(task.mesh, variables._replace(pooling_exponent=p)),
-        batches_from_config(settings, task.val_source, plan, workdir=workdir),
+        readable_batches(settings, task.val_source, plan, workdir=workdir),
         mesh=task.mesh,
     )
     return scores

@@ -1,13 +1,17 @@
 """From a config to the typed arguments that the layers below take."""
 
+import contextlib
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from multigrain_jax.data.eval_batches import EvalPlan, plan_batches
 from multigrain_jax.data.reading import HostBatch, Reading
 from multigrain_jax.data.sources.open import DataSet, open_split
 from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.classification import require_classes
 from multigrain_jax.evaluation.inputs import recorded_batches
 from multigrain_jax.inference import OpenedModel
@@ -85,6 +89,32 @@ def batches_from_config(
     """`recorded_batches` by the keys that all configurations share."""
     reading = reading_from_config(config)
     return recorded_batches(source, plan, workdir=workdir, reading=reading)
+
+
+def readable_batches(
+    config: Mapping[str, Any],
+    source: ImageSource,
+    plan: EvalPlan,
+    *,
+    workdir: Path | None,
+) -> Generator[HostBatch]:
+    """`batches_from_config`, for what is nothing without images.
+
+    Raises:
+        InputError: at the end, if none of the images could be read.
+    """
+    num_readable = 0
+    with contextlib.closing(
+        batches_from_config(config, source, plan, workdir=workdir)
+    ) as batches:
+        for batch in batches:
+            num_readable += int(np.sum(batch["mask"] & ~batch["bad"]))
+            yield batch
+    if not num_readable:
+        raise InputError(
+            f"none of the {len(source)} images could be read, among them "
+            f"{source.describe(0)}; skipped.txt says why"
+        )
 
 
 def data_set_from_config(config: Mapping[str, Any]) -> DataSet:

@@ -11,7 +11,7 @@ from multigrain_jax.descriptors.near_duplicates import near_duplicates
 from multigrain_jax.pages.gallery_page import write_retrieval_page
 from multigrain_jax.pages.search_page import MAX_PHOTOS_PER_GROUP, group_rows
 from multigrain_jax.tasks.bounds import number_problems
-from multigrain_jax.tasks.check import path_problems, refuse
+from multigrain_jax.tasks.check import path_problems, refuse, require_photos
 from multigrain_jax.tasks.embed_record import photo_reader
 from multigrain_jax.tasks.prepare import prepare
 from multigrain_jax.workdir import write_config, write_results, write_table
@@ -28,6 +28,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     settings = config.to_dict()
     refuse([*path_problems(settings, ("database",)), *number_problems(settings)])
     index = DescriptorIndex.open(Path(config.database).expanduser())
+    require_photos(int(index.live.sum()), "database", config.database)
     write_config(workdir, settings)
     found = near_duplicates(index, config.threshold)
     rows = np.unique(found.pairs)
@@ -76,6 +77,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         "num_images_in_groups": len(rows),
         "seconds": time.perf_counter() - started,
     }
+    if not len(found.pairs):
+        print(f"no two photos reach threshold = {config.threshold:g}: try a lower one")
     print("\n".join(f"{name:<20}  {value:g}" for name, value in results.items()))
     write_results(workdir, results)
     return results

@@ -34,6 +34,7 @@ from multigrain_jax.tasks.check import (
     dtype_problems,
     path_problems,
     refuse,
+    require_photos,
 )
 from multigrain_jax.tasks.embed_record import (
     CHECKPOINT_KEYS,
@@ -73,6 +74,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     settings = config.to_dict()
     refuse(_problems(settings))
     index = DescriptorIndex.open(Path(config.database).expanduser())
+    require_photos(int(index.live.sum()), "database", config.database)
     normalization = None
     if config.score_normalization.training:
         path = Path(config.score_normalization.training).expanduser()
@@ -190,6 +192,7 @@ def _open_queries(
         stored = DescriptorIndex.open(path)
         _require_comparable(stored, index, path)
         rows = np.flatnonzero(stored.live)
+        require_photos(len(rows), "queries", settings["queries"])
         descriptors = stored.read(0, len(stored))[rows]
         return Queries(stored.paths(rows), descriptors, 0, photo_reader(path))
     if path.is_dir():

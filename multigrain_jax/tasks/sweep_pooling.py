@@ -21,9 +21,9 @@ from multigrain_jax.tasks.check import (
     refuse,
 )
 from multigrain_jax.tasks.inputs import (
-    batches_from_config,
     open_labelled_split,
     plan_from_config,
+    readable_batches,
 )
 from multigrain_jax.tasks.prepare import prepare
 from multigrain_jax.workdir import write_config, write_results
@@ -72,7 +72,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         each = evaluate_classification(
             eval_step,
             variables,
-            batches_from_config(settings, source, plan, workdir=workdir),
+            readable_batches(settings, source, plan, workdir=workdir),
             mesh=mesh,
         )
         grid[size] = dict(zip(exponents, each, strict=True))

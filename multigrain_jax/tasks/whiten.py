@@ -41,9 +41,9 @@ from multigrain_jax.tasks.check import (
 )
 from multigrain_jax.tasks.final_report import evaluate_and_report
 from multigrain_jax.tasks.inputs import (
-    batches_from_config,
     data_set_from_config,
     plan_from_config,
+    readable_batches,
     reading_from_config,
 )
 from multigrain_jax.tasks.prepare import prepare
@@ -135,7 +135,7 @@ def _collect(
         settings, source, backbone=opened.backbone, test_size=settings["test_size"]
     )
     print(f"{opened.name} from {opened.checkpoint.path}: {plan}", flush=True)
-    batches = batches_from_config(settings, source, plan, workdir=workdir)
+    batches = readable_batches(settings, source, plan, workdir=workdir)
     seen: list[HostBatch] = []
 
     def watched() -> Iterable[HostBatch]:

@@ -10,6 +10,7 @@ from helpers.memory import peak_bytes
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation import classification
 from multigrain_jax.evaluation.classification import (
+    alone_in_class,
     class_map,
     classification_scores,
     evaluate_classification,
@@ -82,6 +83,16 @@ def test_scores_by_hand():
     assert classification_scores(LABELLED) == {"top1": 3 / 5, "top5": 1}
     # The nearest of 0 … 4 are 1, 0, 1, 2 and 3.
     assert knn_top1(LABELLED) == 1 / 5
+
+
+def test_a_photo_alone_in_its_class_finds_nothing_and_costs_nothing():
+    labels = np.array([0, 1, 0, 1, 1, 5, -1], np.int32)
+    assert alone_in_class(labels).tolist() == [False] * 5 + [True, False]
+    assert not alone_in_class(np.array([-1, -1], np.int32)).any()
+    # Turned away from all others, it is nobody's nearest either.
+    photos = embedded([0, 10, 22, 36, 52, 200], labels[:6], [0, 1, 1, 0, 1, 0])
+    assert knn_top1(photos) == knn_top1(LABELLED)
+    assert class_map(photos) == class_map(LABELLED)
 
 
 @pytest.mark.parametrize("block", [1, 2, 5])

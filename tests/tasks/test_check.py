@@ -13,6 +13,7 @@ from multigrain_jax.tasks.check import (
     path_problems,
     pooling_exponents,
     refuse,
+    require_photos,
 )
 
 
@@ -64,6 +65,12 @@ def test_data_are_to_be_somewhere(changes, message):
 )
 def test_exponents_are_one_or_several(value, exponents):
     assert pooling_exponents(value) == exponents
+
+
+def test_descriptors_of_photos_that_are_gone_are_no_collection():
+    require_photos(1, "database", "embed")
+    with pytest.raises(InputError, match="database: embed has no descriptor of a pho"):
+        require_photos(0, "database", "embed")
 
 
 def test_float64_is_computed_or_refused():

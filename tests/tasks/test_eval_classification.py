@@ -1,4 +1,5 @@
 import json
+import shutil
 from functools import partial
 
 import numpy as np
@@ -88,11 +89,14 @@ def test_an_unreadable_photo_counts_as_wrong_and_is_listed(
     photo_folder, tiny_checkpoint, tmp_path
 ):
     folder = tmp_path / "bad" / "train" / "ant"
-    folder.mkdir(parents=True)
-    (folder / "1.png").write_bytes(b"nothing")
+    shutil.copytree(photo_folder / "train" / "ant", folder)
     config = make_config(tmp_path / "bad", tiny_checkpoint, test_mode="rect")
-    assert run(config, tmp_path / "out")["train/top1"] == 0
-    assert "1.png" in (tmp_path / "out" / "skipped.txt").read_text()
+    before = run(config, tmp_path / "before")["train/top1"]
+    # As many again, that nobody can read.
+    for path in list(folder.iterdir()):
+        path.with_stem(f"bad {path.stem}").write_bytes(b"nothing")
+    assert run(config, tmp_path / "out")["train/top1"] == before / 2
+    assert "bad 1.png" in (tmp_path / "out" / "skipped.txt").read_text()
 
 
 def test_all_problems_are_listed_at_once(photo_folder, tiny_checkpoint, tmp_path):

@@ -6,6 +6,7 @@ from helpers.photos import plain_photo
 
 from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.embed import Embedded
 from multigrain_jax.mesh import make_mesh
 from multigrain_jax.models.backbones import BACKBONES
@@ -45,9 +46,9 @@ def embed_greys(source, *, batch_size, **options):
     )
 
 
-def report(source, workdir, monkeypatch):
+def report(source, workdir, monkeypatch, *, embed=embed_greys):
     monkeypatch.setattr(final_report, "make_embed_step", lambda *_, **__: None)
-    monkeypatch.setattr(final_report, "embed_source", embed_greys)
+    monkeypatch.setattr(final_report, "embed_source", embed)
     return evaluate_and_report(
         None,
         None,
@@ -75,6 +76,28 @@ def test_scores_are_printed_and_the_page_and_bad_files_written(
     assert "light" in (tmp_path / "report.html").read_text()
     (line,) = (tmp_path / "skipped.txt").read_text().splitlines()
     assert line.startswith("4.png: ")
+
+
+def test_photos_alone_in_their_class_are_left_out_and_counted(
+    tmp_path, monkeypatch, capsys
+):
+    found = report(Greys([0, 0, 1, 0, 0]), tmp_path, monkeypatch)
+    assert {"val/class_map", "val/knn_top1"} <= found.keys()
+    assert "val: 1 of 5 photos are alone in their class" in capsys.readouterr().out
+    found = report(Greys([0, 1, -1, -1, -1]), tmp_path, monkeypatch)
+    assert not {"val/class_map", "val/knn_top1"} & found.keys()
+    assert found["val/top1"] == 1 / 2
+    assert "val: 2 of 2 photos are alone" in capsys.readouterr().out
+
+
+def test_where_no_photo_can_be_read_there_is_no_report(tmp_path, monkeypatch):
+    def all_bad(source, **options):
+        embedded = embed_greys(source, **options)
+        return embedded._replace(bad=np.ones(len(source), bool))
+
+    with pytest.raises(InputError, match=r"none of the 3 photos of 'val' could be"):
+        report(Greys([0, 0, 1]), tmp_path, monkeypatch, embed=all_bad)
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_photos_without_labels_are_asked_for_their_copies_alone(tmp_path, monkeypatch):
