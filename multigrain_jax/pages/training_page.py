@@ -102,9 +102,12 @@ def _confusions(source: ImageSource, photos: Embedded, logits: np.ndarray) -> Se
         predictions[readable],
         num_classes=logits.shape[1],
     )
-    if len(source.class_names) > MAX_MATRIX_CLASSES:
-        return confused_pairs_section(confusions, source.class_names)
-    return confusion_section(confusions, source.class_names)
+    # A network may have been given more classes than its data have.
+    unnamed = range(len(source.class_names), logits.shape[1])
+    names = [*source.class_names, *(f"class {number}, unnamed" for number in unnamed)]
+    if len(names) > MAX_MATRIX_CLASSES:
+        return confused_pairs_section(confusions, names)
+    return confusion_section(confusions, names)
 
 
 def gallery_rows(source: ImageSource, photos: Embedded) -> list[GalleryRow]:

@@ -90,6 +90,16 @@ def test_photos_alone_in_their_class_are_left_out_and_counted(
     assert "val: 2 of 2 photos are alone" in capsys.readouterr().out
 
 
+def test_a_network_may_have_more_classes_than_the_photos(tmp_path, monkeypatch):
+    def embed_among_five(source, **options):
+        embedded = embed_greys(source, **options)
+        return embedded._replace(logits=np.eye(5, dtype=np.float32)[[0, 4, 1, 2, 0]])
+
+    found = report(Greys([0, 0, 1, 1, 0]), tmp_path, monkeypatch, embed=embed_among_five)
+    assert found["val/top1"] == 2 / 5
+    assert "class 4, unnamed" in (tmp_path / "report.html").read_text()
+
+
 def test_where_no_photo_can_be_read_there_is_no_report(tmp_path, monkeypatch):
     def all_bad(source, **options):
         embedded = embed_greys(source, **options)
