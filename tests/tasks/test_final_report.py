@@ -95,7 +95,9 @@ def test_a_network_may_have_more_classes_than_the_photos(tmp_path, monkeypatch):
         embedded = embed_greys(source, **options)
         return embedded._replace(logits=np.eye(5, dtype=np.float32)[[0, 4, 1, 2, 0]])
 
-    found = report(Greys([0, 0, 1, 1, 0]), tmp_path, monkeypatch, embed=embed_among_five)
+    found = report(
+        Greys([0, 0, 1, 1, 0]), tmp_path, monkeypatch, embed=embed_among_five
+    )
     assert found["val/top1"] == 2 / 5
     assert "class 4, unnamed" in (tmp_path / "report.html").read_text()
 
