@@ -1,10 +1,12 @@
 """Keeps count of images that could not be read."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from multigrain_jax.data.reading import why_unreadable
+from multigrain_jax.data.sources.folder import UNLABELLED
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError
 
@@ -40,7 +42,8 @@ class SkipLog:
         Raises:
             InputError: too many by now; the message names some.
         """
-        for index in sorted({int(i) for i in indices if i >= 0} - self._seen):
+        new = sorted({int(i) for i in indices if i >= 0} - self._seen)
+        for index in new:
             self._seen.add(index)
             reason = why_unreadable(self._source, index) or "could be read later on"
             line = _printable(f"{self._source.describe(index)}: {reason}")
@@ -51,6 +54,7 @@ class SkipLog:
             if self._path is not None:
                 with self._path.open("a") as file:
                     file.write(line + "\n")
+        self._tell_of_lost_classes(new)
         if len(self._lines) > self._limit:
             listed = "\n  ".join(list(self._lines)[:10])
             raise InputError(
@@ -58,6 +62,14 @@ class SkipLog:
                 f"more than max_skipped_fraction allows ({self._limit:g}); mend or "
                 f"remove them, or raise the limit\n  {listed}"
             )
+
+    def _tell_of_lost_classes(self, new: Sequence[int]) -> None:
+        """Name the classes whose last image was among the new ones."""
+        labels = self._source.labels
+        for label in sorted({int(labels[index]) for index in new} - {UNLABELLED}):
+            if self._seen.issuperset(np.flatnonzero(labels == label).tolist()):
+                name = _printable(self._source.class_names[label])
+                print(f"class {name!r}: none of its images could be read")
 
 
 def _printable(text: str) -> str:

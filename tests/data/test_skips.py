@@ -37,6 +37,21 @@ def test_each_image_is_listed_once_with_its_reason(source, tmp_path, capsys):
     assert capsys.readouterr().out.count("skipped ") == 2
 
 
+def test_a_class_of_which_nothing_can_be_read_is_named(source, capsys):
+    source.labels = np.array([0, 0, 1, 0, 0, 1, 0, 2, -1, -1], np.int32)
+    source.class_names = ["ant", "bee", "cow"]
+    log = SkipLog(source, workdir=None, max_fraction=1.0)
+    log.record(np.array([2, 0, 8]))
+    assert "none of its images" not in capsys.readouterr().out
+    log.record(np.array([5, 7, 7]))
+    log.record(np.array([5, 9]))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("class")] == [
+        "class 'bee': none of its images could be read",
+        "class 'cow': none of its images could be read",
+    ]
+
+
 def test_a_resumed_run_counts_on(source, tmp_path):
     SkipLog(source, workdir=tmp_path, max_fraction=0.2).record(np.array([2, 5]))
     resumed = SkipLog(source, workdir=tmp_path, max_fraction=0.2)
