@@ -132,7 +132,7 @@ def shapes_of(tree):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in BACKBONES if n not in NO_OTHER_BLOCKS])
 def test_the_step_of_the_whole_backbone_keeps_the_state_as_it_is(name):
-    """Traced alone: compiling the deep ones takes minutes, and their blocks ran above."""
+    """Traced alone: compiling deep ones takes minutes, and their blocks ran above."""
     step, state = make_step(create_model(name, num_classes=5))
     new_state, metrics = jax.eval_shape(step, state, make_batch(33))
     assert metrics["loss"].shape == ()
