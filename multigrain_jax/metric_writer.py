@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from tensorboardX import SummaryWriter
+from tensorboardX.record_writer import register_writer_factory
 from tqdm import tqdm
 
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import write_durably
+from multigrain_jax.growing_file import GrowingFile
 from multigrain_jax.workdir import METRICS_FILE
 
 # Shown in the terminal, in this order and under these names.
@@ -26,10 +28,16 @@ TERMINAL_NAMES = {
     "val/top1": "val top-1",
     "val/top5": "val top-5",
 }
+# tensorboardX opens what begins so with the factory that is registered below.
+_EVENTS_PREFIX = "growing"
 
 
 class MetricWriter:
-    """Writes metrics as they come; `close` it at the end."""
+    """Writes metrics as they come; `close` it at the end.
+
+    Files are written in the background: a full disk keeps no run waiting, and what it
+    keeps out follows when there is room.
+    """
 
     def __init__(self, workdir: Path | None, *, progress_total: int | None = None):
         """Open the files; metrics.jsonl is appended to.
@@ -52,6 +60,7 @@ class MetricWriter:
         if self._path is not None and self._path.exists():
             # A crash can leave half a line, which the next one would be glued to.
             _replace_rows(self._path, read_metrics(self._path))
+        self._rows = GrowingFile(self._path) if self._path else None
 
     def truncate_after(self, step: int) -> None:
         """Forget what was written for later steps, as a run resumes at `step`.
@@ -81,13 +90,12 @@ class MetricWriter:
             step: optimiser updates done.
             metrics: numbers by name.
         """
-        if self._path is not None:
+        if self._rows is not None:
             row = {
                 "step": int(step),
                 **{name: _json_number(value) for name, value in metrics.items()},
             }
-            with self._path.open("a") as file:
-                file.write(json.dumps(row, allow_nan=False) + "\n")
+            self._rows.write((json.dumps(row, allow_nan=False) + "\n").encode())
             events = self._open_events(step)
             for name, value in metrics.items():
                 events.add_scalar(name, float(value), step)
@@ -105,12 +113,14 @@ class MetricWriter:
             self._bar.close()
         if self._events is not None:
             self._events.close()
+        if self._rows is not None:
+            self._rows.close()
 
     def _open_events(self, step: int) -> SummaryWriter:
         if self._events is None:
             # The step in the name: two starts within a second are two files.
             self._events = SummaryWriter(
-                str(self._workdir),
+                f"{_EVENTS_PREFIX}:{self._workdir}",
                 purge_step=self._purge_step,
                 filename_suffix=f".{step}",
             )
@@ -134,6 +144,42 @@ class MetricWriter:
             self._bar.set_postfix_str(numbers)
         else:
             self.note(line)
+
+
+class _EventFile:
+    """TensorBoard's records in a `GrowingFile`: whole, each of them."""
+
+    # tensorboardX hands over a record in pieces: length, checksum, data, checksum.
+    PIECES = 4
+
+    def __init__(self, path: str):
+        self._file = GrowingFile(Path(path))
+        self._parts: list[bytes] = []
+
+    def write(self, part: bytes) -> None:
+        self._parts.append(part)
+        if len(self._parts) == self.PIECES:
+            self._file.write(b"".join(self._parts))
+            self._parts = []
+
+    def flush(self) -> None:
+        """Nothing: the file's thread writes at once."""
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _EventFiles:
+    """How tensorboardX makes files of names that begin with `_EVENTS_PREFIX`."""
+
+    def open(self, path: str) -> _EventFile:
+        return _EventFile(path.partition(":")[2])
+
+    def directory_check(self, path: str) -> None:
+        """Nothing: the workdir exists."""
+
+
+register_writer_factory(_EVENTS_PREFIX, _EventFiles())
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orbax.checkpoint as ocp
 
@@ -17,22 +17,37 @@ from multigrain_jax.checkpoint.loading import (
     this_process_alone,
 )
 from multigrain_jax.errors import InputError
+from multigrain_jax.growing_file import free_space
 from multigrain_jax.trees import json_digest, leaf_digests, tree_to_nested
 
 # If the newest one turns out to be damaged, there is the one before.
 KEEP_LAST = 2
 SAVE_ATTEMPTS = 2
+# At the end of a run there is no later save: how long its last one is tried for, and
+# how often. Machines that are taken back give about half a minute.
+LAST_PATIENCE_S = 15.0
+LAST_PAUSE_S = 1.0
 
 
 class CheckpointNotSavedError(OSError):
     """The newest state of a run could not be stored."""
 
 
+class _Save(NamedTuple):
+    """What a checkpoint is made from, kept until it is on disk."""
+
+    step: int
+    items: dict[str, Any]
+    data: dict[str, Any]
+    meta: dict[str, Any]
+
+
 class CheckpointStore:
     """The checkpoints of one workdir: writes them in the background, deletes old ones.
 
-    A save that fails is reported at once and tried once more. The next save goes ahead
-    whatever became of the one before; `wait` and `close` raise if the newest failed.
+    A save that fails is reported at once and tried once more, then whenever
+    `try_again` is called, until it succeeds or a later save takes its place. `wait`
+    and `close` raise if the newest is not on disk.
     """
 
     def __init__(self, workdir: str | Path, *, keep_every_steps: int | None = None):
@@ -60,6 +75,7 @@ class CheckpointStore:
         )
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._newest: Future[None] | None = None
+        self._unsaved: _Save | None = None
         # How long the longest save has taken, from `save` to the disk.
         self.longest_save = 0.0
 
@@ -98,18 +114,22 @@ class CheckpointStore:
         items: dict[str, Any] = {"model": tree_to_nested(model)}
         if optimizer is not None:
             items["optimizer"] = tree_to_nested(optimizer)
+        self._unsaved = _Save(step, items, dict(data or {}), dict(meta))
+        self._submit(self._unsaved)
+
+    def try_again(self) -> None:
+        """Start to write the newest checkpoint anew, if that has failed."""
+        newest, unsaved = self._newest, self._unsaved
+        if newest is not None and newest.done() and newest.exception() and unsaved:
+            self._submit(unsaved, quiet=True)
+
+    def _submit(self, save: _Save, *, quiet: bool = False) -> None:
         self._newest = self._thread.submit(
-            self._write, step, items, dict(data or {}), dict(meta), time.perf_counter()
+            self._write, save, quiet=quiet, started=time.perf_counter()
         )
 
-    def _write(
-        self,
-        step: int,
-        items: Mapping[str, Any],
-        data: Mapping[str, Any],
-        meta: Mapping[str, Any],
-        started: float,
-    ) -> None:
+    def _write(self, save: _Save, *, quiet: bool, started: float) -> None:
+        step, items, data, meta = save
         sealed = {
             "meta": meta,
             "step": step,
@@ -120,26 +140,40 @@ class CheckpointStore:
         arguments = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         arguments["data"] = ocp.args.JsonSave(data)
         arguments["meta"] = ocp.args.JsonSave(sealed)
+        what = f"checkpoint of step {step}"
         for attempt in range(1, SAVE_ATTEMPTS + 1):
             try:
+                self._remove_unfinished()
                 self._manager.save(
                     step, args=ocp.args.Composite(**arguments), force=True
                 )
                 taken = time.perf_counter() - started
                 self.longest_save = max(self.longest_save, taken)
+                self._unsaved = None
+                if quiet or attempt > 1:
+                    print(f"{what} is stored now", flush=True)
                 return
             except Exception as error:
-                what = f"checkpoint of step {step} could not be stored in {self.folder}"
                 last = attempt == SAVE_ATTEMPTS
-                then = "given up" if last else "trying once more"
-                why = reason_in_short(error, self.folder)
-                print(f"WARNING: {what}: {why}\n  {then}", flush=True)
-                self._remove_unfinished()
+                then = "it is tried again at every log" if last else "trying once more"
+                why = f"{reason_in_short(error, self.folder)} "
+                why += f"({free_space(self.folder)})"
+                if not quiet:
+                    print(
+                        f"WARNING: {what} could not be stored in {self.folder}: {why}"
+                        f"\n  {then}",
+                        flush=True,
+                    )
                 if last:
                     raise CheckpointNotSavedError(
-                        f"{what}: {why}; make room or mend the storage; the same "
-                        "command goes on from the checkpoint before"
+                        f"{what} could not be stored in {self.folder}: {why}; make "
+                        "room or mend the storage; the same command goes on from "
+                        f"{self._newest_in_words()}"
                     ) from error
+
+    def _newest_in_words(self) -> str:
+        steps = self.steps()
+        return f"the checkpoint of step {steps[-1]}" if steps else "the start"
 
     def _remove_unfinished(self) -> None:
         for path in self.folder.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}*"):
@@ -164,11 +198,22 @@ class CheckpointStore:
     def close(self) -> None:
         """Wait until everything is on disk and release the store.
 
+        A newest checkpoint that could not be written is tried again for a while.
+
         Raises:
-            CheckpointNotSavedError: the newest state is not.
+            CheckpointNotSavedError: it is not on disk all the same.
         """
+        end = time.monotonic() + LAST_PATIENCE_S
         try:
-            self.wait()
+            while True:
+                try:
+                    self.wait()
+                    break
+                except CheckpointNotSavedError:
+                    if time.monotonic() + LAST_PAUSE_S > end:
+                        raise
+                    time.sleep(LAST_PAUSE_S)
+                    self.try_again()
         finally:
             self._thread.shutdown()
             self._manager.close()

@@ -46,6 +46,8 @@ def train_batches(
         for share in host_slices(batch_size, microbatches=microbatches)
     ]
     with contextlib.ExitStack() as stack:
+        if sample_log is not None:
+            stack.callback(sample_log.close)
         for share in shares:
             stack.enter_context(contextlib.closing(share))
         for step, parts in enumerate(zip(*shares, strict=True), start=first_step + 1):

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.growing_file import flush_all
 from multigrain_jax.metric_writer import MetricWriter
 from multigrain_jax.runtime import seconds_since_launch
 from multigrain_jax.train.loop import NonFiniteLossError
@@ -22,6 +23,8 @@ from multigrain_jax.train.state import TrainState, all_finite
 
 # A larger share of the time spent waiting for data is worth a line.
 MUCH_WAITING = 0.1
+# How long a save waits for what was recorded before it, where the disk hangs.
+RECORDS_PATIENCE_S = 1.0
 
 # A state to the scores on the validation split by name; empty where there is no split,
 # None where it was broken off since the run is to stop.
@@ -100,6 +103,8 @@ class Recorder:
         """Write the means of an interval; hint at what slows the run."""
         rate = {"learning_rate": float(self.run.learning_rate(step - 1))}
         self._write(step, {f"train/{k}": v for k, v in metrics.items()} | rate)
+        if self.run.checkpoints is not None:
+            self.run.checkpoints.try_again()
         self._logged += 1
         # The first interval may be one step, which waits for the first batch.
         waiting = self._logged > 1 and metrics["data_wait_fraction"] > MUCH_WAITING
@@ -126,6 +131,8 @@ class Recorder:
                 "numbers; the state is not saved",
                 step=step,
             )
+        # A run that is killed later, and resumed here, lacks no row of before.
+        flush_all(RECORDS_PATIENCE_S)
         if self.run.checkpoints is not None:
             self.run.checkpoints.save(state, step)
 

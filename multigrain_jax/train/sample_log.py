@@ -8,6 +8,7 @@ import numpy as np
 
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.files import write_durably
+from multigrain_jax.growing_file import GrowingFile
 from multigrain_jax.metric_writer import truncate_rows
 
 SAMPLE_IDS_FILE = "sample_ids.jsonl"
@@ -19,14 +20,18 @@ class SampleLog:
 
     def __init__(self, workdir: Path, *, first_step: int):
         """Continue the file after `first_step` updates; later lines are removed."""
-        self._path = workdir / SAMPLE_IDS_FILE
-        truncate_rows(self._path, first_step)
+        path = workdir / SAMPLE_IDS_FILE
+        truncate_rows(path, first_step)
+        self._file = GrowingFile(path)
 
     def write(self, step: int, sample_ids: np.ndarray) -> None:
         """Note the images (indices of the source) that update `step` is made from."""
         row = {"step": step, "sample_ids": sample_ids.tolist()}
-        with self._path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        self._file.write((json.dumps(row) + "\n").encode())
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._file.close()
 
 
 def write_non_finite_batch(

@@ -73,6 +73,10 @@ class RunCheckpoints:
             meta=self._meta,
         )
 
+    def try_again(self) -> None:
+        """Start to write the newest checkpoint anew, if that has failed."""
+        self._store.try_again()
+
     def newest(self) -> str:
         """Where the newest checkpoint is, in words; waits for a save under way."""
         with contextlib.suppress(CheckpointNotSavedError):

@@ -17,6 +17,7 @@ from multigrain_jax.checkpoint import (
     require_no_checkpoints,
     save_derived,
 )
+from multigrain_jax.checkpoint import store as store_module
 from multigrain_jax.errors import InputError
 
 
@@ -74,7 +75,31 @@ def test_a_lost_save_skips_no_later_one(tmp_path, monkeypatch, capsys):
     store.close()
     assert calls == [5, 10, 10, 15]
     assert store.steps() == [5, 15]
-    assert "given up" in capsys.readouterr().out
+    assert "tried again at every log" in capsys.readouterr().out
+
+
+def test_a_lost_save_is_tried_again_until_it_succeeds(tmp_path, monkeypatch, capsys):
+    store = CheckpointStore(tmp_path)
+    calls = fail_saves(monkeypatch, {1, 2, 3, 4, 5})
+    store.try_again()  # nothing was to be saved
+    store.save(5, **small_items(5), meta={"kept": 1})
+    for _ in range(2):
+        with pytest.raises(CheckpointNotSavedError, match="KiB free"):
+            store.wait()
+        store.try_again()
+    store.wait()
+    store.try_again()  # it is there
+    store.close()
+    assert calls == [5] * 6
+    found = load_checkpoint(tmp_path)
+    assert (found.step, found.meta) == (5, {"kept": 1})
+    np.testing.assert_array_equal(
+        found.model["params"]["kernel"], small_items(5)["model"]["params"]["kernel"]
+    )
+    said = capsys.readouterr().out
+    # Once for each of the first two attempts; the later ones are silent.
+    assert said.count("WARNING") == 2
+    assert "checkpoint of step 5 is stored now" in said
 
 
 def test_the_newest_state_that_is_lost_is_an_error(tmp_path, monkeypatch):
@@ -83,8 +108,20 @@ def test_the_newest_state_that_is_lost_is_an_error(tmp_path, monkeypatch):
     store.save(5, **small_items(5), meta={})
     store.wait()
     store.save(10, **small_items(10), meta={})
-    with pytest.raises(CheckpointNotSavedError, match=r"step 10.*No space left"):
+    wanted = r"step 10.*No space left.*goes on from the checkpoint of step 5"
+    monkeypatch.setattr(store_module, "LAST_PATIENCE_S", 0)
+    with pytest.raises(CheckpointNotSavedError, match=wanted):
         store.close()
+    assert store.steps() == [5]
+
+
+def test_the_last_state_is_tried_for_a_while(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "LAST_PAUSE_S", 0.01)
+    store = CheckpointStore(tmp_path)
+    calls = fail_saves(monkeypatch, set(range(1, 8)))
+    store.save(5, **small_items(5), meta={})
+    store.close()
+    assert calls == [5] * 8
     assert store.steps() == [5]
 
 
@@ -113,7 +150,7 @@ def test_a_full_disk_is_reported_and_survived(small_disk, capsys):
     store.save(10, **small_items(10), meta={})
     with pytest.raises(CheckpointNotSavedError, match="step 10"):
         store.wait()
-    assert "given up" in capsys.readouterr().out
+    assert "tried again" in capsys.readouterr().out
     assert store.steps() == [5]
     filler.unlink()
     store.save(15, **small_items(15), meta={})

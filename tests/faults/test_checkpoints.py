@@ -80,7 +80,9 @@ def test_a_run_goes_on_after_a_lost_save(photos, tmp_path, monkeypatch):
 
     monkeypatch.setattr(store.ocp.CheckpointManager, "save", save)
     run(fault_config(photos), tmp_path)
-    assert calls == [5, 5, 10]
+    # Twice at once, and again at the logs until the next one takes its place.
+    assert calls[:3] == [5, 5, 5]
+    assert calls[-1] == 10 and set(calls[:-1]) == {5}
     assert load_checkpoint(tmp_path).step == 10
 
 
@@ -91,6 +93,7 @@ def test_a_run_whose_last_state_is_lost_fails(photos, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(store.ocp.CheckpointManager, "save", save)
+    monkeypatch.setattr(store, "LAST_PATIENCE_S", 0)
     with pytest.raises(CheckpointNotSavedError, match="step 1 could not be stored"):
         run(fault_config(photos, stop_at_step=1), tmp_path)
 

@@ -17,6 +17,7 @@ LAYERS = {
     "__init__": -1,
     "errors": -1,
     "files": 0,
+    "growing_file": 0,
     "ops": 0,
     "trees": 0,
     "losses": 1,

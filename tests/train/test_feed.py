@@ -45,6 +45,9 @@ class Records:
     def write(self, step, sample_ids):
         self.samples.append((step, sample_ids.tolist()))
 
+    def close(self):
+        pass
+
 
 def open_feed(shares, records, *, microbatches=1, first_step=0, last_step=2):
     return train_batches(

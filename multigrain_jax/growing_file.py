@@ -1,0 +1,193 @@
+"""Files that a run appends to without ever waiting for the disk."""
+
+import errno
+import os
+import shutil
+import threading
+import time
+import weakref
+from collections import deque
+from pathlib import Path
+
+# What waits in memory for room on the disk; more is dropped, and counted.
+MAX_WAITING_BYTES = 64 << 20
+# Between two tries, and between two lines about one file.
+RETRY_S = 1.0
+SECONDS_BETWEEN_WARNINGS = 60.0
+# How long `close` waits for storage that does not answer, or has no room.
+CLOSE_PATIENCE_S = 10.0
+
+# What a disk can have that is no fault of the program and may pass.
+PASSING_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.EROFS,
+)
+
+
+class GrowingFile:
+    """A file whose writer neither waits nor fails: a thread appends what comes.
+
+    What cannot be written (the disk is full, the storage does not answer) waits in
+    memory and follows, in its order, when there is room: the file never holds part of
+    a piece. Of a fault one line a minute is printed.
+    """
+
+    def __init__(self, path: Path, *, anew: bool = False):
+        """Remember the file; it is made, or opened to be appended to, by a thread.
+
+        Args:
+            path: the file, in an existing folder.
+            anew: whether what the file holds is thrown away.
+        """
+        self._path = path
+        # Where the last whole piece ends, once the file has been opened.
+        self._end: int | None = 0 if anew else None
+        self._pieces: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._dropped = 0
+        self._warned_at: float | None = None
+        self._failing = False
+        self._closing = False
+        # Guards all above; told of new pieces, and of pieces that are written.
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        _files.add(self)
+
+    def write(self, piece: bytes) -> None:
+        """Append a piece, sooner or later; returns at once."""
+        with self._changed:
+            if self._waiting_bytes + len(piece) > MAX_WAITING_BYTES:
+                self._dropped += 1
+                return
+            self._pieces.append(piece)
+            self._waiting_bytes += len(piece)
+            if self._thread is None:
+                # A daemon: storage that hangs does not keep the program from ending.
+                self._thread = threading.Thread(target=self._append_all, daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def flush(self, timeout_s: float = CLOSE_PATIENCE_S) -> bool:
+        """Wait until all is written, or for a fault; whether all is written."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: not self._pieces or self._failing, timeout=timeout_s
+            )
+            return not self._pieces
+
+    def close(self) -> None:
+        """Wait for what is left, within bounds; say what is lost."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._pieces, timeout=CLOSE_PATIENCE_S)
+            lost = len(self._pieces) + self._dropped
+            self._pieces.clear()
+            self._waiting_bytes = 0
+        if lost:
+            print(
+                f"WARNING: {self._path}: {lost} entries could not be written and are "
+                f"lost ({free_space(self._path)})",
+                flush=True,
+            )
+
+    def _append_all(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._pieces or self._closing)
+                if not self._pieces:
+                    return
+                pieces = list(self._pieces)
+            written, error = self._append(pieces)
+            with self._changed:
+                for _ in range(min(written, len(self._pieces))):
+                    self._waiting_bytes -= len(self._pieces.popleft())
+                self._failing = error is not None
+                self._changed.notify_all()
+                line = self._report(error)
+                if error is not None:
+                    wait = RETRY_S / 10 if self._closing else RETRY_S
+                    self._changed.wait_for(lambda: False, timeout=wait)
+            if line:
+                print(line, flush=True)
+
+    def _append(self, pieces: list[bytes]) -> tuple[int, OSError | None]:
+        """Append whole pieces: how many, and what kept the others out."""
+        done = 0
+        try:
+            with open(self._path, "ab", buffering=0) as file:
+                size = file.seek(0, os.SEEK_END)
+                if self._end is None:
+                    self._end = size
+                if size > self._end:
+                    # What an older file holds, or a fault left of a piece.
+                    file.truncate(self._end)
+                # In one call where that succeeds: pieces can be a few bytes long.
+                for some in (pieces, *([piece] for piece in pieces)):
+                    try:
+                        data = b"".join(some)
+                        _write_whole(file.fileno(), data)
+                    except OSError:
+                        file.truncate(self._end)
+                        if some is pieces and len(pieces) > 1:
+                            continue
+                        raise
+                    self._end += len(data)
+                    done += len(some)
+                    if done == len(pieces):
+                        break
+        except OSError as error:
+            return done, error
+        return done, None
+
+    def _report(self, error: OSError | None) -> str | None:
+        if error is None:
+            if self._warned_at is None:
+                return None
+            self._warned_at = None
+            lost = f"{self._dropped} entries are lost" if self._dropped else "whole"
+            return f"{self._path}: written again, {lost}"
+        now = time.monotonic()
+        recent = self._warned_at is not None and (
+            now - self._warned_at < SECONDS_BETWEEN_WARNINGS
+        )
+        if recent:
+            return None
+        self._warned_at = now
+        return (
+            f"WARNING: {self._path} cannot be written: {error.strerror or error} "
+            f"({free_space(self._path)}); {len(self._pieces)} entries wait in memory"
+        )
+
+
+# All that may have pieces in memory.
+_files: weakref.WeakSet[GrowingFile] = weakref.WeakSet()
+
+
+def flush_all(timeout_s: float) -> bool:
+    """Wait until all files have what was written, or a fault; whether they have.
+
+    Args:
+        timeout_s: how long to wait at most, for all of them together.
+    """
+    end = time.monotonic() + timeout_s
+    return all([f.flush(max(0.0, end - time.monotonic())) for f in list(_files)])
+
+
+def free_space(path: Path) -> str:
+    """How much room there is where a file lies, in words."""
+    folder = path if path.is_dir() else path.parent
+    try:
+        return f"{shutil.disk_usage(folder).free >> 10} KiB free"
+    except OSError:
+        return "free space unknown"
+
+
+def _write_whole(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
