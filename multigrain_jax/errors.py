@@ -11,3 +11,11 @@ class StoppedEarly(Exception):
 
 class DataStalledError(RuntimeError):
     """The images do not come any more; a thread may hang in the file system."""
+
+
+class ReadingGivenUp(Exception):
+    """The images did not come, and the run was asked to stop meanwhile."""
+
+
+class CheckpointNotSavedError(OSError):
+    """The newest state of a run could not be stored."""

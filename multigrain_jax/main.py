@@ -18,7 +18,14 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import ConfigDict, FieldReference, config_flags
 
-from multigrain_jax.errors import DataStalledError, InputError, StoppedEarly
+from multigrain_jax.errors import (
+    CheckpointNotSavedError,
+    DataStalledError,
+    InputError,
+    StoppedEarly,
+)
+from multigrain_jax.growing_file import PASSING_ERRORS, free_space
+from multigrain_jax.terminal import outlive_readers
 
 # task -> module with run(config, workdir); imported only when it is asked for.
 TASKS = {
@@ -76,13 +83,32 @@ def main(argv: list[str]) -> int:
         return EXIT_BAD_INPUT
     except StoppedEarly as stop:
         print(f"stopped: {stop}", file=sys.stderr)
+        _leave_if_reading_hangs(EXIT_STOPPED_EARLY)
         return EXIT_STOPPED_EARLY
     except DataStalledError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.stdout.flush()
         # Python would wait for the thread that hangs.
         os._exit(EXIT_FAILED)
+    except OSError as error:
+        of_disk = isinstance(error, CheckpointNotSavedError)
+        if not of_disk and error.errno not in PASSING_ERRORS:
+            raise
+        place = "" if of_disk else f"; {workdir}: {free_space(workdir)}"
+        print(f"error: {error}{place}", file=sys.stderr)
+        _leave_if_reading_hangs(EXIT_FAILED)
+        return EXIT_FAILED
     return 0
+
+
+def _leave_if_reading_hangs(code: int) -> None:
+    """End the process, since Python would wait for a thread that hangs."""
+    from multigrain_jax.data.watchdog import reading_hangs
+
+    if reading_hangs():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -271,4 +297,5 @@ def _summary(path: Path) -> str:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     app.run(main, flags_parser=parse_flags)

@@ -16,7 +16,7 @@ from multigrain_jax.checkpoint.loading import (
     reason_in_short,
     this_process_alone,
 )
-from multigrain_jax.errors import InputError
+from multigrain_jax.errors import CheckpointNotSavedError, InputError
 from multigrain_jax.growing_file import free_space
 from multigrain_jax.trees import json_digest, leaf_digests, tree_to_nested
 
@@ -27,10 +27,6 @@ SAVE_ATTEMPTS = 2
 # how often. Machines that are taken back give about half a minute.
 LAST_PATIENCE_S = 15.0
 LAST_PAUSE_S = 1.0
-
-
-class CheckpointNotSavedError(OSError):
-    """The newest state of a run could not be stored."""
 
 
 class _Save(NamedTuple):

@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import NamedTuple
 
 import grain
@@ -12,7 +12,11 @@ from PIL import Image
 
 from multigrain_jax.data.crops import UndecodableImageError, decode
 from multigrain_jax.data.sources.source import ImageSource
-from multigrain_jax.data.watchdog import HostBatch, read_and_restart
+from multigrain_jax.data.watchdog import (
+    HostBatch,
+    end_with_parent,
+    read_and_restart,
+)
 from multigrain_jax.errors import InputError
 
 # More threads than cores contend for the interpreter; a second one always decodes while
@@ -28,11 +32,13 @@ class Reading(NamedTuple):
         num_workers: reading processes; 0 reads with threads.
         prefetch: batches that are made ahead.
         timeout_s: how long to wait for a batch.
+        give_up: whether to wait no longer; asked while no batch comes.
     """
 
     num_workers: int
     prefetch: int
     timeout_s: float
+    give_up: Callable[[], bool] = lambda: False
 
 
 def read_image(source: ImageSource, index: int) -> Image.Image:
@@ -65,8 +71,9 @@ def iterate(
     Raises:
         InputError: too little shared memory for the processes.
         DataStalledError: no batch came in time, or processes die again and again.
+        ReadingGivenUp: `reading.give_up` said so.
     """
-    num_workers, prefetch, timeout_s = reading
+    num_workers, prefetch, timeout_s, give_up = reading
     per_worker = max(1, prefetch // max(1, num_workers))
     if num_workers:
         # The processes are the parallelism; together they hold `prefetch` batches, and
@@ -89,10 +96,11 @@ def iterate(
         ).mp_prefetch(
             grain.MultiprocessingOptions(
                 num_workers=num_workers, per_worker_buffer_size=per_worker
-            )
+            ),
+            worker_init_fn=end_with_parent,
         )
 
-    return read_and_restart(read_from, timeout_s=timeout_s)
+    return read_and_restart(read_from, timeout_s=timeout_s, give_up=give_up)
 
 
 def _check_shared_memory(needed: int, num_workers: int) -> None:

@@ -3,22 +3,33 @@
 import contextlib
 import gc
 import multiprocessing
+import multiprocessing.connection
+import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Generator
 
 import grain
 import numpy as np
 
-from multigrain_jax.errors import DataStalledError
+from multigrain_jax.errors import DataStalledError, ReadingGivenUp
 
 # In one pass over the data: more deaths than these have a cause that stays.
 MAX_RESTARTS = 3
 # How long a reader that hangs is waited for when it is left behind.
 STALLED_CLOSE_S = 5.0
+# Shorter where the run was asked to stop: its state is still to be saved.
+GIVEN_UP_CLOSE_S = 0.5
+# How often whoever waits for a batch looks up.
+LOOK_UP_S = 0.2
 
 # The arrays of a batch by their names, in the memory of the host.
 HostBatch = dict[str, np.ndarray]
+
+
+# Threads that a stalled read left behind.
+_left_behind: list[threading.Thread] = []
 
 
 class _ProcessDiedError(RuntimeError):
@@ -26,20 +37,25 @@ class _ProcessDiedError(RuntimeError):
 
 
 def read_and_restart(
-    read_from: Callable[[int], grain.IterDataset], *, timeout_s: float
+    read_from: Callable[[int], grain.IterDataset],
+    *,
+    timeout_s: float,
+    give_up: Callable[[], bool] = lambda: False,
 ) -> Generator[HostBatch]:
     """All batches in their order, however often a reading process dies (3 times).
 
     Args:
         read_from: the number of a batch -> a data set that begins with it.
         timeout_s: how long to wait for a batch.
+        give_up: whether to wait no longer; asked while no batch comes.
 
     Raises:
         DataStalledError: no batch came in time, or processes die again and again.
+        ReadingGivenUp: `give_up` said so.
     """
     done = restarts = 0
     while True:
-        batches = _watched(read_from(done), timeout_s)
+        batches = _watched(read_from(done), timeout_s, give_up)
         try:
             with contextlib.closing(batches):
                 for batch in batches:
@@ -62,7 +78,9 @@ def read_and_restart(
             )
 
 
-def _watched(dataset: grain.IterDataset, timeout_s: float) -> Generator[HostBatch]:
+def _watched(
+    dataset: grain.IterDataset, timeout_s: float, give_up: Callable[[], bool]
+) -> Generator[HostBatch]:
     """The batches of a data set, each of them in time.
 
     A thread asks for them, since a call that hangs cannot be interrupted; it is left
@@ -78,7 +96,7 @@ def _watched(dataset: grain.IterDataset, timeout_s: float) -> Generator[HostBatc
     try:
         while True:
             wanted.put(True)
-            answer = answers.get(timeout=timeout_s)
+            answer = _wait_for(answers, timeout_s, give_up)
             if isinstance(answer, StopIteration):
                 return
             if isinstance(answer, Exception):
@@ -88,9 +106,42 @@ def _watched(dataset: grain.IterDataset, timeout_s: float) -> Generator[HostBatc
         patience = STALLED_CLOSE_S
         _kill_reading_processes()
         raise stalled("batch of images", timeout_s) from error
+    except ReadingGivenUp:
+        patience = GIVEN_UP_CLOSE_S
+        _kill_reading_processes()
+        raise
     finally:
         wanted.put(False)
         reader.join(patience)
+        if reader.is_alive():
+            _left_behind.append(reader)
+
+
+def _wait_for(
+    answers: queue.SimpleQueue[HostBatch | Exception],
+    timeout_s: float,
+    give_up: Callable[[], bool],
+) -> HostBatch | Exception:
+    """The next answer; `queue.Empty` after a while, `ReadingGivenUp` before that.
+
+    What counts is time in which this process ran too: a laptop that was asleep, or a
+    process that was stopped, has not waited.
+    """
+    waited = 0.0
+    while waited < timeout_s:
+        before = time.monotonic()
+        look_up = min(LOOK_UP_S, timeout_s - waited)
+        with contextlib.suppress(queue.Empty):
+            return answers.get(timeout=look_up)
+        waited += min(time.monotonic() - before, 2 * look_up)
+        if give_up():
+            raise ReadingGivenUp
+    raise queue.Empty
+
+
+def reading_hangs() -> bool:
+    """Whether threads hang in the file system, which Python would wait for."""
+    return any(thread.is_alive() for thread in _left_behind)
 
 
 def stalled(what: str, timeout_s: float) -> DataStalledError:
@@ -129,6 +180,29 @@ def _answer(
             # that is shared until the process ends is reported as leaked.
             del iterator
             gc.collect()
+
+
+def end_with_parent(worker: int, num_workers: int) -> None:
+    """Let this reading process end with the one that started it, however that ends.
+
+    A parent that is killed cannot stop its processes, and they, and the memory that
+    they share, would stay.
+
+    Args:
+        worker: which of the processes this is; Grain gives both.
+        num_workers: how many there are.
+    """
+    del worker, num_workers
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(
+            target=_await_end, args=(parent.sentinel,), daemon=True
+        ).start()
+
+
+def _await_end(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)
 
 
 def _kill_reading_processes() -> None:

@@ -1,7 +1,7 @@
 """From a config to the typed arguments that the layers below take."""
 
 import contextlib
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +70,20 @@ def plan_from_config(
     )
 
 
-def reading_from_config(config: Mapping[str, Any]) -> Reading:
-    """How images are read, by the keys that all configurations share."""
+def reading_from_config(
+    config: Mapping[str, Any], *, give_up: Callable[[], bool] = lambda: False
+) -> Reading:
+    """How images are read, by the keys that all configurations share.
+
+    Args:
+        config: the configuration as nested dictionaries.
+        give_up: whether to wait no longer; asked while no batch comes.
+    """
     return Reading(
         num_workers=config["num_workers"],
         prefetch=config["prefetch_batches"],
         timeout_s=config["data_timeout_s"],
+        give_up=give_up,
     )
 
 
@@ -85,9 +93,10 @@ def batches_from_config(
     plan: EvalPlan,
     *,
     workdir: Path | None,
+    give_up: Callable[[], bool] = lambda: False,
 ) -> Generator[HostBatch]:
     """`recorded_batches` by the keys that all configurations share."""
-    reading = reading_from_config(config)
+    reading = reading_from_config(config, give_up=give_up)
     return recorded_batches(source, plan, workdir=workdir, reading=reading)
 
 

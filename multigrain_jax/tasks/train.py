@@ -18,7 +18,7 @@ from multigrain_jax.distributed import (
     quiet_unless_first,
     start_hosts,
 )
-from multigrain_jax.errors import StoppedEarly
+from multigrain_jax.errors import ReadingGivenUp, StoppedEarly
 from multigrain_jax.evaluation.classification import (
     evaluate_classification,
     make_eval_step,
@@ -96,15 +96,19 @@ def _run(config: ConfigDict, workdir: Path, started: float) -> dict[str, float]:
         if built.checkpoints is not None:
             stack.callback(built.checkpoints.close)
         should_stop = agree_to_stop(lambda: signalled() or limit.reached())
+        # While one host's images hang, the others wait within a step: no agreement.
+        give_up = signalled if jax.process_count() == 1 else lambda: False
         recorder = Recorder(
             built,
             workdir,
             writer,
-            validate_state=_make_validation(config, built, workdir, should_stop),
+            validate_state=_make_validation(
+                config, built, workdir, should_stop, give_up
+            ),
             num_workers=config.num_workers,
             results=_last_validation(config, workdir),
         )
-        state, stopped = _train(config, schedule, recorder, should_stop)
+        state, stopped = _train(config, schedule, recorder, should_stop, give_up)
     if stopped:
         raise StoppedEarly(
             f"after step {int(state.step)} of {schedule.last_step}; the same command "
@@ -126,6 +130,7 @@ def _train(
     schedule: Schedule,
     recorder: Recorder,
     should_stop: Callable[[], bool],
+    give_up: Callable[[], bool],
 ) -> tuple[TrainState, bool]:
     """All updates; returns the last state and whether the run was interrupted."""
     built, workdir = recorder.run, recorder.workdir
@@ -141,6 +146,7 @@ def _train(
         workdir,
         first_step=first_step,
         last_step=schedule.last_step,
+        give_up=give_up,
     )
     steps = 0 if config.dry_run else config.profile_steps
     profile = StepProfile(workdir / PROFILE_FOLDER, num_steps=steps)
@@ -163,7 +169,11 @@ def _train(
 
 
 def _make_validation(
-    config: ConfigDict, built: Run, workdir: Path, should_stop: Callable[[], bool]
+    config: ConfigDict,
+    built: Run,
+    workdir: Path,
+    should_stop: Callable[[], bool],
+    give_up: Callable[[], bool],
 ) -> Validate:
     """The validation between updates; a dry run looks at one batch of it."""
     source, settings = built.val_source, config.to_dict()
@@ -177,8 +187,11 @@ def _make_validation(
             settings, source, backbone=backbone, test_size=config.test_size
         )
         records = None if config.dry_run else workdir
-        batches = batches_from_config(settings, source, plan, workdir=records)
-        with contextlib.closing(batches):
+        each: list[dict[str, float]] = []
+        batches = batches_from_config(
+            settings, source, plan, workdir=records, give_up=give_up
+        )
+        with contextlib.closing(batches), contextlib.suppress(ReadingGivenUp):
             some = itertools.islice(batches, 1 if config.dry_run else None)
             each = evaluate_classification(
                 eval_step,

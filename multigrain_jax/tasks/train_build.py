@@ -197,8 +197,11 @@ def make_feed(
     *,
     first_step: int,
     last_step: int,
+    give_up: Callable[[], bool],
 ) -> Generator[dict[str, jax.Array]]:
     """Training batches on the devices, as the configuration wants them.
+
+    `give_up` is asked while no batch comes.
 
     Unreadable images are listed in the workdir's skipped.txt, and with
     `log_sample_ids` all samples in sample_ids.jsonl.
@@ -213,7 +216,11 @@ def make_feed(
         sample_log = SampleLog(workdir, first_step=first_step)
     by_tfdata = config["data"]["backend"] == "tfdata"
     return train_batches(
-        _tfrecord_share(config, built) if by_tfdata else _grain_share(config, built),
+        (
+            _tfrecord_share(config, built)
+            if by_tfdata
+            else _grain_share(config, built, give_up)
+        ),
         batch_size=config["batch_size"],
         microbatches=config["gradient_accumulation_steps"],
         first_step=first_step,
@@ -224,7 +231,9 @@ def make_feed(
     )
 
 
-def _grain_share(config: Mapping[str, Any], built: Run) -> MakeShare:
+def _grain_share(
+    config: Mapping[str, Any], built: Run, give_up: Callable[[], bool]
+) -> MakeShare:
     return lambda first_step, num_steps, batch_slice: make_train_batches(
         built.source,
         built.stream,
@@ -236,7 +245,7 @@ def _grain_share(config: Mapping[str, Any], built: Run) -> MakeShare:
         first_step=first_step,
         num_steps=num_steps,
         batch_slice=batch_slice,
-        reading=reading_from_config(config),
+        reading=reading_from_config(config, give_up=give_up),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from multigrain_jax.errors import ReadingGivenUp
 from multigrain_jax.train.state import TrainState
 
 # The host may run this many steps ahead of the device: enough to hide its work, and
@@ -79,7 +80,8 @@ def train_loop(
     Args:
         state: where to start; `state.step` says how far it is.
         train_step: the compiled step; the state that goes in is donated.
-        batches: batches on the device, from the state's step on.
+        batches: batches on the device, from the state's step on; `ReadingGivenUp` in
+            place of one saves and leaves.
         images_per_step: crops per update, for the throughput.
         schedule: when to log, evaluate, save and stop.
         on_first_step: told when the first step is done, which waits for the first batch
@@ -100,7 +102,14 @@ def train_loop(
     first_step = step = int(state.step)
     while step < schedule.last_step:
         before = time.perf_counter()
-        batch = next(batches)
+        try:
+            batch = next(batches)
+        except ReadingGivenUp:
+            if interval.metrics:
+                on_log(step, _summarise(interval, step, images_per_step))
+            if step > first_step:
+                on_save(state, step)
+            return state, True
         interval.waited += time.perf_counter() - before
         with jax.transfer_guard("disallow"):
             state, metrics = train_step(state, batch)

@@ -8,16 +8,18 @@ from typing import Any
 
 
 class StopSignals:
-    """While active, SIGTERM and SIGINT ask the run to save and leave.
+    """While active, SIGTERM, SIGINT and SIGHUP ask the run to save and leave.
 
-    Entering gives a function that tells whether that was asked.
+    SIGHUP is what a terminal sends that is closed; `nohup` has it ignored, and that
+    stays. Entering gives a function that tells whether leaving was asked.
     """
 
     def __enter__(self) -> Callable[[], bool]:
         self._requested = False
         self._previous = {
             number: signal.signal(number, self._request)
-            for number in (signal.SIGTERM, signal.SIGINT)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
         }
         return lambda: self._requested
 

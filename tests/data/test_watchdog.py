@@ -1,6 +1,9 @@
 """Reading that dies or hangs, by data sets that do so when they are told to."""
 
 import gc
+import queue
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -8,7 +11,7 @@ import pytest
 
 from multigrain_jax.data import watchdog
 from multigrain_jax.data.watchdog import MAX_RESTARTS, read_and_restart, stalled
-from multigrain_jax.errors import DataStalledError
+from multigrain_jax.errors import DataStalledError, ReadingGivenUp
 
 # As Grain words it.
 DIED = RuntimeError("worker process 0 was terminated unexpectedly, exit code -9")
@@ -109,6 +112,67 @@ def test_a_batch_that_does_not_come_is_not_waited_for_in_vain(monkeypatch):
             next(batches)
     finally:
         released.set()
+
+
+def test_a_reader_that_hangs_is_given_up_when_that_is_asked(monkeypatch):
+    monkeypatch.setattr(watchdog, "LOOK_UP_S", 0.01)
+    monkeypatch.setattr(watchdog, "GIVEN_UP_CLOSE_S", 0.05)
+    released, asked = threading.Event(), threading.Event()
+    batches = read_and_restart(
+        lambda first: Numbers(first, fails_at=1, fail=released.wait),
+        timeout_s=600.0,
+        give_up=asked.is_set,
+    )
+    try:
+        assert next(batches)["image"] == 0
+        asked.set()
+        with pytest.raises(ReadingGivenUp):
+            next(batches)
+    finally:
+        released.set()
+
+
+def test_time_in_which_the_process_was_stopped_does_not_count(monkeypatch):
+    """The clock jumps by an hour at each look, and a batch comes at the fifth."""
+    now, looks = [0.0], []
+
+    class Answers(queue.SimpleQueue):
+        def get(self, block=True, timeout=None):
+            looks.append(timeout)
+            now[0] += 3600
+            if len(looks) < 5:
+                raise queue.Empty
+            return {"image": np.zeros(1)}
+
+    monkeypatch.setattr(watchdog.time, "monotonic", lambda: now[0])
+    assert watchdog._wait_for(Answers(), 10.0, lambda: False)["image"] == 0
+    with pytest.raises(queue.Empty):
+        looks.clear()
+        watchdog._wait_for(Answers(), 1.0, lambda: False)
+
+
+def test_a_process_ends_with_its_parent():
+    """A parent is killed; its reading process, which sleeps, ends by itself."""
+    script = (
+        "import multiprocessing, os, signal, time\n"
+        "from multigrain_jax.data.watchdog import end_with_parent\n"
+        "def work():\n"
+        "    end_with_parent(0, 1)\n"
+        "    print(os.getpid(), flush=True)\n"
+        "    time.sleep(600)\n"
+        "if __name__ == '__main__':\n"
+        "    multiprocessing.set_start_method('fork')\n"
+        "    multiprocessing.Process(target=work).start()\n"
+        "    time.sleep(600)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline().strip().isdigit()
+        parent.kill()
+        # The child holds the other end of the pipe: it is closed once that has ended.
+        assert parent.communicate(timeout=60) == ("", None)
 
 
 def test_what_is_waited_for_is_named():

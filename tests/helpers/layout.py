@@ -18,6 +18,7 @@ LAYERS = {
     "errors": -1,
     "files": 0,
     "growing_file": 0,
+    "terminal": 0,
     "ops": 0,
     "trees": 0,
     "losses": 1,

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from multigrain_jax.errors import ReadingGivenUp
 from multigrain_jax.train.loop import NonFiniteLossError, Schedule, train_loop
 
 
@@ -26,13 +27,15 @@ class Run:
         self.firsts = []
         # What the host asks for when it asks to stop: the last events before it.
         self.stop_after = stop_after
+        # The batch in place of which reading is given up.
+        self.given_up_at = None
 
     def loop(self, first_step=0, **schedule):
         numbers = {"log_every": 100, "eval_every": 100, "save_every": 100}
         return train_loop(
             State(first_step),
             train_step=self.train_step,
-            batches=iter(range(first_step, 1000)),
+            batches=self.read(first_step),
             images_per_step=6,
             schedule=Schedule(**(numbers | schedule)),
             on_first_step=lambda: self.firsts.append(self.events[-1]),
@@ -41,6 +44,12 @@ class Run:
             on_save=lambda state, step: self.note("save", state, step),
             should_stop=lambda: self.events[-1] in self.stop_after,
         )
+
+    def read(self, first_step):
+        for number in range(first_step, 1000):
+            if number == self.given_up_at:
+                raise ReadingGivenUp
+            yield number
 
     def train_step(self, state, batch):
         assert batch == state.step  # the batch of each step, none left out
@@ -226,3 +235,20 @@ def test_the_host_runs_two_steps_ahead_and_no_more(monkeypatch):
     run.loop(last_step=6)
     # The first step is logged, which waits for it anyway.
     assert waited == [2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("given_up_at", "expected"),
+    [
+        (3, []),  # nothing was done: there is nothing to save
+        (6, ["log 6", "save 6"]),
+        (5, ["save 5"]),
+    ],
+)
+def test_a_run_whose_data_hangs_saves_what_it_has(given_up_at, expected):
+    run = Run()
+    run.given_up_at = given_up_at
+    state, stopped = run.loop(3, last_step=10, log_every=5)
+    assert (state.step, stopped) == (given_up_at, True)
+    done = [event for event in run.without_steps() if event not in ("log 4", "log 5")]
+    assert done == expected

@@ -9,7 +9,7 @@ import pytest
 from multigrain_jax.train.signals import StopSignals, TimeLimit
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_asks_and_the_handlers_come_back(number):
     asked_before = []
     previous = signal.signal(number, lambda *_: asked_before.append(1))
@@ -24,6 +24,17 @@ def test_a_signal_asks_and_the_handlers_come_back(number):
         assert asked_before == [1]
     finally:
         signal.signal(number, previous)
+
+
+def test_a_hangup_that_is_ignored_stays_ignored():
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` does
+    try:
+        with StopSignals() as requested:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not requested()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, previous)
 
 
 def test_the_reserve_grows_with_steps_and_saves(monkeypatch):

@@ -1,0 +1,55 @@
+"""Output that may lose its reader without ending the run."""
+
+import io
+import os
+import sys
+from typing import TextIO
+
+
+class _Patient(io.TextIOWrapper):
+    """Text that goes nowhere once its reader has gone, as with `| head`."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except BrokenPipeError:
+            self._forget_reader()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except BrokenPipeError:
+            self._forget_reader()
+
+    def _forget_reader(self) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.fileno())
+        os.close(nowhere)
+
+
+def outlive_readers() -> None:
+    """Let a process go on whose output is closed, at its start or on the way."""
+    # A number of a standard stream that is free would be given to the next file, and
+    # what libraries print would land there.
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    sys.stdout = _patient(sys.stdout)
+    sys.stderr = _patient(sys.stderr)
+
+
+def _patient(stream: TextIO | None) -> TextIO:
+    if stream is None:  # closed before Python began
+        return open(os.devnull, "w")
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    encoding, errors = stream.encoding, stream.errors
+    buffering, through = stream.line_buffering, stream.write_through
+    return _Patient(
+        stream.detach(),
+        encoding=encoding,
+        errors=errors,
+        line_buffering=buffering,
+        write_through=through,
+    )

@@ -1,0 +1,113 @@
+"""What the real command leaves when it is stopped while its images hang, or killed."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from multigrain_jax.checkpoint import checkpoint_steps
+
+ROOT = Path(__file__).parents[2]
+SHARED_MEMORY = Path("/dev/shm")
+
+pytestmark = pytest.mark.slow
+
+
+@contextlib.contextmanager
+def running(photos: Path, workdir: Path, **settings) -> Iterator[subprocess.Popen[str]]:
+    """The command, once it has made seven steps; its output is thrown away then."""
+    settings = {
+        "backbone": "tiny",
+        "data.source": "folder",
+        "data.root": photos,
+        "data.val_split": "val",
+        "batch_size": 16,
+        "num_epochs": 4000,
+        "train_size": 33,
+        "test_size": 33,
+        "log_every_steps": 1,
+        "validate_first": False,
+        **settings,
+    }
+    command = [sys.executable, "-m", "multigrain_jax.main"]
+    command += ["--config", "configs/base.py", "--workdir", str(workdir)]
+    command += [f"--config.{key}={value}" for key, value in settings.items()]
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("step 7/"):
+                break
+        # Nobody reads on: a command that `| head` follows.
+        process.stdout.close()
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_signal_while_the_images_hang_saves_the_state(photos, tmp_path, workers):
+    root = tmp_path / "photos"
+    shutil.copytree(photos, root)
+    with running(
+        root, tmp_path / "run", num_workers=workers, checkpoint_every_epochs=1000
+    ) as process:
+        pipe = tmp_path / "pipe"
+        for photo in (root / "train").glob("*/*"):
+            # Opening a named pipe that nobody writes to waits for ever.
+            os.mkfifo(pipe)
+            pipe.replace(photo)
+        metrics = tmp_path / "run" / "metrics.jsonl"
+        rows = -1
+        while rows != (rows := len(metrics.read_text().splitlines())):
+            time.sleep(2)
+        asked = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=120) == 3
+        # The limit for data is 600 seconds.
+        assert time.monotonic() - asked < 60
+    (step,) = checkpoint_steps(tmp_path / "run" / "checkpoints")
+    assert step >= 7
+
+
+def processes_of(session: int) -> set[int]:
+    """The processes of a session that still run."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session and fields[0] != "Z":
+                found.add(int(path.parent.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc here")
+def test_a_kill_leaves_no_process_and_no_shared_memory(photos, tmp_path):
+    before = set(SHARED_MEMORY.iterdir())
+    with running(photos, tmp_path / "run", num_workers=2) as process:
+        assert len(processes_of(process.pid)) > 2
+        process.kill()
+        process.wait(timeout=60)
+        end = time.monotonic() + 60
+        while processes_of(process.pid) and time.monotonic() < end:
+            time.sleep(0.1)
+        assert not processes_of(process.pid)
+        # Tests of other runs may use it at the same time.
+        left = {path for path in set(SHARED_MEMORY.iterdir()) - before if path.exists()}
+        assert not {path for path in left if path.stat().st_size >= 16 * 33 * 33 * 3}

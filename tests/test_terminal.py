@@ -1,0 +1,37 @@
+"""A reader that goes, or was never there, does not end a process."""
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import sys
+from multigrain_jax.terminal import outlive_readers
+outlive_readers()
+for number in range(20_000):
+    print("a line that fills the pipe, and then some", number, flush=number % 7 == 0)
+    print("the other one too", file=sys.stderr)
+open(sys.argv[1], "x").write("done")
+"""
+
+
+@pytest.mark.parametrize("closed", ["| head -1", ">&-", "2>&-", ">&- 2>&-", "2>&1 | :"])
+def test_a_process_goes_on_without_its_readers(tmp_path, closed):
+    path = tmp_path / "file"
+    command = f'"$0" -c "$1" "$2" {closed}'
+    subprocess.run(
+        ["bash", "-c", command, sys.executable, SCRIPT, str(path)],
+        check=False,
+        capture_output=True,
+        timeout=60,
+    )
+    # No line of the output has landed there.
+    assert path.read_text() == "done"
+
+
+def test_what_has_a_reader_arrives(tmp_path):
+    script = SCRIPT.replace("20_000", "3")
+    command = [sys.executable, "-c", script, str(tmp_path / "file")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == len(done.stderr.splitlines()) == 3
