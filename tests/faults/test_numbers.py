@@ -158,6 +158,9 @@ def test_the_smallest_data_sets_train(photos, tmp_path, images):
         if images == "one image":
             break
     config = fault_config(root, num_epochs=1, epoch_len_factor=2.0)
+    with pytest.raises(InputError, match="one class, 'disc', from which cross-entropy"):
+        run(config, tmp_path / "work")
+    config.classification_weight = 0.0
     run(config, tmp_path / "work")
     rows = (tmp_path / "work" / "metrics.jsonl").read_text().splitlines()
     assert all(np.isfinite(json.loads(row)["train/loss"]) for row in rows)
