@@ -30,7 +30,10 @@ def test_a_folder_without_parts_becomes_a_model_and_a_page(tmp_path, capsys):
     assert "train: 14 images of 2 classes, 7 of each" in printed
     assert "val: 2 images of 2 classes" in printed
     assert load_model(tmp_path / "w").class_names == ["kiwi", "plum"]
-    assert 0 <= results["val/knn_top1"] <= 1
+    assert 0 <= results["val/top1"] <= 1
+    # One photo of each class is held out: it has no other one to find.
+    assert "val: 2 of 2 photos are alone in their class" in printed
+    assert not {"val/knn_top1", "val/class_map"} & results.keys()
     assert "plum" in (tmp_path / "w" / "report.html").read_text()
 
 

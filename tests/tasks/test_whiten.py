@@ -156,7 +156,7 @@ def test_an_empty_list_and_an_empty_folder_are_refused(
 
 def test_a_list_of_unreadable_files_is_refused(photo_folder, tiny_checkpoint, tmp_path):
     config = list_config(photo_folder, tiny_checkpoint, tmp_path, ["a.png", "b.png"])
-    with pytest.raises(InputError, match="0 images found"):
+    with pytest.raises(InputError, match="none of the 2 images could be read"):
         run(config, tmp_path / "out")
 
 
