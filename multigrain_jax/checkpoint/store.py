@@ -46,15 +46,22 @@ class CheckpointStore:
     and `close` raise if the newest is not on disk.
     """
 
-    def __init__(self, workdir: str | Path, *, keep_every_steps: int | None = None):
+    def __init__(
+        self,
+        workdir: str | Path,
+        *,
+        keep_every_steps: int | None = None,
+        folder_name: str = CHECKPOINTS_FOLDER,
+    ):
         """Open the store; what unfinished saves have left behind is removed.
 
         Args:
             workdir: the run's folder; created if it is missing.
             keep_every_steps: besides the last two checkpoints, those at multiples of
                 this number are kept for good (None: only the last two).
+            folder_name: of the checkpoints in the workdir.
         """
-        self.folder = Path(workdir).absolute() / CHECKPOINTS_FOLDER
+        self.folder = Path(workdir).absolute() / folder_name
         self.folder.mkdir(parents=True, exist_ok=True)
         self._remove_unfinished()
         # One thread of its own writes: Orbax's background saves report an error only

@@ -39,6 +39,7 @@ from multigrain_jax.distributed import (
 )
 from multigrain_jax.errors import InputError
 from multigrain_jax.inference import OpenedModel, open_model
+from multigrain_jax.lock import lock_workdir
 from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.tasks.check import (
     as_tuple,
@@ -71,7 +72,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     """
     config = prepare(config, workdir)
     start_hosts(**config.distributed.to_dict())
-    with quiet_unless_first():
+    with lock_workdir(own_folder(workdir)), quiet_unless_first():
         return _run(config, workdir)
 
 
@@ -102,7 +103,6 @@ def _run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         test_size=config.test_size,
         test_mode=config.test_mode,
     )
-    own_folder(workdir).mkdir(parents=True, exist_ok=True)
     writer = None
     if jax.process_index() == 0:
         writer = DescriptorWriter(

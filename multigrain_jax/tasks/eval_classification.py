@@ -18,6 +18,7 @@ from multigrain_jax.evaluation.classification import (
 )
 from multigrain_jax.evaluation.embed import embed_all, make_embed_step
 from multigrain_jax.inference import OpenedModel, open_model
+from multigrain_jax.lock import one_writer
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.tasks.check import (
@@ -37,6 +38,7 @@ from multigrain_jax.tasks.prepare import prepare
 from multigrain_jax.workdir import print_table, write_config, write_results
 
 
+@one_writer
 def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     """Evaluate as the config says; returns what results.json holds.
 

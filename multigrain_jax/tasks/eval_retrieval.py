@@ -24,6 +24,7 @@ from multigrain_jax.evaluation.retrieval import (
     write_per_query_csv,
 )
 from multigrain_jax.inference import OpenedModel, open_checkpoint
+from multigrain_jax.lock import one_writer
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.ops.refinement import expand_queries, merge_scales
 from multigrain_jax.pages.benchmark_page import write_benchmark_page
@@ -42,6 +43,7 @@ from multigrain_jax.workdir import print_table, write_config, write_results
 PER_QUERY_FILE = "per_query.csv"
 
 
+@one_writer
 def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     """Evaluate as the config says; returns what results.json holds.
 

@@ -25,6 +25,7 @@ from multigrain_jax.evaluation.classification import (
 )
 from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
 from multigrain_jax.inference import OpenedModel, open_model
+from multigrain_jax.lock import one_writer
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
 from multigrain_jax.metric_writer import MetricWriter
 from multigrain_jax.models.multigrain import Backbone
@@ -66,6 +67,7 @@ class _Task:
     mesh: Mesh
 
 
+@one_writer
 def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     """Fine-tune p as the config says; returns what results.json holds.
 

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from multigrain_jax.descriptors.index import DescriptorIndex
 from multigrain_jax.descriptors.near_duplicates import near_duplicates
+from multigrain_jax.lock import one_writer
 from multigrain_jax.pages.gallery_page import write_retrieval_page
 from multigrain_jax.pages.search_page import MAX_PHOTOS_PER_GROUP, group_rows
 from multigrain_jax.tasks.bounds import number_problems
@@ -17,6 +18,7 @@ from multigrain_jax.tasks.prepare import prepare
 from multigrain_jax.workdir import write_config, write_results, write_table
 
 
+@one_writer
 def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     """Find near duplicates as the config says; returns what results.json holds.
 

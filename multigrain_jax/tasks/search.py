@@ -25,6 +25,7 @@ from multigrain_jax.descriptors.folder import (
 from multigrain_jax.descriptors.index import DescriptorIndex, ScoreNormalization
 from multigrain_jax.errors import InputError
 from multigrain_jax.inference import open_model
+from multigrain_jax.lock import one_writer
 from multigrain_jax.pages.gallery import load_photo
 from multigrain_jax.pages.gallery_page import write_retrieval_page
 from multigrain_jax.pages.search_page import Found, LoadPhoto
@@ -62,6 +63,7 @@ class Queries(NamedTuple):
     load: LoadPhoto = load_photo
 
 
+@one_writer
 def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     """Search as the config says; returns what results.json holds.
 

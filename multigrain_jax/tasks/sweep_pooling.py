@@ -12,6 +12,7 @@ from multigrain_jax.evaluation.classification import (
     make_eval_step,
 )
 from multigrain_jax.inference import open_model
+from multigrain_jax.lock import one_writer
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.pages.plots import draw_curves, save_plot
 from multigrain_jax.runtime import compute_dtype
@@ -32,6 +33,7 @@ from multigrain_jax.workdir import write_config, write_results
 Grid = Mapping[int, Mapping[float, Mapping[str, float]]]
 
 
+@one_writer
 def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     """Evaluate the whole grid; returns what results.json holds.
 

@@ -23,7 +23,7 @@ from multigrain_jax.evaluation.classification import (
     evaluate_classification,
     make_eval_step,
 )
-from multigrain_jax.lock import lock_workdir
+from multigrain_jax.lock import WorkdirLock, lock_workdir
 from multigrain_jax.metric_writer import MetricWriter, read_metrics
 from multigrain_jax.models.multigrain import BACKBONES
 from multigrain_jax.pages.plots import write_plots
@@ -61,11 +61,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     check_train_config(config.to_dict(), num_devices=jax.device_count())
     config = _resolved(config)
     if config.dry_run:
-        return _run(config, workdir, started)
-    records = own_folder(workdir)
-    records.mkdir(parents=True, exist_ok=True)
-    with lock_workdir(records), quiet_unless_first():
-        return _run(config, workdir, started)
+        return _run(config, workdir, started, None)
+    with lock_workdir(own_folder(workdir)) as lock, quiet_unless_first():
+        return _run(config, workdir, started, lock)
 
 
 def _resolved(config: ConfigDict) -> ConfigDict:
@@ -77,7 +75,9 @@ def _resolved(config: ConfigDict) -> ConfigDict:
     return copy
 
 
-def _run(config: ConfigDict, workdir: Path, started: float) -> dict[str, float]:
+def _run(
+    config: ConfigDict, workdir: Path, started: float, lock: WorkdirLock | None
+) -> dict[str, float]:
     built = build_run(config.to_dict(), workdir)
     workdir = own_folder(workdir)
     schedule = _make_schedule(config, built)
@@ -106,6 +106,7 @@ def _run(config: ConfigDict, workdir: Path, started: float) -> dict[str, float]:
                 config, built, workdir, should_stop, give_up
             ),
             num_workers=config.num_workers,
+            lock=lock,
             results=_last_validation(config, workdir),
         )
         state, stopped = _train(config, schedule, recorder, should_stop, give_up)

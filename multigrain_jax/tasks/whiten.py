@@ -19,6 +19,7 @@ from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.embed import embed_batches, make_embed_step
 from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
 from multigrain_jax.inference import OpenedModel, open_checkpoint, open_model
+from multigrain_jax.lock import one_writer
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
 from multigrain_jax.models.multigrain import class_logits, merge_model
 from multigrain_jax.ops.pooling import NORM_EPSILON, whitening_input
@@ -56,6 +57,7 @@ TOP_K = 5
 VERIFIED_IMAGES = 32
 
 
+@one_writer
 def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     """Whiten as the config says; returns what results.json holds.
 

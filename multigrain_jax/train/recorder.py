@@ -1,6 +1,7 @@
 """What happens beside the updates: validation, metrics, checkpoints."""
 
 import os
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +12,13 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
+from multigrain_jax.checkpoint import CHECKPOINTS_FOLDER
 from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.distributed import agree
+from multigrain_jax.errors import StoppedEarly
 from multigrain_jax.growing_file import flush_all
+from multigrain_jax.lock import WorkdirLock
 from multigrain_jax.metric_writer import MetricWriter
 from multigrain_jax.runtime import seconds_since_launch
 from multigrain_jax.train.loop import NonFiniteLossError
@@ -74,6 +79,7 @@ class Recorder:
         writer: where metrics go.
         validate_state: the validation.
         num_workers: reading processes, for a hint where they are too few.
+        lock: on the workdir; None in a dry run.
         results: the scores of the last validation, by name.
     """
 
@@ -82,6 +88,7 @@ class Recorder:
     writer: MetricWriter
     validate_state: Validate
     num_workers: int
+    lock: WorkdirLock | None
     results: dict[str, float] = field(default_factory=dict)
     _logged: int = field(default=0, init=False)
     _told_of_waiting: bool = field(default=False, init=False)
@@ -123,6 +130,8 @@ class Recorder:
 
         Raises:
             NonFiniteLossError: the state holds NaN or infinity; it is not saved.
+            StoppedEarly: another run has come into the workdir; the state is saved
+                beside its checkpoints.
         """
         # An update can overflow although the loss before it was finite.
         if not all_finite(state):
@@ -133,8 +142,26 @@ class Recorder:
             )
         # A run that is killed later, and resumed here, lacks no row of before.
         flush_all(RECORDS_PATIENCE_S)
+        if agree(int(self.lock is not None and not self.lock.is_own())):
+            raise StoppedEarly(self._left_to_another_run(state, step))
         if self.run.checkpoints is not None:
             self.run.checkpoints.save(state, step)
+
+    def _left_to_another_run(self, state: TrainState, step: int) -> str:
+        """Save the state where the other run does not look; says what to do."""
+        holder = "another process" if self.lock is None else self.lock.holder()
+        text = f"after step {step}: {self.workdir} is now in use by {holder}"
+        if self.run.checkpoints is None:
+            return text
+        name = f"{CHECKPOINTS_FOLDER}.{socket.gethostname()}-{os.getpid()}"
+        apart = self.run.checkpoints.apart(name)
+        apart.save(state, step)
+        apart.close()
+        return (
+            f"{text}, whose lock file has taken the place of this run's; the state is "
+            f"saved in {self.workdir / name}: make that folder the {CHECKPOINTS_FOLDER}"
+            " of another --workdir to go on from there"
+        )
 
     def explained(self, error: NonFiniteLossError) -> NonFiniteLossError:
         """The error with what helps: the batch, the last good state, a remedy."""

@@ -77,6 +77,11 @@ class RunCheckpoints:
         """Start to write the newest checkpoint anew, if that has failed."""
         self._store.try_again()
 
+    def apart(self, folder_name: str) -> "RunCheckpoints":
+        """The checkpoints of the same run, in another folder of the workdir."""
+        store = CheckpointStore(self._store.folder.parent, folder_name=folder_name)
+        return RunCheckpoints(store, meta=self._meta, stream=self._stream)
+
     def newest(self) -> str:
         """Where the newest checkpoint is, in words; waits for a save under way."""
         with contextlib.suppress(CheckpointNotSavedError):

@@ -27,7 +27,9 @@ from multigrain_jax.descriptors.folder import (
     read_index,
     shard_path,
 )
+from multigrain_jax.descriptors.writer import DescriptorWriter
 from multigrain_jax.errors import InputError
+from multigrain_jax.tasks import embed as run_module
 from multigrain_jax.tasks.embed import run, size_hint
 
 
@@ -175,6 +177,26 @@ config.init_from, config.data.root = sys.argv[2], sys.argv[3]
 config.test_size, config.batch_size, config.rows_per_shard = 48, 8, 5
 run_embed.run(config, Path(sys.argv[4]))
 """
+
+
+def test_two_at_once_leave_what_one_does(photos, tiny_checkpoint, tmp_path):
+    config = make_config(photos, tiny_checkpoint)
+    run(config, tmp_path / "one")
+    refused = []
+
+    class Meeting(DescriptorWriter):
+        def add(self, *arguments):
+            """Another one starts between any two batches."""
+            super().add(*arguments)
+            with pytest.raises(InputError, match=f"in use by process {os.getpid()}"):
+                run(config, tmp_path / "two")
+            refused.append(arguments)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(run_module, "DescriptorWriter", Meeting)
+        run(config, tmp_path / "two")
+    assert len(refused) >= 3
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from multigrain_jax.inference import load_model
 from multigrain_jax.lock import lock_workdir
 from multigrain_jax.tasks import train as run_module
 from multigrain_jax.tasks.train import run
+from multigrain_jax.train.recorder import Recorder
 
 CLASSES = ("disc", "stripes", "dots")
 
@@ -255,3 +256,24 @@ def test_a_second_run_in_a_workdir_is_refused(photos, tmp_path):
     ):
         run(small_train_config(photos), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_run_whose_lock_is_taken_saves_its_state_apart_and_leaves(
+    photos, finished, tmp_path, monkeypatch
+):
+    old, new = tmp_path / "old", tmp_path / "new"
+
+    def take(recorder, step, metrics):
+        (old / ".lock").unlink()
+        (old / ".lock").write_text("process 1 on elsewhere")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Recorder, "log", take)
+        with pytest.raises(StoppedEarly, match="in use by process 1 on elsewhere"):
+            run(small_train_config(photos, stop_at_step=1), old)
+    assert list((old / "checkpoints").iterdir()) == []
+    new.mkdir()
+    (apart,) = old.glob(f"checkpoints.*-{os.getpid()}")
+    apart.rename(new / "checkpoints")
+    run(small_train_config(photos), new)
+    assert losses_of(new)[2] == losses_of(finished[0])[2]

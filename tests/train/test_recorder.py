@@ -52,7 +52,7 @@ class Named:
         return f"{index}.jpg"
 
 
-def make_recorder(workdir, *, scores=None, writes=True):
+def make_recorder(workdir, *, scores=None, writes=True, lock=None):
     """Of a run of eight images in batches of four: two steps an epoch."""
     stream = RepeatedStream(
         num_images=8, num_repeats=1, epoch_len_factor=1.0, batch_size=4, seed=0
@@ -64,7 +64,12 @@ def make_recorder(workdir, *, scores=None, writes=True):
         checkpoints=Checkpoints() if writes else None,
     )
     return Recorder(
-        run, workdir, Writer(), validate_state=lambda state: scores, num_workers=3
+        run,
+        workdir,
+        Writer(),
+        validate_state=lambda state: scores,
+        num_workers=3,
+        lock=lock,
     )
 
 
