@@ -25,6 +25,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.batch_size = 32
     config.descriptor_dtype = "float16"  # or "float32", twice as large
     config.rows_per_shard = 16_384  # what a kill costs at most
+    # What is there already is compared with its digests; False: by its sizes alone.
+    config.verify = True
     # Many hosts, as in base.py; all see the photos and the workdir.
     config.distributed = ml_collections.ConfigDict()
     config.distributed.coordinator = config_dict.placeholder(str)

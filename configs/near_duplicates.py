@@ -15,6 +15,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.task = "near_duplicates"
     config.database = config_dict.placeholder(str)
+    config.verify = False  # check all digests first; each is checked when it is read
     # Least inner product of a pair; which one suits depends on the model: see
     # threshold_at_p90 in the scores of eval_retrieval.py:folder.
     config.threshold = 0.9

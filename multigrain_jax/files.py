@@ -13,6 +13,10 @@ from typing import IO
 PARTIAL_SUFFIX = ".partial"
 # Of the name before it, in characters: a whole name has at most 255 bytes.
 _KEPT_OF_NAME = 40
+# What Python makes of bytes in names that are no UTF-8, and how text shows them.
+_STRAY_BYTE = re.compile("[\udc80-\udcff]")
+_ESCAPED = re.compile(r"\\x(5c|[89a-f][0-9a-f])")
+_LOOKS_ESCAPED = re.compile(r"\\(x(?:5c|[89a-f][0-9a-f]))")
 _OWN_PARTIAL = re.compile(r"\.[0-9a-f]{16}" + re.escape(PARTIAL_SUFFIX) + "$")
 
 
@@ -62,6 +66,31 @@ def remove_partial_files(folder: Path) -> None:
     for path in folder.glob(f"*{PARTIAL_SUFFIX}"):
         if _OWN_PARTIAL.search(path.name) and path.is_file():
             path.unlink(missing_ok=True)
+
+
+def escape_name(name: str) -> str:
+    r"""A file's name as text that UTF-8 can hold; `unescape_name` is the inverse.
+
+    A byte that is no UTF-8 becomes `\xNN`, in lower case. For nothing else to look so,
+    the backslash of what does becomes `\x5c`; all other names stay as they are.
+    """
+    if "\\x" in name:
+        name = _LOOKS_ESCAPED.sub(r"\\x5c\1", name)
+    if name.isascii():
+        return name
+    return _STRAY_BYTE.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", name)
+
+
+def unescape_name(text: str) -> str:
+    """The name of a file as Python has it, from what `escape_name` made of it."""
+    if "\\x" not in text:
+        return text
+    return _ESCAPED.sub(_unescaped, text)
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    value = int(found[1], 16)
+    return "\\" if value == ord("\\") else chr(0xDC00 + value)
 
 
 def _sync_folder(folder: Path) -> None:

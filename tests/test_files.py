@@ -2,6 +2,7 @@
 
 import errno
 import os
+import random
 import signal
 import stat
 import subprocess
@@ -13,7 +14,9 @@ import pytest
 
 from multigrain_jax.files import (
     PARTIAL_SUFFIX,
+    escape_name,
     remove_partial_files,
+    unescape_name,
     write_atomically,
     write_durably,
 )
@@ -257,3 +260,14 @@ def test_what_a_killed_writer_leaves_is_known_by_its_name(path):
     (path.parent / f"folder.0123456789abcdef{PARTIAL_SUFFIX}").rmdir()
     assert contents(path.parent) == {path.name: OLDER}
     remove_partial_files(Path(path.parent, "none"))
+
+
+def test_any_name_is_escaped_into_utf8_and_back():
+    rng = random.Random(0)
+    parts = ["\\", "x", "5c", "f", "a0", "8", "\udcff", "\udc80", "é", "\n", "\\xff"]
+    for _ in range(2000):
+        name = "".join(rng.choices(parts, k=rng.randint(0, 7)))
+        text = escape_name(name)
+        assert (text.encode() and unescape_name(text) == name) or not name
+    assert escape_name("\udcffé") == "\\xffé"
+    assert escape_name("C:\\x\\é \\n") == "C:\\x\\é \\n"

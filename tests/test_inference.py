@@ -13,7 +13,8 @@ from multigrain_jax.data.eval_batches import make_eval_batches, plan_batches
 from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.sources.folder import ImageFile
 from multigrain_jax.data.sources.open import FileSource
-from multigrain_jax.descriptors.folder import read_head, read_index, shard_path
+from multigrain_jax.descriptors.folder import read_head, shard_path
+from multigrain_jax.descriptors.index_file import read_index
 from multigrain_jax.errors import InputError
 from multigrain_jax.inference import LoadedModel
 from multigrain_jax.models.multigrain import create_model, split_model

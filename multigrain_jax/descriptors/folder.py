@@ -1,23 +1,26 @@
-"""A folder of descriptors on disk: what is in it, and how it is read.
+"""A folder of descriptors on disk: what is in it, and what binds its parts together.
 
     shard-00000.npy …   float32 or float16 [n, D]
     index.csv           path, size, mtime_ns, shard, row, status: a line per image
-    descriptors.json    what made the descriptors, and how much of the above counts
+    descriptors.json    what made the descriptors, how much of the above counts, and
+                        since version 2 the sizes and digests of all of it
 
-writer.py writes it. What descriptors.json does not count is half done.
+writer.py writes it, index_file.py reads index.csv, and repair.py looks for damage. What
+descriptors.json does not count is half done.
 """
 
-import csv
 import json
-from collections.abc import Iterator, Sequence
-from itertools import islice
+import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from multigrain_jax.errors import InputError
-from multigrain_jax.workdir import open_csv
+from multigrain_jax.files import escape_name, unescape_name
+from multigrain_jax.trees import json_digest
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# Of version 1 sizes and digests are not known; the next run of `embed` adds them.
+READABLE_VERSIONS = (1, 2)
 DESCRIPTOR_FOLDER = "descriptors"  # in the workdir of the task `embed`
 HEAD_FILE = "descriptors.json"
 INDEX_FILE = "index.csv"
@@ -27,6 +30,9 @@ OK = "ok"
 # The status of lines whose descriptors no longer count.
 VANISHED = "vanished"
 REPLACED = "replaced by a newer file"
+READ_LATER = "could be read by a later run"
+DAMAGED = "descriptor was damaged on disk"
+OUTDATED = (VANISHED, REPLACED, READ_LATER, DAMAGED)
 
 
 class DescriptorSettings(NamedTuple):
@@ -77,6 +83,34 @@ class IndexRow(NamedTuple):
     status: str
 
 
+class Shard(NamedTuple):
+    """What is known of one shard.
+
+    Attributes:
+        rows: how many descriptors.
+        bytes: of its file.
+        digest: SHA-256 of its file; None: the shard was damaged and is gone.
+    """
+
+    rows: int
+    bytes: int
+    digest: str | None
+
+
+class Block(NamedTuple):
+    """What is known of consecutive lines of index.csv, those of one commit.
+
+    Attributes:
+        rows: how many images.
+        bytes: of their lines.
+        digest: SHA-256 of these.
+    """
+
+    rows: int
+    bytes: int
+    digest: str
+
+
 class Head(NamedTuple):
     """What descriptors.json says.
 
@@ -85,74 +119,97 @@ class Head(NamedTuple):
         num_rows: lines of index.csv that count, the header not among them.
         num_shards: shards that count.
         num_finished_rows: lines that were there before the run that is under way.
+        version: of the format.
+        shards: all that count; empty in version 1.
+        blocks: all lines that count; empty in version 1.
+        blocks_before: the same of the index that `blocks` are about to replace; either
+            of the two is on disk. Empty where nothing is under way.
+        roots: folders that the images were found below.
     """
 
     settings: DescriptorSettings
     num_rows: int
     num_shards: int
     num_finished_rows: int
+    version: int
+    shards: tuple[Shard, ...] = ()
+    blocks: tuple[Block, ...] = ()
+    blocks_before: tuple[Block, ...] = ()
+    roots: tuple[str, ...] = ()
+
+
+_COUNTS = ("num_rows", "num_shards", "num_finished_rows")
 
 
 def read_head(folder: Path) -> Head:
     """What descriptors.json of a folder says.
 
     Raises:
-        InputError: no such file, or one of another format.
+        InputError: no such file, one of another format, or one that was changed.
     """
     path = folder / HEAD_FILE
     try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{folder}: a folder of descriptors was expected, and reading {HEAD_FILE} "
             f"failed: {error}; the task `embed` makes one"
         ) from error
     version = values.pop("format_version", None) if isinstance(values, dict) else None
-    if version != FORMAT_VERSION:
+    if version not in READABLE_VERSIONS or isinstance(version, bool):
         raise InputError(
-            f"{path}: format_version {version} found, {FORMAT_VERSION} expected; embed "
-            "the images anew, into another folder"
+            f"{path}: format_version {version} found, "
+            f"{' or '.join(map(str, READABLE_VERSIONS))} expected; embed the images "
+            "anew, into another folder"
         )
     try:
-        counts = [int(values.pop(name)) for name in Head._fields[1:]]
-        values["pooling_exponent"] = float(values["pooling_exponent"])
-        return Head(DescriptorSettings(**values), *counts)
-    except (KeyError, TypeError, ValueError) as error:
+        if version > 1 and values.pop("digest", None) != json_digest(values):
+            raise ValueError("its digest does not fit what it says")
+        return _head(values, version)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f"{path}: not what the task `embed` writes ({type(error).__name__}: "
-            f"{error}); if it was edited, undo that, or embed the images anew, into "
-            "another folder"
+            f"{error}); if it was edited, undo that, or restore it from a copy; once "
+            "it is deleted, `embed` makes all descriptors of the folder anew"
         ) from error
 
 
-def read_index(folder: Path, num_rows: int) -> Iterator[IndexRow]:
-    """The first `num_rows` lines of index.csv, one after the other.
-
-    Raises:
-        InputError: a line that `embed` did not write so.
-    """
-    with open_csv(folder / INDEX_FILE, "r") as file:
-        lines = csv.reader(file)
-        next(lines, None)
-        for number, line in enumerate(islice(lines, num_rows), start=2):
-            try:
-                yield _index_row(line)
-            except ValueError as error:
-                raise InputError(
-                    f"{folder / INDEX_FILE}, row {number}: {line} found, path, size, "
-                    "mtime_ns, shard, row and status expected; if it was edited, undo "
-                    "that, or embed the images anew, into another folder"
-                ) from error
-
-
-def _index_row(line: Sequence[str]) -> IndexRow:
-    path, size, mtime_ns, shard, row, status = line
-    return IndexRow(
-        ImageStamp(path, int(size), int(mtime_ns)),
-        int(shard) if shard else None,
-        int(row) if row else None,
-        status,
+def _head(values: dict[str, Any], version: int) -> Head:
+    num_rows, num_shards, num_finished = (int(values.pop(name)) for name in _COUNTS)
+    shards = tuple(Shard(**shard) for shard in values.pop("shards", ()))
+    blocks, before = (
+        tuple(Block(**block) for block in values.pop(name, ()))
+        for name in ("blocks", "blocks_before")
     )
+    roots = tuple(unescape_name(root) for root in values.pop("roots", ()))
+    values["pooling_exponent"] = float(values["pooling_exponent"])
+    settings = DescriptorSettings(**values)
+    return Head(
+        settings,
+        num_rows,
+        num_shards,
+        num_finished,
+        version,
+        shards,
+        blocks,
+        before,
+        roots,
+    )
+
+
+def head_bytes(head: Head) -> bytes:
+    """descriptors.json of the present format, with its own digest."""
+    values: dict[str, Any] = {
+        **head.settings._asdict(),
+        **{name: getattr(head, name) for name in _COUNTS},
+        "roots": [escape_name(root) for root in head.roots],
+    }
+    for name in ("shards", "blocks", "blocks_before"):
+        values[name] = [part._asdict() for part in getattr(head, name)]
+    if math.isinf(values["pooling_exponent"]):
+        values["pooling_exponent"] = "inf"  # JSON has no infinity
+    sealed = {"format_version": FORMAT_VERSION, **values, "digest": json_digest(values)}
+    return (json.dumps(sealed, indent=1) + "\n").encode()
 
 
 def shard_path(folder: Path, number: int) -> Path:

@@ -4,6 +4,8 @@ The database stays on disk; a block of it at a time goes through one compiled st
 all devices. Memory is bounded by `SEARCH_BYTES`, whatever the size of the database.
 """
 
+import os
+import weakref
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -14,15 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from multigrain_jax.descriptors.folder import (
-    DESCRIPTOR_FOLDER,
-    HEAD_FILE,
-    OK,
-    DescriptorSettings,
-    read_head,
-    read_index,
-    shard_path,
-)
+from multigrain_jax.descriptors.folder import DescriptorSettings
+from multigrain_jax.descriptors.index_file import read_open_index
+from multigrain_jax.descriptors.opening import OpenFolder, open_folder
+from multigrain_jax.descriptors.shards import ShardFile
 from multigrain_jax.errors import InputError
 from multigrain_jax.mesh import DATA_AXIS, batch_sharding, make_mesh, put_replicated
 from multigrain_jax.ops.refinement import score_offsets
@@ -60,7 +57,7 @@ class DescriptorIndex:
 
     def __init__(
         self,
-        shards: Sequence[Path | np.ndarray],
+        shards: Sequence[Path | ShardFile | np.ndarray],
         *,
         live: np.ndarray | None = None,
         folder: Path | None = None,
@@ -72,43 +69,47 @@ class DescriptorIndex:
             live: bool [N], rows that can be found; None is all.
             folder: of descriptors, which the shards belong to.
         """
-        self._shards = list(shards)
-        shapes = [_open_shard(shard).shape for shard in self._shards]
+        self._shards = [
+            ShardFile(shard) if isinstance(shard, Path) else shard for shard in shards
+        ]
+        shapes = [shard.shape for shard in self._shards]
         self._starts = np.cumsum([0, *(shape[0] for shape in shapes)])
-        self._dtype = _open_shard(self._shards[0]).dtype
-        self._folder = folder
+        self._dtype = self._shards[0].dtype
+        self._opened: OpenFolder | None = None
         self.dim: int = shapes[0][1]
         self.live = np.ones(len(self), bool) if live is None else live
         self.settings: DescriptorSettings | None = None
         if folder is not None:
-            self.settings = read_head(folder).settings
+            self._keep(open_folder(folder))
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
+    def open(cls, path: str | Path, *, verify: bool = False) -> Self:
         """Open a folder of descriptors, or a workdir of the task `embed`.
 
+        Sizes and the index are checked now, and the digest of each shard when it is
+        first read. What a writer adds later is not seen.
+
+        Args:
+            path: the folder; of several in a workdir, the newest is taken.
+            verify: whether the digests of all shards are compared now.
+
         Raises:
-            InputError: no such folder, or no descriptors in it.
+            InputError: no such folder, no descriptors in it, or damage.
         """
-        folder = Path(path)
-        if not (folder / HEAD_FILE).exists() and (folder / DESCRIPTOR_FOLDER).is_dir():
-            folder = folder / DESCRIPTOR_FOLDER
-        head = read_head(folder)
-        if not head.num_shards:
-            raise InputError(f"{folder}: no descriptors in it; embed some images first")
-        shards = [shard_path(folder, number) for number in range(head.num_shards)]
-        live = [
-            row.status == OK
-            for row in read_index(folder, head.num_rows)
-            if row.shard is not None
-        ]
-        index = cls(shards, live=np.array(live, bool), folder=folder)
-        if len(live) != len(index):
-            raise InputError(
-                f"{folder}: {len(index)} descriptors, but {len(live)} lines of the "
-                "index for them; the folder is damaged: embed the images anew"
-            )
+        opened = open_folder(path, verify=verify)
+        index = cls(opened.shards, live=opened.live)
+        index._keep(opened)
         return index
+
+    def _keep(self, opened: OpenFolder) -> None:
+        self._opened = opened
+        self.settings = opened.head.settings
+        weakref.finalize(self, os.close, opened.index)
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the descriptors are; None where they are in no folder."""
+        return self._opened and self._opened.folder
 
     def __len__(self) -> int:
         """N: rows, those that are not live among them."""
@@ -116,12 +117,13 @@ class DescriptorIndex:
 
     def paths(self, rows: np.ndarray | Sequence[int]) -> list[str]:
         """The image that each row belongs to; the index is read for this."""
-        if self._folder is None:
+        if self._opened is None:
             return [str(row) for row in rows]
         wanted = dict.fromkeys(int(row) for row in rows)
         found: dict[int, str] = {}
         number = 0
-        for line in read_index(self._folder, read_head(self._folder).num_rows):
+        folder, head, index = self._opened[:3]
+        for line in read_open_index(index, head, folder=folder):
             if line.shard is not None:
                 if number in wanted:
                     found[number] = line.image.path
@@ -135,9 +137,9 @@ class DescriptorIndex:
         while number < len(self._shards) and self._starts[number] < first + count:
             start = int(self._starts[number])
             # Mapped for this read only: pages that stay mapped count as memory.
-            part = _open_shard(self._shards[number])[
-                max(0, first - start) : first + count - start
-            ]
+            shard = self._shards[number]
+            whole = shard.open() if isinstance(shard, ShardFile) else shard
+            part = whole[max(0, first - start) : first + count - start]
             offset = max(0, start - first)
             block[offset : offset + len(part)] = part
             number += 1
@@ -228,10 +230,6 @@ class DescriptorIndex:
         fitting = block_bytes // per_row // unit * unit
         needed = -(-max(len(self), k * mesh.size) // unit) * unit
         return min(needed, max(fitting, -(-k // CHUNK) * unit))
-
-
-def _open_shard(shard: Path | np.ndarray) -> np.ndarray:
-    return np.load(shard, mmap_mode="r") if isinstance(shard, Path) else shard
 
 
 def _query_blocks(mesh: Mesh, queries: np.ndarray, size: int) -> list[jax.Array]:

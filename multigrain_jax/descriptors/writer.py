@@ -2,16 +2,13 @@
 
 A shard and its lines of the index are on disk before descriptors.json, which is
 replaced in one move, counts them: what a kill leaves half done is not counted, and the
-next run takes it away.
+next run takes it away. Where lines change, descriptors.json first tells both what the
+index was and what it will be: whichever is there, it is known.
 """
 
-import csv
-import json
-import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -20,20 +17,25 @@ from multigrain_jax.descriptors.folder import (
     HEAD_FILE,
     INDEX_FILE,
     OK,
+    OUTDATED,
+    READ_LATER,
     REPLACED,
     VANISHED,
     DescriptorSettings,
     Head,
     ImageStamp,
     IndexRow,
+    Shard,
+    head_bytes,
     read_head,
-    read_index,
     require_same_settings,
     shard_path,
 )
+from multigrain_jax.descriptors.index_file import HEADER, block_of
+from multigrain_jax.descriptors.repair import find_sound
+from multigrain_jax.descriptors.shards import HashingFile
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import PARTIAL_SUFFIX, write_durably
-from multigrain_jax.workdir import open_csv
 
 
 class DescriptorWriter:
@@ -48,13 +50,19 @@ class DescriptorWriter:
         settings: DescriptorSettings,
         *,
         rows_per_shard: int,
+        verify: bool = True,
     ):
         """Open a folder, or make a new one.
 
+        What is damaged in it is printed and taken away: `begin` plans it anew. A folder
+        of version 1 is completed.
+
         Args:
-            folder: where the descriptors go.
+            folder: where the descriptors go; nobody else may write there.
             settings: how they are made.
             rows_per_shard: a shard is written once so many images wait.
+            verify: whether all shards are read and compared with their digests, or
+                only their sizes.
 
         Raises:
             InputError: a folder of descriptors that were made otherwise, or a folder
@@ -63,23 +71,48 @@ class DescriptorWriter:
         self._folder = folder
         self._rows_per_shard = rows_per_shard
         self._waiting: list[tuple[ImageStamp, np.ndarray, str]] = []
+        self._rows: list[IndexRow] = []
+        # How many of the rows each block of the index has.
+        self._row_counts: list[int] = []
+        # descriptors.json as this writer left it.
+        self._written = b""
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / HEAD_FILE).exists():
             self._head = read_head(folder)
             require_same_settings(self._head.settings, settings, folder=folder)
-            self._rows = list(read_index(folder, self._head.num_rows))
-            self._remove_leftovers()
+            self._written = (folder / HEAD_FILE).read_bytes()
+            self._take_what_is_sound(verify)
         else:
-            self._head = Head(settings, 0, 0, 0)
-            self._rows = []
+            self._head = Head(settings, 0, 0, 0, FORMAT_VERSION)
             self._remove_leftovers()
             if strangers := sorted(os.listdir(folder)):
                 raise InputError(
                     f"{folder}: an empty folder or one of descriptors was expected, "
                     f"found {', '.join(strangers[:5])}; choose another workdir"
                 )
-            self._write_index()
+            with write_durably(folder / INDEX_FILE) as file:
+                file.write(HEADER)
             self._write_head()
+
+    def _take_what_is_sound(self, verify: bool) -> None:
+        head = self._head
+        sound = find_sound(self._folder, head, verify=verify)
+        for line in sound.damage:
+            print(f"WARNING: {self._folder}: {line}", flush=True)
+        self._rows, self._row_counts = sound.rows, sound.row_counts
+        finished = head.num_finished_rows
+        if sound.damage:
+            # What is left of a run that was killed is no beginning of the next one.
+            finished = len(self._rows)
+        self._head = head._replace(
+            num_rows=len(self._rows),
+            num_finished_rows=finished,
+            version=FORMAT_VERSION,
+            shards=tuple(sound.shards),
+        )
+        if not sound.index_fits:
+            self._replace_index()
+        self._remove_leftovers()
 
     @property
     def rows(self) -> Sequence[IndexRow]:
@@ -90,6 +123,9 @@ class DescriptorWriter:
         self,
         images: Sequence[ImageStamp],
         plan: Callable[[np.ndarray], np.ndarray],
+        *,
+        is_scanned: Callable[[str], bool] = lambda path: True,
+        is_readable: Callable[[int], bool] = lambda index: False,
     ) -> tuple[np.ndarray, int]:
         """Compare the folder with the images that there are now.
 
@@ -100,12 +136,17 @@ class DescriptorWriter:
             plan: the order in which images are embedded: int [n] indices of `images`,
                 ascending, to the same indices in that order; always the same for the
                 same images.
+            is_scanned: whether an image of this path would be among `images`, if it
+                were there; only such ones can be gone.
+            is_readable: asked of the images (by index of `images`) that an earlier run
+                could not read.
 
         Returns:
             The images of this run in the order in which they are to be added, int [n],
             and how many of the first of them are on disk already.
         """
-        self._mark(images)
+        if self._mark(images, is_scanned, is_readable):
+            self._replace_index()
         order = plan(self._outstanding(images))
         start = self._head.num_finished_rows
         stored = [row.image for row in self._rows[start:]]
@@ -141,7 +182,9 @@ class DescriptorWriter:
         self._write_head()
 
     def _commit(self) -> None:
+        self._require_own()
         settings, shard = self._head.settings, self._head.num_shards
+        new_shards: tuple[Shard, ...] = ()
         good = [vector for _, vector, status in self._waiting if status == OK]
         if good:
             array = np.stack(good).astype(settings.dtype)
@@ -151,7 +194,9 @@ class DescriptorWriter:
                     f"{settings.dim} as {self._folder} has them; open another folder"
                 )
             with write_durably(shard_path(self._folder, shard)) as file:
-                np.save(file, array)
+                hashing = HashingFile(file)
+                np.save(hashing, array)
+            new_shards = (Shard(len(array), hashing.size, hashing.digest()),)
         row, added = 0, []
         for image, _, status in self._waiting:
             if status == OK:
@@ -159,20 +204,25 @@ class DescriptorWriter:
                 row += 1
             else:
                 added.append(IndexRow(image, None, None, status))
-        with open_csv(self._folder / INDEX_FILE, "a") as file:
-            _write_rows(file, added)
+        block, lines = block_of(added)
+        with (self._folder / INDEX_FILE).open("ab") as file:
+            file.write(lines)
             file.flush()
             os.fsync(file.fileno())
         self._rows += added
+        self._row_counts.append(len(added))
         self._waiting = []
         self._head = self._head._replace(
-            num_rows=len(self._rows), num_shards=shard + 1 if good else shard
+            num_rows=len(self._rows),
+            num_shards=shard + len(new_shards),
+            shards=(*self._head.shards, *new_shards),
+            blocks=(*self._head.blocks, block),
         )
         self._write_head()
 
     def _outstanding(self, images: Sequence[ImageStamp]) -> np.ndarray:
         finished = self._rows[: self._head.num_finished_rows]
-        done = {row.image.path for row in finished if _counts(row)}
+        done = {row.image.path for row in finished if row.status not in OUTDATED}
         outstanding = []
         for index, image in enumerate(images):
             if image.path not in done:
@@ -180,53 +230,97 @@ class DescriptorWriter:
                 outstanding.append(index)
         return np.array(outstanding, np.int64)
 
-    def _mark(self, images: Sequence[ImageStamp]) -> None:
-        now: dict[str, ImageStamp] = {}
-        for image in images:
-            now.setdefault(image.path, image)
+    def _mark(
+        self,
+        images: Sequence[ImageStamp],
+        is_scanned: Callable[[str], bool],
+        is_readable: Callable[[int], bool],
+    ) -> bool:
+        """Mark what does not count any more; returns whether there was any."""
+        now: dict[str, int] = {}
+        for index, image in enumerate(images):
+            now.setdefault(image.path, index)
+        changed = False
         for number, row in enumerate(self._rows):
-            present = now.get(row.image.path)
-            if _counts(row) and present != row.image:
-                status = VANISHED if present is None else REPLACED
+            if row.status in OUTDATED:
+                continue
+            index = now.get(row.image.path)
+            if index is None:
+                status = VANISHED if is_scanned(row.image.path) else None
+            elif images[index] != row.image:
+                status = REPLACED
+            else:
+                again = row.status != OK and number < self._head.num_finished_rows
+                status = READ_LATER if again and is_readable(index) else None
+            if status is not None:
                 self._rows[number] = row._replace(status=status)
-        # Written whole, which also takes away what a kill left behind its end.
-        self._write_index()
+                changed = True
+        return changed
 
     def _remove_leftovers(self) -> None:
+        """Take away what a kill has left half done, and what is damaged."""
         # The folder is the writer's own: those that earlier versions left go too.
         for path in self._folder.glob(f"*{PARTIAL_SUFFIX}"):
             path.unlink(missing_ok=True)
-        for path in self._folder.glob("shard-*.npy"):
-            if int(path.stem.removeprefix("shard-")) >= self._head.num_shards:
-                path.unlink()
+        known = {
+            shard_path(self._folder, number)
+            for number, shard in enumerate(self._head.shards)
+            if shard.digest is not None
+        }
+        shards = [
+            path for path in self._folder.glob("shard-*.npy") if path not in known
+        ]
+        index = self._folder / INDEX_FILE
         if not (self._folder / HEAD_FILE).exists():
-            (self._folder / INDEX_FILE).unlink(missing_ok=True)
+            if shards:
+                print(
+                    f"WARNING: {self._folder}: {HEAD_FILE} is missing, which says what "
+                    f"made the {len(shards)} shards: all is made anew",
+                    flush=True,
+                )
+            index.unlink(missing_ok=True)
+        elif index.stat().st_size > self._index_size():
+            os.truncate(index, self._index_size())
+        for path in shards:
+            path.unlink()
 
-    def _write_index(self) -> None:
-        columns = (*ImageStamp._fields, *IndexRow._fields[1:])
-        with (
-            write_durably(self._folder / INDEX_FILE) as file,
-            open_csv(file.fileno(), "w", closefd=False) as text,
-        ):
-            csv.writer(text).writerow(columns)
-            _write_rows(text, self._rows)
+    def _index_size(self) -> int:
+        return len(HEADER) + sum(block.bytes for block in self._head.blocks)
+
+    def _replace_index(self) -> None:
+        """Write all lines anew; at no moment is there an index that nobody knows."""
+        blocks, parts, start = [], [], 0
+        for count in self._row_counts:
+            block, lines = block_of(self._rows[start : start + count])
+            blocks.append(block)
+            parts.append(lines)
+            start += count
+        self._head = self._head._replace(
+            blocks=tuple(blocks), blocks_before=self._head.blocks
+        )
+        if self._head.blocks_before:
+            self._write_head()
+        with write_durably(self._folder / INDEX_FILE) as file:
+            file.write(HEADER)
+            file.writelines(parts)
+        self._head = self._head._replace(blocks_before=())
+        self._write_head()
+
+    def _require_own(self) -> None:
+        """Refuse to go on where descriptors.json is not as this writer left it.
+
+        A file system without locks lets a second writer in.
+        """
+        path = self._folder / HEAD_FILE
+        found = path.read_bytes() if path.exists() else b""
+        if found != self._written:
+            raise InputError(
+                f"{path} was changed under this run, perhaps by a second one in the "
+                "same folder; run it again once nothing else writes there"
+            )
 
     def _write_head(self) -> None:
-        values = {
-            "format_version": FORMAT_VERSION,
-            **self._head.settings._asdict(),
-            **dict(zip(Head._fields[1:], self._head[1:], strict=True)),
-        }
-        if math.isinf(values["pooling_exponent"]):
-            values["pooling_exponent"] = "inf"  # JSON has no infinity
-        text = json.dumps(values, indent=1) + "\n"
+        self._require_own()
+        self._written = head_bytes(self._head)
         with write_durably(self._folder / HEAD_FILE) as file:
-            file.write(text.encode())
-
-
-def _counts(row: IndexRow) -> bool:
-    return row.status not in (VANISHED, REPLACED)
-
-
-def _write_rows(file: IO[str], rows: Sequence[IndexRow]) -> None:
-    csv.writer(file).writerows((*row.image, *row[1:]) for row in rows)
+            file.write(self._written)

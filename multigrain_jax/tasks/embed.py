@@ -25,8 +25,7 @@ from multigrain_jax.descriptors.folder import (
     DESCRIPTOR_FOLDER,
     DTYPES,
     OK,
-    REPLACED,
-    VANISHED,
+    OUTDATED,
     DescriptorSettings,
     ImageStamp,
 )
@@ -109,6 +108,7 @@ def _run(config: ConfigDict, workdir: Path) -> dict[str, float]:
             workdir / DESCRIPTOR_FOLDER,
             descriptor_settings,
             rows_per_shard=config.rows_per_shard,
+            verify=config.verify,
         )
     write_config(own_folder(workdir), settings)
 
@@ -118,7 +118,7 @@ def _run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     if writer is None:
         return {}
     statuses = [row.status for row in writer.rows]
-    num_outdated = sum(status in (VANISHED, REPLACED) for status in statuses)
+    num_outdated = sum(status in OUTDATED for status in statuses)
     results = {
         "num_images": statuses.count(OK),
         "num_unreadable": len(statuses) - statuses.count(OK) - num_outdated,

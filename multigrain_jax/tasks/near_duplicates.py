@@ -29,7 +29,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     config = prepare(config, workdir)
     settings = config.to_dict()
     refuse([*path_problems(settings, ("database",)), *number_problems(settings)])
-    index = DescriptorIndex.open(Path(config.database).expanduser())
+    index = DescriptorIndex.open(
+        Path(config.database).expanduser(), verify=config.verify
+    )
     require_photos(int(index.live.sum()), "database", config.database)
     write_config(workdir, settings)
     found = near_duplicates(index, config.threshold)

@@ -75,7 +75,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     config = prepare(config, workdir)
     settings = config.to_dict()
     refuse(_problems(settings))
-    index = DescriptorIndex.open(Path(config.database).expanduser())
+    index = DescriptorIndex.open(
+        Path(config.database).expanduser(), verify=config.verify
+    )
     require_photos(int(index.live.sum()), "database", config.database)
     normalization = None
     if config.score_normalization.training:

@@ -10,74 +10,31 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.descriptor_folders import (
+    SETTINGS,
+    all_found,
+    contents,
+    descriptor,
+    embed,
+    stamps,
+    status,
+)
 
 from multigrain_jax.descriptors.folder import (
     OK,
+    READ_LATER,
     REPLACED,
     VANISHED,
-    DescriptorSettings,
     ImageStamp,
     read_head,
-    read_index,
     shard_path,
 )
+from multigrain_jax.descriptors.index import DescriptorIndex
+from multigrain_jax.descriptors.index_file import read_index
 from multigrain_jax.descriptors.writer import DescriptorWriter
 from multigrain_jax.errors import InputError
 
-SETTINGS = DescriptorSettings(
-    dim=3,
-    dtype="float16",
-    model_digest="d",
-    backbone="tiny",
-    pooling_exponent=float("inf"),
-    test_size=64,
-    test_mode="rect",
-    whitened=False,
-)
-BATCH = 3
-
-
-def stamps(count, *, mtime_ns=5):
-    # Names as hostile as file systems allow.
-    hostile = ['a,b\n"c"\r\'', "ü\udcff", "=1+1", ""]
-    return [
-        ImageStamp(f"/p/{hostile[i % 4]}{i}.jpg", 100 + i, mtime_ns)
-        for i in range(count)
-    ]
-
-
-def plan(indices):
-    """An order that depends on all images: the last first."""
-    return indices[::-1]
-
-
-def descriptor(image):
-    value = sum(image.path.encode("utf-8", "surrogateescape")) + image.mtime_ns
-    return np.array([value % 7, value % 11, value % 13], np.float32)
-
-
-def status(image):
-    return "truncated, at byte 5" if image.size % 5 == 0 else OK
-
-
-def embed(folder, images, *, settings=SETTINGS, rows_per_shard=4, pause=0.0):
-    """What the task does, with made-up descriptors; returns those it added."""
-    writer = DescriptorWriter(folder, settings, rows_per_shard=rows_per_shard)
-    order, done = writer.begin(images, plan)
-    for start in range(done, len(order), BATCH):
-        batch = [images[index] for index in order[start : start + BATCH]]
-        writer.add(
-            batch,
-            np.stack([descriptor(image) for image in batch]),
-            [status(image) for image in batch],
-        )
-        time.sleep(pause)
-    writer.finish()
-    return [images[index] for index in order[done:]]
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+TESTS = str(Path(__file__).parents[1])
 
 
 def found(folder):
@@ -174,6 +131,81 @@ def test_a_folder_of_other_things_is_refused(tmp_path):
         DescriptorWriter(tmp_path, SETTINGS, rows_per_shard=4)
 
 
+def test_a_file_that_an_earlier_run_could_not_read_is_asked_for(tmp_path):
+    images = stamps(12)
+    embed(tmp_path, images)
+    bad = [number for number in range(12) if status(images[number]) != OK]
+    writer = DescriptorWriter(tmp_path, SETTINGS, rows_per_shard=4)
+    asked = []
+    order, done = writer.begin(
+        images,
+        lambda indices: indices,
+        is_readable=lambda index: not asked.append(index) and index == bad[0],
+    )
+    assert sorted(asked) == bad
+    assert (order.tolist(), done) == (bad[:1], 0)
+    writer.add([images[bad[0]]], np.ones((1, 3), np.float32), [OK])
+    writer.finish()
+    assert [row[1] for row in found(tmp_path)].count(READ_LATER) == 1
+    assert all_found(tmp_path)[images[bad[0]].path] == [1, 1, 1]
+
+
+def test_only_what_was_looked_for_can_be_gone(tmp_path):
+    here, there = stamps(6), [ImageStamp(f"/q/{n}.jpg", 1, 1) for n in range(3)]
+    embed(tmp_path, here)
+    writer = DescriptorWriter(tmp_path, SETTINGS, rows_per_shard=4)
+    order, _ = writer.begin(
+        there, lambda indices: indices, is_scanned=lambda path: path.startswith("/q/")
+    )
+    assert len(order) == 3
+    assert not [row for row in found(tmp_path) if row[1] == VANISHED]
+
+
+def test_a_reader_keeps_the_state_that_it_has_opened(tmp_path):
+    images = stamps(20)
+    embed(tmp_path, images[:12])
+    index = DescriptorIndex.open(tmp_path)
+    before = index.paths(range(len(index)))
+    embed(tmp_path, [images[0]._replace(mtime_ns=6), *images[2:]])
+    assert index.paths(range(len(index))) == before
+    assert len(DescriptorIndex.open(tmp_path)) > len(index)
+
+
+def test_a_reader_at_any_moment_finds_a_complete_state(tmp_path, monkeypatch):
+    """Between any two system calls of a writer that adds, marks and completes."""
+    images = stamps(20)
+    embed(tmp_path, images[:12])
+    states = []
+
+    def looking(function):
+        def wrapped(*arguments):
+            states.append(all_found(tmp_path))
+            function(*arguments)
+            states.append(all_found(tmp_path))
+
+        return wrapped
+
+    monkeypatch.setattr(os, "replace", looking(os.replace))
+    embed(tmp_path, [images[0]._replace(mtime_ns=6), *images[2:]])
+    assert len(states) > 10
+    known = {image.path for image in images}
+    for state in states:
+        assert state.keys() <= known
+        for image in images:
+            if image.path in state and image != images[0]:
+                assert state[image.path] == descriptor(image).tolist()
+
+
+def test_a_second_writer_in_the_folder_is_noticed(tmp_path):
+    """Where the file system has no locks."""
+    first = DescriptorWriter(tmp_path, SETTINGS, rows_per_shard=1)
+    first.begin(stamps(9), lambda indices: indices)
+    embed(tmp_path, stamps(9))
+    with pytest.raises(InputError, match="changed under this run"):
+        first.add(stamps(1), np.ones((1, 3)), [OK])
+    assert len(all_found(tmp_path)) == 7
+
+
 class Killed(BaseException):
     pass
 
@@ -239,16 +271,15 @@ def test_a_writer_killed_ten_times_equals_an_uninterrupted_one(tmp_path):
     embed(tmp_path / "whole", images, rows_per_shard=6)
     cut = tmp_path / "cut"
     code = (
-        "import importlib.util, sys\n"
+        "import sys\n"
         "from pathlib import Path\n"
-        "spec = importlib.util.spec_from_file_location('t', sys.argv[1])\n"
-        "t = importlib.util.module_from_spec(spec)\n"
-        "spec.loader.exec_module(t)\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "from helpers import descriptor_folders as t\n"
         "print('ready', flush=True)\n"
         "t.embed(Path(sys.argv[2]), t.stamps(300), rows_per_shard=6, pause=0.002)\n"
     )
     rng, kills = random.Random(0), 0
-    command = [sys.executable, "-c", code, __file__, str(cut)]
+    command = [sys.executable, "-c", code, TESTS, str(cut)]
     for _ in range(10):
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None

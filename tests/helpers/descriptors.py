@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from multigrain_jax.descriptors.folder import OK, read_head, read_index, shard_path
+from multigrain_jax.descriptors.folder import OK, read_head, shard_path
+from multigrain_jax.descriptors.index_file import read_index
 
 
 def stored_descriptors(workdir: Path) -> dict[str, np.ndarray]:

@@ -24,9 +24,9 @@ from multigrain_jax.descriptors.folder import (
     REPLACED,
     VANISHED,
     read_head,
-    read_index,
     shard_path,
 )
+from multigrain_jax.descriptors.index_file import read_index
 from multigrain_jax.descriptors.writer import DescriptorWriter
 from multigrain_jax.errors import InputError
 from multigrain_jax.tasks import embed as run_module

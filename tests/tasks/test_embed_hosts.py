@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from multigrain_jax.descriptors.folder import OK, read_head, read_index, shard_path
+from multigrain_jax.descriptors.folder import OK, read_head, shard_path
+from multigrain_jax.descriptors.index_file import read_index
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 300

@@ -1,0 +1,163 @@
+"""Opens a folder of descriptors to read it, on its last complete state."""
+
+import csv
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from multigrain_jax.descriptors.folder import (
+    DESCRIPTOR_FOLDER,
+    HEAD_FILE,
+    INDEX_FILE,
+    OK,
+    Head,
+    shard_path,
+)
+from multigrain_jax.descriptors.index_file import (
+    index_text,
+    open_index,
+    read_open_index,
+)
+from multigrain_jax.descriptors.shards import ShardFile
+from multigrain_jax.errors import InputError
+
+
+class OpenFolder(NamedTuple):
+    """A folder of descriptors at one moment.
+
+    Attributes:
+        folder: where it is.
+        head: what descriptors.json says.
+        index: descriptor of the open index.csv, which the owner closes.
+        shards: one after the other.
+        live: bool [N], which of their rows count.
+    """
+
+    folder: Path
+    head: Head
+    index: int
+    shards: list[ShardFile]
+    live: np.ndarray
+
+
+def find_folder(path: str | Path) -> Path:
+    """The folder of descriptors that a path means; of several the newest, and says so.
+
+    Args:
+        path: the folder itself, or a workdir of the task `embed`, which may hold
+            workdirs of other settings.
+    """
+    folder = Path(path)
+    if (folder / HEAD_FILE).exists():
+        return folder
+    inside = [folder / DESCRIPTOR_FOLDER, *folder.glob(f"*/{DESCRIPTOR_FOLDER}")]
+    found = [each for each in inside if (each / HEAD_FILE).exists()]
+    if len(found) > 1:
+        newest = max(found, key=lambda each: (each / HEAD_FILE).stat().st_mtime_ns)
+        others = ", ".join(str(each.parent) for each in found if each != newest)
+        print(f"database: {newest.parent}, the newest; others are {others}")
+        return newest
+    if found:
+        return found[0]
+    return inside[0] if inside[0].is_dir() else folder
+
+
+def open_folder(path: str | Path, *, verify: bool = False) -> OpenFolder:
+    """Open what `find_folder` finds; sizes and the index are checked.
+
+    Args:
+        path: the folder, or a workdir.
+        verify: whether the digests of all shards are compared now, not when each is
+            first read.
+
+    Raises:
+        InputError: no such folder, no descriptors in it, or damage.
+    """
+    folder = find_folder(path)
+    head, descriptor = open_index(folder)
+    try:
+        if not head.num_shards:
+            raise InputError(f"{folder}: no descriptors in it; embed some images first")
+        shards = _open_shards(folder, head)
+        live = _live_rows(folder, head, descriptor, [len_of(each) for each in shards])
+        if verify:
+            for shard in shards:
+                shard.verify()
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return OpenFolder(folder, head, descriptor, shards, live)
+
+
+def len_of(shard: ShardFile) -> int:
+    """How many descriptors a shard holds."""
+    return shard.shape[0]
+
+
+def _open_shards(folder: Path, head: Head) -> list[ShardFile]:
+    paths = [shard_path(folder, number) for number in range(head.num_shards)]
+    if not head.shards:
+        return [ShardFile(path) for path in paths]
+    return [
+        ShardFile(path, known, head.settings)
+        for path, known in zip(paths, head.shards, strict=True)
+        if known.digest is not None
+    ]
+
+
+def _live_rows(
+    folder: Path, head: Head, descriptor: int, counts: list[int]
+) -> np.ndarray:
+    """Which rows count, where every row of every shard has its line, in order."""
+    numbers = range(head.num_shards)
+    if head.shards:
+        numbers = [n for n in numbers if head.shards[n].digest is not None]
+    shards, rows, live = _places(folder, head, descriptor)
+    starts = np.repeat(np.cumsum([0, *counts[:-1]]), counts)
+    expected = np.repeat(np.array(numbers, np.int64), counts)
+    if len(shards) != len(expected):
+        raise InputError(
+            f"{folder}: {len(expected)} descriptors, but {len(shards)} lines of the "
+            "index for them; the folder is damaged: run `embed` there again"
+        )
+    wrong = np.flatnonzero(
+        (shards != expected) | (rows != np.arange(len(expected)) - starts)
+    )
+    if len(wrong):
+        raise InputError(
+            f"{folder / INDEX_FILE}: shard {shards[wrong[0]]}, row {rows[wrong[0]]} "
+            f"found where shard {expected[wrong[0]]} was expected to go on; two "
+            "processes have written here, or the file was edited: run `embed` there "
+            "again, which makes these descriptors anew"
+        )
+    return live
+
+
+def _places(
+    folder: Path, head: Head, descriptor: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Shard, row and whether it counts, of all lines with a descriptor."""
+    if head.version == 1:
+        found = [
+            (row.shard, row.row, row.status == OK)
+            for row in read_open_index(descriptor, head, folder=folder)
+            if row.shard is not None
+        ]
+        table = np.array(found, np.int64).reshape(-1, 3)
+        return table[:, 0], table[:, 1], table[:, 2].astype(bool)
+    shards, rows, live = [], [], []
+    with index_text(descriptor) as file:
+        lines = csv.reader(file)
+        next(lines)
+        for _, line in zip(range(head.num_rows), lines, strict=False):
+            if line[3]:
+                shards.append(line[3])
+                rows.append(line[4])
+                live.append(line[5] == OK)
+    return (
+        np.array(shards, np.str_).astype(np.int64),
+        np.array(rows, np.str_).astype(np.int64),
+        np.array(live, bool),
+    )
