@@ -33,6 +33,7 @@ from multigrain_jax.descriptors.folder import (
 )
 from multigrain_jax.descriptors.index_file import HEADER, block_of
 from multigrain_jax.descriptors.repair import find_sound
+from multigrain_jax.descriptors.roots import moved_rows, with_root
 from multigrain_jax.descriptors.shards import HashingFile
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import PARTIAL_SUFFIX, write_durably
@@ -126,6 +127,8 @@ class DescriptorWriter:
         *,
         is_scanned: Callable[[str], bool] = lambda path: True,
         is_readable: Callable[[int], bool] = lambda index: False,
+        root: str | None = None,
+        earlier_root: str | None = None,
     ) -> tuple[np.ndarray, int]:
         """Compare the folder with the images that there are now.
 
@@ -140,12 +143,16 @@ class DescriptorWriter:
                 were there; only such ones can be gone.
             is_readable: asked of the images (by index of `images`) that an earlier run
                 could not read.
+            root: the folder that the images are below. Where those of another one are
+                gone and are here instead, they were moved and keep their descriptors.
+            earlier_root: that of the run before, where the folder does not tell.
 
         Returns:
             The images of this run in the order in which they are to be added, int [n],
             and how many of the first of them are on disk already.
         """
-        if self._mark(images, is_scanned, is_readable):
+        moved = self._take_root(images, root, earlier_root)
+        if self._mark(images, is_scanned, is_readable) or moved:
             self._replace_index()
         order = plan(self._outstanding(images))
         start = self._head.num_finished_rows
@@ -229,6 +236,21 @@ class DescriptorWriter:
                 done.add(image.path)
                 outstanding.append(index)
         return np.array(outstanding, np.int64)
+
+    def _take_root(
+        self, images: Sequence[ImageStamp], root: str | None, earlier_root: str | None
+    ) -> bool:
+        """Remember where the images are; returns whether any were moved there."""
+        if root is None:
+            return False
+        roots = self._head.roots or ((earlier_root,) if earlier_root else ())
+        moved = moved_rows(self._rows, roots, images, root)
+        self._rows = moved or self._rows
+        roots = with_root(roots, root)
+        if roots != self._head.roots:
+            self._head = self._head._replace(roots=roots)
+            self._write_head()
+        return moved is not None
 
     def _mark(
         self,

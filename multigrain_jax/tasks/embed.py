@@ -1,10 +1,13 @@
 """Task `embed`: the descriptors of one's own images, in a folder to be searched."""
 
+import contextlib
 import dataclasses
+import itertools
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import jax
@@ -24,21 +27,25 @@ from multigrain_jax.descriptors.describe import (
 from multigrain_jax.descriptors.folder import (
     DESCRIPTOR_FOLDER,
     DTYPES,
+    HEAD_FILE,
     OK,
     OUTDATED,
     DescriptorSettings,
     ImageStamp,
+    read_head,
 )
+from multigrain_jax.descriptors.roots import is_below
 from multigrain_jax.descriptors.writer import DescriptorWriter
 from multigrain_jax.distributed import (
+    agree,
     agree_on_matrix,
     own_folder,
     quiet_unless_first,
     start_hosts,
 )
-from multigrain_jax.errors import InputError
+from multigrain_jax.errors import InputError, StoppedEarly
 from multigrain_jax.inference import OpenedModel, open_model
-from multigrain_jax.lock import lock_workdir
+from multigrain_jax.lock import WorkdirLock, lock_workdir
 from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.tasks.check import (
     as_tuple,
@@ -47,6 +54,7 @@ from multigrain_jax.tasks.check import (
     pooling_exponents,
     refuse,
 )
+from multigrain_jax.tasks.embed_record import SOURCES_OF_FILES, embed_config
 from multigrain_jax.tasks.inputs import data_set_from_config, reading_from_config
 from multigrain_jax.tasks.prepare import prepare
 from multigrain_jax.weights import find_weights
@@ -69,51 +77,92 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         InputError: a config, checkpoint or data that cannot work, or descriptors in
             the workdir that were made otherwise.
     """
+    started = time.perf_counter()
     config = prepare(config, workdir)
     start_hosts(**config.distributed.to_dict())
-    with lock_workdir(own_folder(workdir)), quiet_unless_first():
-        return _run(config, workdir)
+    with quiet_unless_first():
+        settings = config.to_dict()
+        refuse(_problems(settings))
+        data = settings["data"]
+        # The index and config.json keep the paths: they must not depend on where this
+        # was started.
+        path = find_weights(settings["init_from"])
+        settings["init_from"] = os.path.abspath(os.path.expanduser(path))
+        if data["root"] is not None:
+            data["root"] = os.path.abspath(os.path.expanduser(data["root"]))
+        opened = open_model(
+            settings["init_from"],
+            step=config.init_step,
+            pooling_exponent=next(
+                iter(pooling_exponents(settings["pooling_exponent"])), None
+            ),
+            dtype=compute_dtype(config.compute_dtype),
+        )
+        print(size_hint(opened.checkpoint.meta, config.test_size), end="")
+        descriptor_settings = settings_of_model(
+            opened,
+            dtype=config.descriptor_dtype,
+            test_size=config.test_size,
+            test_mode=config.test_mode,
+        )
+        workdir = workdir_for(workdir, descriptor_settings)
+        with lock_workdir(own_folder(workdir)) as lock:
+            return _run(opened, descriptor_settings, settings, workdir, lock, started)
 
 
-def _run(config: ConfigDict, workdir: Path) -> dict[str, float]:
-    started = time.perf_counter()
-    settings = config.to_dict()
-    refuse(_problems(settings))
-    data = settings["data"]
-    # The index and config.json keep the paths: they must not depend on where this was
-    # started.
-    path = find_weights(settings["init_from"])
-    settings["init_from"] = os.path.abspath(os.path.expanduser(path))
-    if data["root"] is not None:
-        data["root"] = os.path.abspath(os.path.expanduser(data["root"]))
-    opened = open_model(
-        settings["init_from"],
-        step=config.init_step,
-        pooling_exponent=next(
-            iter(pooling_exponents(settings["pooling_exponent"])), None
-        ),
-        dtype=compute_dtype(config.compute_dtype),
-    )
-    print(size_hint(opened.checkpoint.meta, config.test_size), end="")
-    source = open_split(data_set_from_config(settings), data["split"])
-    descriptor_settings = settings_of_model(
-        opened,
-        dtype=config.descriptor_dtype,
-        test_size=config.test_size,
-        test_mode=config.test_mode,
-    )
+def workdir_for(workdir: Path, settings: DescriptorSettings) -> Path:
+    """The workdir itself, or one in it where it has descriptors of other settings.
+
+    Args:
+        workdir: as it was asked for.
+        settings: how the descriptors are to be made.
+    """
+    name = f"{settings.backbone}-{settings.test_size}-{settings.model_digest[:8]}"
+    names = itertools.chain(["", name], (f"{name}-{n}" for n in itertools.count(2)))
+    for number, candidate in enumerate(names):
+        folder = workdir / candidate / DESCRIPTOR_FOLDER
+        is_new = not (folder / HEAD_FILE).exists()
+        fits = is_new or read_head(folder).settings == settings
+        # Of several hosts, the first one decides.
+        if agree(int(fits)):
+            if number:
+                print(
+                    f"{workdir} has descriptors that were made otherwise: these go to "
+                    f"{folder.parent}"
+                )
+            return folder.parent
+    raise AssertionError("names have no end")
+
+
+def _run(
+    opened: OpenedModel,
+    descriptor_settings: DescriptorSettings,
+    settings: Mapping[str, Any],
+    workdir: Path,
+    lock: WorkdirLock,
+    started: float,
+) -> dict[str, float]:
+    source = open_split(data_set_from_config(settings), settings["data"]["split"])
+    earlier_root = _earlier_root(workdir)
     writer = None
     if jax.process_index() == 0:
         writer = DescriptorWriter(
             workdir / DESCRIPTOR_FOLDER,
             descriptor_settings,
-            rows_per_shard=config.rows_per_shard,
-            verify=config.verify,
+            rows_per_shard=settings["rows_per_shard"],
+            verify=settings["verify"],
         )
     write_config(own_folder(workdir), settings)
 
     embedding_since = time.perf_counter()
-    num_new = _embed(writer, opened, source, descriptor_settings, settings, workdir)
+    stamps, plan = _plan(writer, source, descriptor_settings, settings, earlier_root)
+    num_new = int(np.sum(plan.rows >= 0))
+    print(
+        f"{opened.name} from {opened.checkpoint.path}: {len(stamps)} images, "
+        f"{num_new} of them new or changed" + (f"; {plan}" if num_new else ""),
+        flush=True,
+    )
+    _embed(writer, opened, source, stamps, plan, settings, workdir, lock)
     seconds = time.perf_counter() - embedding_since
     if writer is None:
         return {}
@@ -157,38 +206,25 @@ def _embed(
     writer: DescriptorWriter | None,
     opened: OpenedModel,
     source: ImageSource,
-    descriptor_settings: DescriptorSettings,
+    stamps: Sequence[ImageStamp],
+    plan: EvalPlan,
     config: Mapping[str, Any],
     workdir: Path,
-) -> int:
-    """Embed what the folder does not have; returns how many images that were.
+    lock: WorkdirLock,
+) -> None:
+    """Embed what the folder does not have.
 
     Every host computes; the writer is that of process 0.
     """
-    stamps: list[ImageStamp] = []
-    plan = plan_descriptors(
-        source,
-        descriptor_settings,
-        batch_size=config["batch_size"],
-        timeout_s=config["data_timeout_s"],
-        indices=np.zeros(0, np.int64),
-    )
-    if writer is not None:
-        stamps = stamp_images(source)
-        plan = _begin(writer, stamps, source, descriptor_settings, config)
-    plan = dataclasses.replace(
-        plan, rows=agree_on_matrix(plan.rows), shapes=agree_on_matrix(plan.shapes)
-    )
-    num_new = int(np.sum(plan.rows >= 0))
-    print(
-        f"{opened.name} from {opened.checkpoint.path}: {len(stamps)} images, "
-        f"{num_new} of them new or changed" + (f"; {plan}" if num_new else ""),
-        flush=True,
-    )
     reading = reading_from_config(config)
     for batch in embed_plan(opened, source, plan, reading=reading, workdir=workdir):
         if writer is None:
             continue
+        if not lock.is_own():
+            raise StoppedEarly(
+                f"{workdir} is now in use by {lock.holder()}; what is in it is whole: "
+                "the same command goes on from there once that run is over"
+            )
         statuses = [
             (why_unreadable(source, int(index)) or "could be read later on")
             if bad
@@ -199,17 +235,16 @@ def _embed(
         writer.add(images, batch.descriptors, statuses)
     if writer is not None:
         writer.finish()
-    return num_new
 
 
-def _begin(
-    writer: DescriptorWriter,
-    stamps: Sequence[ImageStamp],
+def _plan(
+    writer: DescriptorWriter | None,
     source: ImageSource,
     descriptor_settings: DescriptorSettings,
     config: Mapping[str, Any],
-) -> EvalPlan:
-    """The batches of this run, without the images that are on disk already."""
+    earlier_root: str | None,
+) -> tuple[list[ImageStamp], EvalPlan]:
+    """All images, and the batches of this run, without those that are on disk."""
     plans: list[EvalPlan] = []
 
     def order(indices: np.ndarray) -> np.ndarray:
@@ -223,8 +258,44 @@ def _begin(
         plans.append(plan)
         return plan.rows[plan.rows >= 0]
 
-    _, num_stored = writer.begin(stamps, order)
-    return without_first(plans[-1], num_stored)
+    stamps, num_stored = [], 0
+    if writer is None:
+        order(np.zeros(0, np.int64))
+    else:
+        stamps = stamp_images(source)
+        _, num_stored = writer.begin(
+            stamps,
+            order,
+            is_scanned=_scanned(config["data"]),
+            is_readable=lambda index: why_unreadable(source, index) is None,
+            root=config["data"]["root"],
+            earlier_root=earlier_root,
+        )
+    plan = without_first(plans[-1], num_stored)
+    return stamps, dataclasses.replace(
+        plan, rows=agree_on_matrix(plan.rows), shapes=agree_on_matrix(plan.shapes)
+    )
+
+
+def _scanned(data: Mapping[str, Any]) -> Callable[[str], bool]:
+    """Whether an image of some path would be found by these settings of `data`."""
+    root, split = data["root"], data["split"]
+    if root is None:
+        return lambda path: not os.path.isabs(path)
+    if data["source"] in SOURCES_OF_FILES:
+        if split and os.path.isdir(os.path.join(root, split)):
+            root = os.path.join(root, split)
+        return lambda path: is_below(path, root)
+    # Their names are the folder, or a file in it, and a number.
+    return lambda path: is_below(path, root) or path.startswith(f"{root} ")
+
+
+def _earlier_root(workdir: Path) -> str | None:
+    """The folder of the run before, of which descriptors of version 1 know nothing."""
+    with contextlib.suppress(InputError):
+        config = embed_config(workdir, {"data.root": (str, NoneType)})
+        return None if config is None else config["data"]["root"]
+    return None
 
 
 def without_first(plan: EvalPlan, count: int) -> EvalPlan:

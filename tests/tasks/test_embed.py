@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -129,10 +130,74 @@ def test_a_second_run_embeds_only_what_is_new(photos, tiny_checkpoint, tmp_path)
     assert first.tobytes() in before["shard-00000.npy"]
 
 
-def test_another_size_is_refused(photos, tiny_checkpoint, tmp_path):
+def test_another_size_goes_to_a_folder_of_its_own(
+    photos, tiny_checkpoint, tmp_path, capsys
+):
+    workdir, size = tmp_path / "w", {"test_size": 64}
+    run(make_config(photos, tiny_checkpoint), workdir)
+    before = contents(workdir)
+    assert run(make_config(photos, tiny_checkpoint, **size), workdir)["num_new"] == 21
+    assert contents(workdir) == before
+    digest = read_head(workdir / "descriptors").settings.model_digest
+    other = workdir / f"tiny-64-{digest[:8]}"
+    assert f"these go to {other}" in capsys.readouterr().out
+    assert read_head(other / "descriptors").settings.test_size == 64
+    assert (other / "results.json").exists()
+    assert run(make_config(photos, tiny_checkpoint, **size), workdir)["num_new"] == 0
+    # The name does not tell these two apart.
+    square = make_config(photos, tiny_checkpoint, test_mode="square", **size)
+    assert run(square, workdir)["num_new"] == 21
+    assert (workdir / f"tiny-64-{digest[:8]}-2" / "descriptors").is_dir()
+
+
+def test_a_second_root_is_added_and_nothing_of_the_first_is_gone(
+    photos, tiny_checkpoint, tmp_path
+):
+    more, workdir = tmp_path / "photos more", tmp_path / "w"
+    shutil.copytree(photos / "train", more)
+    run(make_config(photos, tiny_checkpoint), workdir)
+    results = run(make_config(more, tiny_checkpoint), workdir)
+    assert (results["num_images"], results["num_outdated"]) == (37, 0)
+    assert read_head(workdir / "descriptors").roots == (str(photos), str(more))
+    (more / 'cut, "off".jpg').unlink()
+    results = run(make_config(more, tiny_checkpoint), workdir)
+    assert (results["num_new"], results["num_outdated"]) == (0, 1)
+    # A part of a folder says nothing of the others.
+    (photos / "val").mkdir()
+    shutil.copy(photos / "sideways.jpg", photos / "val")
+    config = make_config(photos, tiny_checkpoint, data={"split": "val"})
+    results = run(config, workdir)
+    assert (results["num_new"], results["num_outdated"]) == (1, 1)
+
+
+def test_a_moved_collection_keeps_its_descriptors(photos, tiny_checkpoint, tmp_path):
     run(make_config(photos, tiny_checkpoint), tmp_path / "w")
-    with pytest.raises(InputError, match="test_size: the folder has 48, this run 64"):
-        run(make_config(photos, tiny_checkpoint, test_size=64), tmp_path / "w")
+    before = stored_descriptors(tmp_path / "w")
+    moved = photos.rename(tmp_path / "elsewhere")
+    results = run(make_config(moved, tiny_checkpoint), tmp_path / "w")
+    assert (results["num_new"], results["num_outdated"]) == (0, 0)
+    after = stored_descriptors(tmp_path / "w")
+    assert {path.replace(str(moved), str(photos)) for path in after} == before.keys()
+    assert all(os.path.exists(path) for path in after)
+
+
+def test_what_could_not_be_read_once_is_read_by_the_next_run(
+    photos, tiny_checkpoint, tmp_path, monkeypatch
+):
+    config, read_bytes = make_config(photos, tiny_checkpoint), Path.read_bytes
+
+    def refuse(path):
+        if path.name == "sideways.jpg":
+            raise PermissionError(13, "Permission denied")
+        return read_bytes(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", refuse)
+        assert run(config, tmp_path / "w")["num_unreadable"] == 3
+        assert run(config, tmp_path / "w")["num_new"] == 0
+    results = run(config, tmp_path / "w")
+    assert (results["num_new"], results["num_unreadable"]) == (1, 2)
+    assert run(config, tmp_path / "w")["num_new"] == 0
 
 
 @pytest.mark.parametrize(
