@@ -18,6 +18,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.task = "search"
 
     config.database = config_dict.placeholder(str)
+    # Where the photos of the database are now, if they were moved since.
+    config.data = ml_collections.ConfigDict()
+    config.data.root = config_dict.placeholder(str)
     config.verify = False  # check all digests first; each is checked when it is read
     config.queries = config_dict.placeholder(str)
     config.num_neighbours = 10  # a query is never among its own

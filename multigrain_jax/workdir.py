@@ -2,11 +2,16 @@
 
 import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from multigrain_jax.files import write_atomically, write_durably
+from multigrain_jax.files import (
+    escape_name,
+    unescape_name,
+    write_atomically,
+    write_durably,
+)
 
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
@@ -18,16 +23,42 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 def write_config(workdir: Path, record: Mapping[str, Any]) -> None:
     """Write config.json, so that the workdir tells how it was made."""
     workdir.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(record, indent=2, default=str)
+    text = json.dumps(escape_names(record), indent=2, default=str)
     with write_durably(workdir / CONFIG_FILE) as file:
         file.write((text + "\n").encode())
 
 
 def write_results(workdir: Path, results: Mapping[str, Any]) -> None:
     """Write results.json: one flat object."""
-    text = json.dumps(results, indent=2)
+    text = json.dumps(escape_names(results), indent=2)
     with write_durably(workdir / RESULTS_FILE) as file:
         file.write((text + "\n").encode())
+
+
+def escape_names(value: Any) -> Any:
+    """A JSON value whose names of files are UTF-8, as `files.escape_name` makes them.
+
+    Without that, bytes that are none end as halves of characters, which few programs
+    read.
+    """
+    return _with_names(value, escape_name)
+
+
+def unescape_names(value: Any) -> Any:
+    """The inverse of `escape_names`."""
+    return _with_names(value, unescape_name)
+
+
+def _with_names(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {
+            _with_names(k, change): _with_names(v, change) for k, v in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [_with_names(each, change) for each in value]
+    return value
 
 
 def print_table(scores: Mapping[str, float]) -> None:
@@ -39,7 +70,10 @@ def print_table(scores: Mapping[str, float]) -> None:
 def write_table(
     path: Path, columns: Sequence[str], rows: Iterable[Sequence[str | int | float]]
 ) -> None:
-    """Write a CSV file; text that begins like a formula gets an apostrophe before it.
+    """Write a CSV file in UTF-8, whatever bytes there are in names.
+
+    Text is escaped as `files.escape_name` does, and what begins like a formula, with
+    apostrophes before it or without, gets an apostrophe more: so both can be undone.
 
     Args:
         path: the file, replaced if it exists.
@@ -56,9 +90,10 @@ def write_table(
 
 
 def _guarded(cell: str | int | float) -> str | int | float:
-    if isinstance(cell, str) and cell.startswith(FORMULA_STARTS):
-        return "'" + cell
-    return cell
+    if not isinstance(cell, str):
+        return cell
+    text = escape_name(cell)
+    return "'" + text if text.lstrip("'").startswith(FORMULA_STARTS) else text
 
 
 def open_csv(path: Path | int, mode: str, *, closefd: bool = True) -> IO[str]:

@@ -7,8 +7,11 @@ import os
 
 import pytest
 
+from multigrain_jax.files import unescape_name
 from multigrain_jax.workdir import (
+    escape_names,
     print_table,
+    unescape_names,
     write_config,
     write_results,
     write_table,
@@ -25,14 +28,16 @@ from multigrain_jax.workdir import (
         ("\t=1.jpg", "'\t=1.jpg"),
         ('a,b\n"c".jpg', 'a,b\n"c".jpg'),
         ("/photos/=1.jpg", "/photos/=1.jpg"),
-        ("ü\udcff.jpg", "ü\udcff.jpg"),
+        ("ü\udcff.jpg", "ü\\xff.jpg"),
+        ("'=1.jpg", "''=1.jpg"),
+        ("'1.jpg", "'1.jpg"),
         (-0.5, "-0.5"),
     ],
 )
 def test_a_cell_is_written_as_data(tmp_path, cell, written):
     path = tmp_path / "t.csv"
     write_table(path, ("name", "rank"), [(cell, 1)])
-    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         assert list(csv.reader(file)) == [["name", "rank"], [written, "1"]]
 
 
@@ -84,6 +89,28 @@ def test_a_record_is_json_whatever_a_config_holds(tmp_path):
     write_config(tmp_path / "new" / "folder", {"path": tmp_path, "size": (1, 2)})
     written = json.loads((tmp_path / "new" / "folder" / "config.json").read_text())
     assert written == {"path": str(tmp_path), "size": [1, 2]}
+
+
+NAMES = ["ü\udcff", "\\xff", "a,b", 'c"d"', "e\nf", "-g", "=h", "i\\j"]
+
+
+def test_names_of_any_bytes_are_json_and_come_back(tmp_path):
+    record = {name: {"paths": NAMES, "n": 1.5} for name in NAMES}
+    for write in (write_config, write_results):
+        write(tmp_path, record)
+    for path in tmp_path.iterdir():
+        written = json.loads(path.read_bytes().decode("utf-8"))
+        json.dumps(written, ensure_ascii=False).encode("utf-8")
+        assert unescape_names(written) == record
+        assert written == escape_names(record)
+
+
+def test_pandas_reads_tables_of_any_names(tmp_path):
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    write_table(tmp_path / "t.csv", ("path", "n"), [(n, 1) for n in NAMES])
+    read = pandas.read_csv(tmp_path / "t.csv")["path"].tolist()
+    plain = [name.removeprefix("'") for name in read]
+    assert [unescape_name(name) for name in plain] == NAMES
 
 
 def test_scores_are_printed_in_a_column(capsys):

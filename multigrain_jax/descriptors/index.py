@@ -19,6 +19,7 @@ from jax.sharding import Mesh, PartitionSpec
 from multigrain_jax.descriptors.folder import DescriptorSettings
 from multigrain_jax.descriptors.index_file import read_open_index
 from multigrain_jax.descriptors.opening import OpenFolder, open_folder
+from multigrain_jax.descriptors.roots import rebased
 from multigrain_jax.descriptors.shards import ShardFile
 from multigrain_jax.errors import InputError
 from multigrain_jax.mesh import DATA_AXIS, batch_sharding, make_mesh, put_replicated
@@ -76,6 +77,7 @@ class DescriptorIndex:
         self._starts = np.cumsum([0, *(shape[0] for shape in shapes)])
         self._dtype = self._shards[0].dtype
         self._opened: OpenFolder | None = None
+        self._moved: tuple[str, str] | None = None
         self.dim: int = shapes[0][1]
         self.live = np.ones(len(self), bool) if live is None else live
         self.settings: DescriptorSettings | None = None
@@ -111,6 +113,15 @@ class DescriptorIndex:
         """Where the descriptors are; None where they are in no folder."""
         return self._opened and self._opened.folder
 
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """Folders that the images were found below, as far as that is known."""
+        return () if self._opened is None else self._opened.head.roots
+
+    def move(self, old: str, new: str) -> None:
+        """Let `paths` tell images below `old` as they are below `new`."""
+        self._moved = (old, new)
+
     def __len__(self) -> int:
         """N: rows, those that are not live among them."""
         return int(self._starts[-1])
@@ -126,7 +137,8 @@ class DescriptorIndex:
         for line in read_open_index(index, head, folder=folder):
             if line.shard is not None:
                 if number in wanted:
-                    found[number] = line.image.path
+                    path = line.image.path
+                    found[number] = rebased(path, *self._moved) if self._moved else path
                 number += 1
         return [found[int(row)] for row in rows]
 

@@ -1,6 +1,6 @@
 """Pairs of a collection that are nearly the same, and the groups that they form."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -77,6 +77,36 @@ def near_duplicates(
     return NearDuplicates(
         all_pairs, np.concatenate(similarities)[order], connected_groups(all_pairs)
     )
+
+
+def without_links(
+    found: NearDuplicates, identities: Mapping[int, Hashable]
+) -> tuple[NearDuplicates, dict[int, int]]:
+    """Near duplicates among photos, where several rows may be one photo.
+
+    Args:
+        found: among rows.
+        identities: of each row in a pair, what tells photos apart.
+
+    Returns:
+        The same among the first row of each photo, and the other rows (of pairs) with
+        that first one.
+    """
+    first: dict[Hashable, int] = {}
+    photo = {row: first.setdefault(identities[row], row) for row in sorted(identities)}
+    links = {row: own for row, own in photo.items() if row != own}
+    if not links:
+        return found, links
+    pairs: dict[tuple[int, int], float] = {}
+    for (a, b), similarity in zip(
+        found.pairs.tolist(), found.similarities.tolist(), strict=True
+    ):
+        a, b = sorted((photo[a], photo[b]))
+        if a != b:
+            pairs.setdefault((a, b), similarity)
+    array = np.array(sorted(pairs), np.int64).reshape(-1, 2)
+    similarities = np.array([pairs[pair] for pair in sorted(pairs)], np.float32)
+    return NearDuplicates(array, similarities, connected_groups(array)), links
 
 
 def connected_groups(pairs: np.ndarray | Sequence[tuple[int, int]]) -> list[np.ndarray]:

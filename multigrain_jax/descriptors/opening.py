@@ -57,7 +57,7 @@ def find_folder(path: str | Path) -> Path:
     if len(found) > 1:
         newest = max(found, key=lambda each: (each / HEAD_FILE).stat().st_mtime_ns)
         others = ", ".join(str(each.parent) for each in found if each != newest)
-        print(f"database: {newest.parent}, the newest; others are {others}")
+        print(f"{path}: {newest.parent} is opened, the newest; others are {others}")
         return newest
     if found:
         return found[0]

@@ -87,5 +87,14 @@ def old_root(roots: Sequence[str], paths: Iterable[str], new: str) -> str | None
     return None
 
 
+def identity_of(path: str) -> tuple[int, int] | str:
+    """What links to one file have in common: device and inode, or the real path."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return os.path.realpath(path) if os.path.isabs(path) else path
+    return found.st_dev, found.st_ino
+
+
 def _any_is_there(paths: Iterable[str]) -> bool:
     return any(os.path.exists(path) for path in itertools.islice(paths, SAMPLE))

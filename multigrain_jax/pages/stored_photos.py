@@ -1,5 +1,6 @@
 """Photos of a collection whose names need not be those of files."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,9 @@ class PhotoReader:
 
     A file is read as `load_photo` does. Other names, such as those of a TFDS split, are
     looked up in the source that `embed` read, which is opened for the first of them.
+
+    Attributes:
+        missing: paths of files that were asked for and are not there.
     """
 
     def __init__(
@@ -29,6 +33,7 @@ class PhotoReader:
         """
         self._open_source = open_source
         self._collection = collection
+        self.missing: set[str] = set()
         self._is_open = False
         self._source: ImageSource | None = None
         self._numbers: dict[str, int] = {}
@@ -41,6 +46,8 @@ class PhotoReader:
             self._open()
         number = self._numbers.get(name)
         if self._source is None or number is None:
+            if os.path.isabs(name) and not os.path.exists(name):
+                self.missing.add(name)
             return None
         return load_photo_of(self._source, number)
 

@@ -1,18 +1,25 @@
 """What `embed` recorded of the run that made a descriptor folder, and its photos."""
 
 import json
+import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
+import numpy as np
+
 from multigrain_jax.data.sources.open import open_split
 from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.descriptors.folder import DESCRIPTOR_FOLDER
+from multigrain_jax.descriptors.index import DescriptorIndex
+from multigrain_jax.descriptors.roots import old_root
 from multigrain_jax.errors import InputError
+from multigrain_jax.files import escape_name
 from multigrain_jax.pages.stored_photos import PhotoReader
 from multigrain_jax.tasks.inputs import data_set_from_config
-from multigrain_jax.workdir import CONFIG_FILE
+from multigrain_jax.workdir import CONFIG_FILE, unescape_names
 
 # Where each photo is a file, and its path says all.
 SOURCES_OF_FILES = ("folder", "imagenet")
@@ -53,6 +60,7 @@ def embed_config(database: str | Path, keys: Keys) -> dict[str, Any] | None:
         except (OSError, ValueError, RecursionError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise _damaged(file, reason) from error
+        config = unescape_names(config)
         if not isinstance(config, dict):
             raise _damaged(file, "not a JSON object")
         for key, types in keys.items():
@@ -65,6 +73,56 @@ def embed_config(database: str | Path, keys: Keys) -> dict[str, Any] | None:
                 raise _damaged(file, f"{key} is {value!r}")
         return config
     return None
+
+
+def open_database(
+    path: str | Path, *, verify: bool, root: str | None
+) -> DescriptorIndex:
+    """The descriptors that are searched, with the paths that their photos have now.
+
+    Args:
+        path: a workdir of `embed`, or a folder of descriptors.
+        verify: whether all of it is checked at once.
+        root: where the photos are now; None: where they were.
+
+    Raises:
+        InputError: no such folder, damage, or none of its photos is below `root`.
+    """
+    index = DescriptorIndex.open(Path(path).expanduser(), verify=verify)
+    if root is None:
+        return index
+    new = os.path.abspath(os.path.expanduser(root))
+    roots = index.roots
+    if not roots:
+        config = embed_config(path, {"data.root": (str, NoneType)})
+        roots = (config["data"]["root"],) if config and config["data"]["root"] else ()
+    old = old_root(roots, index.paths(np.flatnonzero(index.live)), new)
+    if old is None:
+        raise InputError(
+            f"data.root: found none of the photos of {path} below {new}, expected the "
+            f"folder that {' or '.join(roots) or 'their folder'} is now; give that one"
+        )
+    if old != new:
+        print(f"photos of {old} are looked for in {new}")
+        index.move(old, new)
+    return index
+
+
+def workdir_of(index: DescriptorIndex) -> Path:
+    """The workdir of the run that made a collection."""
+    assert index.folder is not None  # it was opened from a folder
+    named = index.folder.name == DESCRIPTOR_FOLDER
+    return index.folder.parent if named else index.folder
+
+
+def print_missing(photos: PhotoReader) -> None:
+    """A line where photos that a page wanted to show are not there."""
+    if photos.missing:
+        print(
+            f"{len(photos.missing)} photos that the page shows are not there any more, "
+            f"such as {escape_name(min(photos.missing))}: if the collection was moved, "
+            "say where with --config.data.root=DIR"
+        )
 
 
 def photo_reader(database: str | Path) -> PhotoReader:

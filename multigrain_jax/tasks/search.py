@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +18,13 @@ from multigrain_jax.descriptors.describe import (
     settings_of_model,
 )
 from multigrain_jax.descriptors.folder import (
-    DESCRIPTOR_FOLDER,
     HEAD_FILE,
     DescriptorSettings,
     require_same_settings,
 )
 from multigrain_jax.descriptors.index import DescriptorIndex, ScoreNormalization
+from multigrain_jax.descriptors.opening import find_folder
+from multigrain_jax.descriptors.roots import identity_of
 from multigrain_jax.errors import InputError
 from multigrain_jax.inference import open_model
 from multigrain_jax.lock import one_writer
@@ -40,7 +42,10 @@ from multigrain_jax.tasks.check import (
 from multigrain_jax.tasks.embed_record import (
     CHECKPOINT_KEYS,
     embed_config,
+    open_database,
     photo_reader,
+    print_missing,
+    workdir_of,
 )
 from multigrain_jax.tasks.inputs import reading_from_config
 from multigrain_jax.tasks.prepare import prepare
@@ -75,9 +80,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     config = prepare(config, workdir)
     settings = config.to_dict()
     refuse(_problems(settings))
-    index = DescriptorIndex.open(
-        Path(config.database).expanduser(), verify=config.verify
-    )
+    index = open_database(config.database, verify=config.verify, root=config.data.root)
     require_photos(int(index.live.sum()), "database", config.database)
     normalization = None
     if config.score_normalization.training:
@@ -91,13 +94,14 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         )
     write_config(workdir, settings)
     queries = _open_queries(settings, index, workdir)
+    photos = photo_reader(workdir_of(index))
     searching_since = time.perf_counter()
     found = find_neighbours(
         index,
         queries,
         k=config.num_neighbours,
         normalization=normalization,
-        load_found=photo_reader(config.database),
+        load_found=photos,
     )
     seconds = time.perf_counter() - searching_since
     write_table(
@@ -115,6 +119,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         note=f"The {config.num_neighbours} most similar photos of each query, by the "
         "inner product of the descriptors.",
     )
+    print_missing(photos)
     results = {
         "num_queries": len(found),
         "num_unreadable": queries.num_unreadable,
@@ -138,6 +143,8 @@ def find_neighbours(
 ) -> Found:
     """The k most similar images of each query, itself not among them.
 
+    Links to one file are one image, which is found by the path of the first of them.
+
     Args:
         index: the database.
         queries: what is looked for.
@@ -145,22 +152,28 @@ def find_neighbours(
         normalization: of the similarities.
         load_found: reads a photo of the database for the page.
     """
+    neighbours: list[list[tuple[str, float]]] = [[] for _ in queries.paths]
+    identity = lru_cache(maxsize=None)(identity_of)
     # One more than asked for: a query that is in the database finds itself.
-    similarities, rows = index.search(
-        queries.descriptors, k + 1, normalization=normalization
-    )
-    distinct = np.unique(rows[rows >= 0])
-    paths = dict(zip(distinct.tolist(), index.paths(distinct), strict=True))
-    neighbours = []
-    for query, own_rows, own_similarities in zip(
-        queries.paths, rows.tolist(), similarities.tolist(), strict=True
-    ):
-        listed = [
-            (paths[row], similarity)
-            for row, similarity in zip(own_rows, own_similarities, strict=True)
-            if row >= 0 and paths[row] != query
-        ]
-        neighbours.append(listed[:k])
+    pending, wanted = np.arange(len(queries.paths)), k + 1
+    while len(pending):
+        similarities, rows = index.search(
+            queries.descriptors[pending], wanted, normalization=normalization
+        )
+        distinct = np.unique(rows[rows >= 0])
+        paths = dict(zip(distinct.tolist(), index.paths(distinct), strict=True))
+        for number, own_rows, own_similarities in zip(
+            pending.tolist(), rows.tolist(), similarities.tolist(), strict=True
+        ):
+            # The same photo under another name is not found either, nor found twice.
+            listed = {identity(queries.paths[number]): ("", 0.0)}
+            for row, similarity in zip(own_rows, own_similarities, strict=True):
+                if row >= 0:
+                    listed.setdefault(identity(paths[row]), (paths[row], similarity))
+            neighbours[number] = list(listed.values())[1 : k + 1]
+        short = [len(neighbours[number]) < k for number in pending]
+        pending = pending[short] if wanted < len(index) else pending[:0]
+        wanted = min(4 * wanted, len(index))
     return Found(
         queries.paths, neighbours, load_query=queries.load, load_found=load_found
     )
@@ -192,13 +205,16 @@ def _open_queries(
     settings: Mapping[str, Any], index: DescriptorIndex, workdir: Path
 ) -> Queries:
     path = Path(settings["queries"]).expanduser()
-    if (path / HEAD_FILE).exists() or (path / DESCRIPTOR_FOLDER / HEAD_FILE).exists():
-        stored = DescriptorIndex.open(path)
+    folder = find_folder(path)
+    if (folder / HEAD_FILE).exists():
+        # Of the database itself, the photos are where those of the database are.
+        stored = index if folder == index.folder else DescriptorIndex.open(folder)
         _require_comparable(stored, index, path)
         rows = np.flatnonzero(stored.live)
         require_photos(len(rows), "queries", settings["queries"])
         descriptors = stored.read(0, len(stored))[rows]
-        return Queries(stored.paths(rows), descriptors, 0, photo_reader(path))
+        photos = photo_reader(workdir_of(stored))
+        return Queries(stored.paths(rows), descriptors, 0, photos)
     if path.is_dir():
         files, _ = index_folder(path.absolute(), split=None)
     elif path.is_file():
@@ -221,7 +237,7 @@ def _embed_queries(
     wanted = _settings_of(index)
     init_from, init_step = settings["init_from"], settings["init_step"]
     if not init_from:
-        init_from, init_step = _checkpoint_of(settings["database"])
+        init_from, init_step = _checkpoint_of(workdir_of(index))
     opened = open_model(
         init_from,
         step=init_step,
@@ -261,7 +277,7 @@ def _embed_queries(
     return Queries(paths, np.concatenate(descriptors), len(source) - len(paths))
 
 
-def _checkpoint_of(database: str) -> tuple[str, int | None]:
+def _checkpoint_of(database: Path) -> tuple[str, int | None]:
     """The checkpoint and step that the config of a database's workdir names."""
     try:
         made_by = embed_config(database, CHECKPOINT_KEYS)

@@ -5,7 +5,12 @@ import pytest
 
 from multigrain_jax.descriptors import near_duplicates as module
 from multigrain_jax.descriptors.index import DescriptorIndex
-from multigrain_jax.descriptors.near_duplicates import connected_groups, near_duplicates
+from multigrain_jax.descriptors.near_duplicates import (
+    NearDuplicates,
+    connected_groups,
+    near_duplicates,
+    without_links,
+)
 from multigrain_jax.errors import InputError
 
 
@@ -84,3 +89,20 @@ def test_too_many_pairs_are_refused(monkeypatch):
     index = DescriptorIndex([np.ones((4, 2), np.float32)])
     with pytest.raises(InputError, match="more than 5 pairs of 4 images"):
         near_duplicates(index, 0.5)
+
+
+def test_rows_of_one_photo_are_links_and_no_pairs():
+    found = NearDuplicates(
+        np.array([[0, 3], [1, 2], [1, 4], [2, 4], [4, 5]]),
+        np.array([1.0, 0.9, 0.8, 0.7, 0.95], np.float32),
+        [],
+    )
+    photos = {0: "a", 3: "a", 1: "b", 2: "c", 4: "c", 5: "d"}
+    left, links = without_links(found, photos)
+    assert links == {3: 0, 4: 2}
+    assert left.pairs.tolist() == [[1, 2], [2, 5]]
+    assert left.similarities.tolist() == pytest.approx([0.9, 0.95])
+    assert [group.tolist() for group in left.groups] == [[1, 2, 5]]
+    assert without_links(found, dict.fromkeys(range(6)))[0].groups == []
+    same, none = without_links(found, {row: row for row in range(6)})
+    assert same is found and none == {}

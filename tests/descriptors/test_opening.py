@@ -21,7 +21,7 @@ def test_of_several_folders_the_newest_is_opened_and_named(tmp_path, capsys):
     other = tmp_path / "tiny-96-e"
     embed(other / "descriptors", stamps(6), settings=SETTINGS._replace(test_size=96))
     assert find_folder(tmp_path) == other / "descriptors"
-    assert f"{other}, the newest" in capsys.readouterr().out
+    assert f"{other} is opened, the newest" in capsys.readouterr().out
     assert find_folder(other) == find_folder(other / "descriptors")
     assert open_settings(tmp_path).test_size == 96
 

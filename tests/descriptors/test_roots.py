@@ -1,9 +1,12 @@
 """Folders of images, and images that were moved from one to another."""
 
+import os
+
 import pytest
 
 from multigrain_jax.descriptors.folder import OK, VANISHED, ImageStamp, IndexRow
 from multigrain_jax.descriptors.roots import (
+    identity_of,
     is_below,
     moved_rows,
     old_root,
@@ -65,3 +68,21 @@ def test_the_old_folder_is_known_by_what_is_in_the_new_one(tmp_path):
     assert old_root(["/x", "/y"], paths, str(tmp_path)) == "/y"
     assert old_root(["/x"], paths, str(tmp_path)) is None
     assert old_root([], paths, str(tmp_path)) is None
+
+
+def test_links_to_one_file_are_the_same(tmp_path):
+    photo = tmp_path / "a" / "photo"
+    photo.parent.mkdir()
+    photo.write_bytes(b"1")
+    os.link(photo, tmp_path / "hard")
+    (tmp_path / "soft").symlink_to(photo)
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    (tmp_path / "copy").write_bytes(b"1")
+    names = [photo, tmp_path / "hard", tmp_path / "soft", tmp_path / "b" / "photo"]
+    assert len({identity_of(str(name)) for name in names}) == 1
+    assert identity_of(str(tmp_path / "copy")) != identity_of(str(photo))
+    # What is gone is known by its real path; what is no file by its name.
+    gone = [str(tmp_path / "b" / "gone"), str(tmp_path / "a" / "gone")]
+    assert identity_of(gone[0]) == identity_of(gone[1])
+    assert identity_of("/d/1.0.0 test [3]") != identity_of("/d/1.0.0 test [4]")
+    assert identity_of("a\0b") == "a\0b"

@@ -1,6 +1,7 @@
 """The task `search`, on descriptors and on photos."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from helpers.descriptors import read_table, stored_descriptors
 from PIL import Image
 
 import multigrain_jax
-from configs import embed, search
+from configs import embed, near_duplicates, search
 from multigrain_jax.errors import InputError
+from multigrain_jax.files import unescape_name
 from multigrain_jax.tasks import embed as run_embed
+from multigrain_jax.tasks import near_duplicates as run_near_duplicates
 from multigrain_jax.tasks import search as run_search
 
 
@@ -100,6 +103,98 @@ def test_a_folder_of_photos_with_a_bad_one(database, tmp_path):
     }
     assert first.keys() == {"0.png", "1.png", "2.png"}
     np.testing.assert_allclose(list(first.values()), 1, atol=2e-6)
+
+
+@pytest.fixture
+def linked(photo_folder, tiny_checkpoint, tmp_path):
+    """Photos by several names, one of them no UTF-8, and a copy of one."""
+    root = tmp_path / "photos"
+    shutil.copytree(photo_folder / "train", root / "real")
+    photo = next((root / "real").rglob("0.png"))
+    (root / "links").symlink_to(root / "real")
+    os.link(photo, root / "hard.png")
+    shutil.copy(photo, root / "copy.png")
+    shutil.copy(photo, os.fsencode(root) + b"/=\xff,\n'.png")
+    config = small_eval_config(
+        embed.get_config, root, tiny_checkpoint, descriptor_dtype="float32"
+    )
+    assert run_embed.run(config, tmp_path / "embedded")["num_images"] == 39
+    return tmp_path / "embedded", photo
+
+
+def test_a_photo_is_itself_by_any_name(linked, tmp_path):
+    database, photo = linked
+    names = [photo, tmp_path / "photos" / "hard.png", tmp_path / "alias"]
+    (tmp_path / "alias").symlink_to(photo)
+    for name in names:
+        run(database, tmp_path / "w", name)
+        rows = read_table(tmp_path / "w" / "results.csv")
+        found = [os.path.realpath(unescape_name(row["path"])) for row in rows]
+        # Two copies, and then others, each once.
+        assert len(set(found)) == 4 and str(photo) not in found
+        assert len({os.stat(path).st_ino for path in found}) == 4
+        assert [round(float(row["similarity"]), 3) for row in rows[:2]] == [1, 1]
+        (shown,) = [row["path"] for row in rows if "\n" in row["path"]]
+        assert shown.endswith("/=\\xff,\n'.png")
+
+
+def test_all_photos_by_all_names_find_none_of_their_names(linked, tmp_path):
+    database, _ = linked
+    results = run(database, tmp_path / "w", database)
+    assert results["num_queries"] == 39
+    rows = read_table(tmp_path / "w" / "results.csv")
+    assert len(rows) == 39 * 4
+    for row in rows:
+        query, path = (os.stat(unescape_name(row[key])) for key in ("query", "path"))
+        assert query.st_ino != path.st_ino
+
+
+def test_links_are_no_near_duplicates(linked, tmp_path):
+    config = near_duplicates.get_config()
+    config.database, config.threshold = str(linked[0]), 1 - 2e-6
+    results = run_near_duplicates.run(config, tmp_path / "w")
+    groups = read_table(tmp_path / "w" / "groups.csv")
+    inodes = [os.stat(unescape_name(row["path"])).st_ino for row in groups]
+    assert len(set(inodes)) == len(inodes) == results["num_images_in_groups"] == 3
+    links = read_table(tmp_path / "w" / "links.csv")
+    assert len(links) == results["num_links"] == 19
+    for row in links:
+        assert os.path.samefile(row["path"], row["link_to"])
+
+
+def test_a_moved_collection_is_told_and_found(linked, tmp_path, capsys):
+    database, photo = linked
+    moved = (tmp_path / "photos").rename(tmp_path / "elsewhere")
+    photo = moved / photo.relative_to(tmp_path / "photos")
+    (moved / "links").unlink()
+    (moved / "links").symlink_to(moved / "real")
+    run(database, tmp_path / "w", database)
+    said = capsys.readouterr().out
+    assert "are not there any more" in said and "--config.data.root=DIR" in said
+    run(database, tmp_path / "w", photo, data={"root": str(moved)})
+    assert "not there any more" not in capsys.readouterr().out
+    rows = read_table(tmp_path / "w" / "results.csv")
+    found = [unescape_name(row["path"]) for row in rows]
+    assert all(
+        os.path.exists(path) and not os.path.samefile(path, photo) for path in found
+    )
+    run(database, tmp_path / "w", database, data={"root": str(moved)})
+    assert len(read_table(tmp_path / "w" / "results.csv")) == 39 * 4
+    with pytest.raises(InputError, match=r"data\.root: found none of the photos"):
+        run(database, tmp_path / "w", photo, data={"root": str(tmp_path / "w")})
+
+
+def test_the_newest_of_several_databases_is_opened_and_named(
+    database, photo_folder, tiny_checkpoint, tmp_path, capsys
+):
+    shutil.copytree(database, tmp_path / "db")
+    config = small_eval_config(
+        embed.get_config, photo_folder, tiny_checkpoint, test_size=64
+    )
+    run_embed.run(config, tmp_path / "db")
+    query = next(photo_folder.rglob("*.png"))
+    assert run(tmp_path / "db", tmp_path / "w", query)["num_database"] == 18
+    assert "is opened, the newest" in capsys.readouterr().out
 
 
 def test_normalised_scores_are_lower_by_the_training_images(
