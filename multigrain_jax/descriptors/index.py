@@ -54,6 +54,7 @@ class DescriptorIndex:
         dim: D.
         live: bool [N]; False are rows of images that are gone or have changed.
         settings: how the descriptors were made; None where that is not known.
+        opened: the folder of descriptors as it was opened; None where there is none.
     """
 
     def __init__(
@@ -61,14 +62,12 @@ class DescriptorIndex:
         shards: Sequence[Path | ShardFile | np.ndarray],
         *,
         live: np.ndarray | None = None,
-        folder: Path | None = None,
     ):
         """Number the rows of all shards one after the other.
 
         Args:
             shards: [n, D] arrays of one dtype, or .npy files, at least one.
             live: bool [N], rows that can be found; None is all.
-            folder: of descriptors, which the shards belong to.
         """
         self._shards = [
             ShardFile(shard) if isinstance(shard, Path) else shard for shard in shards
@@ -76,16 +75,14 @@ class DescriptorIndex:
         shapes = [shard.shape for shard in self._shards]
         self._starts = np.cumsum([0, *(shape[0] for shape in shapes)])
         self._dtype = self._shards[0].dtype
-        self._opened: OpenFolder | None = None
+        self.opened: OpenFolder | None = None
         self._moved: tuple[str, str] | None = None
         self.dim: int = shapes[0][1]
         self.live = np.ones(len(self), bool) if live is None else live
         self.settings: DescriptorSettings | None = None
-        if folder is not None:
-            self._keep(open_folder(folder))
 
     @classmethod
-    def open(cls, path: str | Path, *, verify: bool = False) -> Self:
+    def open(cls, path: str | Path) -> Self:
         """Open a folder of descriptors, or a workdir of the task `embed`.
 
         Sizes and the index are checked now, and the digest of each shard when it is
@@ -93,30 +90,26 @@ class DescriptorIndex:
 
         Args:
             path: the folder; of several in a workdir, the newest is taken.
-            verify: whether the digests of all shards are compared now.
 
         Raises:
             InputError: no such folder, no descriptors in it, or damage.
         """
-        opened = open_folder(path, verify=verify)
+        opened = open_folder(path)
         index = cls(opened.shards, live=opened.live)
-        index._keep(opened)
+        index.opened = opened
+        index.settings = opened.head.settings
+        weakref.finalize(index, os.close, opened.index)
         return index
 
-    def _keep(self, opened: OpenFolder) -> None:
-        self._opened = opened
-        self.settings = opened.head.settings
-        weakref.finalize(self, os.close, opened.index)
+    def verify(self) -> None:
+        """Compare the digests of all shards now.
 
-    @property
-    def folder(self) -> Path | None:
-        """Where the descriptors are; None where they are in no folder."""
-        return self._opened and self._opened.folder
-
-    @property
-    def roots(self) -> tuple[str, ...]:
-        """Folders that the images were found below, as far as that is known."""
-        return () if self._opened is None else self._opened.head.roots
+        Raises:
+            InputError: one is not as it was written.
+        """
+        for shard in self._shards:
+            if isinstance(shard, ShardFile):
+                shard.verify()
 
     def move(self, old: str, new: str) -> None:
         """Let `paths` tell images below `old` as they are below `new`."""
@@ -128,12 +121,12 @@ class DescriptorIndex:
 
     def paths(self, rows: np.ndarray | Sequence[int]) -> list[str]:
         """The image that each row belongs to; the index is read for this."""
-        if self._opened is None:
+        if self.opened is None:
             return [str(row) for row in rows]
         wanted = dict.fromkeys(int(row) for row in rows)
         found: dict[int, str] = {}
         number = 0
-        folder, head, index = self._opened[:3]
+        folder, head, index = self.opened[:3]
         for line in read_open_index(index, head, folder=folder):
             if line.shard is not None:
                 if number in wanted:

@@ -64,13 +64,11 @@ def find_folder(path: str | Path) -> Path:
     return inside[0] if inside[0].is_dir() else folder
 
 
-def open_folder(path: str | Path, *, verify: bool = False) -> OpenFolder:
+def open_folder(path: str | Path) -> OpenFolder:
     """Open what `find_folder` finds; sizes and the index are checked.
 
     Args:
         path: the folder, or a workdir.
-        verify: whether the digests of all shards are compared now, not when each is
-            first read.
 
     Raises:
         InputError: no such folder, no descriptors in it, or damage.
@@ -82,9 +80,6 @@ def open_folder(path: str | Path, *, verify: bool = False) -> OpenFolder:
             raise InputError(f"{folder}: no descriptors in it; embed some images first")
         shards = _open_shards(folder, head)
         live = _live_rows(folder, head, descriptor, [len_of(each) for each in shards])
-        if verify:
-            for shard in shards:
-                shard.verify()
     except BaseException:
         os.close(descriptor)
         raise

@@ -44,13 +44,13 @@ class Sound(NamedTuple):
     index_fits: bool
 
 
-def find_sound(folder: Path, head: Head, *, verify: bool) -> Sound:
+def find_sound(folder: Path, head: Head, *, check_digests: bool) -> Sound:
     """Look through a folder that nobody else writes to; nothing is changed.
 
     Args:
         folder: of descriptors.
         head: what its descriptors.json says.
-        verify: whether shards are compared by their digests, or by their sizes alone.
+        check_digests: whether shards are compared by digests, or by size alone.
 
     Raises:
         InputError: an index of version 1 that cannot be read.
@@ -79,7 +79,7 @@ def find_sound(folder: Path, head: Head, *, verify: bool) -> Sound:
                 shards[number] = found
         elif shards[number].digest is None:
             problems[number] = ""  # lost and reported before
-        elif reason := (shard_problem if verify else size_problem)(
+        elif reason := (shard_problem if check_digests else size_problem)(
             path, shards[number]
         ):
             problems[number] = reason

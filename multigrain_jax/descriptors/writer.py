@@ -51,7 +51,7 @@ class DescriptorWriter:
         settings: DescriptorSettings,
         *,
         rows_per_shard: int,
-        verify: bool = True,
+        check_digests: bool = True,
     ):
         """Open a folder, or make a new one.
 
@@ -62,8 +62,8 @@ class DescriptorWriter:
             folder: where the descriptors go; nobody else may write there.
             settings: how they are made.
             rows_per_shard: a shard is written once so many images wait.
-            verify: whether all shards are read and compared with their digests, or
-                only their sizes.
+            check_digests: whether all shards are read and their digests compared, or
+                their sizes alone.
 
         Raises:
             InputError: a folder of descriptors that were made otherwise, or a folder
@@ -82,7 +82,7 @@ class DescriptorWriter:
             self._head = read_head(folder)
             require_same_settings(self._head.settings, settings, folder=folder)
             self._written = (folder / HEAD_FILE).read_bytes()
-            self._take_what_is_sound(verify)
+            self._take_what_is_sound(check_digests)
         else:
             self._head = Head(settings, 0, 0, 0, FORMAT_VERSION)
             self._remove_leftovers()
@@ -95,9 +95,9 @@ class DescriptorWriter:
                 file.write(HEADER)
             self._write_head()
 
-    def _take_what_is_sound(self, verify: bool) -> None:
+    def _take_what_is_sound(self, check_digests: bool) -> None:
         head = self._head
-        sound = find_sound(self._folder, head, verify=verify)
+        sound = find_sound(self._folder, head, check_digests=check_digests)
         for line in sound.damage:
             print(f"WARNING: {self._folder}: {line}", flush=True)
         self._rows, self._row_counts = sound.rows, sound.row_counts
@@ -127,7 +127,7 @@ class DescriptorWriter:
         *,
         is_scanned: Callable[[str], bool] = lambda path: True,
         is_readable: Callable[[int], bool] = lambda index: False,
-        root: str | None = None,
+        new_root: str | None = None,
         earlier_root: str | None = None,
     ) -> tuple[np.ndarray, int]:
         """Compare the folder with the images that there are now.
@@ -143,15 +143,15 @@ class DescriptorWriter:
                 were there; only such ones can be gone.
             is_readable: asked of the images (by index of `images`) that an earlier run
                 could not read.
-            root: the folder that the images are below. Where those of another one are
-                gone and are here instead, they were moved and keep their descriptors.
+            new_root: the folder that the images are below. Where those of another one
+                are gone and are here instead, they were moved and keep descriptors.
             earlier_root: that of the run before, where the folder does not tell.
 
         Returns:
             The images of this run in the order in which they are to be added, int [n],
             and how many of the first of them are on disk already.
         """
-        moved = self._take_root(images, root, earlier_root)
+        moved = self._take_root(images, new_root, earlier_root)
         if self._mark(images, is_scanned, is_readable) or moved:
             self._replace_index()
         order = plan(self._outstanding(images))

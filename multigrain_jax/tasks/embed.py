@@ -150,7 +150,7 @@ def _run(
             workdir / DESCRIPTOR_FOLDER,
             descriptor_settings,
             rows_per_shard=settings["rows_per_shard"],
-            verify=settings["verify"],
+            check_digests=settings["verify"],
         )
     write_config(own_folder(workdir), settings)
 
@@ -268,7 +268,7 @@ def _plan(
             order,
             is_scanned=_scanned(config["data"]),
             is_readable=lambda index: why_unreadable(source, index) is None,
-            root=config["data"]["root"],
+            new_root=config["data"]["root"],
             earlier_root=earlier_root,
         )
     plan = without_first(plans[-1], num_stored)

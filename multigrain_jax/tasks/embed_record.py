@@ -88,11 +88,14 @@ def open_database(
     Raises:
         InputError: no such folder, damage, or none of its photos is below `root`.
     """
-    index = DescriptorIndex.open(Path(path).expanduser(), verify=verify)
+    index = DescriptorIndex.open(Path(path).expanduser())
+    if verify:
+        index.verify()
     if root is None:
         return index
     new = os.path.abspath(os.path.expanduser(root))
-    roots = index.roots
+    assert index.opened is not None  # it was opened from a folder
+    roots = index.opened.head.roots
     if not roots:
         config = embed_config(path, {"data.root": (str, NoneType)})
         roots = (config["data"]["root"],) if config and config["data"]["root"] else ()
@@ -110,9 +113,9 @@ def open_database(
 
 def workdir_of(index: DescriptorIndex) -> Path:
     """The workdir of the run that made a collection."""
-    assert index.folder is not None  # it was opened from a folder
-    named = index.folder.name == DESCRIPTOR_FOLDER
-    return index.folder.parent if named else index.folder
+    assert index.opened is not None  # it was opened from a folder
+    folder = index.opened.folder
+    return folder.parent if folder.name == DESCRIPTOR_FOLDER else folder
 
 
 def print_missing(photos: PhotoReader) -> None:

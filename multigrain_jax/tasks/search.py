@@ -208,7 +208,8 @@ def _open_queries(
     folder = find_folder(path)
     if (folder / HEAD_FILE).exists():
         # Of the database itself, the photos are where those of the database are.
-        stored = index if folder == index.folder else DescriptorIndex.open(folder)
+        itself = index.opened is not None and folder == index.opened.folder
+        stored = index if itself else DescriptorIndex.open(folder)
         _require_comparable(stored, index, path)
         rows = np.flatnonzero(stored.live)
         require_photos(len(rows), "queries", settings["queries"])

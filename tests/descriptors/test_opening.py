@@ -80,4 +80,4 @@ def test_a_folder_of_version_1_is_completed_and_finds_the_same(version_1):
     assert {path.name: path.read_bytes() for path in folder.glob("shard-*")} == shards
     (folder / "index.csv").read_text(encoding="utf-8")
     require_same_search(folder, expected)
-    open_folder(folder, verify=True)
+    DescriptorIndex.open(folder).verify()

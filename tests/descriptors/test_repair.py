@@ -151,7 +151,7 @@ def test_readers_name_the_file_and_the_remedy(folder):
     with pytest.raises(InputError, match=r"shard-00001\.npy: .* run `embed` there"):
         index.read(0, len(index))
     with pytest.raises(InputError, match=r"shard-00001\.npy: .* run `embed` there"):
-        DescriptorIndex.open(folder, verify=True)
+        index.verify()
     (folder / "shard-00002.npy").unlink()
     with pytest.raises(InputError, match=r"shard-00002\.npy: No such file"):
         DescriptorIndex.open(folder)
@@ -161,9 +161,9 @@ def test_sizes_alone_are_checked_where_that_is_wanted(folder):
     flip(folder / "shard-00001.npy", random.Random(0))
     (folder / "shard-00002.npy").unlink()
     head = read_head(folder)
-    (line,) = find_sound(folder, head, verify=False).damage
+    (line,) = find_sound(folder, head, check_digests=False).damage
     assert "shard-00002" in line
-    assert len(find_sound(folder, head, verify=True).damage) == 2
+    assert len(find_sound(folder, head, check_digests=True).damage) == 2
 
 
 def test_a_manifest_that_is_gone_costs_everything_and_says_so(folder, capsys):
