@@ -19,6 +19,7 @@ from multigrain_jax.data.crops import (
     eval_transform,
     resized_size,
 )
+from multigrain_jax.data.patience import patiently
 from multigrain_jax.data.reading import HostBatch, Reading, iterate, read_image
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.data.watchdog import stalled
@@ -242,11 +243,14 @@ def _rect_sizes(
 ) -> np.ndarray:
     """Height and width of each image after resizing: int32 [N, 2]."""
 
+    def encoded(index: int) -> tuple[int, int]:
+        with source.open(index) as file:
+            upright = source.apply_exif_orientation
+            return encoded_size(file, apply_exif_orientation=upright)
+
     def measure(index: int) -> tuple[int, int] | None:
         try:
-            with source.open(index) as file:
-                upright = source.apply_exif_orientation
-                size = encoded_size(file, apply_exif_orientation=upright)
+            size = patiently(lambda: encoded(index))
         except (OSError, UndecodableImageError):
             return None
         width, height = resized_size(

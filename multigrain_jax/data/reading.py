@@ -11,6 +11,7 @@ from absl import flags
 from PIL import Image
 
 from multigrain_jax.data.crops import UndecodableImageError, decode
+from multigrain_jax.data.patience import patiently
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.data.watchdog import (
     HostBatch,
@@ -42,8 +43,11 @@ class Reading(NamedTuple):
 
 
 def read_image(source: ImageSource, index: int) -> Image.Image:
-    """One image, decoded; OSError or UndecodableImageError if that fails."""
-    data = source.read(index)
+    """One image, decoded; OSError or UndecodableImageError if that fails.
+
+    Errors of the storage are waited out for a moment.
+    """
+    data = patiently(lambda: source.read(index))
     return decode(data, apply_exif_orientation=source.apply_exif_orientation)
 
 

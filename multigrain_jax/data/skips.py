@@ -11,6 +11,8 @@ from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError
 
 SKIPPED_FILE = "skipped.txt"
+# Fewer unreadable images than this end no run, however small it is.
+NEVER_TOO_MANY = 10
 
 
 class SkipLog:
@@ -19,22 +21,33 @@ class SkipLog:
     def __init__(
         self, source: ImageSource, *, workdir: Path | None, max_fraction: float
     ):
-        """Start with what skipped.txt already lists.
+        """Start with what skipped.txt already lists, which is not listed twice.
 
         Args:
             source: the images.
             workdir: where skipped.txt goes; None writes nothing.
-            max_fraction: more unreadable images than this share of the source are an
-                error.
+            max_fraction: more images than this share of the source that this run could
+                not read are an error, from `NEVER_TOO_MANY` on.
+
+        Raises:
+            InputError: skipped.txt cannot be read.
         """
         self._source = source
         self._path = workdir / SKIPPED_FILE if workdir else None
-        self._limit = max_fraction * len(source)
+        self._max_fraction = max_fraction
         self._seen: set[int] = set()
-        # A resumed run meets the same images again: its lines count once.
-        self._lines: dict[str, None] = {}
+        self._listed: set[str] = set()
+        # What is unreadable now. An earlier run may have met a fault that has passed.
+        self._unreadable: list[str] = []
         if self._path is not None and self._path.exists():
-            self._lines = dict.fromkeys(self._path.read_text().splitlines())
+            try:
+                text = self._path.read_text(encoding="utf-8", errors="replace")
+            except OSError as error:
+                raise InputError(
+                    f"{self._path}: reading it failed ({error.strerror}), expected the "
+                    "list of images that could not be read; remove it"
+                ) from error
+            self._listed = set(text.splitlines())
 
     def record(self, indices: np.ndarray) -> None:
         """Note the images of `indices`; -1 stands for none.
@@ -45,22 +58,27 @@ class SkipLog:
         new = sorted({int(i) for i in indices if i >= 0} - self._seen)
         for index in new:
             self._seen.add(index)
-            reason = why_unreadable(self._source, index) or "could be read later on"
-            line = _printable(f"{self._source.describe(index)}: {reason}")
-            if line in self._lines:
+            reason = why_unreadable(self._source, index)
+            name = self._source.describe(index)
+            line = _printable(f"{name}: {reason or 'could be read later on'}")
+            if reason is not None:
+                self._unreadable.append(line)
+            if line in self._listed:
                 continue
-            self._lines[line] = None
+            self._listed.add(line)
             print(f"skipped {line}")
             if self._path is not None:
-                with self._path.open("a") as file:
+                with self._path.open("a", encoding="utf-8") as file:
                     file.write(line + "\n")
         self._tell_of_lost_classes(new)
-        if len(self._lines) > self._limit:
-            listed = "\n  ".join(list(self._lines)[:10])
+        count, total = len(self._unreadable), len(self._source)
+        if count >= NEVER_TOO_MANY and count > self._max_fraction * total:
+            listed = "\n  ".join(self._unreadable[:10])
             raise InputError(
-                f"{len(self._lines)} of {len(self._source)} images could not be read, "
-                f"more than max_skipped_fraction allows ({self._limit:g}); mend or "
-                f"remove them, or raise the limit\n  {listed}"
+                f"{count} of {total} images could not be read, expected at most "
+                f"{max(NEVER_TOO_MANY - 1, int(self._max_fraction * total))} by "
+                f"--config.max_skipped_fraction={self._max_fraction:g}; mend or remove "
+                f"them, or raise it\n  {listed}"
             )
 
     def _tell_of_lost_classes(self, new: Sequence[int]) -> None:

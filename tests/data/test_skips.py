@@ -52,23 +52,76 @@ def test_a_class_of_which_nothing_can_be_read_is_named(source, capsys):
     ]
 
 
-def test_a_resumed_run_counts_on(source, tmp_path):
-    SkipLog(source, workdir=tmp_path, max_fraction=0.2).record(np.array([2, 5]))
-    resumed = SkipLog(source, workdir=tmp_path, max_fraction=0.2)
-    resumed.record(np.array([5]))
+def test_an_image_is_listed_once_however_many_runs_meet_it(source, tmp_path):
+    for _ in range(2):
+        log = SkipLog(source, workdir=tmp_path, max_fraction=0.2)
+        log.record(np.array([2, 5]))
     assert len((tmp_path / "skipped.txt").read_text().splitlines()) == 2
-    with pytest.raises(InputError, match="3 of 10 images"):
-        resumed.record(np.array([7]))
 
 
-def test_too_many_end_the_run_and_name_the_files(source):
-    log = SkipLog(source, workdir=None, max_fraction=0.1)
-    log.record(np.array([2]))
+@pytest.fixture
+def many(tmp_path):
+    """Forty files, none of which is an image."""
+    files = []
+    for number in range(40):
+        path = tmp_path / "many" / f"{number}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"none")
+        files.append(ImageFile(str(path), 0))
+    return FileSource(
+        files, class_names=["a"], apply_exif_orientation=True, local_cache_dir=None
+    )
+
+
+def test_too_many_end_the_run_with_number_and_flag_and_files(many):
+    log = SkipLog(many, workdir=None, max_fraction=0.3)
+    log.record(np.arange(12))
     with pytest.raises(InputError) as raised:
-        log.record(np.array([7]))
-    assert source.describe(2) in str(raised.value)
-    assert source.describe(7) in str(raised.value)
-    assert "max_skipped_fraction" in str(raised.value)
+        log.record(np.array([12]))
+    said = str(raised.value)
+    assert said.startswith("13 of 40 images could not be read, expected at most 12 by")
+    assert "--config.max_skipped_fraction=0.3;" in said
+    assert many.describe(0) in said
+
+
+def test_fewer_than_ten_never_end_a_run(many):
+    log = SkipLog(many, workdir=None, max_fraction=0.0)
+    log.record(np.arange(9))
+    with pytest.raises(InputError, match=r"expected at most 9 by .*fraction=0;"):
+        log.record(np.array([9]))
+
+
+def test_what_an_earlier_run_could_not_read_does_not_count(many, tmp_path):
+    with pytest.raises(InputError):
+        SkipLog(many, workdir=tmp_path, max_fraction=0.1).record(np.arange(30))
+    for index in range(30):
+        Image.new("RGB", (8, 8)).save(many.describe(index))
+    log = SkipLog(many, workdir=tmp_path, max_fraction=0.1)
+    log.record(np.arange(25, 35))  # five of them are still none
+    log.record(np.arange(35, 39))
+    with pytest.raises(InputError, match="10 of 40"):
+        log.record(np.array([39]))
+
+
+def test_what_could_be_read_when_asked_again_does_not_count(source, tmp_path):
+    good = [index for index in range(10) if index not in (2, 5, 7)]
+    log = SkipLog(source, workdir=tmp_path, max_fraction=0.0)
+    log.record(np.array(good * 3))
+    lines = (tmp_path / "skipped.txt").read_text().splitlines()
+    assert len(lines) == 7 and all("could be read later on" in line for line in lines)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\n\x00", b"a line without end"])
+def test_any_list_of_an_earlier_run_is_read(source, tmp_path, content):
+    (tmp_path / "skipped.txt").write_bytes(content)
+    SkipLog(source, workdir=tmp_path, max_fraction=1.0).record(np.array([2]))
+    assert source.describe(2).encode() in (tmp_path / "skipped.txt").read_bytes()
+
+
+def test_a_list_that_is_a_folder_is_named(source, tmp_path):
+    (tmp_path / "skipped.txt").mkdir()
+    with pytest.raises(InputError, match=r"skipped\.txt: .*Is a directory.* remove it"):
+        SkipLog(source, workdir=tmp_path, max_fraction=1.0)
 
 
 def test_nothing_is_written_without_a_workdir(source, tmp_path):

@@ -205,8 +205,10 @@ def test_bad_files_are_replaced_listed_and_limited(photos, tmp_path):
     run(small_train_config(root, num_epochs=1, max_skipped_fraction=0.05), workdir)
     lines = (workdir / "skipped.txt").read_text().splitlines()
     assert len(lines) == 1 and str(bad) in lines[0]
-    with pytest.raises(InputError, match=r"1 of 43 images.*(?s:.)*bad\.png"):
-        run(small_train_config(root, num_epochs=1), tmp_path / "strict")
+    for number in range(30):
+        (root / "train" / "dots" / f"bad{number}.png").write_bytes(b"not an image")
+    with pytest.raises(InputError, match=r"1\d of 73 images.*at most 9(?s:.)*bad\d"):
+        run(small_train_config(root, num_epochs=9), tmp_path / "strict")
 
 
 def test_the_margin_of_the_config_counts(photos, finished, tmp_path):
