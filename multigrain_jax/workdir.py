@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from multigrain_jax.errors import InputError
 from multigrain_jax.files import (
     escape_name,
     unescape_name,
@@ -16,13 +17,39 @@ from multigrain_jax.files import (
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
 RESULTS_FILE = "results.json"
+# What tasks write beside their checkpoints, descriptors and plots.
+WRITTEN_FILES = (
+    CONFIG_FILE,
+    METRICS_FILE,
+    RESULTS_FILE,
+    "skipped.txt",
+    "report.html",
+    "results.csv",
+    "groups.csv",
+    "pairs.csv",
+    "links.csv",
+    "per_query.csv",
+)
 # A spreadsheet takes a cell that begins like this for a formula.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write_config(workdir: Path, record: Mapping[str, Any]) -> None:
-    """Write config.json, so that the workdir tells how it was made."""
+    """Write config.json, so that the workdir tells how it was made.
+
+    A task does this before its work: what would stand in the way of its results at the
+    end is refused now.
+
+    Raises:
+        InputError: a folder has the name of a file that is to be written.
+    """
     workdir.mkdir(parents=True, exist_ok=True)
+    for name in WRITTEN_FILES:
+        if (workdir / name).is_dir():
+            raise InputError(
+                f"{workdir / name}: a folder, where a file of this name is to be "
+                "written; remove or rename it, or choose another --workdir"
+            )
     text = json.dumps(escape_names(record), indent=2, default=str)
     with write_durably(workdir / CONFIG_FILE) as file:
         file.write((text + "\n").encode())

@@ -67,9 +67,7 @@ class SkipLog:
                 continue
             self._listed.add(line)
             print(f"skipped {line}")
-            if self._path is not None:
-                with self._path.open("a", encoding="utf-8") as file:
-                    file.write(line + "\n")
+            self._write(line)
         self._tell_of_lost_classes(new)
         count, total = len(self._unreadable), len(self._source)
         if count >= NEVER_TOO_MANY and count > self._max_fraction * total:
@@ -88,6 +86,17 @@ class SkipLog:
             if self._seen.issuperset(np.flatnonzero(labels == label).tolist()):
                 name = _printable(self._source.class_names[label])
                 print(f"class {name!r}: none of its images could be read")
+
+    def _write(self, line: str) -> None:
+        if self._path is None:
+            return
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            # The run does not need its list; the lines are printed as well.
+            print(f"WARNING: {self._path} cannot be written: {error.strerror}")
+            self._path = None
 
 
 def _printable(text: str) -> str:

@@ -73,11 +73,13 @@ class DescriptorWriter:
         self._rows_per_shard = rows_per_shard
         self._waiting: list[tuple[ImageStamp, np.ndarray, str]] = []
         self._rows: list[IndexRow] = []
-        # How many of the rows each block of the index has.
-        self._row_counts: list[int] = []
+        self._row_counts: list[int] = []  # of each block of the index
         # descriptors.json as this writer left it.
         self._written = b""
         folder.mkdir(parents=True, exist_ok=True)
+        for path in (folder / INDEX_FILE, *folder.glob("shard-*.npy")):
+            if path.is_dir():
+                raise InputError(f"{path}: a folder, a file was expected; remove it")
         if (folder / HEAD_FILE).exists():
             self._head = read_head(folder)
             require_same_settings(self._head.settings, settings, folder=folder)

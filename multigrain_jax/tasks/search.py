@@ -288,8 +288,8 @@ def _checkpoint_of(database: Path) -> tuple[str, int | None]:
         ) from error
     if made_by is None:
         raise InputError(
-            "init_from: found nothing, and no config.json beside the database that "
-            "names a checkpoint; give it with --config.init_from=DIR"
+            "init_from: found nothing, and no config.json beside the database "
+            f"{database} that names a checkpoint; give it with --config.init_from=DIR"
         )
     print(f"queries are embedded by {made_by['init_from']}, as the database was")
     return made_by["init_from"], made_by["init_step"]

@@ -1,0 +1,132 @@
+"""Files that a user can break, each in many ways, before each task that meets them."""
+
+import json
+import os
+import shutil
+import stat
+
+import pytest
+from helpers.configs import small_eval_config
+from helpers.photos import write_plain_photos
+
+from configs import embed, near_duplicates, search
+from multigrain_jax.errors import InputError
+from multigrain_jax.tasks import embed as run_embed
+from multigrain_jax.tasks import near_duplicates as run_near_duplicates
+from multigrain_jax.tasks import search as run_search
+
+PHOTOS = ("0.png", "1.png", "2.png")
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def make_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def make_unreadable(path):
+    """As for a user who is not root: what cannot be opened at all."""
+    path.unlink()
+    path.symlink_to(path.name)  # a link to itself
+
+
+def of_another_task(path):
+    path.write_text(json.dumps({"task": "train", "test/top1": 0.5}))
+
+
+def of_a_later_version(path):
+    path.write_text(json.dumps({"format_version": 99, "new": [{}]}))
+
+
+DAMAGES = {
+    "missing": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": cut,
+    "folder": make_folder,
+    "not UTF-8": lambda path: path.write_bytes(b"\xff\xfe\x00\x9f" * 9),
+    "unreadable": make_unreadable,
+    "of another task": of_another_task,
+    "of a later version": of_a_later_version,
+}
+
+
+def embed_again(base, workdir):
+    config = small_eval_config(embed.get_config, base / "photos", base / "model")
+    run_embed.run(config, workdir)
+
+
+def search_in(base, workdir):
+    config = search.get_config()
+    config.database, config.queries = str(workdir), str(base / "photos" / "0.png")
+    run_search.run(config, base / "found")
+
+
+def find_near_duplicates(base, workdir):
+    config = near_duplicates.get_config()
+    config.database = str(workdir)
+    run_near_duplicates.run(config, base / "found")
+
+
+TASKS = {
+    "embed": embed_again,
+    "search": search_in,
+    "near_duplicates": find_near_duplicates,
+}
+# Of the workdir of `embed`, of that of the reader, and of the checkpoint.
+FILES = (
+    "embedded/descriptors/index.csv",
+    "embedded/descriptors/descriptors.json",
+    "embedded/config.json",
+    "embedded/results.json",
+    "embedded/skipped.txt",
+    "embedded/.lock",
+    "found/config.json",
+    "found/results.json",
+    "found/skipped.txt",
+    "found/.lock",
+    "model/checkpoints/5/meta/metadata",
+)
+
+
+@pytest.fixture(scope="module")
+def original(tiny_checkpoint, tmp_path_factory):
+    """Three photos and a bad one with their descriptors, a search and its model."""
+    base = tmp_path_factory.mktemp("original")
+    write_plain_photos(base / "photos", PHOTOS)
+    (base / "photos" / "bad.png").write_bytes(b"none")
+    shutil.copytree(tiny_checkpoint, base / "model")
+    embed_again(base, base / "embedded")
+    search_in(base, base / "embedded")
+    (base / "found" / "skipped.txt").write_text("a line\n")
+    return base
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("file", FILES)
+def test_a_broken_file_is_one_line_or_none(original, tmp_path, file, task, capsys):
+    """Every damage in turn: the task does its work, or names the file in one line."""
+    wrong = []
+    for damage, break_it in DAMAGES.items():
+        base = tmp_path / damage
+        shutil.copytree(original, base, symlinks=True)
+        path = base / file
+        assert stat.S_ISREG(os.lstat(path).st_mode)
+        break_it(path)
+        # Paths in config.json lead to the original, whose model is whole.
+        config = base / "embedded" / "config.json"
+        if config.is_file() and config != path:
+            text = config.read_text(encoding="utf-8")
+            config.write_text(text.replace(str(original), str(base)))
+        try:
+            TASKS[task](base, base / "embedded")
+        except InputError as error:
+            # A checkpoint lists what is wrong with it, one a line.
+            said = str(error).replace("\n  meta: ", ": ")
+            if "\n" in said or str(base) not in said or not said.isprintable():
+                wrong.append((damage, said))
+        except Exception as error:
+            wrong.append((damage, repr(error)))
+    assert wrong == []
