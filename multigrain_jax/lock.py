@@ -3,22 +3,18 @@
 import contextlib
 import errno
 import fcntl
-import functools
 import os
 import socket
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO
 
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import remove_partial_files
 
 LOCK_FILE = ".lock"
 _WHO_LENGTH = 200  # characters of a lock file that are shown, whatever it holds
-
-Config = TypeVar("Config")
-Results = TypeVar("Results")
 
 
 class WorkdirLock:
@@ -108,19 +104,6 @@ def lock_workdir(workdir: Path) -> Generator[WorkdirLock]:
         raise
     finally:
         lock.close()
-
-
-def one_writer(
-    run: Callable[[Config, Path], Results],
-) -> Callable[[Config, Path], Results]:
-    """A task's `run(config, workdir)` that holds the lock of its workdir."""
-
-    @functools.wraps(run)
-    def locked(config: Config, workdir: Path) -> Results:
-        with lock_workdir(workdir):
-            return run(config, workdir)
-
-    return locked
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import pytest
 
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import PARTIAL_SUFFIX
-from multigrain_jax.lock import lock_workdir, one_writer, wait_for_turn
+from multigrain_jax.lock import lock_workdir, wait_for_turn
 
 HOLDER = """
 import sys, time
@@ -101,17 +101,6 @@ def test_a_lock_file_that_is_none_is_one_line(tmp_path, what):
     refused = pytest.raises(InputError, match=r"\.lock: .* remove or mend it")
     with refused, lock_workdir(tmp_path):
         pass
-
-
-def test_a_task_holds_the_lock_while_it_runs(tmp_path):
-    @one_writer
-    def run(config, workdir):
-        with pytest.raises(InputError, match="in use"), lock_workdir(workdir):
-            pass
-        return config
-
-    assert run({"a": 1}, tmp_path) == {"a": 1}
-    assert run({}, tmp_path) == {}
 
 
 def test_half_a_file_of_a_killed_run_is_removed(tmp_path):

@@ -18,7 +18,6 @@ from multigrain_jax.evaluation.classification import (
 )
 from multigrain_jax.evaluation.embed import embed_all, make_embed_step
 from multigrain_jax.inference import OpenedModel, open_model
-from multigrain_jax.lock import one_writer
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.tasks.check import (
@@ -34,7 +33,7 @@ from multigrain_jax.tasks.inputs import (
     readable_batches,
     reading_from_config,
 )
-from multigrain_jax.tasks.prepare import prepare
+from multigrain_jax.tasks.prepare import one_writer
 from multigrain_jax.workdir import print_table, write_config, write_results
 
 
@@ -49,7 +48,6 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         InputError: a config, checkpoint or data that cannot work.
     """
     started = time.perf_counter()
-    config = prepare(config, workdir)
     settings = config.to_dict()
     problems = evaluation_problems(settings, num_devices=jax.device_count())
     num_exponents = len(as_tuple(settings["pooling_exponent"]))

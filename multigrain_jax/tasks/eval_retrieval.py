@@ -24,7 +24,6 @@ from multigrain_jax.evaluation.retrieval import (
     write_per_query_csv,
 )
 from multigrain_jax.inference import OpenedModel, open_checkpoint
-from multigrain_jax.lock import one_writer
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.ops.refinement import expand_queries, merge_scales
 from multigrain_jax.pages.benchmark_page import write_benchmark_page
@@ -36,7 +35,7 @@ from multigrain_jax.tasks.check import (
     refuse,
 )
 from multigrain_jax.tasks.inputs import plan_from_config, readable_batches
-from multigrain_jax.tasks.prepare import prepare
+from multigrain_jax.tasks.prepare import one_writer
 from multigrain_jax.weights import find_weights
 from multigrain_jax.workdir import print_table, write_config, write_results
 
@@ -55,7 +54,6 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         InputError: a config, checkpoint or data that cannot work.
     """
     started = time.perf_counter()
-    config = prepare(config, workdir)
     settings = config.to_dict()
     refuse(_problems(settings))
     given = {name: path for name, path in settings["data"].items() if path}

@@ -25,7 +25,6 @@ from multigrain_jax.evaluation.classification import (
 )
 from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
 from multigrain_jax.inference import OpenedModel, open_model
-from multigrain_jax.lock import one_writer
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
 from multigrain_jax.metric_writer import MetricWriter
 from multigrain_jax.models.multigrain import Backbone
@@ -41,7 +40,7 @@ from multigrain_jax.tasks.inputs import (
     plan_from_config,
     readable_batches,
 )
-from multigrain_jax.tasks.prepare import prepare
+from multigrain_jax.tasks.prepare import one_writer
 from multigrain_jax.train.finetune_pooling import (
     finetune_pooling,
     make_pooling_optimizer,
@@ -78,7 +77,6 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         InputError: a config, checkpoint or data that cannot work.
     """
     started = time.perf_counter()
-    config = prepare(config, workdir)
     settings = config.to_dict()
     # A batch is small: as many devices take part as divide it.
     num_devices = 1

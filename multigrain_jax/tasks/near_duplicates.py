@@ -13,7 +13,6 @@ from multigrain_jax.descriptors.near_duplicates import (
     without_links,
 )
 from multigrain_jax.descriptors.roots import identity_of
-from multigrain_jax.lock import one_writer
 from multigrain_jax.pages.gallery_page import write_retrieval_page
 from multigrain_jax.pages.search_page import MAX_PHOTOS_PER_GROUP, group_rows
 from multigrain_jax.tasks.bounds import number_problems
@@ -24,7 +23,7 @@ from multigrain_jax.tasks.embed_record import (
     print_missing,
     workdir_of,
 )
-from multigrain_jax.tasks.prepare import prepare
+from multigrain_jax.tasks.prepare import one_writer
 from multigrain_jax.workdir import write_config, write_results, write_table
 
 
@@ -36,7 +35,6 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         InputError: no such collection, or a threshold that nearly all pairs reach.
     """
     started = time.perf_counter()
-    config = prepare(config, workdir)
     settings = config.to_dict()
     refuse([*path_problems(settings, ("database",)), *number_problems(settings)])
     index = open_database(config.database, verify=config.verify, root=config.data.root)

@@ -1,8 +1,9 @@
 """What every task does first: paths made plain, and a workdir that is its own."""
 
+import functools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ml_collections import ConfigDict
 from multigrain_jax.checkpoint import CHECKPOINTS_FOLDER
 from multigrain_jax.data.sources.folder import split_folders
 from multigrain_jax.descriptors.folder import DESCRIPTOR_FOLDER, HEAD_FILE
+from multigrain_jax.lock import lock_workdir
 from multigrain_jax.tasks.bounds import leaves, number_problems
 from multigrain_jax.tasks.check import refuse
 from multigrain_jax.tasks.embed_record import SOURCES_OF_FILES
@@ -72,6 +74,25 @@ def prepare(config: ConfigDict, workdir: Path) -> ConfigDict:
         or [*_places_of_others(settings, workdir), *_other_task(settings, workdir)]
     )
     return copy
+
+
+# A task: its configuration and its workdir, to what results.json holds.
+Task = Callable[[ConfigDict, Path], dict[str, float]]
+
+
+def one_writer(run: Task) -> Task:
+    """The task, prepared, and with the lock of its workdir while it runs.
+
+    In this order: a workdir that is refused stays as it is, without a lock file.
+    """
+
+    @functools.wraps(run)
+    def prepared(config: ConfigDict, workdir: Path) -> dict[str, float]:
+        config = prepare(config, workdir)
+        with lock_workdir(workdir):
+            return run(config, workdir)
+
+    return prepared
 
 
 def _unwritable(workdir: Path) -> list[str]:

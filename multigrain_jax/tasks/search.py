@@ -27,7 +27,6 @@ from multigrain_jax.descriptors.opening import find_folder
 from multigrain_jax.descriptors.roots import identity_of
 from multigrain_jax.errors import InputError
 from multigrain_jax.inference import open_model
-from multigrain_jax.lock import one_writer
 from multigrain_jax.pages.gallery import load_photo
 from multigrain_jax.pages.gallery_page import write_retrieval_page
 from multigrain_jax.pages.search_page import Found, LoadPhoto
@@ -48,7 +47,7 @@ from multigrain_jax.tasks.embed_record import (
     workdir_of,
 )
 from multigrain_jax.tasks.inputs import reading_from_config
-from multigrain_jax.tasks.prepare import prepare
+from multigrain_jax.tasks.prepare import one_writer
 from multigrain_jax.workdir import write_config, write_results, write_table
 
 
@@ -77,7 +76,6 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
             embedded as the database was.
     """
     started = time.perf_counter()
-    config = prepare(config, workdir)
     settings = config.to_dict()
     refuse(_problems(settings))
     index = open_database(config.database, verify=config.verify, root=config.data.root)

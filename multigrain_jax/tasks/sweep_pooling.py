@@ -12,7 +12,6 @@ from multigrain_jax.evaluation.classification import (
     make_eval_step,
 )
 from multigrain_jax.inference import open_model
-from multigrain_jax.lock import one_writer
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.pages.plots import draw_curves, save_plot
 from multigrain_jax.runtime import compute_dtype
@@ -26,7 +25,7 @@ from multigrain_jax.tasks.inputs import (
     plan_from_config,
     readable_batches,
 )
-from multigrain_jax.tasks.prepare import prepare
+from multigrain_jax.tasks.prepare import one_writer
 from multigrain_jax.workdir import write_config, write_results
 
 # test size -> exponent -> scores
@@ -45,7 +44,6 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         InputError: a config, checkpoint or data that cannot work.
     """
     started = time.perf_counter()
-    config = prepare(config, workdir)
     settings = config.to_dict()
     problems = evaluation_problems(settings, num_devices=jax.device_count())
     if not problems and not pooling_exponents(settings["pooling_exponent"]):

@@ -19,7 +19,6 @@ from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.embed import embed_batches, make_embed_step
 from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
 from multigrain_jax.inference import OpenedModel, open_checkpoint, open_model
-from multigrain_jax.lock import one_writer
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
 from multigrain_jax.models.multigrain import class_logits, merge_model
 from multigrain_jax.ops.pooling import NORM_EPSILON, whitening_input
@@ -47,7 +46,7 @@ from multigrain_jax.tasks.inputs import (
     readable_batches,
     reading_from_config,
 )
-from multigrain_jax.tasks.prepare import prepare
+from multigrain_jax.tasks.prepare import one_writer
 from multigrain_jax.workdir import print_table, write_config, write_results
 
 # Of the largest logit: what folding in float32 may cost.
@@ -70,7 +69,6 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
             directions without variance.
     """
     started = time.perf_counter()
-    config = prepare(config, workdir)
     settings = config.to_dict()
     refuse(_problems(settings))
     require_no_checkpoints(workdir)

@@ -80,7 +80,9 @@ class RunCheckpoints:
     def apart(self, folder_name: str) -> "RunCheckpoints":
         """The checkpoints of the same run, in another folder of the workdir."""
         store = CheckpointStore(self._store.folder.parent, folder_name=folder_name)
-        return RunCheckpoints(store, meta=self._meta, stream=self._stream)
+        return RunCheckpoints(
+            store, meta=self._meta, stream=self._stream, digest=self._digest
+        )
 
     def newest(self) -> str:
         """Where the newest checkpoint is, in words; waits for a save under way."""

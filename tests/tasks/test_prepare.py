@@ -20,9 +20,10 @@ from configs import (
     whiten,
 )
 from multigrain_jax.errors import InputError
+from multigrain_jax.lock import LOCK_FILE, lock_workdir
 from multigrain_jax.main import TASKS
 from multigrain_jax.tasks.bounds import leaves
-from multigrain_jax.tasks.prepare import MARKS, PATH_KEYS, prepare
+from multigrain_jax.tasks.prepare import MARKS, PATH_KEYS, one_writer, prepare
 
 RECIPES = (
     base,
@@ -172,3 +173,27 @@ def test_a_workdir_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="without the permission"):
         prepare(base.get_config(), tmp_path / "new" / "er")
     assert asked == [Path(tmp_path)]
+
+
+def test_a_task_holds_the_lock_while_it_runs(tmp_path):
+    @one_writer
+    def run(config, workdir):
+        with pytest.raises(InputError, match="in use"), lock_workdir(workdir):
+            pass
+        return {"threshold": config.threshold}
+
+    config = near_duplicates.get_config()
+    for _ in range(2):
+        assert run(config, tmp_path / "run") == {"threshold": config.threshold}
+
+
+def test_a_workdir_that_is_refused_gets_no_lock_file(tmp_path):
+    @one_writer
+    def run(config, workdir):
+        raise AssertionError("not reached")
+
+    config = near_duplicates.get_config()
+    config.database = str(tmp_path)
+    with pytest.raises(InputError, match="is database itself"):
+        run(config, tmp_path)
+    assert not (tmp_path / LOCK_FILE).exists()

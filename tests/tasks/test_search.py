@@ -181,7 +181,7 @@ def test_a_moved_collection_is_told_and_found(linked, tmp_path, capsys):
     run(database, tmp_path / "w", database, data={"root": str(moved)})
     assert len(read_table(tmp_path / "w" / "results.csv")) == 39 * 4
     with pytest.raises(InputError, match=r"data\.root: found none of the photos"):
-        run(database, tmp_path / "w", photo, data={"root": str(tmp_path / "w")})
+        run(database, tmp_path / "v", photo, data={"root": str(tmp_path / "w")})
 
 
 def test_the_newest_of_several_databases_is_opened_and_named(
