@@ -1,5 +1,6 @@
 """Writing descriptor folders: what a kill, a grown folder and another model do."""
 
+import json
 import os
 import random
 import signal
@@ -21,6 +22,7 @@ from helpers.descriptor_folders import (
 )
 
 from multigrain_jax.descriptors.folder import (
+    HEAD_FILE,
     OK,
     READ_LATER,
     REPLACED,
@@ -210,22 +212,19 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("call", range(40))
-def test_an_end_at_any_system_call_leaves_no_trace(tmp_path, monkeypatch, call):
-    """The run ends at the `call`-th flush or rename, before it or after it."""
-    images, whole, cut = stamps(20), tmp_path / "whole", tmp_path / "cut"
-    embed(whole, images)
+def end_at(monkeypatch, call, function):
+    """Call it, and end it at the `call`-th flush or rename, before it or after it."""
     calls = 0
 
-    def ending(function):
+    def ending(original):
         def wrapped(*arguments):
             nonlocal calls
             calls += 1
             if calls == call // 2 + 1:
                 if call % 2:
-                    function(*arguments)
+                    original(*arguments)
                 raise Killed
-            return function(*arguments)
+            return original(*arguments)
 
         return wrapped
 
@@ -235,9 +234,57 @@ def test_an_end_at_any_system_call_leaves_no_trace(tmp_path, monkeypatch, call):
         # A process that is killed cleans nothing up.
         patched.setattr(os, "unlink", lambda path: None)
         with pytest.raises(Killed):
-            embed(cut, images)
+            function()
+
+
+@pytest.mark.parametrize("call", range(40))
+def test_an_end_at_any_system_call_leaves_no_trace(tmp_path, monkeypatch, call):
+    images, whole, cut = stamps(20), tmp_path / "whole", tmp_path / "cut"
+    embed(whole, images)
+    end_at(monkeypatch, call, lambda: embed(cut, images))
     embed(cut, images)
     assert contents(cut) == contents(whole)
+
+
+@pytest.mark.parametrize("call", range(36))
+def test_an_end_while_lines_are_marked_leaves_no_trace(tmp_path, monkeypatch, call):
+    """And what a reader finds in between is a complete state."""
+    old, whole, cut = stamps(12), tmp_path / "whole", tmp_path / "cut"
+    new = [old[0]._replace(mtime_ns=6), *stamps(20)[2:]]
+    for folder in (whole, cut):
+        embed(folder, old)
+    embed(whole, new)
+    end_at(monkeypatch, call, lambda: embed(cut, new))
+    between = all_found(cut)
+    for image in old[2:]:
+        if status(image) == OK:
+            assert between[image.path] == descriptor(image).tolist()
+    embed(cut, new)
+    assert contents(cut) == contents(whole)
+
+
+@pytest.mark.parametrize("call", range(24))
+@pytest.mark.parametrize("kind", ["version 1", "damaged shard", "cut index"])
+def test_an_end_while_a_folder_is_mended_loses_nothing(
+    tmp_path, monkeypatch, call, kind
+):
+    images, folder = stamps(20), tmp_path / "folder"
+    embed(folder, images)
+    expected = all_found(folder)
+    if kind == "version 1":
+        head = json.loads((folder / HEAD_FILE).read_text())
+        for key in ("shards", "blocks", "blocks_before", "roots", "digest"):
+            del head[key]
+        (folder / HEAD_FILE).write_text(json.dumps({**head, "format_version": 1}))
+    elif kind == "damaged shard":
+        shard_path(folder, 1).write_bytes(b"")
+    else:
+        index = folder / "index.csv"
+        index.write_bytes(index.read_bytes()[:-60])
+    more = [*images, *stamps(32)[20:]]
+    end_at(monkeypatch, call, lambda: embed(folder, more))
+    embed(folder, images)
+    assert all_found(folder) == expected
 
 
 def test_images_that_change_after_a_kill_are_neither_lost_nor_doubled(
