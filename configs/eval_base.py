@@ -35,6 +35,24 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.val_fraction = 0.0
     config.data.num_images = config_dict.placeholder(int)
     config.data.local_cache_dir = config_dict.placeholder(str)
+    # Which files are photos, and how they become pixels (docs/own_data.md). Names and
+    # paths that are passed over, as patterns.
+    config.data.exclude = (
+        ".*",
+        "@eaDir",
+        "__MACOSX",
+        "$RECYCLE.BIN",
+        "lost+found",
+        "Thumbs.db",
+    )
+    # "viewer": colours, transparency and orientation as a viewer shows them; "upright":
+    # turned only; "plain": as published numbers were made. "auto": "viewer" for source
+    # "folder", "plain" for the others.
+    config.data.decoding = "auto"
+    config.data.background = "white"  # of transparent photos, or "#rrggbb"
+    config.data.depth = "metadata"  # of 16 bits; "maximum": the brightest is white
+    # Larger photos are decoded at a fraction of their size, or are unreadable.
+    config.data.max_megapixels = 128.0
 
     # "square": shorter side to 256/224 · S, centre crop S x S. "rect": longer side to
     # S, no crop; images of similar shape share a batch, with exact results.

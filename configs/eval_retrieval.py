@@ -50,8 +50,11 @@ def get_config(name: str = "holidays") -> ml_collections.ConfigDict:
     config.task = "eval_retrieval"
     config.benchmark = name
 
+    photos = config.data
     config.data = ml_collections.ConfigDict()
     config.data.root = config_dict.placeholder(str)
+    for key in ("exclude", "decoding", "background", "depth", "max_megapixels"):
+        config.data[key] = photos[key]
     for optional in row.optional_files:
         config.data[optional] = config_dict.placeholder(str)
     # What the benchmark has. For a smaller copy, say what that has.

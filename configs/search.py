@@ -32,7 +32,17 @@ def get_config() -> ml_collections.ConfigDict:
     config.score_normalization.num_neighbours = 10
     config.score_normalization.weight = 2.0
 
-    # For queries that are photos.
+    # For queries that are photos; they become pixels as the database's did.
+    config.data = ml_collections.ConfigDict()
+    config.data.exclude = (  # names in a folder of queries that are passed over
+        ".*",
+        "@eaDir",
+        "__MACOSX",
+        "$RECYCLE.BIN",
+        "lost+found",
+        "Thumbs.db",
+    )
+    config.data.max_megapixels = 128.0  # as in base.py
     config.init_from = config_dict.placeholder(str)  # None: as the database's workdir
     config.init_step = config_dict.placeholder(int)
     config.compute_dtype = "auto"  # bfloat16 on GPU and TPU, float32 on CPU

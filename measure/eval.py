@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image
 
 from measure.machine import print_machine
+from multigrain_jax.data.decoding import PLAIN
 from multigrain_jax.data.eval_batches import EvalPlan, make_eval_batches, plan_batches
 from multigrain_jax.data.reading import HostBatch, Reading
 from multigrain_jax.data.sources.quickstart import QuickstartSource
@@ -57,7 +58,7 @@ class Photos(NamedTuple):
 class MixedPhotos(ImageSource):
     """Cuts of the quick start's photos, with sides like those of ImageNet's."""
 
-    apply_exif_orientation = False
+    decoding = PLAIN
 
     def __init__(self, count: int):
         """Make `count` photos, the same every time."""

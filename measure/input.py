@@ -39,7 +39,7 @@ from measure.input_profile import AREA_MIN, RESIZES, TRAIN_SIZE, Case, print_pro
 from measure.machine import print_machine
 from measure.pytorch_input import ReferenceSamples
 from measure.tfdata_input import has_tensorflow, tfdata_batches, write_tfrecords
-from multigrain_jax.data.crops import decode
+from multigrain_jax.data.decoding import PLAIN, decode
 from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.data.sources.folder import ImageFile
@@ -70,7 +70,8 @@ def write_photos(folder: Path, count: int) -> FileSource:
     for number in range(count):
         mosaic = Image.new("RGB", PHOTO_SIZE)
         for part in range(4):
-            photo = decode(photos.read((4 * number + part) % len(photos)))
+            encoded = photos.read((4 * number + part) % len(photos))
+            photo = decode(encoded, PLAIN)
             place = (part % 2 * width, part // 2 * (height - 1))
             mosaic.paste(ImageOps.fit(photo, (width, height)), place)
         path = folder / f"{number}.jpg"
@@ -79,7 +80,7 @@ def write_photos(folder: Path, count: int) -> FileSource:
     return FileSource(
         files,
         class_names=["photo"],
-        apply_exif_orientation=False,
+        decoding=PLAIN,
         local_cache_dir=None,
     )
 

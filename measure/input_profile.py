@@ -6,6 +6,7 @@ Part of measure/input.py.
 import itertools
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from PIL import Image
 
 from measure.pytorch_input import Stage, reference_stages
 from multigrain_jax.data.autoaugment import apply_policy
-from multigrain_jax.data.crops import decode, random_crop_box
+from multigrain_jax.data.crops import random_crop_box
+from multigrain_jax.data.decoding import PLAIN, decode
 from multigrain_jax.data.simd_resize import crop_resizer, resolve_crop_resize
 from multigrain_jax.data.sources.source import ImageSource
 
@@ -69,7 +71,10 @@ def own_stages(augmentation: str, resize: str, batch_size: int) -> dict[str, Sta
         if next(place) == 0:
             jax.block_until_ready(put_batch(mesh, {"image": batch}))
 
-    stages: dict[str, Stage] = {"decode": decode, "crop, resize": crop}
+    stages: dict[str, Stage] = {
+        "decode": partial(decode, decoding=PLAIN),
+        "crop, resize": crop,
+    }
     if augmentation == "AA":
         stages["flip, policy"] = policy
     return {**stages, "into the batch": assemble, "to the device": transfer}

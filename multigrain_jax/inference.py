@@ -13,7 +13,8 @@ from jax.typing import DTypeLike
 from PIL import Image
 
 from multigrain_jax.checkpoint import Checkpoint, load_checkpoint
-from multigrain_jax.data.crops import eval_transform, upright_rgb
+from multigrain_jax.data.crops import eval_transform
+from multigrain_jax.data.decoding import VIEWER, rgb_of_opened
 from multigrain_jax.errors import InputError
 from multigrain_jax.models.heads import (
     HEAD_KEY,
@@ -250,7 +251,7 @@ def preprocess(
     """
     row = BACKBONES[backbone]
     resized = eval_transform(
-        upright_rgb(image), test_size, mode, smallest_side=row.smallest_side
+        rgb_of_opened(image, VIEWER), test_size, mode, smallest_side=row.smallest_side
     )
     return normalize_pixels_on_host(np.asarray(resized), row.mean, row.std)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from multigrain_jax.data.notes import PASSED_OVER, read_notes
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import (
     escape_name,
@@ -56,7 +57,15 @@ def write_config(workdir: Path, record: Mapping[str, Any]) -> None:
 
 
 def write_results(workdir: Path, results: Mapping[str, Any]) -> None:
-    """Write results.json: one flat object."""
+    """Write results.json: one flat object.
+
+    Where the workdir has notes.txt, the number of its lines joins the results, and
+    those that tell what was passed over.
+    """
+    notes = read_notes(workdir)
+    if notes:
+        passed_over = [line for line in notes if PASSED_OVER in line]
+        results = {**results, "num_notes": len(notes), "passed_over": passed_over}
     text = json.dumps(escape_names(results), indent=2)
     with write_durably(workdir / RESULTS_FILE) as file:
         file.write((text + "\n").encode())

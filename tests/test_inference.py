@@ -8,8 +8,9 @@ from PIL import Image, ImageOps
 import multigrain_jax
 from configs import embed
 from multigrain_jax.checkpoint import CheckpointStore
-from multigrain_jax.data.crops import EXIF_ORIENTATION
+from multigrain_jax.data.decoding import VIEWER
 from multigrain_jax.data.eval_batches import make_eval_batches, plan_batches
+from multigrain_jax.data.orientation import TAG as EXIF_ORIENTATION
 from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.sources.folder import ImageFile
 from multigrain_jax.data.sources.open import FileSource
@@ -145,9 +146,7 @@ def save_photos(folder, kind):
 def seen_by_evaluation(paths, test_size, test_mode):
     """uint8 [H, W, 3] of each photo as the evaluation batches have it."""
     files = [ImageFile(str(path), 0) for path in paths]
-    source = FileSource(
-        files, class_names=["a"], apply_exif_orientation=True, local_cache_dir=None
-    )
+    source = FileSource(files, class_names=["a"], decoding=VIEWER, local_cache_dir=None)
     reading = Reading(num_workers=0, prefetch=4, timeout_s=600.0)
     plan = plan_batches(
         source,

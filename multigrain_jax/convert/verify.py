@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from multigrain_jax.data.crops import UndecodableImageError, decode
+from multigrain_jax.data.decoding import VIEWER, UndecodableImageError, decode
 from multigrain_jax.errors import InputError
 from multigrain_jax.inference import LoadedModel
 
@@ -102,7 +102,7 @@ def compare_with_reference(
 
 def _read_photo(path: Path):
     try:
-        return decode(path.read_bytes(), apply_exif_orientation=True)
+        return decode(path.read_bytes(), VIEWER)
     except (OSError, UndecodableImageError) as error:
         raise InputError(f"{path}: a photo was expected ({error})") from error
 

@@ -1,104 +1,15 @@
-"""From encoded files to RGB images, and from images to crops: NumPy and Pillow only."""
+"""From images to crops of them: NumPy and Pillow only."""
 
-import io
 import math
-from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 CROP_ATTEMPTS = 10
 RATIO_RANGE = (3 / 4, 4 / 3)
 # The shorter side is resized to 256/224 of the crop's side.
 SQUARE_RESIZE = 256 / 224
-# Whatever a file is called, its content decides: some of Pillow's other readers start
-# programs (EPS) or follow references.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-EXIF_ORIENTATION = 0x0112
-EXIF_SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
-
 Box = tuple[int, int, int, int]
-
-
-class UndecodableImageError(ValueError):
-    """The bytes are not an image that Pillow can decode whole."""
-
-
-def decode(data: bytes, *, apply_exif_orientation: bool = False) -> Image.Image:
-    """An encoded image as RGB.
-
-    Grey, palette, CMYK and transparent images are converted; 16-bit ones are scaled to
-    8 bits. A truncated file is not accepted: its rest would be grey.
-
-    Args:
-        data: the file's bytes.
-        apply_exif_orientation: turn the photo upright as its EXIF data says.
-
-    Raises:
-        UndecodableImageError: Pillow cannot decode it; the message says why.
-    """
-    try:
-        image = _open(io.BytesIO(data))
-        if apply_exif_orientation:
-            return upright_rgb(image)
-        image.load()
-        return _to_rgb(image)
-    except UnidentifiedImageError as error:
-        what = "not an image file" if data else "an empty file"
-        raise UndecodableImageError(f"{what} ({len(data)} bytes)") from error
-    except Exception as error:
-        # Pillow's decoders raise many kinds: OSError, SyntaxError, struct.error, …
-        reason = str(error) or type(error).__name__
-        raise UndecodableImageError(f"{len(data)} bytes: {reason}") from error
-
-
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """An opened image as RGB, turned upright as its EXIF data says.
-
-    What `decode` makes of a file's bytes. The image given is not changed, and is
-    returned itself where there is nothing to do. One that `ImageOps.exif_transpose`
-    has turned has no orientation any more and stays as it is.
-
-    Args:
-        image: of any mode, converted as `decode` says.
-
-    Raises:
-        OSError, SyntaxError, …: Pillow cannot decode the image or its EXIF data.
-    """
-    # First, since Pillow turns a TIFF itself when it loads it.
-    image.load()
-    if image.getexif().get(EXIF_ORIENTATION, 1) != 1:
-        image = ImageOps.exif_transpose(image)
-    return _to_rgb(image)
-
-
-def _open(file: BinaryIO) -> Image.Image:
-    """An image's header, of a format and a size that are read."""
-    image = Image.open(file, formats=FORMATS)
-    pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
-    # Pillow itself only warns up to twice its limit.
-    if limit is not None and pixels > limit:
-        raise UndecodableImageError(
-            f"{image.width}x{image.height} pixels, more than Pillow's limit of {limit}"
-        )
-    return image
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, np.float64)
-        # 16 bits to 8; Pillow's own conversion would clip everything above 255. The
-        # 32-bit modes do not say what range they use.
-        sixteen_bits = image.mode.startswith("I;16") or values.max(initial=0) > 255
-        scale = 257.0 if sixteen_bits else 1.0
-        grey = np.clip(np.round(values / scale), 0, 255).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
-    if image.mode == "P" and "transparency" in image.info:
-        # Straight to RGB, Pillow warns. (Silencing it would not be safe in threads.)
-        image = image.convert("RGBA")
-    return image.convert("RGB")
 
 
 def random_crop_box(
@@ -145,32 +56,17 @@ def resize_crop(image: Image.Image, box: Box, size: int) -> Image.Image:
     Cropped first: resizing with Pillow's `box` argument would let pixels from outside
     the box into its borders.
     """
-    return image.crop(box).resize((size, size), Image.Resampling.BILINEAR)
+    return cut(image, box).resize((size, size), Image.Resampling.BILINEAR)
 
 
-def encoded_size(
-    file: BinaryIO, *, apply_exif_orientation: bool = False
-) -> tuple[int, int]:
-    """Width and height of an encoded image, from its header alone.
-
-    Args:
-        file: the encoded bytes.
-        apply_exif_orientation: of the photo turned upright as its EXIF data says.
-
-    Raises:
-        UndecodableImageError: not an image; a broken body is not noticed.
-    """
-    try:
-        with _open(file) as image:
-            width, height = image.size
-            orientation = 1
-            # Pillow turns a TIFF itself, and gives its size as turned by the tag.
-            turned = EXIF_ORIENTATION in getattr(image, "tag_v2", ())
-            if apply_exif_orientation and not turned:
-                orientation = image.getexif().get(EXIF_ORIENTATION, 1)
-    except Exception as error:
-        raise UndecodableImageError(str(error) or type(error).__name__) from error
-    return (height, width) if orientation in EXIF_SIDEWAYS else (width, height)
+def cut(image: Image.Image, box: Box) -> Image.Image:
+    """The part `box` of the image, however large."""
+    left, top, right, bottom = box
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and (right - left) * (bottom - top) > limit:
+        # Pillow's own crop would warn of so many pixels, which have been let in.
+        return Image.fromarray(np.asarray(image)[top:bottom, left:right])
+    return image.crop(box)
 
 
 def resized_size(

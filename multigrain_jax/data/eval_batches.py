@@ -13,14 +13,10 @@ from multigrain_jax.data.canvases import (
     group_by_canvas,
     smallest_canvases,
 )
-from multigrain_jax.data.crops import (
-    UndecodableImageError,
-    encoded_size,
-    eval_transform,
-    resized_size,
-)
+from multigrain_jax.data.crops import eval_transform, resized_size
+from multigrain_jax.data.decoding import UndecodableImageError, encoded_size
 from multigrain_jax.data.patience import patiently
-from multigrain_jax.data.reading import HostBatch, Reading, iterate, read_image
+from multigrain_jax.data.reading import HostBatch, Reading, iterate, read_noted
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.data.watchdog import stalled
 
@@ -169,9 +165,10 @@ def make_eval_batches(
 
     Yields:
         `image` uint8 [B, H, W, 3], `label` int32 [B], `index` int32 [B] (-1: padding),
-        `mask` bool [B] (False: padding) and `bad` bool [B] (unreadable: zeros); in
-        "rect" mode also `size` int32 [B, 2], each image's height and width in the
-        top-left corner of its canvas.
+        `mask` bool [B] (False: padding), `bad` bool [B] (unreadable: zeros) and
+        `noted` bool [B] (there is something to say of it); in "rect" mode also `size`
+        int32 [B, 2], each image's height and width in the top-left corner of its
+        canvas.
     """
     batch_size = plan.rows.shape[1]
     dataset = (
@@ -196,10 +193,10 @@ class _Eval:
         index = int(self.plan.rows[batch, row])
         height, width = (int(side) for side in self.plan.shapes[batch])
         canvas = np.zeros((height, width, 3), np.uint8)
-        size, bad = (height, width), False
+        size, bad, noted = (height, width), False, False
         if index >= 0:
             try:
-                image = self._transform(index, canvas)
+                image, noted = self._transform(index, canvas)
                 size = image.shape[:2]
             except (OSError, UndecodableImageError):
                 bad = True
@@ -210,15 +207,21 @@ class _Eval:
             "index": np.int32(index),
             "mask": np.bool_(index >= 0),
             "bad": np.bool_(bad),
+            "noted": np.bool_(noted),
             **({"size": np.array(size, np.int32)} if rect else {}),
         }
 
-    def _transform(self, index: int, canvas: np.ndarray) -> np.ndarray:
-        """Write an image to the corner of its canvas; returns that corner."""
+    def _transform(self, index: int, canvas: np.ndarray) -> tuple[np.ndarray, bool]:
+        """Write an image to the corner of its canvas.
+
+        Returns:
+            That corner, and whether there is something to say of the image.
+        """
         plan = self.plan
+        decoded = read_noted(self.source, index)
         image = np.asarray(
             eval_transform(
-                read_image(self.source, index),
+                decoded.image,
                 plan.test_size,
                 plan.test_mode,
                 smallest_side=plan.smallest_side,
@@ -231,7 +234,7 @@ class _Eval:
                 "planned: the file was changed"
             )
         corner[:] = image
-        return corner
+        return corner, bool(decoded.notes)
 
 
 def _rect_sizes(
@@ -245,8 +248,7 @@ def _rect_sizes(
 
     def encoded(index: int) -> tuple[int, int]:
         with source.open(index) as file:
-            upright = source.apply_exif_orientation
-            return encoded_size(file, apply_exif_orientation=upright)
+            return encoded_size(file, source.decoding)
 
     def measure(index: int) -> tuple[int, int] | None:
         try:

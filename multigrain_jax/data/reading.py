@@ -10,7 +10,11 @@ import grain
 from absl import flags
 from PIL import Image
 
-from multigrain_jax.data.crops import UndecodableImageError, decode
+from multigrain_jax.data.decoding import (
+    Decoded,
+    UndecodableImageError,
+    decode_noted,
+)
 from multigrain_jax.data.patience import patiently
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.data.watchdog import (
@@ -47,8 +51,19 @@ def read_image(source: ImageSource, index: int) -> Image.Image:
 
     Errors of the storage are waited out for a moment.
     """
+    return read_noted(source, index).image
+
+
+def read_noted(source: ImageSource, index: int, *, side: int | None = None) -> Decoded:
+    """One image, decoded, with what there is to say of it; as `read_image`.
+
+    Args:
+        source: the images.
+        index: which one.
+        side: what `decode_noted` takes for a thumbnail.
+    """
     data = patiently(lambda: source.read(index))
-    return decode(data, apply_exif_orientation=source.apply_exif_orientation)
+    return decode_noted(data, source.decoding, side=side)
 
 
 def why_unreadable(source: ImageSource, index: int) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from PIL import Image
 
-from multigrain_jax.data.crops import Box, resize_crop
+from multigrain_jax.data.crops import Box, cut, resize_crop
 from multigrain_jax.errors import InputError
 
 CROP_RESIZES = ("pillow", "simd")
@@ -65,7 +65,7 @@ def simd_resize_crop(image: Image.Image, box: Box, size: int) -> Image.Image:
         _local.options = simd.ResizeOptions(
             resize_alg=simd.ResizeAlg.convolution(simd.FilterType.bilinear)
         )
-    resized = image.crop(box)
+    resized = cut(image, box)
     # In Pillow's order, first along the rows: the other order, which a single call
     # would take, rounds one value in six differently.
     for shape in ((size, resized.height), (size, size)):

@@ -60,7 +60,7 @@ class SkipLog:
             self._seen.add(index)
             reason = why_unreadable(self._source, index)
             name = self._source.describe(index)
-            line = _printable(f"{name}: {reason or 'could be read later on'}")
+            line = printable(f"{name}: {reason or 'could be read later on'}")
             if reason is not None:
                 self._unreadable.append(line)
             if line in self._listed:
@@ -84,7 +84,7 @@ class SkipLog:
         labels = self._source.labels
         for label in sorted({int(labels[index]) for index in new} - {UNLABELLED}):
             if self._seen.issuperset(np.flatnonzero(labels == label).tolist()):
-                name = _printable(self._source.class_names[label])
+                name = printable(self._source.class_names[label])
                 print(f"class {name!r}: none of its images could be read")
 
     def _write(self, line: str) -> None:
@@ -99,7 +99,7 @@ class SkipLog:
             self._path = None
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """The text with escapes for what is no character, or steers a terminal.
 
     File names may hold line breaks, escape sequences and bytes that are no UTF-8.

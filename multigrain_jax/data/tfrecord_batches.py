@@ -188,7 +188,7 @@ def make_tfrecord_batches(
 
     Yields:
         `image` uint8 [b, S, S, 3], `label` int32 [b], `instance_id` int32 [b] and
-        `bad_index` int32 [0].
+        `bad_index` and `noted_index` int32 [0].
 
     Raises:
         InputError: no TensorFlow, fewer files than hosts, or a damaged record.
@@ -222,6 +222,7 @@ def make_tfrecord_batches(
                 "label": labels,
                 "instance_id": instances,
                 "bad_index": np.empty(0, np.int32),
+                "noted_index": np.empty(0, np.int32),
             }
     except tf.errors.OpError as error:
         raise InputError(

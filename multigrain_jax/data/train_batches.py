@@ -9,11 +9,9 @@ import grain
 import numpy as np
 
 from multigrain_jax.data.autoaugment import apply_policy
-from multigrain_jax.data.crops import (
-    UndecodableImageError,
-    random_crop_box,
-)
-from multigrain_jax.data.reading import HostBatch, Reading, iterate, read_image
+from multigrain_jax.data.crops import random_crop_box
+from multigrain_jax.data.decoding import Decoded, UndecodableImageError
+from multigrain_jax.data.reading import HostBatch, Reading, iterate, read_noted
 from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.data.simd_resize import CropResizer, crop_resizer
 from multigrain_jax.data.sources.source import ImageSource
@@ -43,12 +41,15 @@ class _Train:
         images = np.empty((count, size, size, 3), np.uint8)
         instances = np.empty(count, np.int32)
         bad = np.full(self.stream.max_slots(count), -1, np.int32)
+        noted = bad.copy()
         row = 0
         slots = self.stream.image_slots(step, self.start, self.stop)
         for number, slot in enumerate(slots):
-            image, used = self._decode(slot.index)
+            (image, notes), used = self._decode(slot.index)
             if used != slot.index:
                 bad[number] = slot.index
+            if notes:
+                noted[number] = used
             instances[row : row + slot.repeats] = used
             for repeat in range(slot.repeats):
                 images[row] = self._crop(image, slot.first_position + repeat)
@@ -58,6 +59,7 @@ class _Train:
             "label": self.source.labels[instances].astype(np.int32),
             "instance_id": instances,
             "bad_index": bad,
+            "noted_index": noted,
         }
 
     def _crop(self, image: Any, position: int) -> np.ndarray:
@@ -68,13 +70,13 @@ class _Train:
             crop = apply_policy(rng, crop)
         return np.asarray(crop)
 
-    def _decode(self, index: int) -> tuple[Any, int]:
+    def _decode(self, index: int) -> tuple[Decoded, int]:
         """The image, or a stand-in that depends on (seed, index) alone."""
         tried = []
         for attempt in range(REPLACEMENT_ATTEMPTS + 1):
             candidate = index if attempt == 0 else self._stand_in(index, attempt)
             try:
-                return read_image(self.source, candidate), candidate
+                return read_noted(self.source, candidate), candidate
             except (OSError, UndecodableImageError) as error:
                 tried.append(f"{self.source.describe(candidate)}: {error}")
         listed = "\n  ".join(tried[:5])
@@ -125,7 +127,8 @@ def make_train_batches(
     Yields:
         `image` uint8 [b, S, S, 3], `label` int32 [b], `instance_id` int32 [b] and
         `bad_index` int32 [slots]: the index of each unreadable image that another one
-        (with that one's own label and instance) stands in for, or -1.
+        (with that one's own label and instance) stands in for, or -1; `noted_index`
+        int32 [slots]: the index of each image that there is something to say of, or -1.
 
     Raises:
         InputError: too little shared memory for the processes; another `crop_resize`,

@@ -12,15 +12,17 @@ descriptors.json does not count is half done.
 import json
 import math
 from pathlib import Path
+from types import NoneType
 from typing import Any, NamedTuple
 
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import escape_name, unescape_name
 from multigrain_jax.trees import json_digest
 
+# 2 adds sizes and digests, and what is known of how photos were decoded; of version 1
+# they are not known, and the next run of `embed` adds them.
 FORMAT_VERSION = 2
-# Of version 1 sizes and digests are not known; the next run of `embed` adds them.
-READABLE_VERSIONS = (1, 2)
+READABLE_VERSIONS = (1, FORMAT_VERSION)
 DESCRIPTOR_FOLDER = "descriptors"  # in the workdir of the task `embed`
 HEAD_FILE = "descriptors.json"
 INDEX_FILE = "index.csv"
@@ -47,6 +49,8 @@ class DescriptorSettings(NamedTuple):
         test_size: S, in pixels.
         test_mode: "square" or "rect".
         whitened: whether the model whitens.
+        decoding: how photos became pixels, as `Decoding.record` says; None in folders
+            older than that record, whose photos were turned upright and no more.
     """
 
     dim: int
@@ -57,6 +61,7 @@ class DescriptorSettings(NamedTuple):
     test_size: int
     test_mode: str
     whitened: bool
+    decoding: str | None = None
 
 
 class ImageStamp(NamedTuple):
@@ -184,6 +189,8 @@ def _head(values: dict[str, Any], version: int) -> Head:
     roots = tuple(unescape_name(root) for root in values.pop("roots", ()))
     values["pooling_exponent"] = float(values["pooling_exponent"])
     settings = DescriptorSettings(**values)
+    if not isinstance(settings.decoding, (str, NoneType)):
+        raise TypeError(f"decoding is {settings.decoding!r}")
     return Head(
         settings,
         num_rows,

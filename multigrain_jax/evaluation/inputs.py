@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from multigrain_jax.data.eval_batches import EvalPlan, make_eval_batches
+from multigrain_jax.data.notes import NoteLog
 from multigrain_jax.data.reading import HostBatch, Reading
 from multigrain_jax.data.skips import SkipLog
 from multigrain_jax.data.sources.source import ImageSource
@@ -48,10 +49,10 @@ def recorded_batches(
     workdir: Path | None,
     reading: Reading,
 ) -> Generator[HostBatch]:
-    """The batches of a plan; unreadable images are listed in skipped.txt.
+    """The batches of a plan; what is to be said goes to skipped.txt and notes.txt.
 
-    Nothing stands in for them: they are marked bad and count as wrong. A terminal
-    shows the progress.
+    Nothing stands in for unreadable images: they are marked bad and count as wrong. A
+    terminal shows the progress.
 
     Args:
         source: the images.
@@ -60,6 +61,7 @@ def recorded_batches(
         reading: how batches are read ahead.
     """
     skips = SkipLog(source, workdir=workdir, max_fraction=math.inf)
+    notes = NoteLog(source, workdir=workdir)
     batches = make_eval_batches(source, plan, reading=reading)
     with contextlib.closing(batches):
         # disable=None: no bar where nobody watches.
@@ -67,4 +69,5 @@ def recorded_batches(
             batches, total=len(plan), unit="batch", disable=None, leave=False
         ):
             skips.record(batch["index"][batch["bad"]])
+            notes.record(batch["index"][batch["noted"]])
             yield batch

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from multigrain_jax.data.benchmarks import Benchmark, BenchmarkSource, Protocol
+from multigrain_jax.data.decoding import PLAIN, VIEWER
 from multigrain_jax.evaluation.retrieval import QueryScore, RetrievalScores
 from multigrain_jax.pages.gallery import (
     GalleryItem,
     GalleryRow,
     LazyRows,
     Verdict,
-    load_photo_of,
+    photos_of,
 )
 from multigrain_jax.pages.gallery_page import write_retrieval_page
 from multigrain_jax.pages.page import Result
@@ -79,7 +80,8 @@ def _rows(
     scores: Sequence[QueryScore],
 ) -> LazyRows:
     """A row for each query of each protocol."""
-    source = BenchmarkSource(benchmark)
+    is_own = benchmark.apply_exif_orientation
+    load = photos_of(BenchmarkSource(benchmark, VIEWER if is_own else PLAIN))
     protocols = {protocol.name: protocol for protocol in benchmark.protocols}
     absent = ~np.any(database, axis=1)
 
@@ -87,8 +89,7 @@ def _rows(
         index: int, similarity: float | None, verdict: Verdict, suffix: str = ""
     ) -> GalleryItem:
         title = benchmark.image_name(index) + suffix
-        load = partial(load_photo_of, source, index)
-        return GalleryItem(load, title, similarity, verdict)
+        return GalleryItem(partial(load, index), title, similarity, verdict)
 
     def make_row(number: int) -> GalleryRow:
         score = scores[number]

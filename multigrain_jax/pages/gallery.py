@@ -1,6 +1,8 @@
 """The part of a page that shows photos: queries, each with what was found for it."""
 
+import functools
 import io
+import os
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -8,13 +10,16 @@ from typing import Literal, NamedTuple, overload
 
 from PIL import Image
 
-from multigrain_jax.data.crops import UndecodableImageError, decode, upright_rgb
-from multigrain_jax.data.reading import read_image
+from multigrain_jax.data.decoding import VIEWER, UndecodableImageError, decode
+from multigrain_jax.data.reading import read_noted
+from multigrain_jax.data.sources.open import require_readable
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.pages.page import Section, data_uri
 
 THUMBNAIL_SIDE = 160  # pixels, the longer side
 THUMBNAIL_QUALITY = 82
+KEPT_SIDE = 2 * THUMBNAIL_SIDE
+THUMBNAILS_KEPT = 512  # of 300 KB at most
 
 Verdict = Literal["query", "right", "wrong", "ignored", "found"]
 # Symbol and word beside the colour: the page reads without colour vision.
@@ -134,26 +139,55 @@ def thumbnail_uri(image: Image.Image, *, side: int = THUMBNAIL_SIDE) -> str:
 
 
 def load_photo(path: str | Path) -> Image.Image | None:
-    """A photo file, upright, or None where it cannot be read.
+    """A photo file as a viewer shows it, or None where it cannot be read.
 
-    A large JPEG is read at a fraction of its size: enough for a thumbnail.
+    Of a size that is enough for thumbnails. Photos that pages show again and again are
+    read once.
     """
     try:
-        with Image.open(path) as image:
-            if image.format != "JPEG":
-                return decode(Path(path).read_bytes(), apply_exif_orientation=True)
-            image.draft("RGB", (2 * THUMBNAIL_SIDE, 2 * THUMBNAIL_SIDE))
-            return upright_rgb(image)
-    except Exception:  # Pillow's decoders raise many kinds
+        status = os.stat(path)
+        return _thumbnail(str(path), status.st_size, status.st_mtime_ns)
+    except (OSError, UndecodableImageError):
         return None
+
+
+@functools.lru_cache(maxsize=THUMBNAILS_KEPT)
+def _thumbnail(path: str, size: int, mtime_ns: int) -> Image.Image:
+    require_readable(Path(path), max_bytes=VIEWER.max_bytes)
+    data = Path(path).read_bytes()
+    return _small(decode(data, VIEWER, side=KEPT_SIDE))
+
+
+def _small(image: Image.Image) -> Image.Image:
+    """The photo, or a copy whose longer side is what thumbnails are made from."""
+    if max(image.size) <= KEPT_SIDE:
+        return image
+    scale = KEPT_SIDE / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    kind = Image.Resampling.LANCZOS
+    return image.resize((width, height), kind, reducing_gap=2.0)
 
 
 def load_photo_of(source: ImageSource, index: int) -> Image.Image | None:
-    """A photo of a source, or None where it cannot be read."""
+    """A photo of a source, or None where it cannot be read.
+
+    Of a size that is enough for thumbnails.
+    """
     try:
-        return read_image(source, index)
+        return read_noted(source, index, side=KEPT_SIDE).image
     except (OSError, UndecodableImageError):
         return None
+
+
+def photos_of(source: ImageSource) -> Callable[[int], Image.Image | None]:
+    """Reads photos of a source by their numbers, small: each once for a whole page."""
+
+    @functools.lru_cache(maxsize=THUMBNAILS_KEPT)
+    def load(index: int) -> Image.Image | None:
+        image = load_photo_of(source, index)
+        return None if image is None else _small(image)
+
+    return load
 
 
 def _render_item(item: GalleryItem, side: int, rank: str) -> str:

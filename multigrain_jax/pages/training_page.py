@@ -19,7 +19,7 @@ from multigrain_jax.pages.gallery import (
     GalleryRow,
     Verdict,
     gallery_section,
-    load_photo_of,
+    photos_of,
 )
 from multigrain_jax.pages.page import (
     Result,
@@ -116,7 +116,7 @@ def gallery_rows(source: ImageSource, photos: Embedded) -> list[GalleryRow]:
     if len(candidates) < 2:
         return []
     picks = np.linspace(0, len(candidates) - 1, NUM_GALLERY_QUERIES)
-    rows = []
+    rows, load = [], photos_of(source)
     for query in np.unique(candidates[picks.astype(int)]):
         similarity = photos.descriptors @ photos.descriptors[query]
         similarity[photos.bad] = -np.inf
@@ -126,14 +126,14 @@ def gallery_rows(source: ImageSource, photos: Embedded) -> list[GalleryRow]:
         label = int(photos.labels[query])
         neighbours = [
             GalleryItem(
-                partial(load_photo_of, source, int(index)),
+                partial(load, int(index)),
                 _class_name(source, int(photos.labels[index])),
                 float(similarity[index]),
                 _verdict(label, int(photos.labels[index])),
             )
             for index in nearest
         ]
-        image = partial(load_photo_of, source, int(query))
+        image = partial(load, int(query))
         name = _class_name(source, label)
         rows.append(GalleryRow(GalleryItem(image, name, None, "query"), neighbours))
     return rows

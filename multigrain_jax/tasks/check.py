@@ -10,6 +10,7 @@ from multigrain_jax.data.sources.open import SOURCES
 from multigrain_jax.errors import InputError
 from multigrain_jax.inference import OpenedModel
 from multigrain_jax.tasks.bounds import COUNT, as_tuple, number_problems
+from multigrain_jax.tasks.photos import photo_problems
 
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16", "float64")
 
@@ -47,6 +48,9 @@ def dtype_problems(config: Mapping[str, Any]) -> list[str]:
 
 def data_problems(data: Mapping[str, Any]) -> list[str]:
     """What is wrong with the `data` part of a configuration."""
+    problems = photo_problems(data)
+    if problems:
+        return problems
     if data["source"] not in SOURCES:
         return [
             f"data.source: found {data['source']!r}, expected one of "

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from multigrain_jax.data.eval_batches import EvalPlan
 from multigrain_jax.data.reading import why_unreadable
-from multigrain_jax.data.sources.open import open_split
+from multigrain_jax.data.sources.open import DataSet, open_split
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.descriptors.describe import (
     embed_plan,
@@ -56,6 +56,7 @@ from multigrain_jax.tasks.check import (
 )
 from multigrain_jax.tasks.embed_record import SOURCES_OF_FILES, embed_config
 from multigrain_jax.tasks.inputs import data_set_from_config, reading_from_config
+from multigrain_jax.tasks.photos import recorded_settings
 from multigrain_jax.tasks.prepare import prepare
 from multigrain_jax.weights import find_weights
 from multigrain_jax.workdir import write_config, write_results
@@ -99,50 +100,75 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
             dtype=compute_dtype(config.compute_dtype),
         )
         print(size_hint(opened.checkpoint.meta, config.test_size), end="")
-        descriptor_settings = settings_of_model(
+        of_model = settings_of_model(
             opened,
             dtype=config.descriptor_dtype,
             test_size=config.test_size,
             test_mode=config.test_mode,
         )
-        workdir = workdir_for(workdir, descriptor_settings)
+        workdir, data_set, wanted = place_for(workdir, of_model, settings)
         with lock_workdir(own_folder(workdir)) as lock:
-            return _run(opened, descriptor_settings, settings, workdir, lock, started)
+            source = open_split(data_set, data["split"])
+            return _run(opened, source, wanted, settings, workdir, lock, started)
 
 
-def workdir_for(workdir: Path, settings: DescriptorSettings) -> Path:
-    """The workdir itself, or one in it where it has descriptors of other settings.
+def place_for(
+    workdir: Path, of_model: DescriptorSettings, settings: Mapping[str, Any]
+) -> tuple[Path, DataSet, DescriptorSettings]:
+    """Where descriptors go, which photos they are of, and how they are made.
+
+    That is the workdir itself, or a folder in it where the workdir has descriptors that
+    were made otherwise.
 
     Args:
         workdir: as it was asked for.
-        settings: how the descriptors are to be made.
+        of_model: how the descriptors are to be made, but for the pixels of photos: a
+            collection older than their record stays comparable with itself.
+        settings: the configuration.
     """
-    name = f"{settings.backbone}-{settings.test_size}-{settings.model_digest[:8]}"
+    name = f"{of_model.backbone}-{of_model.test_size}-{of_model.model_digest[:8]}"
     names = itertools.chain(["", name], (f"{name}-{n}" for n in itertools.count(2)))
     for number, candidate in enumerate(names):
         folder = workdir / candidate / DESCRIPTOR_FOLDER
-        is_new = not (folder / HEAD_FILE).exists()
-        fits = is_new or read_head(folder).settings == settings
+        before = read_head(folder).settings if (folder / HEAD_FILE).exists() else None
+        data_set = _data_set(settings, before)
+        wanted = recorded_settings(of_model, data_set.decoding, before=before)
         # Of several hosts, the first one decides.
-        if agree(int(fits)):
+        if agree(int(before in (None, wanted))):
             if number:
                 print(
                     f"{workdir} has descriptors that were made otherwise: these go to "
                     f"{folder.parent}"
                 )
-            return folder.parent
+            return folder.parent, data_set, wanted
     raise AssertionError("names have no end")
+
+
+def _data_set(
+    settings: Mapping[str, Any], before: DescriptorSettings | None
+) -> DataSet:
+    """The photos; a folder that cannot be listed among theirs is passed over."""
+    data_set = dataclasses.replace(
+        data_set_from_config(settings), unreadable_folders="skip"
+    )
+    if before is None or before.decoding is not None:
+        return data_set
+    if settings["data"]["decoding"] != "auto":
+        return data_set
+    pixels = "upright" if data_set.source == "folder" else "plain"
+    decoding = dataclasses.replace(data_set.decoding, pixels=pixels)
+    return dataclasses.replace(data_set, decoding=decoding)
 
 
 def _run(
     opened: OpenedModel,
+    source: ImageSource,
     descriptor_settings: DescriptorSettings,
     settings: Mapping[str, Any],
     workdir: Path,
     lock: WorkdirLock,
     started: float,
 ) -> dict[str, float]:
-    source = open_split(data_set_from_config(settings), settings["data"]["split"])
     earlier_root = _earlier_root(workdir)
     writer = None
     if jax.process_index() == 0:

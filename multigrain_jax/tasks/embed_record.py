@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from multigrain_jax.data.decoding import VIEWER
 from multigrain_jax.data.sources.open import open_split
+from multigrain_jax.data.sources.scan import DEFAULT_EXCLUDE
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.descriptors.folder import DESCRIPTOR_FOLDER
 from multigrain_jax.descriptors.index import DescriptorIndex
@@ -34,6 +36,15 @@ PHOTO_KEYS: Keys = {
     "data.val_fraction": (float, int),
     "data.num_images": (int, NoneType),
     "data.local_cache_dir": (str, NoneType),
+}
+
+# Keys of `data` that older runs did not have -> what their photos were read with.
+ADDED_KEYS: Mapping[str, Any] = {
+    "exclude": DEFAULT_EXCLUDE,
+    "decoding": "auto",
+    "background": "white",
+    "depth": "metadata",
+    "max_megapixels": VIEWER.max_megapixels,
 }
 
 
@@ -137,6 +148,7 @@ def _open_photos(database: str | Path) -> ImageSource | None:
     config = embed_config(database, PHOTO_KEYS)
     if config is None or config["data"]["source"] in SOURCES_OF_FILES:
         return None
+    config["data"] = {**ADDED_KEYS, **config["data"]}
     return open_split(data_set_from_config(config), config["data"]["split"])
 
 

@@ -35,11 +35,14 @@ from multigrain_jax.tasks.check import (
     refuse,
 )
 from multigrain_jax.tasks.inputs import plan_from_config, readable_batches
+from multigrain_jax.tasks.photos import decoding_from_config
 from multigrain_jax.tasks.prepare import one_writer
 from multigrain_jax.weights import find_weights
 from multigrain_jax.workdir import print_table, write_config, write_results
 
 PER_QUERY_FILE = "per_query.csv"
+# The keys of `data` that are paths.
+FILE_KEYS = [f.name for f in dataclasses.fields(BenchmarkFiles) if f.name != "exclude"]
 
 
 @one_writer
@@ -56,11 +59,12 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     started = time.perf_counter()
     settings = config.to_dict()
     refuse(_problems(settings))
-    given = {name: path for name, path in settings["data"].items() if path}
+    data = settings["data"]
+    given = {name: data[name] for name in FILE_KEYS if data.get(name)}
     files = {name: Path(path).expanduser() for name, path in given.items()}
     benchmark = load_benchmark(
         config.benchmark,
-        BenchmarkFiles(**files),
+        BenchmarkFiles(**files, exclude=data["exclude"]),
         expected_counts=settings["expected_counts"],
     )
     opened = _open_model(settings)
@@ -111,8 +115,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
 
 def _problems(settings: Mapping[str, Any]) -> list[str]:
     # To the shared checks, a benchmark is a folder.
-    root = settings["data"]["root"]
-    data = {"source": "folder", "root": root, "val_fraction": 0}
+    data = {**settings["data"], "source": "folder", "val_fraction": 0}
     problems = evaluation_problems(
         {**settings, "data": data}, num_devices=jax.device_count()
     )
@@ -168,7 +171,9 @@ def _describe(
 ) -> np.ndarray:
     """Descriptors of all images, float32 [images, D]; zeros for unreadable ones."""
     mesh = make_mesh()
-    source = BenchmarkSource(benchmark)
+    own_photos = benchmark.apply_exif_orientation
+    decoding = decoding_from_config(settings["data"], own_photos=own_photos)
+    source = BenchmarkSource(benchmark, decoding)
     embed_step = make_embed_step(opened.graphdef, backbone=opened.backbone, mesh=mesh)
     variables = put_replicated(mesh, opened.variables)
     sizes = as_tuple(settings["test_size"])

@@ -18,6 +18,7 @@ from multigrain_jax.inference import OpenedModel
 from multigrain_jax.models.multigrain import Backbone
 from multigrain_jax.runtime import images_at_once
 from multigrain_jax.tasks.check import require_classifier
+from multigrain_jax.tasks.photos import decoding_from_config
 
 
 def open_labelled_split(
@@ -136,4 +137,7 @@ def data_set_from_config(config: Mapping[str, Any]) -> DataSet:
         val_fraction=data["val_fraction"],
         num_images=data["num_images"],
         local_cache_dir=data["local_cache_dir"],
+        decoding=decoding_from_config(data, own_photos=data["source"] == "folder"),
+        exclude=tuple(data["exclude"]),
+        unreadable_folders="refuse",
     )

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from multigrain_jax.data.sources.folder import UNLABELLED, ImageFile, index_folder
 from multigrain_jax.data.sources.open import FileSource
+from multigrain_jax.data.sources.scan import Sieve
 from multigrain_jax.descriptors.describe import (
     embed_plan,
     plan_descriptors,
@@ -47,6 +48,7 @@ from multigrain_jax.tasks.embed_record import (
     workdir_of,
 )
 from multigrain_jax.tasks.inputs import reading_from_config
+from multigrain_jax.tasks.photos import decoding_of_database, photo_problems
 from multigrain_jax.tasks.prepare import one_writer
 from multigrain_jax.workdir import write_config, write_results, write_table
 
@@ -180,6 +182,7 @@ def find_neighbours(
 def _problems(settings: Mapping[str, Any]) -> list[str]:
     return [
         *path_problems(settings, ("database", "queries")),
+        *photo_problems(settings["data"]),
         *dtype_problems(settings),
         *number_problems(settings),
     ]
@@ -203,6 +206,7 @@ def _open_queries(
     settings: Mapping[str, Any], index: DescriptorIndex, workdir: Path
 ) -> Queries:
     path = Path(settings["queries"]).expanduser()
+    sieve = Sieve(settings["data"]["exclude"], "skip")
     folder = find_folder(path)
     if (folder / HEAD_FILE).exists():
         # Of the database itself, the photos are where those of the database are.
@@ -215,7 +219,7 @@ def _open_queries(
         photos = photo_reader(workdir_of(stored))
         return Queries(stored.paths(rows), descriptors, 0, photos)
     if path.is_dir():
-        files, _ = index_folder(path.absolute(), split=None)
+        files, _ = index_folder(path.absolute(), split=None, sieve=sieve)
     elif path.is_file():
         files = [ImageFile(str(path.absolute()), UNLABELLED)]
     else:
@@ -223,7 +227,7 @@ def _open_queries(
             f"queries: {path} was expected to be a photo, a folder of photos or one of "
             "descriptors, found nothing; give one with --config.queries=PATH"
         )
-    return _embed_queries(settings, files, index, workdir)
+    return _embed_queries(settings, files, index, workdir, sieve.remarks)
 
 
 def _embed_queries(
@@ -231,6 +235,7 @@ def _embed_queries(
     files: Sequence[ImageFile],
     index: DescriptorIndex,
     workdir: Path,
+    remarks: Sequence[str],
 ) -> Queries:
     """Queries that are photos, embedded as the database was."""
     wanted = _settings_of(index)
@@ -249,10 +254,19 @@ def _embed_queries(
         test_size=wanted.test_size,
         test_mode=wanted.test_mode,
     )
+    own = own._replace(decoding=wanted.decoding)
     require_same_settings(wanted, own, folder=Path(settings["database"]))
     unlabelled = [ImageFile(file.path, UNLABELLED) for file in files]
     source = FileSource(
-        unlabelled, class_names=[], apply_exif_orientation=True, local_cache_dir=None
+        unlabelled,
+        class_names=[],
+        decoding=decoding_of_database(
+            wanted,
+            max_megapixels=settings["data"]["max_megapixels"],
+            database=Path(settings["database"]),
+        ),
+        remarks=remarks,
+        local_cache_dir=None,
     )
     devices = jax.device_count()
     # A photo alone is not worth a whole batch.

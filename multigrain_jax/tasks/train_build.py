@@ -9,6 +9,7 @@ import jax
 import optax
 
 from multigrain_jax.data.digest import data_digest
+from multigrain_jax.data.notes import NoteLog
 from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.data.skips import SkipLog
 from multigrain_jax.data.sources.tfrecord import TfrecordSource
@@ -203,12 +204,14 @@ def make_feed(
 
     `give_up` is asked while no batch comes.
 
-    Unreadable images are listed in the workdir's skipped.txt, and with
-    `log_sample_ids` all samples in sample_ids.jsonl.
+    Unreadable images are listed in the workdir's skipped.txt, what there is to say of
+    others in notes.txt, and with `log_sample_ids` all samples in sample_ids.jsonl.
     """
+    records = None if config["dry_run"] else workdir
+    notes = NoteLog(built.source, workdir=records)
     skips = SkipLog(
         built.source,
-        workdir=None if config["dry_run"] else workdir,
+        workdir=records,
         max_fraction=config["max_skipped_fraction"],
     )
     sample_log = None
@@ -226,6 +229,7 @@ def make_feed(
         first_step=first_step,
         last_step=last_step,
         skips=skips,
+        notes=notes,
         sample_log=sample_log,
         mesh=built.mesh,
     )

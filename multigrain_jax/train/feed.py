@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from multigrain_jax.data.notes import NoteLog
 from multigrain_jax.data.reading import HostBatch
 from multigrain_jax.data.skips import SkipLog
 from multigrain_jax.distributed import gather_shares, host_slices
@@ -25,6 +26,7 @@ def train_batches(
     first_step: int,
     last_step: int,
     skips: SkipLog,
+    notes: NoteLog,
     sample_log: SampleLog | None,
     mesh: Mesh,
 ) -> Generator[dict[str, jax.Array]]:
@@ -38,6 +40,7 @@ def train_batches(
         first_step: the first update to feed.
         last_step: the one after the last.
         skips: is told of unreadable images.
+        notes: is told of images that there is something to say of.
         sample_log: is told of all samples; None: nobody wants to know.
         mesh: the devices.
     """
@@ -53,6 +56,7 @@ def train_batches(
         for step, parts in enumerate(zip(*shares, strict=True), start=first_step + 1):
             batch = parts[0] if len(parts) == 1 else _concatenated(parts)
             skips.record(batch["bad_index"])
+            notes.record(batch["noted_index"])
             if sample_log is not None:
                 order = _whole_order(batch["instance_id"], microbatches)
                 sample_log.write(step, order)

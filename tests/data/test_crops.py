@@ -3,10 +3,9 @@ import json
 
 import numpy as np
 import pytest
-from helpers.photos import encode
-from PIL import Image
 
 from multigrain_jax.data import crops
+from multigrain_jax.data.decoding import PLAIN, decode
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +16,7 @@ def golden(golden_dir):
 @pytest.fixture(scope="module")
 def photos(golden_dir):
     folder = golden_dir / "images"
-    return {p.name: crops.decode(p.read_bytes()) for p in folder.iterdir()}
+    return {p.name: decode(p.read_bytes(), PLAIN) for p in folder.iterdir()}
 
 
 def sha(image):
@@ -84,51 +83,3 @@ def test_crop_boxes_lie_inside_any_image(size):
         left, top, right, bottom = crops.random_crop_box(rng, *size, area_min=0.08)
         assert 0 <= left < right <= size[0]
         assert 0 <= top < bottom <= size[1]
-
-
-def test_every_mode_becomes_rgb():
-    rng = np.random.default_rng(0)
-    rgb = Image.fromarray(rng.integers(0, 256, (9, 7, 3), np.uint8))
-    files = {
-        "grey": encode(rgb.convert("L")),
-        "palette": encode(rgb.convert("P")),
-        "transparent palette": encode(rgb.convert("P"), transparency=0),
-        "grey and alpha": encode(rgb.convert("LA")),
-        "alpha": encode(rgb.convert("RGBA")),
-        "one bit": encode(rgb.convert("1")),
-        "cmyk": encode(rgb.convert("CMYK"), "JPEG"),
-        "webp": encode(rgb, "WEBP"),
-        "one pixel": encode(rgb.crop((0, 0, 1, 1))),
-    }
-    for name, data in files.items():
-        image = crops.decode(data)
-        assert image.mode == "RGB", name
-        assert image.size == ((1, 1) if name == "one pixel" else (7, 9))
-
-
-def test_sixteen_bits_are_scaled_and_not_clipped():
-    values = np.linspace(0, 65535, 12, dtype=np.uint16).reshape(3, 4)
-    image = crops.decode(encode(Image.fromarray(values)))
-    np.testing.assert_array_equal(
-        np.asarray(image)[..., 0], np.round(values / 257).astype(np.uint8)
-    )
-
-
-def test_a_dark_sixteen_bit_image_stays_dark():
-    values = np.full((3, 4), 200, np.uint16)
-    assert np.asarray(crops.decode(encode(Image.fromarray(values)))).max() == 1
-
-
-def test_exif_orientation_is_applied_on_request():
-    exif = Image.Exif()
-    exif[crops.EXIF_ORIENTATION] = 6
-    data = encode(Image.new("RGB", (8, 4)), "JPEG", exif=exif)
-    assert crops.decode(data).size == (8, 4)
-    assert crops.decode(data, apply_exif_orientation=True).size == (4, 8)
-
-
-def test_damaged_files_are_refused(golden_dir):
-    whole = (golden_dir / "images" / "china.jpg").read_bytes()
-    for data in (b"", b"no image", whole[: len(whole) // 2], whole[:100]):
-        with pytest.raises(crops.UndecodableImageError):
-            crops.decode(data)

@@ -6,7 +6,8 @@ import pytest
 from helpers.photos import noise_photo
 from PIL import Image
 
-from multigrain_jax.data.crops import decode, encoded_size, eval_transform
+from multigrain_jax.data.crops import eval_transform
+from multigrain_jax.data.decoding import PLAIN, VIEWER, decode, encoded_size
 from multigrain_jax.data.eval_batches import make_eval_batches, plan_batches
 from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.sources.folder import ImageFile
@@ -27,7 +28,7 @@ def make_source(folder, sizes):
     return FileSource(
         files,
         class_names=["a", "b", "c"],
-        apply_exif_orientation=True,
+        decoding=VIEWER,
         local_cache_dir=None,
     )
 
@@ -63,7 +64,7 @@ def check_rows(source, batch, test_mode):
     """Every row against the plain transform of its photo."""
     for row in np.flatnonzero(batch["mask"]):
         index = int(batch["index"][row])
-        upright = decode(source.read(index), apply_exif_orientation=True)
+        upright = decode(source.read(index), decoding=VIEWER)
         want = np.asarray(eval_transform(upright, 16, test_mode, smallest_side=1))
         height, width = want.shape[:2]
         if test_mode == "rect":
@@ -124,14 +125,14 @@ def test_a_photo_on_its_side_is_planned_upright(tmp_path, name):
     path = tmp_path / name
     photo(0, (40, 30)).save(path, exif=exif)
     with path.open("rb") as file:
-        assert encoded_size(file, apply_exif_orientation=True) == (30, 40)
+        assert encoded_size(file, decoding=VIEWER) == (30, 40)
     with path.open("rb") as file:
         # Pillow turns a TIFF whether it is asked to or not.
-        assert encoded_size(file) == decode(path.read_bytes()).size
+        assert encoded_size(file, PLAIN) == decode(path.read_bytes(), PLAIN).size
     source = FileSource(
         [ImageFile(str(path), 0)],
         class_names=["a"],
-        apply_exif_orientation=True,
+        decoding=VIEWER,
         local_cache_dir=None,
     )
     (batch,) = read(source, plan(source, test_mode="rect"))
@@ -181,7 +182,7 @@ def test_a_file_that_changes_after_the_plan_is_bad_and_not_cut(source, tmp_path)
 def test_a_header_is_read_without_the_body(tmp_path):
     data = io.BytesIO()
     photo(0, (640, 480)).save(data, "JPEG")
-    assert encoded_size(io.BytesIO(data.getvalue()[:2000])) == (640, 480)
+    assert encoded_size(io.BytesIO(data.getvalue()[:2000]), VIEWER) == (640, 480)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import pytest
 from helpers.photos import plain_photo
 
 from multigrain_jax.data import reading
+from multigrain_jax.data.decoding import PLAIN
 from multigrain_jax.data.reading import Reading, iterate, read_image, why_unreadable
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError
@@ -57,7 +58,7 @@ def test_too_little_shared_memory_is_refused(monkeypatch):
 class Photos(ImageSource):
     """A photo, an empty file, and one that is gone."""
 
-    apply_exif_orientation = False
+    decoding = PLAIN
 
     def read(self, index):
         if index == 2:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from multigrain_jax.data.decoding import VIEWER
 from multigrain_jax.data.skips import SkipLog
 from multigrain_jax.data.sources.folder import ImageFile
 from multigrain_jax.data.sources.open import FileSource
@@ -19,9 +20,7 @@ def source(tmp_path):
         path = tmp_path / f"{number}.jpg"
         path.write_bytes(b"" if number in (2, 5, 7) else encoded.getvalue())
         files.append(ImageFile(str(path), 0))
-    return FileSource(
-        files, class_names=["a"], apply_exif_orientation=True, local_cache_dir=None
-    )
+    return FileSource(files, class_names=["a"], decoding=VIEWER, local_cache_dir=None)
 
 
 def test_each_image_is_listed_once_with_its_reason(source, tmp_path, capsys):

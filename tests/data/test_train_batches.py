@@ -8,7 +8,8 @@ from helpers.photos import encode, noise_photo
 from PIL import Image
 
 from multigrain_jax.data import reading, train_batches
-from multigrain_jax.data.crops import decode, random_crop_box, resize_crop
+from multigrain_jax.data.crops import random_crop_box, resize_crop
+from multigrain_jax.data.decoding import VIEWER, decode, decode_noted
 from multigrain_jax.data.reading import Reading, why_unreadable
 from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.data.sources.folder import ImageFile
@@ -31,7 +32,7 @@ def make_source(folder, contents):
     return FileSource(
         files,
         class_names=["a", "b", "c"],
-        apply_exif_orientation=True,
+        decoding=VIEWER,
         local_cache_dir=None,
     )
 
@@ -89,7 +90,7 @@ def test_batches_equal_a_plain_loop_over_samples(source, augmentation):
         for row, index in enumerate(ids):
             position = step * BATCH_SIZE + row
             rng = np.random.Generator(np.random.Philox(key=(5 << 64) | position))
-            image = decode(source.read(int(index)))
+            image = decode(source.read(int(index)), VIEWER)
             box = random_crop_box(rng, *image.size, area_min=0.08)
             crop = resize_crop(image, box, 16)
             if augmentation == "AA":
@@ -118,11 +119,11 @@ def test_simd_changes_the_resize_alone(source, augmentation):
 def test_every_distinct_image_of_a_batch_is_decoded_once(source, monkeypatch):
     decoded = []
 
-    def counted(data, **options):
+    def counted(data, decoding, **options):
         decoded.append(data)
-        return decode(data, **options)
+        return decode_noted(data, decoding, **options)
 
-    monkeypatch.setattr(reading, "decode", counted)
+    monkeypatch.setattr(reading, "decode_noted", counted)
     stream = make_stream(source, epoch_len_factor=3.0)
     got = batches(source, stream, num_steps=2)
     assert len(decoded) == sum(len(set(b["instance_id"].tolist())) for b in got)

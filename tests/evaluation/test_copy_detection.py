@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multigrain_jax.data.crops import decode
+from multigrain_jax.data.decoding import PLAIN, decode
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.evaluation.copy_detection import copy_scores
 from multigrain_jax.evaluation.embed import Embedded
@@ -22,7 +22,7 @@ class Colours(ImageSource):
 
     labels = np.zeros(len(COLOURS), np.int32)
     class_names: list[str] = []  # noqa: RUF012 - nobody changes it
-    apply_exif_orientation = False
+    decoding = PLAIN
 
     def __len__(self):
         return len(COLOURS)
@@ -38,7 +38,7 @@ class Colours(ImageSource):
 
 def embed(source):
     """The mean colour as a descriptor."""
-    images = [decode(source.read(number)) for number in range(len(source))]
+    images = [decode(source.read(number), PLAIN) for number in range(len(source))]
     colours = np.array([np.asarray(image).mean((0, 1)) for image in images])
     rows = colours / np.linalg.norm(colours, axis=1, keepdims=True)
     bad = np.zeros(len(rows), bool)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from helpers.photos import plain_photo
 
+from multigrain_jax.data.decoding import VIEWER
 from multigrain_jax.data.eval_batches import plan_batches
 from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.sources.folder import ImageFile
@@ -53,9 +54,7 @@ def source(tmp_path):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"" if number in (1, 4) else plain_photo(number))
         files.append(ImageFile(str(path), 0))
-    return FileSource(
-        files, class_names=["a"], apply_exif_orientation=True, local_cache_dir=None
-    )
+    return FileSource(files, class_names=["a"], decoding=VIEWER, local_cache_dir=None)
 
 
 def batches_of(source, workdir):

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from multigrain_jax.data.decoding import VIEWER
 from multigrain_jax.data.sources.open import open_source
+from multigrain_jax.data.sources.scan import DEFAULT_EXCLUDE
 from multigrain_jax.data.sources.source import ImageSource
 
 
@@ -17,6 +19,9 @@ def open_photos(
         "val_fraction": 0.0,
         "num_images": None,
         "local_cache_dir": None,
+        "decoding": VIEWER,
+        "exclude": DEFAULT_EXCLUDE,
+        "unreadable_folders": "refuse",
     }
     return open_source(root=root, split=split, **(defaults | options))
 

@@ -6,8 +6,11 @@ import re
 
 import numpy as np
 import pytest
+from helpers.photos import encode, noise_photo
+from helpers.sources import open_photos
 from PIL import Image
 
+from multigrain_jax.pages import gallery
 from multigrain_jax.pages.gallery import (
     THUMBNAIL_SIDE,
     GalleryItem,
@@ -15,6 +18,7 @@ from multigrain_jax.pages.gallery import (
     LazyRows,
     gallery_section,
     load_photo,
+    photos_of,
     render_row,
     thumbnail_uri,
 )
@@ -137,3 +141,43 @@ def test_lazy_rows_are_made_when_they_are_asked_for():
             rows[number]
     with pytest.raises(IndexError):
         some[2]
+
+
+def test_a_photo_that_is_shown_again_is_read_once(tmp_path, monkeypatch):
+    path = tmp_path / "1.png"
+    path.write_bytes(encode(noise_photo(0, (700, 500))))
+    decoded = []
+    real = gallery.decode
+
+    def counted(data, decoding, **options):
+        decoded.append(options)
+        return real(data, decoding, **options)
+
+    monkeypatch.setattr(gallery, "decode", counted)
+    first = load_photo(path)
+    assert first is not None and first.size == (320, 229)
+    assert load_photo(path) is first and len(decoded) == 1
+    # Another photo under the name is another photo.
+    path.write_bytes(encode(noise_photo(1, (40, 30))))
+    changed = load_photo(path)
+    assert changed is not None and changed.size == (40, 30)
+
+
+def test_photos_of_a_source_are_read_once_for_a_page(tmp_path, monkeypatch):
+    for name, size in (("1.jpg", (1400, 1000)), ("2.jpg", (40, 30))):
+        (tmp_path / name).write_bytes(encode(noise_photo(0, size), "JPEG"))
+    (tmp_path / "3.jpg").write_bytes(b"no photo")
+    source = open_photos(tmp_path)
+    sides = []
+    real = gallery.read_noted
+
+    def counted(source, index, *, side):
+        found = real(source, index, side=side)
+        sides.append(found.image.size)
+        return found
+
+    monkeypatch.setattr(gallery, "read_noted", counted)
+    load = photos_of(source)
+    sizes = [image and image.size for image in map(load, (0, 1, 0, 1, 2))]
+    assert sizes == [(320, 229), (40, 30), (320, 229), (40, 30), None]
+    assert sides == [(350, 250), (40, 30)]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from helpers.memory import peak_bytes
 
+from multigrain_jax.data.decoding import PLAIN
 from multigrain_jax.evaluation.embed import Embedded
 from multigrain_jax.pages.training_page import (
     MAX_MATRIX_CLASSES,
@@ -48,7 +49,7 @@ def test_nobody_knows_whether_a_photo_without_a_label_is_right():
 class Unreadable:
     """Photos of so many classes; when the page wants to show them, they are gone."""
 
-    apply_exif_orientation = False
+    decoding = PLAIN
 
     def __init__(self, num_photos, num_classes):
         self.labels = np.arange(num_photos, dtype=np.int32) % num_classes

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from helpers.photos import plain_photo
 
+from multigrain_jax.data.decoding import PLAIN
 from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError
@@ -18,7 +19,7 @@ class Greys(ImageSource):
     """A photo of each grey, the last one broken; of two classes, or of none."""
 
     class_names = ("dark", "light")
-    apply_exif_orientation = False
+    decoding = PLAIN
 
     def __init__(self, labels):
         self.labels = np.array(labels, np.int32)

@@ -1,13 +1,13 @@
 """From the keys of a config to typed arguments."""
 
-from dataclasses import asdict
-
 import jax
 import numpy as np
 import pytest
 
 from configs import base, eval_base
+from multigrain_jax.data.decoding import VIEWER
 from multigrain_jax.data.reading import Reading
+from multigrain_jax.data.sources.scan import DEFAULT_EXCLUDE
 from multigrain_jax.models.backbones import BACKBONES
 from multigrain_jax.tasks import inputs
 from multigrain_jax.tasks.inputs import (
@@ -28,13 +28,16 @@ def test_recipes_of_training_and_evaluation_share_these_keys(recipe):
     config.data.update({"source": "folder", "root": "photos", "num_images": 3})
     config.data.local_cache_dir = "cache"
     assert reading_from_config(config.to_dict()) == READING
-    assert asdict(data_set_from_config(config.to_dict())) == {
+    assert vars(data_set_from_config(config.to_dict())) == {
         "source": "folder",
         "root": "photos",
         "list_file": None,
         "val_fraction": 0.0,
         "num_images": 3,
         "local_cache_dir": "cache",
+        "decoding": VIEWER,
+        "exclude": DEFAULT_EXCLUDE,
+        "unreadable_folders": "refuse",
     }
 
 

@@ -28,6 +28,7 @@ class Shares:
                     "label": ids % 3,
                     "instance_id": ids,
                     "bad_index": np.array([step, -1]),
+                    "noted_index": np.array([-1, step]),
                 }
         finally:
             self.closed.append(share)
@@ -49,6 +50,13 @@ class Records:
         pass
 
 
+class Notes:
+    """Listens, as `NoteLog`."""
+
+    def record(self, indices):
+        assert indices.tolist()[0] == -1
+
+
 def open_feed(shares, records, *, microbatches=1, first_step=0, last_step=2):
     return train_batches(
         shares.make,
@@ -57,6 +65,7 @@ def open_feed(shares, records, *, microbatches=1, first_step=0, last_step=2):
         first_step=first_step,
         last_step=last_step,
         skips=records,
+        notes=Notes(),
         sample_log=records,
         mesh=make_mesh(2),
     )
@@ -111,6 +120,7 @@ def test_nobody_need_know_of_the_samples():
         first_step=0,
         last_step=1,
         skips=Records(),
+        notes=Notes(),
         sample_log=None,
         mesh=make_mesh(1),
     )

@@ -104,7 +104,8 @@ def load_benchmark(
     given = [
         field.name
         for field in dataclasses.fields(files)
-        if field.name != "root" and getattr(files, field.name) is not None
+        if field.name not in ("root", "exclude")
+        and getattr(files, field.name) is not None
     ]
     for what, names, known in (
         ("files", given, row.optional_files),

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from multigrain_jax.data.sources.scan import DEFAULT_EXCLUDE
 from multigrain_jax.errors import InputError
 
 NAMED_MISSING = 10  # so many missing files are named in an error
@@ -69,7 +70,9 @@ class Benchmark:
         training: int64 [T], positions in `paths`: images that are neither, from which
             scores are normalised.
         turned_or_cropped: what is done to which image, by its position in `paths`.
-        apply_exif_orientation: whether photos are turned upright as EXIF says.
+        apply_exif_orientation: whether these are one's own photos, which are shown
+            upright; the published ones are taken as they are stored.
+        remarks: lines about what was passed over when the images were listed.
     """
 
     name: str
@@ -81,6 +84,7 @@ class Benchmark:
     training: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     turned_or_cropped: Mapping[int, TurnAndCrop] = field(default_factory=dict)
     apply_exif_orientation: bool = False
+    remarks: Sequence[str] = ()
 
     def image_name(self, index: int) -> str:
         """An image's path below the benchmark's folder, or all of it elsewhere."""
@@ -101,6 +105,7 @@ class BenchmarkFiles:
         ground_truth: roxford5k, rparis6k, disc21: the file, where it is not in root.
         query_list: disc21: names of queries, one a line, beyond the ground truth's.
         training: disc21: the folder of the training set, to normalise scores.
+        exclude: patterns of names and paths that are passed over in folders.
     """
 
     root: Path
@@ -110,6 +115,7 @@ class BenchmarkFiles:
     ground_truth: Path | None = None
     query_list: Path | None = None
     training: Path | None = None
+    exclude: Sequence[str] = DEFAULT_EXCLUDE
 
 
 def first_folder(root: Path, names: Sequence[str]) -> Path:

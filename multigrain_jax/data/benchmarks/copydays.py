@@ -16,7 +16,8 @@ from multigrain_jax.data.benchmarks.benchmark import (
     require_count,
     require_files,
 )
-from multigrain_jax.data.sources.folder import read_list_file, scan
+from multigrain_jax.data.sources.folder import read_list_file
+from multigrain_jax.data.sources.scan import Sieve, scan
 from multigrain_jax.errors import InputError
 
 ORIGIN = (
@@ -136,10 +137,11 @@ def _list_distractors(files: BenchmarkFiles, counts: Mapping[str, int]) -> list[
             f"distractors: {folder} is no folder; nothing is downloaded, "
             f"{DISTRACTORS_ORIGIN}"
         )
+    sieve = Sieve(files.exclude, "refuse")
     if files.distractor_list is None:
-        names = scan(folder)[0]
+        names = scan(folder, sieve).files
     else:
-        listed, _ = read_list_file(files.distractor_list, root=Path())
+        listed, _ = read_list_file(files.distractor_list, root=Path(), sieve=sieve)
         names = list(dict.fromkeys(file.path for file in listed))
     require_count(
         "copydays, distractors",

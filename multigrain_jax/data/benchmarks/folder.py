@@ -12,6 +12,7 @@ from multigrain_jax.data.benchmarks.benchmark import (
     rank_among_groups,
 )
 from multigrain_jax.data.sources.folder import index_folder
+from multigrain_jax.data.sources.scan import Sieve
 from multigrain_jax.errors import InputError
 
 
@@ -28,7 +29,8 @@ def load_folder(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
     Raises:
         InputError: no such subfolders, or none with two images.
     """
-    listed, objects = index_folder(files.root, split=None)
+    sieve = Sieve(files.exclude, "refuse")
+    listed, objects = index_folder(files.root, split=None, sieve=sieve)
     groups = np.array([file.label for file in listed], np.int64)
     sizes = np.bincount(groups[groups >= 0], minlength=len(objects))
     is_query = (groups >= 0) & (np.append(sizes, 0)[groups] > 1)
@@ -52,4 +54,5 @@ def load_folder(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
             )
         ],
         apply_exif_orientation=True,
+        remarks=sieve.remarks,
     )

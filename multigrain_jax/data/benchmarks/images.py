@@ -6,7 +6,7 @@ from typing import BinaryIO
 from PIL import Image
 
 from multigrain_jax.data.benchmarks.benchmark import Benchmark, TurnAndCrop
-from multigrain_jax.data.crops import UndecodableImageError, decode
+from multigrain_jax.data.decoding import Decoding, UndecodableImageError, decode
 from multigrain_jax.data.sources.folder import UNLABELLED, ImageFile
 from multigrain_jax.data.sources.open import FileSource
 
@@ -20,12 +20,13 @@ TURNS = {
 class BenchmarkSource(FileSource):
     """Every image of a benchmark, in the order of its `paths`."""
 
-    def __init__(self, benchmark: Benchmark):
-        """Take the images of `benchmark`."""
+    def __init__(self, benchmark: Benchmark, decoding: Decoding):
+        """Take the images of `benchmark`; `decoding` is how they become pixels."""
         super().__init__(
             [ImageFile(path, UNLABELLED) for path in benchmark.paths],
             class_names=[],
-            apply_exif_orientation=benchmark.apply_exif_orientation,
+            decoding=decoding,
+            remarks=benchmark.remarks,
             local_cache_dir=None,
         )
         self._turned_or_cropped = dict(benchmark.turned_or_cropped)
@@ -40,7 +41,7 @@ class BenchmarkSource(FileSource):
         data = super().read(index)
         if index not in self._turned_or_cropped:
             return data
-        image = decode(data, apply_exif_orientation=self.apply_exif_orientation)
+        image = decode(data, self.decoding)
         encoded = io.BytesIO()
         turn_and_crop(image, self._turned_or_cropped[index]).save(
             encoded, format="PNG", compress_level=0

@@ -8,7 +8,7 @@ from math import sqrt
 import numpy as np
 from PIL import Image, ImageOps
 
-from multigrain_jax.data.crops import decode
+from multigrain_jax.data.decoding import PLAIN, decode
 from multigrain_jax.data.sources.source import ImageSource
 
 Edit = Callable[[Image.Image], Image.Image]
@@ -38,7 +38,7 @@ def recompress(image: Image.Image, *, quality: int) -> Image.Image:
     """
     encoded = io.BytesIO()
     image.save(encoded, format="JPEG", quality=quality)
-    return decode(encoded.getvalue())
+    return decode(encoded.getvalue(), PLAIN)
 
 
 def rotate_and_flip(image: Image.Image, *, degrees: float) -> Image.Image:
@@ -83,9 +83,9 @@ class CopySource(ImageSource):
         self._make_copy = make_copy
         self.labels = np.asarray(source.labels)[self._indices]
         self.class_names = source.class_names
-        self._upright = source.apply_exif_orientation
-        # The copies are written upright and without EXIF data.
-        self.apply_exif_orientation = False
+        self._original_decoding = source.decoding
+        # The copies are written upright, as RGB.
+        self.decoding = PLAIN
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -93,8 +93,7 @@ class CopySource(ImageSource):
     def read(self, index: int) -> bytes:
         """The copy as a PNG file, so that nothing but the edit changes it."""
         original = decode(
-            self._source.read(self._indices[index]),
-            apply_exif_orientation=self._upright,
+            self._source.read(self._indices[index]), self._original_decoding
         )
         encoded = io.BytesIO()
         self._make_copy(original).save(encoded, format="PNG", compress_level=0)

@@ -10,13 +10,15 @@ from typing import NamedTuple
 import numpy as np
 
 from multigrain_jax.data.cache import KEPT_FROM, cache_folder, write_whole
+from multigrain_jax.data.image_file import image_suffixes
+from multigrain_jax.data.sources.scan import APPLE_DOUBLE, Scan, Sieve, scan
 from multigrain_jax.errors import InputError
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 UNLABELLED = -1
 # Fourteen million paths fit; what is larger is no list.
 MAX_LIST_BYTES = 1 << 30
 MAX_LINE = 8192
+LINES_TRIED = 10
 # Where a folder of images stands for these two, a share of it is held out as `val`.
 TRAIN, VAL, TEST = "train", "val", "test"
 # How folders of parts are named, in any case -> which part that is.
@@ -41,7 +43,9 @@ class ImageFile(NamedTuple):
     label: int
 
 
-def index_folder(root: Path, *, split: str | None) -> tuple[list[ImageFile], list[str]]:
+def index_folder(
+    root: Path, *, split: str | None, sieve: Sieve
+) -> tuple[list[ImageFile], list[str]]:
     """The images of a class-per-subfolder data set, in sorted order.
 
     Args:
@@ -49,6 +53,7 @@ def index_folder(root: Path, *, split: str | None) -> tuple[list[ImageFile], lis
         split: its subfolder, by its own name or by another usual one for the same
             part; None: `root` itself. Where `root` has no folders of parts, "train" is
             `root` itself too.
+        sieve: what is kept out; it remembers what was passed over.
 
     Returns:
         The files with labels, and the class names. A folder with images and no
@@ -58,12 +63,15 @@ def index_folder(root: Path, *, split: str | None) -> tuple[list[ImageFile], lis
         InputError: no folder, no such part, or no images in it.
     """
     folder = _split_folder(root, split)
-    files, folders = _cached_listing(folder)
+    found = _cached_listing(folder, sieve)
+    sieve.remember(folder, found)
+    files = found.files
     if not files:
+        passed_over = "".join(f"\n  {line}" for line in sieve.remarks)
         raise InputError(
-            f"{folder}: no images ({', '.join(EXTENSIONS)}) in it or its "
-            f"{len(folders) - 1} subfolders, expected one subfolder of images per "
-            f"class; found {_first_names(folder)}"
+            f"{folder}: no images ({', '.join(image_suffixes())}) in it or its "
+            f"{len(found.folders) - 1} subfolders, expected one subfolder of images "
+            f"per class; found {_first_names(folder)}{passed_over}"
         )
     # A class is a folder at the top; images beside the folders belong to none.
     tops = [file.split("/")[0] if "/" in file else None for file in files]
@@ -206,18 +214,30 @@ def _first_names(folder: Path, count: int = 5) -> str:
     return ", ".join(names[:count]) or "no files at all"
 
 
-def read_list_file(path: Path, *, root: Path) -> tuple[list[ImageFile], list[str]]:
+def read_list_file(
+    path: Path, *, root: Path, sieve: Sieve
+) -> tuple[list[ImageFile], list[str]]:
     """The images that a text file names, one path a line, relative to `root`.
 
     The class stands behind the path and a tab. Without one it is the first folder of
-    the path; paths without a folder are unlabelled.
+    the path; paths without a folder are unlabelled. Spaces around a path and a class
+    do not count, those inside do. Empty lines and those that begin with # say nothing.
+
+    Args:
+        path: the text file.
+        root: the folder that its paths are relative to.
+        sieve: remembers what was passed over.
 
     Raises:
         InputError: no such file, no line in it, no text, or a path outside root.
     """
-    lines = _lines_of(path)
-    rows = [line.strip().partition("\t") for line in lines if line.strip()]
-    names = [name.strip() for name, _, _ in rows]
+    lines = [line.strip() for line in _lines_of(path)]
+    rows = [line.partition("\t") for line in lines if line and line[0] != "#"]
+    doubles = [row for row in rows if Path(row[0]).name.startswith(APPLE_DOUBLE)]
+    if doubles:
+        rows = [row for row in rows if row not in doubles]
+        sieve.add(path, [f"{len(doubles)} {APPLE_DOUBLE}*: notes of macOS on photos"])
+    names = [_below(root, name.strip()) for name, _, _ in rows]
     if not names:
         raise InputError(
             f"list_file {path}: no paths in it; expected one a line; fill it, or set "
@@ -225,10 +245,12 @@ def read_list_file(path: Path, *, root: Path) -> tuple[list[ImageFile], list[str
         )
     for name in names:
         if Path(name).is_absolute() or ".." in Path(name).parts:
+            what = "is absolute, and " if Path(name).is_absolute() else ""
             raise InputError(
-                f"list_file {path}: {name!r} leads outside of {root}; expected paths "
-                "relative to it: change data.root or the line"
+                f"list_file {path}: {name!r} {what}leads outside of {root}; expected "
+                "paths relative to it: change data.root or the line"
             )
+    _refuse_spaces_for_tabs(path, root, names)
     tops = [
         label.strip() or (Path(name).parts[0] if len(Path(name).parts) > 1 else None)
         for name, _, label in rows
@@ -241,6 +263,23 @@ def read_list_file(path: Path, *, root: Path) -> tuple[list[ImageFile], list[str
     ], class_names
 
 
+def _below(root: Path, name: str) -> str:
+    """An absolute path below `root` as a relative one; another as it is."""
+    prefix = f"{root.absolute()}{os.sep}"
+    return name.removeprefix(prefix) if os.path.isabs(name) else name
+
+
+def _refuse_spaces_for_tabs(path: Path, root: Path, names: Sequence[str]) -> None:
+    """Say so where the first paths are not there, but are without their last word."""
+    for name in names[:LINES_TRIED]:
+        shorter, space, label = name.rpartition(" ")
+        if space and not (root / name).exists() and (root / shorter).is_file():
+            raise InputError(
+                f"list_file {path}: {name!r} is not there, but {shorter!r} is; a path "
+                f"may hold spaces: expected a tab before the class {label!r}"
+            )
+
+
 def _lines_of(path: Path) -> list[str]:
     """The lines of a list file of a size that can be one."""
     try:
@@ -248,7 +287,7 @@ def _lines_of(path: Path) -> list[str]:
             raise OSError("there is no such file")
         if path.stat().st_size > MAX_LIST_BYTES:
             raise OSError(f"it has {path.stat().st_size} bytes")
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
         for number, line in enumerate(lines, start=1):
             if "\0" in line or len(line) > MAX_LINE:
                 raise OSError(f"line {number} is no path: {line[:40]!r} …")
@@ -261,69 +300,26 @@ def _lines_of(path: Path) -> list[str]:
     return lines
 
 
-def scan(folder: Path) -> tuple[list[str], dict[str, int]]:
-    """Images below a folder as sorted relative paths, and each folder's mtime.
-
-    Hidden files and folders are passed over. Links to folders are followed, unless
-    they lead back to a folder that they are in.
-    """
-    files: list[str] = []
-    folders: dict[str, int] = {}
-    # Each with the folders it is in: real ones, since links can lead in circles.
-    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
-    while waiting:
-        relative, above = waiting.pop()
-        try:
-            status = os.stat(folder / relative)
-            with os.scandir(folder / relative) as entries:
-                listed = [(entry.name, _is_folder(entry)) for entry in entries]
-        except OSError as error:
-            raise InputError(
-                f"{folder / relative}: listing the folder failed: {error}; make it "
-                "readable, or move it out of the data set"
-            ) from error
-        identity = (status.st_dev, status.st_ino)
-        if identity in above:
-            continue
-        folders[relative] = status.st_mtime_ns
-        for name, is_folder in listed:
-            path = f"{relative}/{name}" if relative else name
-            if name.startswith("."):
-                continue
-            if is_folder:
-                waiting.append((path, above | {identity}))
-            elif name.lower().endswith(EXTENSIONS):
-                files.append(path)
-    return sorted(files), folders
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False  # a link to itself
-
-
-def _cached_listing(folder: Path) -> tuple[list[str], dict[str, int]]:
+def _cached_listing(folder: Path, sieve: Sieve) -> Scan:
     """`scan`, from a cached list if no folder changed since it was made."""
-    name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()
+    key = (str(folder.absolute()), tuple(sieve.exclude), image_suffixes())
+    name = hashlib.sha256(repr(key).encode(errors="surrogateescape")).hexdigest()
     cache = cache_folder("folders") / f"{name}.json"
     try:
-        stored = json.loads(cache.read_text())
+        stored = Scan(**json.loads(cache.read_text()))
         # Adding, removing or renaming a file changes its folder's time.
         if all(
             os.stat(folder / relative).st_mtime_ns == time
-            for relative, time in stored["folders"].items()
+            for relative, time in stored.folders.items()
         ):
-            return stored["files"], stored["folders"]
-    except (OSError, ValueError, KeyError):
+            return stored
+    except (OSError, ValueError, TypeError, AttributeError):
         pass  # no list yet, or one that cannot be trusted: look anew
-    files, folders = scan(folder)
-    if len(files) >= KEPT_FROM:
+    found = scan(folder, sieve)
+    # A folder may become readable without a change of its time.
+    if len(found.files) >= KEPT_FROM and not found.unreadable:
         try:
-            write_whole(
-                cache, json.dumps({"files": files, "folders": folders}).encode()
-            )
+            write_whole(cache, json.dumps(found._asdict()).encode())
         except OSError:
             print(f"the list of {folder} could not be kept in {cache}")
-    return files, folders
+    return found

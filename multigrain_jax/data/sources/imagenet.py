@@ -3,7 +3,9 @@
 import re
 from pathlib import Path
 
-from multigrain_jax.data.sources.folder import EXTENSIONS, ImageFile, index_folder
+from multigrain_jax.data.image_file import image_suffixes
+from multigrain_jax.data.sources.folder import ImageFile, index_folder
+from multigrain_jax.data.sources.scan import Sieve
 from multigrain_jax.errors import InputError
 
 SPLIT_FOLDERS = {
@@ -14,7 +16,9 @@ META_FILE = "meta.mat"
 GROUND_TRUTH_FILE = "ILSVRC2012_validation_ground_truth.txt"
 
 
-def imagenet_files(root: Path, *, split: str) -> tuple[list[ImageFile], list[str]]:
+def imagenet_files(
+    root: Path, *, split: str, sieve: Sieve
+) -> tuple[list[ImageFile], list[str]]:
     """The images of a split, and the WordNet ids in the order of their labels.
 
     Class folders named by WordNet id; or, for "val", the flat folder with the devkit's
@@ -32,10 +36,11 @@ def imagenet_files(root: Path, *, split: str) -> tuple[list[ImageFile], list[str
             f"data.root = {root}, found {found}; give the folder that holds them, or "
             "another split"
         )
-    flat = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in EXTENSIONS]
+    suffixes = image_suffixes()
+    flat = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in suffixes]
     if flat:
         return _flat_validation(root, flat)
-    files, names = index_folder(folder, split=None)
+    files, names = index_folder(folder, split=None, sieve=sieve)
     strangers = [name for name in names if not re.fullmatch(r"n\d{8}", name)]
     if strangers:
         raise InputError(

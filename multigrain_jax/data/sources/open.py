@@ -5,14 +5,16 @@ loader's reading processes receive it.
 """
 
 import os
+import stat
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from multigrain_jax.data.cache import LocalCache
+from multigrain_jax.data.decoding import Decoding
 from multigrain_jax.data.sources.folder import (
     TRAIN,
     VAL,
@@ -27,6 +29,7 @@ from multigrain_jax.data.sources.folder import (
 )
 from multigrain_jax.data.sources.imagenet import imagenet_files
 from multigrain_jax.data.sources.quickstart import QuickstartSource
+from multigrain_jax.data.sources.scan import Sieve
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.data.sources.tfds import TfdsSource
 from multigrain_jax.data.sources.tfrecord import TfrecordSource, is_tfrecord
@@ -44,7 +47,8 @@ class FileSource(ImageSource):
         files: Sequence[ImageFile],
         *,
         class_names: Sequence[str],
-        apply_exif_orientation: bool,
+        decoding: Decoding,
+        remarks: Sequence[str] = (),
         local_cache_dir: str | Path | None,
     ):
         """Take the files as they are listed.
@@ -52,14 +56,16 @@ class FileSource(ImageSource):
         Args:
             files: path and label of each image.
             class_names: the name of each label.
-            apply_exif_orientation: turn photos upright as EXIF says.
+            decoding: how they become pixels.
+            remarks: lines about what was passed over when they were listed.
             local_cache_dir: each file is copied here when it is first read; None: not.
         """
         self._paths = [str(file.path) for file in files]
         self._cache = LocalCache(local_cache_dir) if local_cache_dir else None
         self.labels = np.array([file.label for file in files], np.int32)
         self.class_names = list(class_names)
-        self.apply_exif_orientation = apply_exif_orientation
+        self.decoding = decoding
+        self.remarks = tuple(remarks)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -67,15 +73,35 @@ class FileSource(ImageSource):
     def read(self, index: int) -> bytes:
         """The file's bytes; OSError if it cannot be read."""
         path = Path(self._paths[index])
+        try:
+            require_readable(path, max_bytes=self.decoding.max_bytes)
+        except FileNotFoundError:
+            if self._cache is None:
+                raise  # else there may be a copy
         return self._cache.read(path) if self._cache else path.read_bytes()
 
     def open(self, index: int) -> BinaryIO:
         """The file, open; OSError if it cannot be read."""
-        return super().open(index) if self._cache else open(self._paths[index], "rb")
+        if self._cache:
+            return super().open(index)
+        require_readable(Path(self._paths[index]), max_bytes=self.decoding.max_bytes)
+        return open(self._paths[index], "rb")
 
     def describe(self, index: int) -> str:
         """The file's path."""
         return self._paths[index]
+
+
+def require_readable(path: Path, *, max_bytes: int) -> None:
+    """Raise OSError for what is no file, or is too large to be a photo."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("no regular file")
+    if status.st_size > max_bytes:
+        raise OSError(
+            f"{status.st_size} bytes, more than the limit of {max_bytes} that follows "
+            "from data.max_megapixels"
+        )
 
 
 class Subset(ImageSource):
@@ -87,7 +113,8 @@ class Subset(ImageSource):
         self._indices = np.asarray(indices, np.int64)
         self.labels = source.labels[self._indices]
         self.class_names = source.class_names
-        self.apply_exif_orientation = source.apply_exif_orientation
+        self.decoding = source.decoding
+        self.remarks = source.remarks
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -114,6 +141,9 @@ def open_source(
     val_fraction: float,
     num_images: int | None,
     local_cache_dir: str | Path | None,
+    decoding: Decoding,
+    exclude: Sequence[str],
+    unreadable_folders: str,
     class_names: Sequence[str] | None = None,
 ) -> ImageSource:
     """Open a set of images.
@@ -132,6 +162,9 @@ def open_source(
             chooses; 0 holds nothing out.
         num_images: only so many images, evenly spread over the set; None: all.
         local_cache_dir: files are copied here when they are first read; None: not.
+        decoding: how its photos become pixels.
+        exclude: patterns of names and paths that are passed over.
+        unreadable_folders: what a folder that cannot be listed means, as `Sieve` says.
         class_names: number the labels like these (the training set's); None numbers
             the classes that are found, in sorted order.
 
@@ -140,6 +173,7 @@ def open_source(
             `class_names`; the message says what was found.
     """
     opened: ImageSource
+    sieve = Sieve(exclude, unreadable_folders)
     if source == "quickstart":
         opened = QuickstartSource(split or "train")
     elif root is None:
@@ -150,14 +184,14 @@ def open_source(
     elif source in ("folder", "imagenet"):
         root = Path(root).expanduser()
         if source == "imagenet":
-            files, names = imagenet_files(root, split=split or TRAIN)
+            files, names = imagenet_files(root, split=split or TRAIN, sieve=sieve)
         else:
-            files, names = _list_folder(root, split, list_file, val_fraction)
+            files, names = _list_folder(root, split, list_file, val_fraction, sieve)
         opened = FileSource(
             files,
             class_names=names,
-            # Phone photos lie on their side; ImageNet is read as it always was.
-            apply_exif_orientation=source == "folder",
+            decoding=decoding,
+            remarks=sieve.remarks,
             local_cache_dir=local_cache_dir,
         )
     elif source == "tfds":
@@ -168,6 +202,7 @@ def open_source(
         raise InputError(
             f"data.source: found {source!r}, expected one of {', '.join(SOURCES)}"
         )
+    opened.decoding = decoding
     if class_names is not None and list(class_names) != list(opened.class_names):
         opened = _renumber(opened, class_names)
     if num_images is not None and num_images < len(opened):
@@ -186,6 +221,9 @@ class DataSet:
     val_fraction: float
     num_images: int | None
     local_cache_dir: str | None
+    decoding: Decoding
+    exclude: tuple[str, ...]
+    unreadable_folders: str
 
 
 def open_split(
@@ -199,11 +237,16 @@ def open_split(
         class_names: number the labels like these (the training set's); None numbers
             the classes that are found.
     """
-    return open_source(**asdict(data_set), split=split, class_names=class_names)
+    # Not asdict, which takes the decoding apart too.
+    return open_source(**vars(data_set), split=split, class_names=class_names)
 
 
 def _list_folder(
-    root: Path, split: str | None, list_file: str | Path | None, val_fraction: float
+    root: Path,
+    split: str | None,
+    list_file: str | Path | None,
+    val_fraction: float,
+    sieve: Sieve,
 ) -> tuple[list[ImageFile], list[str]]:
     """The images of a folder or of a list file that belong to a split."""
     lists = None if list_file is None else Path(list_file).expanduser()
@@ -213,13 +256,15 @@ def _list_folder(
     parted = val_fraction > 0 and split in (TRAIN, VAL) and not has_val
     if lists is not None:
         path = list_of_split(lists, TRAIN if parted else split)
-        files, names = read_list_file(path, root=root)
+        files, names = read_list_file(path, root=root, sieve=sieve)
     elif parted:
         # A folder of tests beside the images is not to become a class.
         has_parts = bool(split_folders(root))
-        files, names = index_folder(root, split=TRAIN if has_parts else None)
+        files, names = index_folder(
+            root, split=TRAIN if has_parts else None, sieve=sieve
+        )
     else:
-        return index_folder(root, split=split)
+        return index_folder(root, split=split, sieve=sieve)
     if parted:
         # The same on every machine and in every task.
         wanted = hold_out(files, val_fraction, root=root) == (split == VAL)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from multigrain_jax.data.decoding import PLAIN
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError
 
@@ -24,7 +25,7 @@ SPLITS = ("train", "val", "test")
 class QuickstartSource(ImageSource):
     """One split of the fruit photographs, duplicates removed."""
 
-    apply_exif_orientation = False
+    decoding = PLAIN
 
     def __init__(self, split: str):
         """Open a split.

@@ -1,9 +1,12 @@
 """What the rest of the package knows of a set of images."""
 
 import io
+from collections.abc import Sequence
 from typing import BinaryIO, Protocol
 
 import numpy as np
+
+from multigrain_jax.data.decoding import Decoding
 
 
 class ImageSource(Protocol):
@@ -12,12 +15,14 @@ class ImageSource(Protocol):
     Attributes:
         labels: int32 [N]; -1 is unlabelled.
         class_names: the name of each label.
-        apply_exif_orientation: whether photos are turned upright as EXIF says.
+        decoding: how its photos become pixels.
+        remarks: lines about what was passed over when the images were listed.
     """
 
     labels: np.ndarray
     class_names: list[str]
-    apply_exif_orientation: bool
+    decoding: Decoding
+    remarks: Sequence[str] = ()
 
     def __len__(self) -> int:
         """How many images there are."""

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from multigrain_jax.data.cache import kept_labels
+from multigrain_jax.data.decoding import PLAIN
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError
 
@@ -15,7 +16,7 @@ RECORDS_AT_ONCE = 256
 class TfdsSource(ImageSource):
     """A split of a data set that lies prepared as ArrayRecord."""
 
-    apply_exif_orientation = False
+    decoding = PLAIN
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from multigrain_jax.data.cache import kept_labels
+from multigrain_jax.data.decoding import PLAIN
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError
 
@@ -42,7 +43,7 @@ class TfrecordSource(ImageSource):
     so listing them reads everything; of a large set they are kept for the next time.
     """
 
-    apply_exif_orientation = False
+    decoding = PLAIN
 
     def __init__(
         self,

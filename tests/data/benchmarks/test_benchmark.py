@@ -9,7 +9,6 @@ from helpers.rankings import loop_ap, loop_in_four, rankings, scores_of
 from multigrain_jax.data.benchmarks import (
     BENCHMARKS,
     BenchmarkFiles,
-    BenchmarkSource,
     load_benchmark,
 )
 from multigrain_jax.errors import InputError
@@ -82,7 +81,7 @@ def test_folder_photos_are_turned_as_exif_says_and_no_other(makers, tmp_path):
     for name, maker in makers.items():
         files, counts = maker(tmp_path / name)
         benchmark = load_benchmark(name, files, expected_counts=counts)
-        upright = BenchmarkSource(benchmark).apply_exif_orientation
+        upright = benchmark.apply_exif_orientation
         assert upright == (name == "folder")
 
 

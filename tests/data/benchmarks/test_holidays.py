@@ -7,6 +7,7 @@ import pytest
 from helpers.rankings import scores_of
 
 from multigrain_jax.data.benchmarks import BenchmarkSource, TurnAndCrop, load_benchmark
+from multigrain_jax.data.decoding import PLAIN
 from multigrain_jax.data.reading import read_image
 from multigrain_jax.errors import InputError
 
@@ -33,7 +34,7 @@ def test_holidays_are_turned_by_the_table(makers, tmp_path, picture, text):
     upright = dataclasses.replace(files, rotations=table)
     benchmark = load_benchmark("holidays", upright, expected_counts=counts)
     assert benchmark.turned_or_cropped == {1: TurnAndCrop(clockwise=90)}
-    source = BenchmarkSource(benchmark)
+    source = BenchmarkSource(benchmark, PLAIN)
     assert [read_image(source, index).size for index in (0, 1)] == [(12, 8), (8, 12)]
 
 

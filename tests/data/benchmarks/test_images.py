@@ -5,7 +5,7 @@ import pytest
 
 from multigrain_jax.data.benchmarks import TurnAndCrop
 from multigrain_jax.data.benchmarks.images import turn_and_crop
-from multigrain_jax.data.crops import UndecodableImageError
+from multigrain_jax.data.decoding import UndecodableImageError
 
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])

@@ -7,7 +7,7 @@ import pytest
 from helpers.rankings import loop_ap, rankings, scores_of
 
 from multigrain_jax.data.benchmarks import BenchmarkSource, load_benchmark
-from multigrain_jax.data.crops import encoded_size
+from multigrain_jax.data.decoding import PLAIN, encoded_size
 from multigrain_jax.data.reading import read_image
 from multigrain_jax.errors import InputError
 
@@ -17,15 +17,15 @@ def test_roxford_queries_are_cut_and_database_images_are_not(makers, tmp_path, p
     for file in (tmp_path / "jpg").iterdir():
         picture.save(file, "JPEG", quality=95)
     benchmark = load_benchmark("roxford5k", files, expected_counts=counts)
-    source = BenchmarkSource(benchmark)
+    source = BenchmarkSource(benchmark, PLAIN)
     whole = np.asarray(read_image(source, 0))
     assert whole.shape == (8, 12, 3)
     query = int(benchmark.queries[0])
     np.testing.assert_array_equal(read_image(source, query), whole[1:7, 2:10])
     with source.open(query) as file:
-        assert encoded_size(file) == (8, 6)
+        assert encoded_size(file, PLAIN) == (8, 6)
     with source.open(0) as file:
-        assert encoded_size(file) == (12, 8)
+        assert encoded_size(file, PLAIN) == (12, 8)
 
 
 ENTRY = {"bbx": [0, 0, 5, 5], "easy": [], "hard": [], "junk": []}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multigrain_jax.data.crops import decode
+from multigrain_jax.data.decoding import PLAIN, VIEWER, decode
 from multigrain_jax.data.sources.copies import EDITS, CopySource
 from multigrain_jax.data.sources.source import ImageSource
 
@@ -73,7 +73,7 @@ class Photos(ImageSource):
 
     labels = np.array([5, 6, 7], np.int32)
     class_names: list[str] = []  # noqa: RUF012 - nobody changes it
-    apply_exif_orientation = True
+    decoding = VIEWER
 
     def __len__(self):
         return 3
@@ -98,4 +98,4 @@ def test_a_source_of_copies_gives_upright_copies_of_the_chosen(name):
     assert source.describe(0) == "copy of photo 2"
     upright = Image.new("RGB", (20, 30), (9, 9, 2))
     expected = pixels_of(EDITS[name](upright))
-    np.testing.assert_array_equal(pixels_of(decode(source.read(0))), expected)
+    np.testing.assert_array_equal(pixels_of(decode(source.read(0), PLAIN)), expected)

@@ -204,9 +204,9 @@ def test_a_large_folder_is_listed_once(tmp_path, monkeypatch, cache_home):
     scans = []
     scan = folder_index.scan
 
-    def counted(folder):
+    def counted(folder, sieve):
         scans.append(folder)
-        return scan(folder)
+        return scan(folder, sieve)
 
     monkeypatch.setattr(folder_index, "scan", counted)
     before = described(open_photos(tmp_path), tmp_path)

@@ -3,7 +3,10 @@ import pytest
 from scipy.io import savemat
 
 from multigrain_jax.data.sources.imagenet import imagenet_files
+from multigrain_jax.data.sources.scan import DEFAULT_EXCLUDE, Sieve
 from multigrain_jax.errors import InputError
+
+SIEVE = Sieve(DEFAULT_EXCLUDE, "refuse")
 
 IDS = ["n01440764", "n01443537", "n02084071"]
 
@@ -26,7 +29,7 @@ def touch(root, names):
 )
 def test_class_folders_are_numbered_by_wordnet_id(tmp_path, split, folder):
     touch(tmp_path, [f"{folder}/{wnid}/{wnid}_1.JPEG" for wnid in reversed(IDS)])
-    files, names = imagenet_files(tmp_path, split=split)
+    files, names = imagenet_files(tmp_path, split=split, sieve=SIEVE)
     assert names == IDS
     assert [file.label for file in files] == [0, 1, 2]
     assert [file.path.rsplit("/")[-2] for file in files] == IDS
@@ -56,7 +59,7 @@ def test_the_flat_validation_folder_takes_labels_from_the_devkit(tmp_path, devki
         touch(root, images)
     write_devkit(root / devkit, [3, 1, 2, 1])
     touch(root, images)
-    files, names = imagenet_files(root, split="val")
+    files, names = imagenet_files(root, split="val", sieve=SIEVE)
     assert names == IDS
     assert [file.label for file in files] == [1, 2, 0, 2]
     assert [file.path for file in files] == [str(root / image) for image in images]
@@ -65,28 +68,28 @@ def test_the_flat_validation_folder_takes_labels_from_the_devkit(tmp_path, devki
 def test_a_flat_folder_without_devkit_is_refused(tmp_path):
     touch(tmp_path, ["val/1.JPEG"])
     with pytest.raises(InputError, match=r"no meta\.mat"):
-        imagenet_files(tmp_path, split="val")
+        imagenet_files(tmp_path, split="val", sieve=SIEVE)
 
 
 def test_labels_for_another_number_of_images_are_refused(tmp_path):
     touch(tmp_path, ["val/1.JPEG"])
     write_devkit(tmp_path / "devkit", [1, 2])
     with pytest.raises(InputError, match="2 labels for 1 images"):
-        imagenet_files(tmp_path, split="val")
+        imagenet_files(tmp_path, split="val", sieve=SIEVE)
 
 
 def test_other_folder_names_are_refused(tmp_path):
     touch(tmp_path, ["train/cats/1.jpg"])
     with pytest.raises(InputError, match=r"\['cats'\], expected WordNet ids"):
-        imagenet_files(tmp_path, split="train")
+        imagenet_files(tmp_path, split="train", sieve=SIEVE)
 
 
 def test_missing_splits_say_what_was_found(tmp_path):
     touch(tmp_path, ["photos/1.jpg"])
     with pytest.raises(InputError, match=r"ILSVRC2012_img_train.*photos"):
-        imagenet_files(tmp_path, split="train")
+        imagenet_files(tmp_path, split="train", sieve=SIEVE)
     with pytest.raises(InputError, match="found nothing"):
-        imagenet_files(tmp_path / "nowhere", split="train")
+        imagenet_files(tmp_path / "nowhere", split="train", sieve=SIEVE)
 
 
 def flat_folder(root, truth):
@@ -107,11 +110,11 @@ def flat_folder(root, truth):
 )
 def test_labels_that_do_not_fit_are_refused(tmp_path, truth, message):
     with pytest.raises(InputError, match=message):
-        imagenet_files(flat_folder(tmp_path, truth), split="val")
+        imagenet_files(flat_folder(tmp_path, truth), split="val", sieve=SIEVE)
 
 
 def test_a_damaged_table_of_classes_is_refused(tmp_path):
     root = flat_folder(tmp_path, [1, 2])
     (root / "devkit" / "meta.mat").write_bytes(b"no table")
     with pytest.raises(InputError, match=r"meta\.mat: the devkit's table .* anew"):
-        imagenet_files(root, split="val")
+        imagenet_files(root, split="val", sieve=SIEVE)

@@ -5,6 +5,7 @@ import pytest
 from helpers.photos import plain_photo, write_plain_photos
 from helpers.sources import described, open_photos
 
+from multigrain_jax.data.decoding import VIEWER
 from multigrain_jax.data.sources.open import (
     Subset,
     absent_classes,
@@ -30,7 +31,7 @@ def test_a_folder_is_read_class_by_class(tmp_path):
     assert source.labels.tolist() == [0, 0, 1, 1]
     assert source.labels.dtype == np.int32
     assert source.read(3) == (tmp_path / "train" / "b" / "1.jpg").read_bytes()
-    assert source.apply_exif_orientation
+    assert source.decoding == VIEWER
 
 
 def test_a_source_survives_pickling(tmp_path):
@@ -67,8 +68,11 @@ def test_images_without_class_folders_have_no_label(tmp_path):
         (lambda root: root.write_text(""), "found a file"),
         (lambda root: root.mkdir(), "no files at all"),
         (
-            lambda root: [(root / "a").mkdir(parents=True), (root / "a/x.gif").touch()],
-            "found a/x.gif",
+            lambda root: [
+                (root / "a").mkdir(parents=True),
+                (root / "a/x.heic").touch(),
+            ],
+            "found a/x.heic",
         ),
     ],
 )

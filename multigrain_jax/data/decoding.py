@@ -1,0 +1,328 @@
+"""From encoded files to RGB images as a viewer shows them: NumPy and Pillow only."""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from multigrain_jax.data.image_file import (
+    UndecodableImageError,
+    UnknownFormatError,
+    kind_of,
+    open_image,
+    quiet_pillow,
+    reduced_size,
+)
+from multigrain_jax.data.mending import mend
+from multigrain_jax.data.orientation import SIDEWAYS, orientation_of, turn_upright
+from multigrain_jax.data.pixels import (
+    channel_ranges,
+    stored_depth,
+    viewer_rgb,
+)
+
+PIXELS = ("viewer", "upright", "plain")
+DEPTHS = ("metadata", "maximum")
+WHITE = (255, 255, 255)
+# Of formats whose frames are one picture after the other. (The second picture of an
+# MPO file is another view, or a map of brightness.)
+ANIMATED = ("GIF", "WEBP", "PNG", "AVIF", "TIFF")
+MAX_FRAMES_TRIED = 64
+# A frame whose channels vary by less is a plain area: black, before the film begins.
+FLAT_RANGE = 8
+# What decoding one pixel may take at most; of a photo, this many times its pixels.
+BYTES_PER_PIXEL = 12
+
+Open = Callable[[], Image.Image]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How photos become pixels.
+
+    Attributes:
+        pixels: "viewer": as a viewer shows them, with transparency, colour profiles,
+            bit depth, orientation and animations taken into account, and files whose
+            end alone is missing read. "plain": what Pillow's own conversion gives, as
+            published numbers were made. "upright": the same, turned as EXIF says.
+        background: what is behind transparent parts; of "viewer".
+        depth: of "viewer", what is white in a 16-bit image: "metadata", the largest
+            value of its bit depth, or "maximum", its own largest value.
+        max_megapixels: larger photos are decoded at a half, a quarter or an eighth of
+            their size where the format can, and are unreadable where it cannot.
+    """
+
+    pixels: str
+    background: tuple[int, int, int]
+    depth: str
+    max_megapixels: float
+
+    @property
+    def max_pixels(self) -> int:
+        """How many pixels a decoded photo may have."""
+        return int(self.max_megapixels * 1e6)
+
+    @property
+    def max_bytes(self) -> int:
+        """What a file may have, and what decoding it may take besides."""
+        return BYTES_PER_PIXEL * self.max_pixels
+
+    def record(self) -> str:
+        """What pixels depend on, in a line; `decoding_of_record` reads it."""
+        if self.pixels != "viewer":
+            return self.pixels
+        red, green, blue = self.background
+        return f"viewer, background #{red:02x}{green:02x}{blue:02x}, depth {self.depth}"
+
+
+# What the recipes say, for photos that no recipe reads.
+VIEWER = Decoding("viewer", WHITE, "metadata", 128.0)
+PLAIN = Decoding("plain", WHITE, "metadata", 128.0)
+
+
+def decoding_of_record(record: str, *, max_megapixels: float) -> Decoding:
+    """The settings that `Decoding.record` wrote.
+
+    Raises:
+        ValueError: another text.
+    """
+    pixels, *rest = record.split(", ")
+    background, depth = WHITE, "metadata"
+    if pixels == "viewer":
+        colour, depth = (part.split(" ", 1)[1] for part in rest)
+        red, green, blue = bytes.fromhex(colour.removeprefix("#"))
+        background = (red, green, blue)
+    found = Decoding(pixels, background, depth, max_megapixels)
+    if pixels not in PIXELS or depth not in DEPTHS or found.record() != record:
+        raise ValueError(record)
+    return found
+
+
+class Decoded(NamedTuple):
+    """A photo, and what there is to say of it.
+
+    Attributes:
+        image: RGB.
+        notes: what its owner should know, such as "read, end missing".
+    """
+
+    image: Image.Image
+    notes: tuple[str, ...]
+
+
+def decode(data: bytes, decoding: Decoding, *, side: int | None = None) -> Image.Image:
+    """An encoded image as RGB; arguments and errors as of `decode_noted`."""
+    return decode_noted(data, decoding, side=side).image
+
+
+def decode_noted(
+    data: bytes, decoding: Decoding, *, side: int | None = None
+) -> Decoded:
+    """An encoded image as RGB, and what there is to say of it.
+
+    A file with missing rows is not accepted: they would be grey.
+
+    Args:
+        data: the file's bytes.
+        decoding: how photos become pixels.
+        side: the longer side that is enough for a thumbnail: a large photo is decoded
+            at a fraction of its size where the format can; None: its whole size.
+
+    Raises:
+        UndecodableImageError: it cannot be decoded; the message says why.
+    """
+
+    def read(encoded: bytes) -> Decoded:
+        file = io.BytesIO(encoded)
+        image = open_image(file, decoding.max_pixels, decoding.max_bytes, side)
+        return _to_rgb(image, decoding)
+
+    with quiet_pillow():
+        try:
+            return _or_mended(data, decoding, read)
+        except UndecodableImageError:
+            raise
+        except UnknownFormatError as error:
+            what = kind_of(data)
+            raise UndecodableImageError(f"{what} ({len(data)} bytes)") from error
+        except Exception as error:
+            # Pillow's decoders raise many kinds: OSError, SyntaxError, struct.error, …
+            reason = str(error) or type(error).__name__
+            raise UndecodableImageError(f"{len(data)} bytes: {reason}") from error
+
+
+def _or_mended(
+    data: bytes, decoding: Decoding, read: Callable[[bytes], Decoded]
+) -> Decoded:
+    try:
+        image, notes = read(data)
+    except (UndecodableImageError, UnknownFormatError):
+        raise
+    except Exception:
+        mended = None
+        if decoding.pixels == "viewer":
+            mended = mend(data, max_bytes=decoding.max_bytes)
+        if mended is None:
+            raise
+        image, notes = read(mended.data)
+        return Decoded(image, (mended.note, *notes))
+    # Pillow reads a PNG to its last row, and does not miss what should follow.
+    is_png = data.startswith(b"\x89PNG")
+    if is_png and decoding.pixels == "viewer" and data.rfind(b"IEND") < 0:
+        notes = ("read, end missing", *notes)
+    return Decoded(image, notes)
+
+
+def rgb_of_opened(image: Image.Image, decoding: Decoding) -> Image.Image:
+    """An opened image as RGB: what `decode` makes of its file's bytes.
+
+    The image given is not changed, and is returned itself where there is nothing to
+    do. A frame that it was moved to is taken as it is.
+
+    Args:
+        image: of any mode.
+        decoding: how photos become pixels; its limit of size does not matter here.
+
+    Raises:
+        OSError, SyntaxError, …: Pillow cannot decode the image.
+    """
+    with quiet_pillow():
+        try:
+            return _to_rgb(image, decoding).image
+        except Exception:
+            file = getattr(image, "fp", None)
+            if file is None or decoding.pixels != "viewer":
+                raise
+            file.seek(0)
+            mended = mend(file.read(), max_bytes=decoding.max_bytes)
+            if mended is None:
+                raise
+            return decode(mended.data, decoding)
+
+
+def _to_rgb(image: Image.Image, decoding: Decoding) -> Decoded:
+    """An opened image as RGB, turned upright where that is wanted."""
+    notes: list[str] = []
+    if decoding.pixels == "viewer":
+        depth = stored_depth(image)
+        frame = _frame_to_show(image, notes)
+        rgb = viewer_rgb(
+            frame,
+            depth,
+            background=decoding.background,
+            by_maximum=decoding.depth == "maximum",
+            notes=notes,
+        )
+    else:
+        # First, since Pillow turns a TIFF itself when it loads it.
+        image.load()
+        rgb = plain_rgb(image)
+    if decoding.pixels != "plain":
+        rgb = turn_upright(rgb, orientation_of(image))
+    return Decoded(rgb, tuple(notes))
+
+
+def _frame_to_show(image: Image.Image, notes: list[str]) -> Image.Image:
+    """The first frame that is not one plain area, the first of all if none is."""
+    image.load()
+    is_animated = image.format in ANIMATED and getattr(image, "is_animated", False)
+    if not is_animated or image.tell() or not _is_flat(image):
+        return image
+    first, number, shown = image.copy(), 0, None
+    size = image.size
+    try:
+        while shown is None and number < MAX_FRAMES_TRIED:
+            number += 1
+            image.seek(number)
+            # Pages of a TIFF may be of other sizes, which nobody has looked at.
+            if image.size == size and not _is_flat(image):
+                shown = image.copy()
+    except Exception:
+        shown = None  # no more frames, or damaged ones
+    if shown is not None:
+        count = getattr(image, "n_frames", number + 1)
+        notes.append(
+            f"the first frame that is not plain is shown, {number + 1} of {count}"
+        )
+    image.seek(0)
+    return first if shown is None else shown
+
+
+def _is_flat(image: Image.Image) -> bool:
+    ranges = channel_ranges(image.convert("RGB"))
+    return all(high - low < FLAT_RANGE for low, high in ranges)
+
+
+def plain_rgb(image: Image.Image) -> Image.Image:
+    """A loaded image as RGB by Pillow's own conversion.
+
+    Transparent parts show what lies under them, profiles do not count; 16 bits are
+    scaled to 8.
+    """
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image, np.float64)
+        # 16 bits to 8; Pillow's own conversion would clip everything above 255. The
+        # 32-bit modes do not say what range they use.
+        sixteen_bits = image.mode.startswith("I;16") or values.max(initial=0) > 255
+        scale = 257.0 if sixteen_bits else 1.0
+        grey = np.clip(np.round(values / scale), 0, 255).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        # Straight to RGB, Pillow warns.
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def encoded_size(file: BinaryIO, decoding: Decoding) -> tuple[int, int]:
+    """Width and height that `decode` gives an image, from its header alone.
+
+    Args:
+        file: the encoded bytes.
+        decoding: how photos become pixels.
+
+    Raises:
+        UndecodableImageError: not an image; a broken body is not noticed.
+    """
+
+    def read(opened: BinaryIO) -> tuple[int, int]:
+        image = open_image(opened, decoding.max_pixels, decoding.max_bytes, None)
+        width, height = reduced_size(image)
+        upright = decoding.pixels != "plain"
+        sideways = upright and orientation_of(image, opened) in SIDEWAYS
+        return (height, width) if sideways else (width, height)
+
+    with quiet_pillow():
+        try:
+            try:
+                return read(file)
+            except (UndecodableImageError, UnknownFormatError):
+                raise
+            except Exception:
+                file.seek(0)
+                data = file.read(decoding.max_bytes)
+                mended = mend(data, max_bytes=decoding.max_bytes)
+                if mended is None or decoding.pixels != "viewer":
+                    raise
+                return read(io.BytesIO(mended.data))
+        except UndecodableImageError:
+            raise
+        except Exception as error:
+            raise UndecodableImageError(str(error) or type(error).__name__) from error
+
+
+__all__ = [
+    "PLAIN",
+    "VIEWER",
+    "Decoded",
+    "Decoding",
+    "UndecodableImageError",
+    "decode",
+    "decode_noted",
+    "encoded_size",
+    "rgb_of_opened",
+]

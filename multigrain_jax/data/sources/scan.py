@@ -1,0 +1,200 @@
+"""Which files of a folder are images; what is passed over is counted."""
+
+import fnmatch
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from multigrain_jax.data.image_file import EXTRAS, image_suffixes
+from multigrain_jax.errors import InputError
+
+# What systems and programs leave in folders of photos: names and paths, in any case.
+DEFAULT_EXCLUDE = (
+    ".*",
+    "@eaDir",
+    "__MACOSX",
+    "$RECYCLE.BIN",
+    "lost+found",
+    "Thumbs.db",
+)
+UNREADABLE = ("refuse", "skip")
+# macOS writes one beside every photo on other disks.
+APPLE_DOUBLE = "._"
+NO_SUFFIX = "without a suffix"
+SUFFIX = re.compile(r"\.\w{1,10}")
+SUFFIXES_NAMED = 30
+PATHS_NAMED = 10
+RAW = ".arw .cr2 .cr3 .dng .nef .orf .pef .raf .raw .rw2 .srw"
+VIDEO = ".3gp .avi .m4v .mkv .mov .mp4 .mpg .mts .webm .wmv"
+# Of JPEG XL, the readers for Pillow decode a file before its size is known.
+OTHER_PICTURES = ".ai .eps .ico .jxl .pdf .psd .svg .tga .xcf"
+REMEDIES: Mapping[str, str] = {
+    **dict.fromkeys(RAW.split(), "raw photos: export them as JPEG"),
+    **dict.fromkeys(VIDEO.split(), "videos: save pictures of them"),
+    **dict.fromkeys(OTHER_PICTURES.split(), "save them as PNG"),
+    **{
+        suffix: f"pip install -e '.[{extra}]'"
+        for _, suffixes, extra in EXTRAS.values()
+        for suffix in suffixes
+    },
+    NO_SUFFIX: "photos among them need one, such as .jpg",
+}
+OTHER_REMEDY = "no suffix of an image; rename or convert what is one"
+
+
+class Scan(NamedTuple):
+    """What is below a folder.
+
+    Attributes:
+        files: the images, as sorted paths relative to it.
+        folders: each folder's time of change, by its relative path ("" is itself).
+        suffixes: how many other files there are, by suffix.
+        excluded: how many files and folders each pattern kept out.
+        unreadable: folders that could not be listed, and why.
+    """
+
+    files: list[str]
+    folders: dict[str, int]
+    suffixes: dict[str, int]
+    excluded: dict[str, int]
+    unreadable: dict[str, str]
+
+
+@dataclass
+class Sieve:
+    """Which files of folders and lists count, and a memory of what did not.
+
+    Attributes:
+        exclude: patterns as of `fnmatch`, each for names or paths below the root, in
+            any case.
+        unreadable: what a folder that cannot be listed means: "refuse" or "skip".
+        remarks: lines about what was passed over so far.
+    """
+
+    exclude: Sequence[str]
+    unreadable: str
+    remarks: list[str] = field(default_factory=list)
+
+    def remember(self, folder: Path, found: Scan) -> None:
+        """Add lines about what a scan has passed over."""
+        lines = [
+            f"{count} {suffix}: {REMEDIES.get(suffix, OTHER_REMEDY)}"
+            for suffix, count in _largest_first(found.suffixes)[:SUFFIXES_NAMED]
+        ]
+        rest = _largest_first(found.suffixes)[SUFFIXES_NAMED:]
+        if rest:
+            total = sum(count for _, count in rest)
+            lines.append(f"{total} of {len(rest)} other suffixes: {OTHER_REMEDY}")
+        lines += [
+            f"{count} {pattern} (data.exclude)"
+            for pattern, count in _largest_first(found.excluded)
+        ]
+        lines += [
+            f"the folder {name!r}, which cannot be listed: {reason}; make it readable"
+            for name, reason in found.unreadable.items()
+        ]
+        lines += [
+            f"the folder {name!r}: no image in it; remove it, or convert what it holds"
+            for name in empty_folders(found)
+        ]
+        self.add(folder, lines)
+
+    def add(self, place: Path, lines: Sequence[str]) -> None:
+        """Add lines about a folder or a list file."""
+        self.remarks += [f"{place}: passed over {line}" for line in lines]
+
+
+def empty_folders(found: Scan) -> list[str]:
+    """The folders at the top that have no image anywhere below them."""
+    tops = {name.split("/")[0] for name in found.folders if name}
+    return sorted(tops - {file.split("/")[0] for file in found.files if "/" in file})
+
+
+def _largest_first(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def scan(folder: Path, sieve: Sieve) -> Scan:
+    """The images below a folder, and what else there is.
+
+    Links to folders are followed, unless they lead back to a folder that they are in.
+
+    Args:
+        folder: where to look.
+        sieve: what is kept out, and what a folder that cannot be listed means.
+
+    Raises:
+        InputError: a folder cannot be listed; where `sieve` skips such ones, only
+            `folder` itself matters.
+    """
+    suffixes, is_excluded = image_suffixes(), _matcher(sieve.exclude)
+    found = Scan([], {}, Counter(), Counter(), {})
+    # Each with the folders it is in: real ones, since links can lead in circles.
+    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
+    while waiting:
+        relative, above = waiting.pop()
+        try:
+            status = os.stat(folder / relative)
+            with os.scandir(folder / relative) as entries:
+                listed = [(entry.name, _is_folder(entry)) for entry in entries]
+        except OSError as error:
+            if relative and sieve.unreadable == "skip":
+                found.unreadable[relative] = error.strerror or str(error)
+                continue
+            raise InputError(
+                f"{folder / relative}: listing the folder failed: {error}; make it "
+                "readable, move it out of the data set, or name it in data.exclude"
+            ) from error
+        identity = (status.st_dev, status.st_ino)
+        if identity in above:
+            continue
+        found.folders[relative] = status.st_mtime_ns
+        for name, is_folder in listed:
+            path = f"{relative}/{name}" if relative else name
+            pattern = is_excluded(name, path)
+            if pattern is not None:
+                found.excluded[pattern] += 1
+            elif is_folder:
+                waiting.append((path, above | {identity}))
+            elif name.lower().endswith(suffixes):
+                found.files.append(path)
+            else:
+                found.suffixes[_suffix(name)] += 1
+    found.files.sort()
+    return found
+
+
+def _suffix(name: str) -> str:
+    suffix = os.path.splitext(name)[1].lower()
+    return suffix if SUFFIX.fullmatch(suffix) else NO_SUFFIX
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link to itself
+
+
+def _matcher(exclude: Sequence[str]):
+    """(name, path) -> the pattern that keeps it out, or None."""
+    if not exclude:
+        return lambda name, path: None
+    each = [fnmatch.translate(pattern.lower()) for pattern in exclude]
+    any_of_them = re.compile("|".join(each))
+    one_by_one = [re.compile(pattern) for pattern in each]
+
+    def match(name: str, path: str) -> str | None:
+        name, path = name.lower(), path.lower()
+        if not (any_of_them.match(name) or any_of_them.match(path)):
+            return None
+        for pattern, compiled in zip(exclude, one_by_one, strict=True):
+            if compiled.match(name) or compiled.match(path):
+                return pattern
+        return None
+
+    return match

@@ -1,0 +1,92 @@
+"""The keys about photos: what they mean, and which values cannot work."""
+
+import pytest
+from helpers.configs import small_train_config
+
+from configs import base, eval_base, eval_retrieval, search
+from multigrain_jax.data.decoding import VIEWER
+from multigrain_jax.data.sources.scan import DEFAULT_EXCLUDE
+from multigrain_jax.descriptors.folder import DescriptorSettings
+from multigrain_jax.errors import InputError
+from multigrain_jax.tasks.photos import (
+    decoding_from_config,
+    decoding_of_database,
+    photo_problems,
+    recorded_settings,
+)
+
+SETTINGS = DescriptorSettings(4, "float16", "d", "tiny", 3.0, 64, "rect", False)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "argument"),
+    [(base, None), (eval_base, None), (search, None)]
+    + [(eval_retrieval, name) for name in ("folder", "copydays")],
+)
+def test_recipes_have_the_keys_that_work(recipe, argument):
+    config = recipe.get_config(argument) if argument else recipe.get_config()
+    assert photo_problems(config.data.to_dict()) == []
+    assert tuple(config.data.exclude) == DEFAULT_EXCLUDE
+
+
+def test_auto_is_for_ones_own_photos():
+    data = base.get_config().data.to_dict()
+    assert decoding_from_config(data, own_photos=True) == VIEWER
+    assert decoding_from_config(data, own_photos=False).pixels == "plain"
+    data |= {"decoding": "upright", "background": "#010203", "depth": "maximum"}
+    found = decoding_from_config(data, own_photos=True)
+    assert (found.pixels, found.background) == ("upright", (1, 2, 3))
+    assert found.depth == "maximum"
+
+
+WRONG = {
+    "decoding": ("viewers", None, 3),
+    "depth": ("max", None),
+    "background": ("whitest", "#12", 7, None, ""),
+    "max_megapixels": (0, -1, float("nan"), float("inf"), None, "128", True, 10_000),
+    "exclude": (None, "x.jpg", (1,), ("",), {"a": 1}),
+}
+
+
+@pytest.mark.parametrize("key", WRONG)
+def test_wrong_values_are_named(key):
+    for value in WRONG[key]:
+        data = {**base.get_config().data.to_dict(), key: value}
+        (problem,) = photo_problems(data)
+        assert problem.startswith(f"data.{key}: found {value!r}, expected ")
+
+
+@pytest.mark.parametrize("key", WRONG)
+def test_training_refuses_them_at_the_start(key, tmp_path):
+    from multigrain_jax.tasks.train_check import check_train_config
+
+    config = small_train_config(tmp_path).to_dict()
+    config["data"][key] = WRONG[key][0]
+    with pytest.raises(InputError, match=f"data.{key}: found"):
+        check_train_config(config, num_devices=1)
+
+
+def test_queries_are_decoded_as_the_database_was():
+    def decoding(record):
+        settings = SETTINGS._replace(decoding=record)
+        return decoding_of_database(settings, max_megapixels=5.0, database="d")
+
+    # Older than the record.
+    assert decoding(None).pixels == "upright"
+    assert decoding(VIEWER.record()).record() == VIEWER.record()
+    assert decoding("plain").max_megapixels == 5.0
+    for record in ("finer", "viewer", ""):
+        with pytest.raises(InputError, match="this version does not know"):
+            decoding(record)
+
+
+def test_a_folder_without_a_record_goes_on_without_one():
+    upright = decoding_from_config(
+        {**base.get_config().data.to_dict(), "decoding": "upright"}, own_photos=True
+    )
+    recorded = SETTINGS._replace(decoding=VIEWER.record())
+    assert recorded_settings(SETTINGS, VIEWER, before=None) == recorded
+    assert recorded_settings(SETTINGS, VIEWER, before=recorded) == recorded
+    assert recorded_settings(SETTINGS, upright, before=SETTINGS) == SETTINGS
+    # Other pixels than it can have: they are refused when the folder is opened.
+    assert recorded_settings(SETTINGS, VIEWER, before=SETTINGS) == recorded
