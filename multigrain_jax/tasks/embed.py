@@ -140,6 +140,11 @@ def place_for(
                     f"{workdir} has descriptors that were made otherwise: these go to "
                     f"{folder.parent}"
                 )
+            if before is not None and before.decoding is None:
+                print(
+                    "the descriptors in the workdir are older than data.decoding: "
+                    f"photos are decoded as {data_set.decoding.pixels!r} has it"
+                )
             return folder.parent, data_set, wanted
     raise AssertionError("names have no end")
 

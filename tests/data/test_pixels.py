@@ -66,7 +66,7 @@ def test_alpha_is_composited(mode):
     from multigrain_jax.data.pixels import Depth, viewer_rgb
 
     rng = np.random.default_rng(0)
-    straight = Image.fromarray(rng.integers(0, 256, (9, 7, 4), np.uint8), "RGBA")
+    straight = Image.fromarray(rng.integers(0, 256, (9, 7, 4), np.uint8))
     via = {"PA": "PA", "LA": "LA", "La": "LA"}.get(mode, "RGBA")
     image = (
         straight.convert(via) if via != "PA" else straight.convert("LA").convert("PA")
@@ -95,7 +95,7 @@ def test_a_transparent_colour_shows_the_background(mode):
 
 
 def test_a_palette_may_have_opacities():
-    image = Image.fromarray(np.array([[0, 1, 2]], np.uint8), "L").convert("P")
+    image = Image.fromarray(np.array([[0, 1, 2]], np.uint8)).convert("P")
     image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
     found = array(encode(image, transparency=bytes([0, 128, 255])), ON_BLUE)
     half = np.array([0, 255, 0]) * 128 / 255 + np.array(BLUE) * 127 / 255
