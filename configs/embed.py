@@ -5,10 +5,11 @@
 
 A folder is taken with all its subfolders; --config.data.list_file=FILE takes those
 files of it that a text file names, --config.data.source=tfds a prepared data set. Files
-that cannot be read are listed in skipped.txt, and tried again by the next run. The same
-command again embeds what is new or has changed, and goes on where it was if it was
-killed; with another data.root it adds the photos of that folder to the same ones. With
-other settings they go to workdirs/embed/<backbone>-<size>-<digest of the weights>.
+that cannot be read are listed in skipped.txt, and tried again by the next run; what was
+passed over or read with a remark is in notes.txt. The same command again embeds what is
+new or has changed, and goes on where it was if it was killed; with another data.root it
+adds the photos of that folder to the same ones. With other settings they go to
+workdirs/embed/<backbone>-<size>-<digest of the weights>.
 """
 
 import ml_collections

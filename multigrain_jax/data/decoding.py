@@ -31,6 +31,8 @@ WHITE = (255, 255, 255)
 # MPO file is another view, or a map of brightness.)
 ANIMATED = ("GIF", "WEBP", "PNG", "AVIF", "TIFF")
 MAX_FRAMES_TRIED = 64
+# Fewer of large ones: as many pixels as two of the largest photos have.
+MAX_PIXELS_TRIED = 256_000_000
 # A frame whose channels vary by less is a plain area: black, before the film begins.
 FLAT_RANGE = 8
 # What decoding one pixel may take at most; of a photo, this many times its pixels.
@@ -233,8 +235,9 @@ def _frame_to_show(image: Image.Image, notes: list[str]) -> Image.Image:
         return image
     first, number, shown = image.copy(), 0, None
     size = image.size
+    most = min(MAX_FRAMES_TRIED, MAX_PIXELS_TRIED // max(1, size[0] * size[1]))
     try:
-        while shown is None and number < MAX_FRAMES_TRIED:
+        while shown is None and number < most:
             number += 1
             image.seek(number)
             # Pages of a TIFF may be of other sizes, which nobody has looked at.

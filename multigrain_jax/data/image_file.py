@@ -8,6 +8,7 @@ import struct
 import threading
 import warnings
 from collections.abc import Generator, Mapping
+from itertools import chain
 from typing import BinaryIO, cast
 
 from PIL import (
@@ -190,7 +191,8 @@ def reduced_size(image: Image.Image) -> tuple[int, int]:
 def _of_its_format(file: BinaryIO, max_pixels: int) -> ImageFile.ImageFile:
     prefix = file.read(PREFIX)
     damaged: Exception | None = None
-    for name in (*FORMATS, *(name for name in EXTRAS if _register(name))):
+    # The others are looked for when it is none of the usual ones.
+    for name in chain(FORMATS, filter(_register, EXTRAS)):
         factory, accept = Image.OPEN[name]
         if accept is None or accept(prefix) is not True:
             continue

@@ -13,6 +13,7 @@ from helpers.photos import encode, noise_photo
 from PIL import Image
 
 from configs import base, eval_base, search
+from multigrain_jax.data import decoding as decoding_module
 from multigrain_jax.data.decoding import (
     PLAIN,
     VIEWER,
@@ -252,6 +253,17 @@ def test_plain_films_show_their_first_frame():
     data = encode(black, "GIF", save_all=True, append_images=[grey], duration=9)
     found = decode_noted(data, VIEWER)
     assert np.asarray(found.image).max() == 0 and found.notes == ()
+
+
+def test_few_frames_of_large_films_are_tried(monkeypatch):
+    black, photo = Image.new("RGB", (40, 30)), noise_photo(0, (40, 30), brightest=256)
+    frames = [Image.new("RGB", (40, 30), (n, n, n)) for n in range(1, 6)]
+    data = encode(black, "WEBP", save_all=True, append_images=[*frames, photo])
+    assert decode_noted(data, VIEWER).notes == (
+        "the first frame that is not plain is shown, 7 of 7",
+    )
+    monkeypatch.setattr(decoding_module, "MAX_PIXELS_TRIED", 5 * 40 * 30)
+    assert decode_noted(data, VIEWER).notes == ()
 
 
 def test_no_warning_of_pillows_gets_out():
