@@ -258,7 +258,7 @@ def test_plain_films_show_their_first_frame():
 def test_few_frames_of_large_films_are_tried(monkeypatch):
     black, photo = Image.new("RGB", (40, 30)), noise_photo(0, (40, 30), brightest=256)
     frames = [Image.new("RGB", (40, 30), (n, n, n)) for n in range(1, 6)]
-    data = encode(black, "WEBP", save_all=True, append_images=[*frames, photo])
+    data = encode(black, "PNG", save_all=True, append_images=[*frames, photo])
     assert decode_noted(data, VIEWER).notes == (
         "the first frame that is not plain is shown, 7 of 7",
     )
@@ -288,43 +288,6 @@ def test_no_warning_of_pillows_gets_out():
     for thread in threads:
         thread.join()
     assert failures == [] and list(warnings.filters) == before
-
-
-def test_every_mode_becomes_rgb():
-    rng = np.random.default_rng(0)
-    rgb = Image.fromarray(rng.integers(0, 256, (9, 7, 3), np.uint8))
-    files = {
-        "grey": encode(rgb.convert("L")),
-        "palette": encode(rgb.convert("P")),
-        "transparent palette": encode(rgb.convert("P"), transparency=0),
-        "grey and alpha": encode(rgb.convert("LA")),
-        "alpha": encode(rgb.convert("RGBA")),
-        "one bit": encode(rgb.convert("1")),
-        "cmyk": encode(rgb.convert("CMYK"), "JPEG"),
-        "webp": encode(rgb, "WEBP"),
-        "one pixel": encode(rgb.crop((0, 0, 1, 1))),
-    }
-    for decoding in (PLAIN, VIEWER):
-        for name, data in files.items():
-            image = decode(data, decoding)
-            assert image.mode == "RGB", name
-            assert image.size == ((1, 1) if name == "one pixel" else (7, 9))
-
-
-@pytest.mark.parametrize("decoding", [VIEWER, PLAIN], ids=lambda d: d.pixels)
-def test_sixteen_bits_are_scaled_and_not_clipped(decoding):
-    values = np.linspace(0, 65535, 12, dtype=np.uint16).reshape(3, 4)
-    image = decode(encode(Image.fromarray(values)), decoding)
-    np.testing.assert_array_equal(
-        np.asarray(image)[..., 0], np.round(values / 257).astype(np.uint8)
-    )
-
-
-@pytest.mark.parametrize("decoding", [VIEWER, PLAIN], ids=lambda d: d.pixels)
-def test_a_dark_sixteen_bit_image_stays_dark(decoding):
-    values = np.full((3, 4), 200, np.uint16)
-    image = decode(encode(Image.fromarray(values)), decoding)
-    assert np.asarray(image).max() == 1
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "PNG", "TIFF"])
