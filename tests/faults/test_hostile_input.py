@@ -169,7 +169,10 @@ def mutate(data, rng):
     return bytes(data)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
+KINDS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "PPM")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_noise_is_an_image_or_unreadable(kind):
     whole = encode(noise_photo(0, (40, 30), brightest=256), kind)
     rng = np.random.default_rng(1)
@@ -184,6 +187,8 @@ def test_noise_is_an_image_or_unreadable(kind):
             else:
                 outcomes.add("image")
                 assert image.mode == "RGB" and min(image.size) > 0
+                # The plan of the batches has been made for this size.
+                assert encoded_size(io.BytesIO(data), decoding) == image.size
         try:
             size = encoded_size(io.BytesIO(data), VIEWER)
             resized = resized_size(*size, test_size=64, mode="rect", smallest_side=1)
