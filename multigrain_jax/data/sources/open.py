@@ -5,7 +5,6 @@ loader's reading processes receive it.
 """
 
 import os
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,13 +92,11 @@ class FileSource(ImageSource):
 
 
 def require_readable(path: Path, *, max_bytes: int) -> None:
-    """Raise OSError for what is no file, or is too large to be a photo."""
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError("no regular file")
-    if status.st_size > max_bytes:
+    """Raise OSError for a file that is not there, or is too large to be a photo."""
+    size = path.stat().st_size
+    if size > max_bytes:
         raise OSError(
-            f"{status.st_size} bytes, more than the limit of {max_bytes} that follows "
+            f"{size} bytes, more than the limit of {max_bytes} that follows "
             "from data.max_megapixels"
         )
 

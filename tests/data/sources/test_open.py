@@ -70,9 +70,9 @@ def test_images_without_class_folders_have_no_label(tmp_path):
         (
             lambda root: [
                 (root / "a").mkdir(parents=True),
-                (root / "a/x.heic").touch(),
+                (root / "a/x.xcf").touch(),
             ],
-            "found a/x.heic",
+            "found a/x.xcf",
         ),
     ],
 )
@@ -146,3 +146,16 @@ def test_statistics_name_the_smallest_and_the_largest_class(tmp_path):
         "13 images of 3 classes, 1 (of 'cow') to 8 (of 'ant') of each; 1 without a "
         "label"
     )
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path):
+    write_plain_photos(tmp_path, ["a/1.jpg", "a/2.jpg"])
+    with (tmp_path / "a" / "2.jpg").open("r+b") as file:
+        file.truncate(1 << 40)  # a sparse file: it takes no room
+    for cache in (None, tmp_path / "cache"):
+        source = open_photos(tmp_path, local_cache_dir=cache)
+        assert len(source.read(0)) > 0
+        with pytest.raises(OSError, match="1099511627776 bytes, more than the limit"):
+            source.read(1)
+    with pytest.raises(OSError, match=r"data\.max_megapixels"):
+        open_photos(tmp_path).open(1)
