@@ -117,3 +117,13 @@ def test_scores_are_printed_in_a_column(capsys):
     print_table({"test/top1": 0.5, "test/class_map": 1 / 3})
     printed = capsys.readouterr().out
     assert printed == "test/top1        0.500\ntest/class_map   0.333\n"
+
+
+def test_results_tell_how_many_notes_there_are_and_what_was_passed_over(tmp_path):
+    write_results(tmp_path, {"top1": 0.5})
+    assert json.loads((tmp_path / "results.json").read_text()) == {"top1": 0.5}
+    over = "photos: passed over 412 .heic: pip install -e '.[heif]'"
+    (tmp_path / "notes.txt").write_text(f"{over}\nphotos/1.jpg: read, end missing\n")
+    write_results(tmp_path, {"top1": 0.5})
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results == {"top1": 0.5, "num_notes": 2, "passed_over": [over]}
