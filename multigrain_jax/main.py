@@ -7,13 +7,14 @@ The config's `task` says which entry runs. Exit codes: 0 done, 2 bad input or co
 import ast
 import difflib
 import importlib
+import io
 import os
 import re
 import runpy
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, FieldReference, config_flags
@@ -66,6 +67,7 @@ def main(argv: list[str]) -> int:
     given = _WORKDIR.value or default_workdir(config_file)
     workdir = Path(os.path.expanduser(given)).absolute()
     config = CONFIG.value
+    print_any_name(sys.stdout)
     # The libraries below report every step of a save as "info".
     logging.set_verbosity(logging.WARNING)
     try:
@@ -109,6 +111,12 @@ def _leave_if_reading_hangs(code: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def print_any_name(stream: TextIO) -> None:
+    """Let a stream print names of bytes that no encoding has, and C locales little."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
 
 
 def parse_flags(argv: list[str]) -> list[str]:

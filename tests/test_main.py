@@ -1,5 +1,6 @@
 """The command line: help, and mistakes that end in one line with a suggestion."""
 
+import io
 import os
 import shutil
 import subprocess
@@ -31,6 +32,15 @@ def test_help_lists_every_task_and_recipe(monkeypatch, capsys):
     for path in (ROOT / "configs").glob("[a-z]*.py"):
         assert f"\n  {path.name} " in printed
     assert "\n  embed.py              Descriptors of one's own photos" in printed
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_any_name_can_be_printed(encoding):
+    written = io.BytesIO()
+    stream = io.TextIOWrapper(written, encoding=encoding)
+    main.print_any_name(stream)
+    print("/photos/\udcff é", file=stream, flush=True)
+    assert written.getvalue().decode(encoding).startswith("/photos/\\udcff ")
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])

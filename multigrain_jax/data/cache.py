@@ -28,7 +28,7 @@ class LocalCache:
 
     def read(self, path: Path) -> bytes:
         """The file's bytes, from its copy if there is one."""
-        name = hashlib.sha256(str(path.absolute()).encode()).hexdigest()
+        name = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()
         copy = self._folder / name[:2] / name
         with contextlib.suppress(OSError):
             return copy.read_bytes()

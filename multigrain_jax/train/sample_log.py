@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from multigrain_jax.data.sources.source import ImageSource
-from multigrain_jax.files import write_durably
+from multigrain_jax.files import escape_name, write_durably
 from multigrain_jax.growing_file import GrowingFile
 from multigrain_jax.metric_writer import truncate_rows
 
@@ -53,7 +53,7 @@ def write_non_finite_batch(
     content = {
         "step": step,
         "sample_ids": [int(index) for index in sample_ids],
-        "images": {index: source.describe(index) for index in distinct},
+        "images": {index: escape_name(source.describe(index)) for index in distinct},
     }
     with write_durably(path) as file:
         file.write((json.dumps(content, indent=2) + "\n").encode())

@@ -121,3 +121,12 @@ def test_the_cache_folder_may_be_moved(monkeypatch, tmp_path):
     monkeypatch.setenv("MULTIGRAIN_CACHE", "")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder("weights") == tmp_path / ".cache" / "multigrain_jax" / "weights"
+
+
+def test_a_name_that_is_no_utf8_has_a_copy(tmp_path):
+    path = tmp_path / "\udcff.jpg"
+    path.write_bytes(b"photo")
+    cache = LocalCache(tmp_path / "cache")
+    assert cache.read(path) == b"photo"
+    path.unlink()
+    assert cache.read(path) == b"photo"

@@ -230,3 +230,11 @@ def test_nothing_is_written_into_the_data(tmp_path, monkeypatch):
     write_plain_photos(tmp_path, ["a/1.jpg"])
     open_photos(tmp_path)
     assert [p.name for p in tmp_path.rglob("*")] == ["a", "1.jpg"]
+
+
+def test_a_folder_whose_name_is_no_utf8_is_listed(tmp_path):
+    root = tmp_path / "\udcff"
+    write_plain_photos(root, ["a/1.png", "a/\udcfe.png"])
+    files, names = folder_index.index_folder(root, split=None)
+    assert [file.path for file in files] == [f"{root}/a/1.png", f"{root}/a/\udcfe.png"]
+    assert names == ["a"]
