@@ -83,8 +83,14 @@ def find_sound(folder: Path, head: Head, *, check_digests: bool) -> Sound:
             path, shards[number]
         ):
             problems[number] = reason
-    for number in _misplaced(rows, shards):
-        problems.setdefault(number, "the lines of the index do not fit its rows")
+    misplaced = [n for n in _misplaced(rows, shards) if n not in problems]
+    if misplaced and head.version == 1:
+        # Two processes have written, each over the shards of the other.
+        misplaced = sorted({*misplaced, *range(head.num_shards)} - problems.keys())
+    for number in misplaced:
+        # Where lines are lost, that is no news.
+        reason = "" if damage else "the lines of the index do not fit its rows"
+        problems[number] = reason
     for number in problems:
         if 0 <= number < len(shards):
             shards[number] = _GONE

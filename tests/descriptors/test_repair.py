@@ -205,5 +205,6 @@ def test_rows_of_version_1_that_two_processes_have_mixed_are_refused(folder):
     index.write_bytes(b"\r\n".join(lines))
     with pytest.raises(InputError, match=r"two processes have written"):
         DescriptorIndex.open(folder)
-    assert embed(folder, IMAGES)
-    assert all_found(folder)
+    # Each has written over shards of the other: none of them can be trusted.
+    assert len(embed(folder, IMAGES)) >= read_head(folder).num_rows // 3
+    assert all_found(folder).keys() >= {i.path for i in IMAGES if status(i) == OK}
