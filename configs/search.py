@@ -18,9 +18,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.task = "search"
 
     config.database = config_dict.placeholder(str)
-    # Where the photos of the database are now, if they were moved since.
-    config.data = ml_collections.ConfigDict()
-    config.data.root = config_dict.placeholder(str)
     config.verify = False  # check all digests first; each is checked when it is read
     config.queries = config_dict.placeholder(str)
     config.num_neighbours = 10  # a query is never among its own
@@ -32,8 +29,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.score_normalization.num_neighbours = 10
     config.score_normalization.weight = 2.0
 
-    # For queries that are photos; they become pixels as the database's did.
     config.data = ml_collections.ConfigDict()
+    # Where the photos of the database are now, if they were moved since.
+    config.data.root = config_dict.placeholder(str)
+    # For queries that are photos; they become pixels as the database's did.
     config.data.exclude = (  # names in a folder of queries that are passed over
         ".*",
         "@eaDir",

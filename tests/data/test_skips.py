@@ -67,9 +67,7 @@ def many(tmp_path):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"none")
         files.append(ImageFile(str(path), 0))
-    return FileSource(
-        files, class_names=["a"], apply_exif_orientation=True, local_cache_dir=None
-    )
+    return FileSource(files, class_names=["a"], decoding=VIEWER, local_cache_dir=None)
 
 
 def test_too_many_end_the_run_with_number_and_flag_and_files(many):

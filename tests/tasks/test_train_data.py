@@ -5,6 +5,7 @@ import pytest
 from helpers.photos import write_plain_photos
 
 from configs import folder
+from multigrain_jax.data.decoding import VIEWER
 from multigrain_jax.data.sources.folder import ImageFile
 from multigrain_jax.data.sources.open import FileSource
 from multigrain_jax.errors import InputError
@@ -90,7 +91,7 @@ def source_of(labels, num_classes):
     return FileSource(
         files,
         class_names=[f"class {number}" for number in range(num_classes)],
-        apply_exif_orientation=True,
+        decoding=VIEWER,
         local_cache_dir=None,
     )
 

@@ -12,6 +12,7 @@ from helpers.sources import described, open_photos
 
 from multigrain_jax.data.sources import folder as folder_index
 from multigrain_jax.data.sources.folder import ImageFile, hold_out, split_folders
+from multigrain_jax.data.sources.scan import Sieve
 from multigrain_jax.errors import InputError
 
 opened = partial(open_photos, val_fraction=0.25)
@@ -235,6 +236,8 @@ def test_nothing_is_written_into_the_data(tmp_path, monkeypatch):
 def test_a_folder_whose_name_is_no_utf8_is_listed(tmp_path):
     root = tmp_path / "\udcff"
     write_plain_photos(root, ["a/1.png", "a/\udcfe.png"])
-    files, names = folder_index.index_folder(root, split=None)
+    files, names = folder_index.index_folder(
+        root, split=None, sieve=Sieve((), "refuse")
+    )
     assert [file.path for file in files] == [f"{root}/a/1.png", f"{root}/a/\udcfe.png"]
     assert names == ["a"]
