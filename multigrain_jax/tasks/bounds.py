@@ -100,6 +100,10 @@ BOUNDS: dict[str, Bound] = {
     "checkpoint_every_epochs": COUNT,
     "classification_weight": SHARE,
     "crop_area_min": SHARE,
+    # A gigapixel at most: one photo takes twelve times as many bytes.
+    "data.max_megapixels": Bound(
+        "above 0 and at most 1000", math.nextafter(0, 1), 1000
+    ),
     "data.num_images": optional(COUNT),
     "data.val_fraction": Bound("from 0 to below 1", 0, math.nextafter(1, 0)),
     "data_timeout_s": SECONDS,

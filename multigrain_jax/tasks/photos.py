@@ -1,6 +1,5 @@
 """The keys that say which files are photos and how they become pixels."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,6 @@ from multigrain_jax.descriptors.folder import DescriptorSettings
 from multigrain_jax.errors import InputError
 
 CHOICES = {"decoding": ("auto", *PIXELS), "depth": DEPTHS}
-# A gigapixel; one photo takes twelve times as many bytes.
-MOST_MEGAPIXELS = 1000
 
 
 def decoding_from_config(data: Mapping[str, Any], *, own_photos: bool) -> Decoding:
@@ -105,12 +102,6 @@ def photo_problems(data: Mapping[str, Any]) -> list[str]:
                 f"data.background: found {data['background']!r}, expected a colour "
                 "such as white or #ffffff"
             )
-    limit = data.get("max_megapixels", 1)
-    if not (_is_number(limit) and 0 < limit <= MOST_MEGAPIXELS):
-        problems.append(
-            f"data.max_megapixels: found {limit!r}, expected above 0 and at most "
-            f"{MOST_MEGAPIXELS}"
-        )
     exclude = data.get("exclude", ())
     is_list = isinstance(exclude, (list, tuple))
     if not is_list or not all(isinstance(name, str) and name for name in exclude):
@@ -119,8 +110,3 @@ def photo_problems(data: Mapping[str, Any]) -> list[str]:
             """--config.data.exclude="('.*', 'private')", or () for none"""
         )
     return problems
-
-
-def _is_number(value: Any) -> bool:
-    is_real = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_real and math.isfinite(value)

@@ -40,6 +40,10 @@ UPDATE_KEYS = (
     "compute_dtype",
     "crop_area_min",
     "crop_resize",
+    "data.background",
+    "data.decoding",
+    "data.depth",
+    "data.max_megapixels",
     "deterministic",
     "learning_rate",
     "learning_rate_drop_epochs",
@@ -58,6 +62,7 @@ UPDATE_KEYS = (
 RECORD_KEYS = (
     "allow_config_change",
     "checkpoint_every_epochs",
+    "data.exclude",
     "data.local_cache_dir",
     "data.root",
     "data.val_split",

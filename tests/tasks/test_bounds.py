@@ -112,7 +112,7 @@ def numbers_of(recipe):
                 kind, value = value.get_type(), value.get()
             if isinstance(value, ConfigDict):
                 walk(value, f"{prefix}{name}.")
-            elif kind in (int, float, object, tuple):
+            elif kind in (int, float, object, tuple) and name != "exclude":
                 found.append(prefix + name)
 
     walk(RECIPES[recipe], "")
@@ -163,6 +163,9 @@ CHOSEN = {
     "compute_dtype",
     "crop_resize",
     "data.backend",
+    "data.background",
+    "data.decoding",
+    "data.depth",
     "data.source",
     "descriptor_dtype",
     "learning_rate_schedule",

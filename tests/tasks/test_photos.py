@@ -43,7 +43,6 @@ WRONG = {
     "decoding": ("viewers", None, 3),
     "depth": ("max", None),
     "background": ("whitest", "#12", 7, None, ""),
-    "max_megapixels": (0, -1, float("nan"), float("inf"), None, "128", True, 10_000),
     "exclude": (None, "x.jpg", (1,), ("",), {"a": 1}),
 }
 
