@@ -12,7 +12,6 @@ from PIL import Image
 from configs import embed, eval_imagenet, search
 from multigrain_jax.data.decoding import VIEWER
 from multigrain_jax.descriptors.index import DescriptorIndex
-from multigrain_jax.errors import InputError
 from multigrain_jax.inference import load_model
 from multigrain_jax.tasks import embed as embed_task
 from multigrain_jax.tasks import search as search_task
@@ -119,7 +118,7 @@ def test_queries_are_decoded_as_their_database(embedded, tmp_path):
 
 
 def test_the_record_of_the_decoding_stands_with_the_descriptors(
-    embedded, tiny_checkpoint, tmp_path
+    embedded, tiny_checkpoint, tmp_path, capsys
 ):
     root, workdir = embedded
     copy = tmp_path / "copy"
@@ -128,8 +127,11 @@ def test_the_record_of_the_decoding_stands_with_the_descriptors(
     values = json.loads(head.read_text())
     assert values["decoding"] == VIEWER.record()
     other = embed_config(root, tiny_checkpoint, data={"background": "black"})
-    with pytest.raises(InputError, match="decoding: the folder has viewer, background"):
-        embed_task.run(other, copy)
+    embed_task.run(other, copy)
+    assert "made otherwise: these go to" in capsys.readouterr().out
+    assert json.loads(head.read_text()) == values
+    (apart,) = copy.glob("*/descriptors/descriptors.json")
+    assert "#000000" in json.loads(apart.read_text())["decoding"]
 
 
 def test_an_older_folder_goes_on_as_it_began(tiny_checkpoint, tmp_path, capsys):
@@ -141,11 +143,13 @@ def test_an_older_folder_goes_on_as_it_began(tiny_checkpoint, tmp_path, capsys):
     head = workdir / "descriptors" / "descriptors.json"
     values = json.loads(head.read_text())
     assert values.pop("decoding") == "upright"
-    # As it was written before there was a record.
+    # As it was written before there was a record, and before digests.
+    for name in ("digest", "shards", "blocks", "blocks_before", "roots"):
+        values.pop(name, None)
     head.write_text(json.dumps({**values, "format_version": 1}))
     shutil.copy(CASES / "logo_rgba.png", root)
     embed_task.run(embed_config(root, tiny_checkpoint), workdir)
-    assert "decoded as theirs were, 'upright'" in capsys.readouterr().out
+    assert "photos are decoded as 'upright' has it" in capsys.readouterr().out
     assert json.loads(head.read_text())["decoding"] is None
     drawing = descriptors_of(workdir)["logo_rgba.png"]
     # Black on black, as it always was there; and so a query is.
@@ -158,8 +162,9 @@ def test_an_older_folder_goes_on_as_it_began(tiny_checkpoint, tmp_path, capsys):
     assert Path(row[2]).name == "logo_rgba.png" and float(row[3]) > 0.999
     assert np.isfinite(drawing).all()
     viewer = embed_config(root, tiny_checkpoint, data={"decoding": "viewer"})
-    with pytest.raises(InputError, match="decoding: the folder has None"):
-        embed_task.run(viewer, workdir)
+    embed_task.run(viewer, workdir)
+    assert "made otherwise: these go to" in capsys.readouterr().out
+    assert json.loads(head.read_text())["decoding"] is None
 
 
 def test_a_folder_that_cannot_be_listed_does_not_end_embed(

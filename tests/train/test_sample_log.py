@@ -23,8 +23,10 @@ def test_a_run_that_goes_on_replaces_the_later_lines(tmp_path):
     log = SampleLog(tmp_path, first_step=0)
     for step in (1, 2, 3):
         log.write(step, np.array([step, 7]))
+    log.close()
     log = SampleLog(tmp_path, first_step=1)
     log.write(2, np.array([9, 9]))
+    log.close()
     assert rows(tmp_path) == [
         {"step": 1, "sample_ids": [1, 7]},
         {"step": 2, "sample_ids": [9, 9]},
