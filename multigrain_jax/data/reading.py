@@ -20,6 +20,7 @@ from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.data.watchdog import (
     HostBatch,
     end_with_parent,
+    never,
     read_and_restart,
 )
 from multigrain_jax.errors import InputError
@@ -43,7 +44,7 @@ class Reading(NamedTuple):
     num_workers: int
     prefetch: int
     timeout_s: float
-    give_up: Callable[[], bool] = lambda: False
+    give_up: Callable[[], bool] = never
 
 
 def read_image(source: ImageSource, index: int) -> Image.Image:

@@ -32,6 +32,11 @@ HostBatch = dict[str, np.ndarray]
 _left_behind: list[threading.Thread] = []
 
 
+def never() -> bool:
+    """Whether to wait no longer: no."""
+    return False
+
+
 class _ProcessDiedError(RuntimeError):
     """A reading process ended before its work was done."""
 
@@ -40,7 +45,7 @@ def read_and_restart(
     read_from: Callable[[int], grain.IterDataset],
     *,
     timeout_s: float,
-    give_up: Callable[[], bool] = lambda: False,
+    give_up: Callable[[], bool] = never,
 ) -> Generator[HostBatch]:
     """All batches in their order, however often a reading process dies (3 times).
 

@@ -11,6 +11,7 @@ from multigrain_jax.data.eval_batches import EvalPlan, plan_batches
 from multigrain_jax.data.reading import HostBatch, Reading
 from multigrain_jax.data.sources.open import DataSet, open_split
 from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.data.watchdog import never
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.classification import require_classes
 from multigrain_jax.evaluation.inputs import recorded_batches
@@ -72,7 +73,7 @@ def plan_from_config(
 
 
 def reading_from_config(
-    config: Mapping[str, Any], *, give_up: Callable[[], bool] = lambda: False
+    config: Mapping[str, Any], *, give_up: Callable[[], bool] = never
 ) -> Reading:
     """How images are read, by the keys that all configurations share.
 
@@ -94,7 +95,7 @@ def batches_from_config(
     plan: EvalPlan,
     *,
     workdir: Path | None,
-    give_up: Callable[[], bool] = lambda: False,
+    give_up: Callable[[], bool] = never,
 ) -> Generator[HostBatch]:
     """`recorded_batches` by the keys that all configurations share."""
     reading = reading_from_config(config, give_up=give_up)

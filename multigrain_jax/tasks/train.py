@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from multigrain_jax.data.simd_resize import CROP_RESIZES, resolve_crop_resize
 from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.data.watchdog import never
 from multigrain_jax.distributed import (
     agree,
     agree_to_stop,
@@ -97,7 +98,7 @@ def _run(
             stack.callback(built.checkpoints.close)
         should_stop = agree_to_stop(lambda: signalled() or limit.reached())
         # While one host's images hang, the others wait within a step: no agreement.
-        give_up = signalled if jax.process_count() == 1 else lambda: False
+        give_up = signalled if jax.process_count() == 1 else never
         recorder = Recorder(
             built,
             workdir,
