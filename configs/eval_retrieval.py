@@ -72,9 +72,11 @@ def get_config(name: str = "holidays") -> ml_collections.ConfigDict:
     config.query_expansion = ml_collections.ConfigDict()
     config.query_expansion.num_neighbours = 0
     config.query_expansion.alpha = 3.0
-    # Of the "normalized" protocol: similarity minus weight times the mean of the
-    # query's num_neighbours largest similarities to training images.
+    # Of the "normalized" protocol: similarity minus weight times the query's
+    # num_neighbours-th largest similarity to training images.
     config.score_normalization = ml_collections.ConfigDict()
     config.score_normalization.num_neighbours = 10
     config.score_normalization.weight = 2.0
+    # As published; "mean" subtracts the mean of the num_neighbours largest instead.
+    config.score_normalization.reduction = "nth"
     return config

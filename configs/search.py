@@ -22,12 +22,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.queries = config_dict.placeholder(str)
     config.num_neighbours = 10  # a query is never among its own
 
-    # Subtracts weight · (mean similarity of the nearest training images), so that one
-    # threshold serves all queries. training: the workdir of a third `embed`.
+    # Subtracts weight · (similarity of the num_neighbours-th nearest training image):
+    # one threshold then serves all queries. training: the workdir of a third `embed`.
     config.score_normalization = ml_collections.ConfigDict()
     config.score_normalization.training = config_dict.placeholder(str)
     config.score_normalization.num_neighbours = 10
     config.score_normalization.weight = 2.0
+    config.score_normalization.reduction = "nth"  # or "mean" of the num_neighbours
 
     config.data = ml_collections.ConfigDict()
     # Where the photos of the database are now, if they were moved since.

@@ -23,7 +23,7 @@ from multigrain_jax.descriptors.roots import rebased
 from multigrain_jax.descriptors.shards import ShardFile
 from multigrain_jax.errors import InputError
 from multigrain_jax.mesh import DATA_AXIS, batch_sharding, make_mesh, put_replicated
-from multigrain_jax.ops.refinement import score_offsets
+from multigrain_jax.ops.refinement import Reduction, score_offsets
 
 # What the arrays of a search take at most, beside queries and results.
 SEARCH_BYTES = 128 << 20
@@ -39,12 +39,15 @@ class ScoreNormalization(NamedTuple):
     Attributes:
         training: descriptors of images that no query shows.
         num_neighbours: n, at most as many as there are.
-        weight: of their mean.
+        weight: of what is subtracted.
+        reduction: whether that is the n-th largest similarity to them, or the mean of
+            the n largest.
     """
 
     training: "DescriptorIndex"
     num_neighbours: int
     weight: float
+    reduction: Reduction = "nth"
 
 
 class DescriptorIndex:
@@ -332,7 +335,7 @@ def _merge_devices(
 def _offsets(
     queries: np.ndarray, normalization: ScoreNormalization, block_bytes: int
 ) -> np.ndarray:
-    training, k, weight = normalization
+    training, k, weight, reduction = normalization
     if not 1 <= k <= training.live.sum():
         raise InputError(
             f"score normalisation: found num_neighbours = {k}, expected 1 to "
@@ -340,4 +343,4 @@ def _offsets(
             "training images"
         )
     nearest, _ = training.search(queries, k, block_bytes=block_bytes)
-    return score_offsets(nearest, weight)
+    return score_offsets(nearest, weight=weight, reduction=reduction)

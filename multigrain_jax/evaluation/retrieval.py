@@ -22,6 +22,7 @@ from multigrain_jax.ops.ranking import (
 )
 from multigrain_jax.ops.refinement import (
     SIMILARITY_BYTES,
+    Reduction,
     indices_of_largest,
     normalize_scores,
     query_blocks,
@@ -90,6 +91,7 @@ def evaluate_retrieval(
     training: np.ndarray | None,
     normalization_weight: float,
     normalization_neighbours: int,
+    normalization_reduction: Reduction = "nth",
     max_candidates: int = MAX_CANDIDATES,
     block_bytes: int = SIMILARITY_BYTES,
 ) -> RetrievalScores:
@@ -107,6 +109,7 @@ def evaluate_retrieval(
             normalise scores; None where none does.
         normalization_weight: as of `normalize_scores`.
         normalization_neighbours: as of `normalize_scores`.
+        normalization_reduction: as of `normalize_scores`.
         max_candidates: how many pairs the micro scores rank.
         block_bytes: size of the similarities that are computed at once.
 
@@ -146,6 +149,7 @@ def evaluate_retrieval(
                     block @ training.T,
                     weight=normalization_weight,
                     num_neighbours=normalization_neighbours,
+                    reduction=normalization_reduction,
                 )
             tally.add(rows.start, scores)
     results: dict[str, float] = {}

@@ -1,12 +1,16 @@
 """What is done to descriptors and to scores before they are ranked."""
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import numpy as np
 
 from multigrain_jax.ops.pooling import NORM_EPSILON
 
 SIMILARITY_BYTES = 256 << 20  # of similarities that are computed at once
+
+Reduction = Literal["nth", "mean"]
+REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 
 
 def normalize_scores(
@@ -15,31 +19,47 @@ def normalize_scores(
     *,
     weight: float,
     num_neighbours: int,
+    reduction: Reduction = "nth",
 ) -> np.ndarray:
     """Similarities that different queries can be compared by.
 
-    similarity − weight · (mean of the query's `num_neighbours` largest similarities to
-    images that are known to be unrelated). Douze et al., arXiv 2106.09672.
+    similarity − weight · (the query's n-th largest similarity to images that are known
+    to be unrelated, or the mean of its n largest), as `score_offsets` says.
 
     Args:
         similarity: [Q, N].
         training_similarity: [Q, T], to the unrelated images.
-        weight: 2 in the paper's example.
-        num_neighbours: 10 in the paper's example; all of T if that is fewer.
+        weight: 2 in the challenge.
+        num_neighbours: n, 10 in the challenge; all of T if that is fewer.
+        reduction: "nth" as in the challenge, or "mean".
     """
     count = min(num_neighbours, training_similarity.shape[1])
     nearest = np.partition(training_similarity, -count, axis=1)[:, -count:]
-    return similarity - score_offsets(nearest, weight)[:, None]
+    offsets = score_offsets(nearest, weight=weight, reduction=reduction)
+    return similarity - offsets[:, None]
 
 
-def score_offsets(nearest: np.ndarray, weight: float) -> np.ndarray:
-    """What `normalize_scores` subtracts from each query's similarities: float32 [Q].
+def score_offsets(
+    nearest: np.ndarray, *, weight: float, reduction: Reduction
+) -> np.ndarray:
+    """What is subtracted from each query's similarities: float32 [Q].
+
+    "nth" takes the least of the query's n largest similarities to unrelated images, as
+    the Image Similarity Challenge 2021 and the scores published with it do (the default
+    reduction of its scripts/score_normalization.py, with --factor 2 --n 10; Douze et
+    al., arXiv 2106.09672); "mean" takes their mean.
 
     Args:
-        nearest: [Q, n], the query's largest similarities to unrelated images.
-        weight: of their mean.
+        nearest: [Q, n], the query's n largest similarities to unrelated images, in any
+            order.
+        weight: of what is taken.
+        reduction: "nth" or "mean".
     """
-    return np.float32(weight) * nearest.mean(axis=1, dtype=np.float32)
+    if reduction == "nth":
+        taken = nearest.min(axis=1).astype(np.float32)
+    else:
+        taken = nearest.mean(axis=1, dtype=np.float32)
+    return np.float32(weight) * taken
 
 
 def expand_queries(

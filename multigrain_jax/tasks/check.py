@@ -9,7 +9,8 @@ from multigrain_jax.data.eval_batches import TEST_MODES
 from multigrain_jax.data.sources.open import SOURCES
 from multigrain_jax.errors import InputError
 from multigrain_jax.inference import OpenedModel
-from multigrain_jax.tasks.bounds import COUNT, as_tuple, number_problems
+from multigrain_jax.ops.refinement import REDUCTIONS
+from multigrain_jax.tasks.bounds import COUNT, as_tuple, leaves, number_problems
 from multigrain_jax.tasks.photos import photo_problems
 
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16", "float64")
@@ -44,6 +45,12 @@ def dtype_problems(config: Mapping[str, Any]) -> list[str]:
             f"{', '.join(COMPUTE_DTYPES)}"
         )
     return problems
+
+
+def normalization_problems(config: Mapping[str, Any]) -> list[str]:
+    """What is wrong with how scores are to be normalised."""
+    choices = {"score_normalization.reduction": REDUCTIONS}
+    return choice_problems(dict(leaves(config)), choices)
 
 
 def data_problems(data: Mapping[str, Any]) -> list[str]:

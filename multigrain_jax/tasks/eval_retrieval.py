@@ -31,6 +31,7 @@ from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.tasks.check import (
     as_tuple,
     evaluation_problems,
+    normalization_problems,
     pooling_exponents,
     refuse,
 )
@@ -90,6 +91,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         training=_take(descriptors, benchmark.training),
         normalization_weight=normalization["weight"],
         normalization_neighbours=normalization["num_neighbours"],
+        normalization_reduction=normalization["reduction"],
     )
     print_table(scores.results)
     write_per_query_csv(workdir / PER_QUERY_FILE, benchmark, scores.queries)
@@ -119,6 +121,7 @@ def _problems(settings: Mapping[str, Any]) -> list[str]:
     problems = evaluation_problems(
         {**settings, "data": data}, num_devices=jax.device_count()
     )
+    problems += normalization_problems(settings)
     exponent = settings["pooling_exponent"]
     if exponent is not None and len(as_tuple(exponent)) > 1:
         problems.append(f"pooling_exponent: found {exponent}, expected one")

@@ -35,6 +35,7 @@ from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.tasks.bounds import number_problems
 from multigrain_jax.tasks.check import (
     dtype_problems,
+    normalization_problems,
     path_problems,
     refuse,
     require_photos,
@@ -91,6 +92,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
             training,
             config.score_normalization.num_neighbours,
             config.score_normalization.weight,
+            config.score_normalization.reduction,
         )
     write_config(workdir, settings)
     queries = _open_queries(settings, index, workdir)
@@ -184,6 +186,7 @@ def _problems(settings: Mapping[str, Any]) -> list[str]:
         *path_problems(settings, ("database", "queries")),
         *photo_problems(settings["data"]),
         *dtype_problems(settings),
+        *normalization_problems(settings),
         *number_problems(settings),
     ]
 

@@ -12,6 +12,7 @@ from multigrain_jax.descriptors.index import (
     top_k_of_chunks,
 )
 from multigrain_jax.errors import InputError
+from multigrain_jax.ops.refinement import REDUCTIONS, normalize_scores
 
 
 def tied(rng, count, dim, dtype=np.float32):
@@ -102,21 +103,30 @@ def test_real_valued_descriptors_are_ranked_as_in_float64():
     assert np.mean(rows == expected_rows) > 0.99
 
 
-def test_normalised_scores_subtract_the_mean_of_the_nearest_training_images():
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_normalised_scores_are_those_of_the_whole_matrix(reduction):
     rng = np.random.default_rng(5)
     database, training, queries = (tied(rng, n, 8) for n in (500, 300, 9))
     live = rng.random(300) < 0.8
     normalization = ScoreNormalization(
-        DescriptorIndex([training], live=live), num_neighbours=4, weight=1.5
+        DescriptorIndex([training], live=live), 4, weight=1.5, reduction=reduction
     )
     index = DescriptorIndex([database])
     plain, plain_rows = index.search(queries, 6)
     normalized, rows = index.search(queries, 6, normalization=normalization)
     np.testing.assert_array_equal(rows, plain_rows)
+    expected = normalize_scores(
+        np.asarray(plain),
+        queries @ training[live].T,
+        weight=1.5,
+        num_neighbours=4,
+        reduction=reduction,
+    )
+    np.testing.assert_array_equal(normalized, expected)
     for query in range(len(queries)):
-        scores = sorted(training[live] @ queries[query], reverse=True)
-        offset = 1.5 * sum(scores[:4]) / 4
-        np.testing.assert_array_equal(normalized[query], plain[query] - offset)
+        scores = sorted(training[live] @ queries[query], reverse=True)[:4]
+        taken = scores[3] if reduction == "nth" else sum(scores) / 4
+        np.testing.assert_array_equal(normalized[query], plain[query] - 1.5 * taken)
 
 
 @pytest.mark.parametrize(

@@ -113,10 +113,13 @@ def evaluate_plainly(benchmark, queries, database):
 
 @pytest.mark.parametrize("block_bytes", [1, 4 * 12 * 2, 1 << 20])
 @pytest.mark.parametrize("max_candidates", [20, 1000])
-def test_scores_equal_loops(benchmark, descriptors, block_bytes, max_candidates):
+@pytest.mark.parametrize("reduction", ["nth", "mean"])
+def test_scores_equal_loops(
+    benchmark, descriptors, block_bytes, max_candidates, reduction
+):
     similarity = descriptors["q"] @ descriptors["x"].T
     nearest = np.sort(descriptors["q"] @ descriptors["t"].T, axis=1)[:, -3:]
-    offsets = 1.5 * nearest.mean(axis=1)
+    offsets = 1.5 * (nearest[:, 0] if reduction == "nth" else nearest.mean(axis=1))
     scores = evaluate_retrieval(
         benchmark,
         descriptors["q"],
@@ -124,6 +127,7 @@ def test_scores_equal_loops(benchmark, descriptors, block_bytes, max_candidates)
         training=descriptors["t"],
         normalization_weight=1.5,
         normalization_neighbours=3,
+        normalization_reduction=reduction,
         max_candidates=max_candidates,
         block_bytes=block_bytes,
     )

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from multigrain_jax.ops.refinement import (
+    REDUCTIONS,
     expand_queries,
     indices_of_largest,
     merge_scales,
     normalize_scores,
     query_blocks,
+    score_offsets,
 )
 
 
@@ -23,19 +25,64 @@ def descriptors():
     return {name: unit_rows(rng, n) for name, n in (("q", 9), ("x", 12), ("t", 7))}
 
 
-def test_normalized_scores_equal_a_loop(descriptors):
+REDUCE = {"nth": min, "mean": np.mean}
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_normalized_scores_equal_a_loop(descriptors, reduction):
     similarity = descriptors["q"] @ descriptors["x"].T
     training = descriptors["q"] @ descriptors["t"].T
-    found = normalize_scores(similarity, training, weight=2.0, num_neighbours=3)
-    for query in range(9):
-        offset = 2 * sum(sorted(training[query])[-3:]) / 3
-        np.testing.assert_allclose(
-            found[query], similarity[query] - offset, rtol=0, atol=1e-6
+    # Of 50, which are more than there are, all are taken.
+    for weight, count in ((2.0, 3), (0.5, 1), (1.0, 7), (1.0, 50)):
+        found = normalize_scores(
+            similarity,
+            training,
+            weight=weight,
+            num_neighbours=count,
+            reduction=reduction,
         )
-    # Fewer images than neighbours: all of them.
-    found = normalize_scores(similarity, training, weight=1.0, num_neighbours=50)
-    expected = similarity - training.mean(axis=1, keepdims=True)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+        for query in range(9):
+            offset = weight * REDUCE[reduction](sorted(training[query])[-count:])
+            np.testing.assert_allclose(
+                found[query], similarity[query] - offset, rtol=0, atol=1e-6
+            )
+
+
+def test_the_default_is_the_challenges_nth_largest_by_hand():
+    similarity = np.float32([[0.75, 0.5], [0.25, 1.0]])
+    training = np.float32([[0.125, 0.5, -0.25, 0.375], [0.0, 0.25, 0.25, 0.5]])
+    # The third largest are 0.125 and 0.25, the means of three 1/3.
+    found = normalize_scores(similarity, training, weight=2.0, num_neighbours=3)
+    np.testing.assert_array_equal(found, np.float32([[0.5, 0.25], [-0.25, 0.5]]))
+    means = normalize_scores(
+        similarity, training, weight=2.0, num_neighbours=3, reduction="mean"
+    )
+    np.testing.assert_allclose(means, similarity - np.float32(2 / 3), atol=1e-7)
+
+
+def test_offsets_depend_on_the_nearest_alone_and_not_on_their_order():
+    rng = np.random.default_rng(6)
+    nearest = rng.normal(size=(5, 10)).astype(np.float16)
+    nth, mean = (
+        score_offsets(nearest, weight=2.0, reduction=reduction)
+        for reduction in REDUCTIONS
+    )
+    assert nth.dtype == mean.dtype == np.float32
+    assert np.all(nth < mean)
+    shuffled = rng.permuted(nearest, axis=1)
+    for reduction, expected in zip(REDUCTIONS, (nth, mean), strict=True):
+        found = score_offsets(shuffled, weight=2.0, reduction=reduction)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    # Where all are equal both are what all are.
+    same = np.full((2, 4), 0.25, np.float32)
+    for reduction in REDUCTIONS:
+        found = score_offsets(same, weight=1.5, reduction=reduction)
+        np.testing.assert_array_equal(found, np.float32([0.375, 0.375]))
+    # Nothing that is nearer than the n-th changes it, as long as it stays nearer.
+    nearer = nearest.copy()
+    nearer[nearest > nearest.min(axis=1, keepdims=True)] += np.float16(1)
+    found = score_offsets(nearer, weight=2.0, reduction="nth")
+    np.testing.assert_array_equal(found, nth)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 3.0])

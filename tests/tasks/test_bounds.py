@@ -170,6 +170,7 @@ CHOSEN = {
     "descriptor_dtype",
     "learning_rate_schedule",
     "negative_sampling",
+    "score_normalization.reduction",
     "test_mode",
 }
 # The others are names of the user's, or were looked up before the recipe was made.

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from functools import partial
 
 import numpy as np
@@ -138,6 +139,44 @@ def test_holidays_are_turned_upright(holidays, tiny_checkpoint, tmp_path):
     assert results["num_queries"] == 3
 
 
+@pytest.fixture
+def disc21(objects, tmp_path):
+    """Three references, a copy of the second of them, and three training photos."""
+    root = tmp_path / "disc21"
+    for folder in ("references", "queries", "train"):
+        (root / folder).mkdir(parents=True)
+    for number in range(3):
+        for folder, letter, kind in (("references", "R", "ant"), ("train", "T", "bee")):
+            name = f"{letter}{number:06d}.jpg"
+            with Image.open(objects / kind / f"{number}.png") as photo:
+                photo.save(root / folder / name)
+    shutil.copy(root / "references/R000001.jpg", root / "queries/Q00000.jpg")
+    (root / "public_ground_truth.csv").write_text("Q00000,R000001\n")
+    return root
+
+
+@pytest.mark.parametrize("reduction", [None, "mean"])
+def test_scores_are_normalised_by_the_training_photos(
+    disc21, tiny_checkpoint, tmp_path, reduction
+):
+    config = make_config("disc21", disc21, tiny_checkpoint)
+    config.data.training = str(disc21 / "train")
+    config.expected_counts.update(queries=1, references=3, matches=1, training=3)
+    config.score_normalization.num_neighbours = 2
+    if reduction is not None:
+        config.score_normalization.reduction = reduction
+    results = run(config, tmp_path / "out")
+    photos = [disc21 / "queries/Q00000.jpg", *sorted((disc21 / "train").iterdir())]
+    query, *training = embeddings(tiny_checkpoint, photos, sizes=(48,))
+    _, second, first = sorted(float(query @ row) for row in training)
+    # The copy is like its original at 1, and both are found first.
+    offset = first + second if reduction == "mean" else 2 * second
+    assert first - second > 1e-3
+    assert results["disc21/raw/threshold_at_p90"] == pytest.approx(1, abs=1e-5)
+    found = results["disc21/normalized/threshold_at_p90"]
+    assert found == pytest.approx(1 - offset, abs=1e-4)
+
+
 def test_an_unreadable_photo_is_listed_and_not_found(
     holidays, tiny_checkpoint, tmp_path
 ):
@@ -203,6 +242,7 @@ def test_all_problems_are_listed_at_once(objects, tiny_checkpoint, tmp_path):
     )
     config.query_expansion.num_neighbours = -1
     config.score_normalization.num_neighbours = 0
+    config.score_normalization.reduction = "median"
     config.data.root = None
     with pytest.raises(InputError) as caught:
         run(config, tmp_path)
@@ -212,6 +252,7 @@ def test_all_problems_are_listed_at_once(objects, tiny_checkpoint, tmp_path):
         "pooling_exponent: found (2.0, 3.0), expected one",
         "query_expansion.num_neighbours: found -1",
         "score_normalization.num_neighbours: found 0, expected at least 1",
+        "score_normalization.reduction: found 'median', expected one of nth, mean",
     ):
         assert line in str(caught.value)
 

@@ -197,23 +197,27 @@ def test_the_newest_of_several_databases_is_opened_and_named(
     assert "is opened, the newest" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("reduction", [None, "mean"])
 def test_normalised_scores_are_lower_by_the_training_images(
-    database, tmp_path, monkeypatch
+    database, tmp_path, monkeypatch, reduction
 ):
     monkeypatch.setenv("HOME", str(database.parent))
     run(database, tmp_path / "plain", database)
-    normalization = {
-        "training": f"~/{database.name}",
-        "num_neighbours": 1,
-        "weight": 0.5,
-    }
+    normalization = {"training": f"~/{database.name}", "num_neighbours": 5}
+    if reduction is not None:
+        normalization["reduction"] = reduction
     run(database, tmp_path / "w", database, score_normalization=normalization)
     plain = read_table(tmp_path / "plain" / "results.csv")
     rows = read_table(tmp_path / "w" / "results.csv")
+    descriptors = stored_descriptors(database)
+    everything = np.array(list(descriptors.values()), np.float32)
     for row, before in zip(rows, plain, strict=True):
-        # The nearest of a photo is itself, at 1.
-        lower = float(before["similarity"]) - 0.5
-        assert float(row["similarity"]) == pytest.approx(lower, abs=2e-6)
+        query = descriptors[row["query"].removeprefix("'")]
+        five = np.sort(everything @ np.float32(query))[-5:]
+        # By twice the similarity of the fifth, unless another is asked for.
+        offset = 2 * (five.mean() if reduction == "mean" else five[0])
+        lower = float(before["similarity"]) - offset
+        assert float(row["similarity"]) == pytest.approx(lower, abs=2e-5)
 
 
 def test_descriptors_of_another_size_are_refused(
@@ -237,6 +241,10 @@ def test_descriptors_of_another_size_are_refused(
         (
             {"score_normalization": {"weight": -1.0}},
             "score_normalization.weight: found",
+        ),
+        (
+            {"score_normalization": {"reduction": "min"}},
+            "score_normalization.reduction: found 'min', expected one of nth, mean",
         ),
     ],
 )

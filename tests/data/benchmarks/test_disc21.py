@@ -48,8 +48,8 @@ def test_disc21_scores_as_plain_loops_do(load):
             scores = similarity.copy()
             if protocol == "normalized":
                 for query in range(4):
-                    two = sorted(similarity[query, :3])[-2:]
-                    scores[query] -= np.float32(2) * np.float32(sum(two) / 2)
+                    second = sorted(similarity[query, :3])[-2]
+                    scores[query] -= np.float32(2) * second
             pairs = [(scores[q, r], q, r) for q in range(4) for r in range(5)]
             pairs = sorted(pairs, key=lambda p: (-p[0], p[1], p[2]))[:17]
             pairs.sort(key=lambda p: (-p[0], relevant[p[1], p[2]]))
