@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from multigrain_jax.checkpoint import Checkpoint
 from multigrain_jax.data.eval_batches import EvalPlan, plan_batches
 from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.sources.source import ImageSource
@@ -20,6 +21,7 @@ from multigrain_jax.evaluation.embed import (
 from multigrain_jax.evaluation.inputs import recorded_batches
 from multigrain_jax.inference import OpenedModel
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
+from multigrain_jax.models.heads import HEAD_KEY
 from multigrain_jax.models.multigrain import BACKBONES
 from multigrain_jax.runtime import images_at_once
 from multigrain_jax.trees import json_digest, leaf_digests
@@ -39,13 +41,21 @@ def settings_of_model(
     return DescriptorSettings(
         dim=opened.descriptor_dim,
         dtype=dtype,
-        model_digest=json_digest(leaf_digests(opened.checkpoint.model)),
+        model_digest=_model_digest(opened.checkpoint),
         backbone=opened.name,
         pooling_exponent=opened.pooling_exponent,
         test_size=test_size,
         test_mode=test_mode,
         whitened=bool(opened.variables.whitening),
     )
+
+
+def _model_digest(checkpoint: Checkpoint) -> str:
+    """Of the arrays, and of another network's head also of what it does with them."""
+    arrays = leaf_digests(checkpoint.model)
+    if HEAD_KEY not in checkpoint.meta:
+        return json_digest(arrays)
+    return json_digest({"arrays": arrays, HEAD_KEY: checkpoint.meta[HEAD_KEY]})
 
 
 def plan_descriptors(

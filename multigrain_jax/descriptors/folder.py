@@ -43,7 +43,7 @@ class DescriptorSettings(NamedTuple):
     Attributes:
         dim: D.
         dtype: one of `DTYPES`.
-        model_digest: of the checkpoint's arrays.
+        model_digest: of the checkpoint's arrays, and of another network's head.
         backbone: its name.
         pooling_exponent: p of the GeM pooling.
         test_size: S, in pixels.

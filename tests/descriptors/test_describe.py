@@ -1,5 +1,8 @@
 """From a model and its images to descriptors that fit a folder."""
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 from helpers.photos import write_plain_photos
@@ -15,6 +18,12 @@ from multigrain_jax.descriptors.describe import (
 )
 from multigrain_jax.descriptors.folder import ImageStamp
 from multigrain_jax.inference import open_model
+from multigrain_jax.models.heads import (
+    HEAD_KEY,
+    DescriptorHead,
+    Projection,
+    head_to_json,
+)
 from multigrain_jax.trees import json_digest, leaf_digests
 
 
@@ -43,6 +52,37 @@ def test_settings_tell_models_apart_by_their_arrays(opened, tiny_checkpoint):
     assert found.pooling_exponent == 3.0
     arrays = load_checkpoint(tiny_checkpoint).model
     assert found.model_digest == json_digest(leaf_digests(arrays))
+
+
+WHITENING = Projection(4, constant_channel=True, normalize="plus_epsilon")
+HEADS = (
+    DescriptorHead("a", (WHITENING,)),
+    DescriptorHead("b", (WHITENING,)),
+    DescriptorHead("a", (WHITENING._replace(normalize=None),)),
+    DescriptorHead("a", (WHITENING._replace(normalize="at_least_epsilon"),)),
+    DescriptorHead("a", (WHITENING,), normalize="at_least_epsilon"),
+    DescriptorHead("a", (WHITENING._replace(num_components=None),)),
+    DescriptorHead("a", (WHITENING._replace(constant_channel=False),)),
+    DescriptorHead("a", (WHITENING._replace(offset="bias"),)),
+)
+
+
+def test_heads_of_equal_arrays_and_other_rows_are_told_apart(opened):
+    """Of models with another network's head, and of no others."""
+
+    def digest(meta):
+        checkpoint = dataclasses.replace(opened.checkpoint, meta=meta)
+        return settings(opened._replace(checkpoint=checkpoint)).model_digest
+
+    meta = opened.checkpoint.meta
+    plain = digest(meta)
+    assert digest({**meta, "class_names": ["other"]}) == plain
+    found = {digest({**meta, HEAD_KEY: head_to_json(head)}) for head in HEADS}
+    assert len(found | {plain}) == len(HEADS) + 1
+    # As it is after it was saved and read.
+    head = json.loads(json.dumps(head_to_json(HEADS[0])))
+    again = digest({**meta, HEAD_KEY: head})
+    assert again == digest({**meta, HEAD_KEY: head_to_json(HEADS[0])})
 
 
 def test_the_plan_is_of_the_settings_size_and_the_chosen_images(opened, source):
