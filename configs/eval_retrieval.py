@@ -7,8 +7,9 @@
                 data.distractor_list: which of its images (10 000 of them: CD10k)
     roxford5k   revisited Oxford and Paris, query boxes cropped: mAP and mP@k of easy,
     rparis6k    medium and hard
-    disc21      the Image Similarity Challenge: µAP and recall at a precision of 90 %;
-                data.training: the folder from which scores are normalised
+    disc21      the Image Similarity Challenge: µAP, recall at a precision of 90 % and
+                at ranks 1 and 10; data.training: the folder from which scores are
+                normalised
     folder      one's own: a subfolder per object, each image looks for the others: mAP
 
 Published (MultiGrain, arXiv 1902.05509; DISC21: arXiv 2106.09672):

@@ -5,6 +5,7 @@ times `SIMILARITY_BYTES` of memory, or four rows of similarities where these are
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from multigrain_jax.ops.ranking import (
     precision_at_k,
     ranks_in_row,
     recall_at_precision,
+    recall_at_rank,
     threshold_at_precision,
     ukbench_score,
 )
@@ -39,17 +41,43 @@ PER_QUERY: Mapping[str, Callable[[np.ndarray, int], float]] = {
     "mp_at_10": lambda ranks, _: precision_at_k(ranks, 10),
     "score": lambda ranks, _: ukbench_score(ranks),
 }
-# metric -> the score of all queries' candidates, from (scores, correct, num_positives)
-OVER_ALL: Mapping[str, Callable[[np.ndarray, np.ndarray, int], float | None]] = {
-    "micro_ap": lambda scores, correct, number: micro_average_precision(
-        scores, correct, num_positives=number
+
+
+class Candidates(NamedTuple):
+    """The best pairs of all queries and the database.
+
+    Attributes:
+        scores: float32 [C].
+        correct: bool [C], whether a pair is one of the positives.
+        queries: int64 [C], the query of each pair.
+        num_positives: how many there are, candidates or not.
+    """
+
+    scores: np.ndarray
+    correct: np.ndarray
+    queries: np.ndarray
+    num_positives: int
+
+
+def _recall_at_rank(k: int, c: Candidates) -> float:
+    return recall_at_rank(
+        c.scores, c.correct, c.queries, num_positives=c.num_positives, k=k
+    )
+
+
+# metric -> the score of all queries' candidates
+OVER_ALL: Mapping[str, Callable[[Candidates], float | None]] = {
+    "micro_ap": lambda c: micro_average_precision(
+        c.scores, c.correct, num_positives=c.num_positives
     ),
-    "recall_at_p90": lambda scores, correct, number: recall_at_precision(
-        scores, correct, num_positives=number, precision=0.9
+    "recall_at_p90": lambda c: recall_at_precision(
+        c.scores, c.correct, num_positives=c.num_positives, precision=0.9
     ),
-    "threshold_at_p90": lambda scores, correct, _: threshold_at_precision(
-        scores, correct, precision=0.9
+    "threshold_at_p90": lambda c: threshold_at_precision(
+        c.scores, c.correct, precision=0.9
     ),
+    "recall_at_1": partial(_recall_at_rank, 1),
+    "recall_at_10": partial(_recall_at_rank, 10),
 }
 
 
@@ -77,10 +105,12 @@ class RetrievalScores(NamedTuple):
     Attributes:
         results: by the names that results.json has.
         queries: every query with positives, of one protocol after the other.
+        num_without_positives: of each protocol's queries, by its part of those names.
     """
 
     results: dict[str, float]
     queries: list[QueryScore]
+    num_without_positives: dict[str, int]
 
 
 def evaluate_retrieval(
@@ -153,14 +183,15 @@ def evaluate_retrieval(
                 )
             tally.add(rows.start, scores)
     results: dict[str, float] = {}
+    without: dict[str, int] = {}
     for tally in tallies:
-        parts = [part for part in (benchmark.name, tally.protocol.name) if part]
+        name = "/".join(filter(None, (benchmark.name, tally.protocol.name)))
+        without[name] = len(tally.protocol.queries) - len(tally.seen)
         results |= {
-            "/".join([*parts, name]): value for name, value in tally.results().items()
+            f"{name}/{metric}": value for metric, value in tally.results().items()
         }
-    return RetrievalScores(
-        results, [score for tally in tallies for score in tally.seen]
-    )
+    seen = [score for tally in tallies for score in tally.seen]
+    return RetrievalScores(results, seen, without)
 
 
 class _Tally:
@@ -201,9 +232,14 @@ class _Tally:
         if self._over_all:
             scores, pairs = self._candidates
             wanted = self._positive_pairs()
-            correct = np.isin(pairs, wanted)
+            candidates = Candidates(
+                scores,
+                np.isin(pairs, wanted),
+                pairs // self._num_database,
+                len(wanted),
+            )
             for name in self._over_all:
-                values[name] = OVER_ALL[name](scores, correct, len(wanted))
+                values[name] = OVER_ALL[name](candidates)
         return {
             name: value
             for name in self.protocol.metrics

@@ -221,6 +221,38 @@ def recall_at_precision(
     return found / num_positives if num_positives else 0.0
 
 
+def recall_at_rank(
+    scores: np.ndarray,
+    correct: np.ndarray,
+    queries: np.ndarray,
+    *,
+    num_positives: int,
+    k: int,
+) -> float:
+    """Share of the positives that are among the first k candidates of their query.
+
+    Among equal scores of a query a positive comes last, as in the Image Similarity
+    Challenge; positives that are no candidates are not found.
+
+    Args:
+        scores: [C], of (query, database image) pairs, larger is more certain.
+        correct: bool [C], whether a pair is one of the positives.
+        queries: int [C], the query of each pair.
+        num_positives: how many there are, candidates or not.
+        k: at least 1.
+    """
+    order = np.lexsort((-np.asarray(scores), queries))
+    own, values = np.asarray(queries)[order], np.asarray(scores)[order]
+    starts = np.searchsorted(own, own)
+    # Of each run of equals, the last.
+    is_last = np.ones(len(order), bool)
+    is_last[:-1] = (own[1:] != own[:-1]) | (values[1:] != values[:-1])
+    ends = np.flatnonzero(is_last)
+    ranks = ends[np.searchsorted(ends, np.arange(len(order)))] - starts
+    found = np.count_nonzero(np.asarray(correct, bool)[order] & (ranks < k))
+    return found / num_positives if num_positives else 0.0
+
+
 def threshold_at_precision(
     scores: np.ndarray, correct: np.ndarray, *, precision: float
 ) -> float | None:

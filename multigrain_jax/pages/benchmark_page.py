@@ -28,6 +28,8 @@ METRICS: Mapping[str, tuple[str, float]] = {
     "mp_at_10": ("mean share of right images among the first ten", 1.0),
     "score": ("mean number of right images among the first four", 4.0),
     "micro_ap": ("average precision of all queries' candidates, ranked together", 1.0),
+    "recall_at_1": ("share of right pairs that are the first of their query", 1.0),
+    "recall_at_10": ("share of right pairs among the first ten of their query", 1.0),
     "recall_at_p90": ("share of right pairs found at a precision of 90 %", 1.0),
     "threshold_at_p90": (
         "similarity from which on 90 % of the pairs are right: a threshold for copies",
@@ -59,6 +61,11 @@ def write_benchmark_page(
     for name, value in scores.results.items():
         explanation, best = METRICS[name.split("/")[-1]]
         results.append(Result(name, value, explanation, best=best))
+    without = ", ".join(
+        f"{number} ({name})" if len(scores.num_without_positives) > 1 else str(number)
+        for name, number in scores.num_without_positives.items()
+    )
+    lowered = "".join(f" Lowered: {line}." for line in benchmark.lowered_by)
     write_retrieval_page(
         path,
         title=f"Retrieval: {benchmark.name}",
@@ -69,7 +76,8 @@ def write_benchmark_page(
         ),
         rows=_rows(benchmark, queries, database, scores.queries),
         note="Ignored images do not count for a query, which itself is mostly one of "
-        "them. Similarities are not normalised.",
+        "them. Similarities are not normalised. Queries that have no positive and are "
+        f"not shown: {without}.{lowered}",
     )
 
 

@@ -20,6 +20,7 @@ from multigrain_jax.data.benchmarks import (
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.embed import embed_batches, make_embed_step
 from multigrain_jax.evaluation.retrieval import (
+    RetrievalScores,
     evaluate_retrieval,
     write_per_query_csv,
 )
@@ -48,11 +49,11 @@ FILE_KEYS = [f.name for f in dataclasses.fields(BenchmarkFiles) if f.name != "ex
 
 @one_writer
 def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
-    """Evaluate as the config says; returns what results.json holds.
+    """Evaluate as the config says; returns the numbers that results.json holds.
 
-    `<benchmark>/<protocol>/map` and the protocol's other metrics, or `ukbench/score`;
-    every query's average precision goes to per_query.csv, and what it found to
-    report.html.
+    `<benchmark>/<protocol>/map` and the protocol's other metrics, or `ukbench/score`,
+    and how many of the protocol's queries have nothing to find; every query's average
+    precision goes to per_query.csv, and what it found to report.html.
 
     Raises:
         InputError: a config, checkpoint or data that cannot work.
@@ -60,14 +61,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     started = time.perf_counter()
     settings = config.to_dict()
     refuse(_problems(settings))
-    data = settings["data"]
-    given = {name: data[name] for name in FILE_KEYS if data.get(name)}
-    files = {name: Path(path).expanduser() for name, path in given.items()}
-    benchmark = load_benchmark(
-        config.benchmark,
-        BenchmarkFiles(**files, exclude=data["exclude"]),
-        expected_counts=settings["expected_counts"],
-    )
+    benchmark = _load_benchmark(settings)
     opened = _open_model(settings)
     write_config(workdir, settings)
     descriptors = _describe(settings, opened, benchmark, workdir)
@@ -94,6 +88,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         normalization_reduction=normalization["reduction"],
     )
     print_table(scores.results)
+    _print_circumstances(benchmark, scores)
     write_per_query_csv(workdir / PER_QUERY_FILE, benchmark, scores.queries)
     write_benchmark_page(
         workdir / "report.html",
@@ -106,13 +101,29 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     )
     results = {
         **scores.results,
+        **{
+            f"{protocol}/num_without_positives": number
+            for protocol, number in scores.num_without_positives.items()
+        },
         "num_queries": len(queries),
         "num_database": len(database),
         "num_unreadable": int(np.sum(~np.any(descriptors, axis=1))),
         "seconds": time.perf_counter() - started,
     }
-    write_results(workdir, results)
+    lowered_by = list(benchmark.lowered_by)
+    write_results(
+        workdir, {**results, "lowered_by": lowered_by} if lowered_by else results
+    )
     return results
+
+
+def _print_circumstances(benchmark: Benchmark, scores: RetrievalScores) -> None:
+    """What the scores leave out, and what lowers them."""
+    each = zip(scores.num_without_positives.items(), benchmark.protocols, strict=True)
+    for (name, number), protocol in each:
+        print(f"{name}: {number} of {len(protocol.queries)} queries have no positive")
+    for line in benchmark.lowered_by:
+        print(f"these scores of {benchmark.name} are lowered: {line}")
 
 
 def _problems(settings: Mapping[str, Any]) -> list[str]:
@@ -126,6 +137,17 @@ def _problems(settings: Mapping[str, Any]) -> list[str]:
     if exponent is not None and len(as_tuple(exponent)) > 1:
         problems.append(f"pooling_exponent: found {exponent}, expected one")
     return problems
+
+
+def _load_benchmark(settings: Mapping[str, Any]) -> Benchmark:
+    data = settings["data"]
+    given = {name: data[name] for name in FILE_KEYS if data.get(name)}
+    files = {name: Path(path).expanduser() for name, path in given.items()}
+    return load_benchmark(
+        settings["benchmark"],
+        BenchmarkFiles(**files, exclude=data["exclude"]),
+        expected_counts=settings["expected_counts"],
+    )
 
 
 def _open_model(settings: Mapping[str, Any]) -> OpenedModel:

@@ -29,7 +29,7 @@ def benchmark():
     for name, metrics in (
         ("first", ("map", "mp_at_5")),
         ("second", ("micro_ap", "recall_at_p90", "threshold_at_p90", "map")),
-        ("third", ("micro_ap",)),
+        ("third", ("micro_ap", "recall_at_1", "recall_at_10")),
     ):
         asked = np.sort(rng.choice(9, 6, replace=False))
         kinds = rng.integers(0, 4, (6, 12))
@@ -84,6 +84,10 @@ def loop_results(benchmark, similarity, offsets, max_candidates):
         pairs = sorted(pairs)[:max_candidates]
         right = [pair[3] for pair in pairs]
         precision = [sum(right[: n + 1]) / (n + 1) for n in range(len(right))]
+        seen, ranks = dict.fromkeys(range(9), 0), []
+        for _, query, _, is_right in pairs:
+            ranks += [seen[query]] if is_right else []
+            seen[query] += 1
         best = [n for n, p in enumerate(precision) if p >= 0.9 and right[n]]
         values = {
             "map": np.mean(precisions),
@@ -91,6 +95,8 @@ def loop_results(benchmark, similarity, offsets, max_candidates):
             "micro_ap": sum(p for p, r in zip(precision, right, strict=True) if r)
             / total,
             "recall_at_p90": sum(right[: best[-1] + 1]) / total if best else 0,
+            "recall_at_1": ranks.count(0) / total,
+            "recall_at_10": sum(rank < 10 for rank in ranks) / total,
             "threshold_at_p90": -pairs[best[-1]][0] if best else None,
         }
         for metric in protocol.metrics:
@@ -133,6 +139,12 @@ def test_scores_equal_loops(
     )
     expected = loop_results(benchmark, similarity, offsets, max_candidates)
     assert list(scores.results) == list(expected)
+    # The third of each protocol's queries, at least, has nothing to find.
+    assert scores.num_without_positives == {
+        f"mine/{protocol.name}": sum(not len(found) for found in protocol.positives)
+        for protocol in benchmark.protocols
+    }
+    assert min(scores.num_without_positives.values()) >= 1
     assert scores.results == pytest.approx(expected, abs=1e-6)
     precisions = [q.average_precision for q in scores.queries if q.protocol == "first"]
     assert len(precisions) == 5

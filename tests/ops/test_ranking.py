@@ -17,6 +17,7 @@ from multigrain_jax.ops.ranking import (
     ranks_in_row,
     recall_at_k,
     recall_at_precision,
+    recall_at_rank,
     threshold_at_precision,
     top_k_correct,
     ukbench_score,
@@ -277,3 +278,34 @@ def test_without_candidates_micro_scores_are_zero():
     assert recall_at_precision(*nothing, num_positives=3, precision=0.9) == 0
     assert threshold_at_precision(*nothing, precision=0.9) is None
     assert micro_average_precision(*nothing, num_positives=0) == 0
+
+
+def test_recall_at_a_rank_by_hand():
+    # Of query 7: a wrong one, then two equals, one of them right; of 2: right, wrong.
+    queries = np.array([7, 2, 7, 2, 7])
+    scores = np.float32([0.9, 0.6, 0.5, 0.2, 0.5])
+    correct = np.array([False, True, True, False, False])
+    for k, expected in ((1, 1 / 3), (2, 1 / 3), (3, 2 / 3), (10, 2 / 3)):
+        found = recall_at_rank(scores, correct, queries, num_positives=3, k=k)
+        assert found == expected
+    nothing = scores[:0], correct[:0], queries[:0]
+    assert recall_at_rank(*nothing, num_positives=3, k=1) == 0
+    assert recall_at_rank(*nothing, num_positives=0, k=1) == 0
+
+
+@pytest.mark.parametrize("levels", [3, 1000])
+def test_recall_at_a_rank_equals_a_loop_whatever_the_order(levels):
+    rng = np.random.default_rng(levels)
+    queries = rng.integers(0, 8, 100)
+    scores = rng.integers(0, levels, 100).astype(np.float32)
+    correct = rng.random(100) < 0.3
+    total = int(correct.sum()) + 4
+    for k in (1, 2, 10):
+        hits = 0
+        for item in np.flatnonzero(correct):
+            others = (queries == queries[item]) & (scores >= scores[item])
+            hits += np.count_nonzero(others) - 1 < k
+        for order in (np.arange(100), rng.permutation(100)):
+            arrays = scores[order], correct[order], queries[order]
+            found = recall_at_rank(*arrays, num_positives=total, k=k)
+            assert found == hits / total

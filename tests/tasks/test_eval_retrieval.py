@@ -85,6 +85,7 @@ def test_a_folder_scores_as_its_photos_one_by_one(
     expected = [average_precision(n, rows, labels) for n in range(len(paths))]
     assert 0.2 < np.mean(expected) < 0.9
     assert results["folder/all/map"] == pytest.approx(np.mean(expected), abs=1e-4)
+    assert results["folder/all/num_without_positives"] == 0
     assert results["num_queries"] == results["num_database"] == len(paths)
     assert results["num_unreadable"] == 0
     assert json.loads((tmp_path / "results.json").read_text()) == results
@@ -173,8 +174,35 @@ def test_scores_are_normalised_by_the_training_photos(
     offset = first + second if reduction == "mean" else 2 * second
     assert first - second > 1e-3
     assert results["disc21/raw/threshold_at_p90"] == pytest.approx(1, abs=1e-5)
+    assert results["disc21/raw/recall_at_1"] == 1
+    assert results["disc21/normalized/recall_at_10"] == 1
     found = results["disc21/normalized/threshold_at_p90"]
     assert found == pytest.approx(1 - offset, abs=1e-4)
+
+
+def test_what_the_scores_leave_out_and_what_lowers_them_is_told(
+    holidays, disc21, tiny_checkpoint, tmp_path, capsys
+):
+    config = make_config("holidays", holidays, tiny_checkpoint)
+    config.expected_counts.update(images=6, groups=3)
+    run(config, tmp_path / "a")
+    lines = capsys.readouterr().out.splitlines()
+    assert "holidays/all: 0 of 3 queries have no positive" in lines
+    saved = json.loads((tmp_path / "a" / "results.json").read_text())
+    (line,) = saved["lowered_by"]
+    assert f"these scores of holidays are lowered: {line}" in lines
+    assert line in (tmp_path / "a" / "report.html").read_text()
+
+    with open(disc21 / "public_ground_truth.csv", "a") as file:
+        file.write("Q00001,\n")
+    shutil.copy(disc21 / "train/T000000.jpg", disc21 / "queries/Q00001.jpg")
+    config = make_config("disc21", disc21, tiny_checkpoint)
+    config.expected_counts.update(queries=2, references=3, matches=1)
+    results = run(config, tmp_path / "b")
+    lines = capsys.readouterr().out.splitlines()
+    assert "disc21/raw: 1 of 2 queries have no positive" in lines
+    assert results["disc21/raw/num_without_positives"] == 1
+    assert "lowered_by" not in json.loads((tmp_path / "b/results.json").read_text())
 
 
 def test_an_unreadable_photo_is_listed_and_not_found(

@@ -40,7 +40,8 @@ class Protocol:
     Attributes:
         name: part of the results' names; empty where a benchmark needs none.
         metrics: what is reported: "map", "mp_at_1", "mp_at_5", "mp_at_10", "score",
-            "micro_ap", "recall_at_p90", "threshold_at_p90".
+            "micro_ap", "recall_at_p90", "threshold_at_p90", "recall_at_1",
+            "recall_at_10".
         queries: int64 [q], which of the benchmark's queries take part.
         positives: for each of them, positions in the database: what should be found.
         junk: for each of them, positions in the database that are taken out of the
@@ -73,6 +74,8 @@ class Benchmark:
         apply_exif_orientation: whether these are one's own photos, which are shown
             upright; the published ones are taken as they are stored.
         remarks: lines about what was passed over when the images were listed.
+        lowered_by: lines about what makes scores lower than those that are published,
+            since it is not done as the protocol has it.
     """
 
     name: str
@@ -85,6 +88,7 @@ class Benchmark:
     turned_or_cropped: Mapping[int, TurnAndCrop] = field(default_factory=dict)
     apply_exif_orientation: bool = False
     remarks: Sequence[str] = ()
+    lowered_by: Sequence[str] = ()
 
     def image_name(self, index: int) -> str:
         """An image's path below the benchmark's folder, or all of it elsewhere."""

@@ -24,7 +24,13 @@ ORIGIN = (
     "the images are on the page of the Image Similarity dataset DISC21, and the ground "
     "truth is there and in the repository of the Image Similarity Challenge 2021"
 )
-METRICS = ("micro_ap", "recall_at_p90", "threshold_at_p90")
+METRICS = (
+    "micro_ap",
+    "recall_at_p90",
+    "threshold_at_p90",
+    "recall_at_1",
+    "recall_at_10",
+)
 QUERY_FOLDERS = ("queries", "dev_queries")
 TRUTH_FILES = ("ground_truth.csv", "public_ground_truth.csv", "dev_ground_truth.csv")
 

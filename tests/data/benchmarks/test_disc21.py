@@ -61,7 +61,15 @@ def test_disc21_scores_as_plain_loops_do(load):
                 if hits / (rank + 1) >= 0.9:
                     recall = hits / 2
                     threshold = score if relevant[query, reference] else threshold
+            ranks = [
+                sum(q == query and s >= score for s, q, _ in pairs) - 1
+                for score, query, reference in pairs
+                if relevant[query, reference]
+            ]
             name = f"disc21/{protocol}"
+            for k in (1, 10):
+                share = sum(rank < k for rank in ranks) / 2
+                assert found[f"{name}/recall_at_{k}"] == share, kind
             assert found[f"{name}/micro_ap"] == pytest.approx(precision), kind
             assert found[f"{name}/recall_at_p90"] == pytest.approx(recall), kind
             assert found.get(f"{name}/threshold_at_p90") == threshold, kind
@@ -75,4 +83,6 @@ def test_disc21_scores_as_plain_loops_do(load):
         "disc21/raw/micro_ap",
         "disc21/raw/recall_at_p90",
         "disc21/raw/threshold_at_p90",
+        "disc21/raw/recall_at_1",
+        "disc21/raw/recall_at_10",
     ]
