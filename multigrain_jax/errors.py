@@ -19,3 +19,7 @@ class ReadingGivenUp(Exception):
 
 class CheckpointNotSavedError(OSError):
     """The newest state of a run could not be stored."""
+
+
+class CheckpointUnreadableError(InputError, OSError):
+    """The storage has failed while a checkpoint was read: nothing is known of it."""

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict, FieldReference, config_flags
 
 from multigrain_jax.errors import (
     CheckpointNotSavedError,
+    CheckpointUnreadableError,
     DataStalledError,
     InputError,
     StoppedEarly,
@@ -82,7 +83,8 @@ def main(argv: list[str]) -> int:
         importlib.import_module(TASKS[config.task]).run(config, workdir)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        passing = isinstance(error, CheckpointUnreadableError)
+        return EXIT_FAILED if passing else EXIT_BAD_INPUT
     except StoppedEarly as stop:
         print(f"stopped: {stop}", file=sys.stderr)
         _leave_if_reading_hangs(EXIT_STOPPED_EARLY)

@@ -6,11 +6,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers.photos import write_plain_photos
 
-from multigrain_jax import main
+from multigrain_jax import main, runtime
+from multigrain_jax.errors import CheckpointUnreadableError, InputError
 from multigrain_jax.tasks.bounds import leaves
 
 ROOT = Path(__file__).parents[1]
@@ -158,3 +160,25 @@ def test_a_recipe_elsewhere_finds_the_ones_it_builds_on(monkeypatch, tmp_path, c
     assert parse(monkeypatch, *arguments, folder=away) == 2
     assert "config has no key 'nothing'" in capsys.readouterr().err
     assert str(tmp_path) in sys.path
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(InputError, 2), (CheckpointUnreadableError, 1)]
+)
+def test_a_storage_that_fails_is_no_bad_input(
+    tmp_path, monkeypatch, capsys, error, code
+):
+    def run(config, workdir):
+        raise error("what is wrong")
+
+    monkeypatch.setitem(sys.modules, "failing_task", SimpleNamespace(run=run))
+    monkeypatch.setitem(main.TASKS, "train", "failing_task")
+    config = SimpleNamespace(value=SimpleNamespace(task="train"))
+    monkeypatch.setattr(main, "CONFIG", config)
+    monkeypatch.setattr(main, "_WORKDIR", SimpleNamespace(value=str(tmp_path)))
+    monkeypatch.setattr(
+        main.config_flags, "get_config_filename", lambda flag: "configs/folder.py"
+    )
+    monkeypatch.setattr(runtime, "keep_compiled_programs", lambda: None)
+    assert main.main(["main"]) == code
+    assert capsys.readouterr().err == "error: what is wrong\n"

@@ -1,5 +1,6 @@
 """Reads checkpoints, and verifies every leaf."""
 
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -10,7 +11,8 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from multigrain_jax.errors import InputError
+from multigrain_jax.checkpoint.storage import patiently, patiently_confirmed
+from multigrain_jax.errors import CheckpointUnreadableError, InputError
 from multigrain_jax.trees import (
     json_digest,
     leaf_digests,
@@ -67,10 +69,14 @@ def checkpoint_steps(folder: Path) -> list[int]:
 
     An unfinished save has a longer name (N.orbax-checkpoint-tmp) and does not count,
     and neither does one that was set aside.
+
+    Raises:
+        CheckpointUnreadableError: the storage does not answer.
     """
-    if not folder.is_dir():
+    try:
+        names = patiently(lambda: os.listdir(folder), folder)
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    names = (path.name for path in folder.iterdir())
     return sorted(int(name) for name in names if _STEP.fullmatch(name))
 
 
@@ -130,8 +136,9 @@ def load_checkpoint(path: str | Path, *, step: int | None = None) -> Checkpoint:
     Raises:
         InputError: nothing there.
         DamagedCheckpointError: a digest is not the stored one, or a part is missing.
+        CheckpointUnreadableError: the storage fails, for longer than a moment.
     """
-    folder = find_checkpoint(path, step=step)
+    folder = patiently(lambda: find_checkpoint(path, step=step), Path(path))
     sealed = _read_json(folder, "meta")
     digest = sealed.pop("meta_digest", None)
     if digest != json_digest(sealed):
@@ -202,23 +209,33 @@ def load_optimizer_arrays(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _read_json(folder: Path, item: str) -> dict[str, Any]:
-    try:
+    def read() -> dict[str, Any]:
         with ocp.Checkpointer(
             ocp.JsonCheckpointHandler(multiprocessing_options=this_process_alone()),
             multiprocessing_options=this_process_alone(),
         ) as reader:
             return dict(reader.restore(folder / item))
+
+    try:
+        return patiently_confirmed(read, folder)
+    except CheckpointUnreadableError:
+        raise
     except Exception as error:
         problem = f"{item}: {_JSON_FILE}: {reason_in_short(error, folder)}"
         raise _damaged(folder, [problem]) from error
 
 
 def _read_arrays(folder: Path, item: str, digests: Mapping[str, str]) -> dict[str, Any]:
-    try:
+    def read() -> Any:
         with ocp.StandardCheckpointer(
             multiprocessing_options=this_process_alone()
         ) as reader:
-            nested = reader.restore(folder / item)
+            return reader.restore(folder / item)
+
+    try:
+        nested = patiently_confirmed(read, folder)
+    except CheckpointUnreadableError:
+        raise
     except Exception as error:
         reason = reason_in_short(error, folder)
         # TensorStore and the system name the file they could not read; what else can

@@ -18,6 +18,7 @@ from multigrain_jax.checkpoint import (
     load_optimizer,
     load_optimizer_arrays,
     set_aside,
+    storage,
 )
 from multigrain_jax.checkpoint.loading import reason_in_short
 from multigrain_jax.errors import InputError
@@ -26,6 +27,11 @@ from multigrain_jax.errors import InputError
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(storage, "PAUSE_S", 0.0)
 
 
 def test_what_was_saved_comes_back_bit_equal(tmp_path):

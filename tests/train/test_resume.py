@@ -1,6 +1,8 @@
 """What a resumed run compares, says and refuses; its states are a few numbers."""
 
+import errno
 import json
+import os
 import shutil
 
 import jax
@@ -9,8 +11,9 @@ import pytest
 from helpers.beginnings import DATA, RECORD, begin, make_state, save, start, value_of
 from helpers.checkpoints import flip
 
-from multigrain_jax.checkpoint import load_checkpoint
-from multigrain_jax.errors import InputError
+from multigrain_jax.checkpoint import load_checkpoint, storage
+from multigrain_jax.checkpoint.loading import ocp
+from multigrain_jax.errors import CheckpointUnreadableError, InputError
 
 # Reads that are still under way when one of them finds damage complete to nobody.
 pytestmark = pytest.mark.filterwarnings(
@@ -56,6 +59,32 @@ def test_damaged_checkpoints_are_passed_over_and_set_aside(tmp_path, capsys, dry
     assert "falling back to step 5" in capsys.readouterr().out
     names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
     assert names == {"5", "10" if dry_run else "10.damaged"}
+
+
+@pytest.mark.parametrize("item", ["Checkpointer", "StandardCheckpointer"])
+@pytest.mark.parametrize(
+    "name",
+    ["EIO", "ESTALE", "ETIMEDOUT", "ENOLINK", "EHOSTDOWN", "ECONNRESET", "EACCES"],
+)
+def test_what_cannot_be_read_is_not_damaged(tmp_path, monkeypatch, name, item):
+    """Neither set aside nor passed over: the run ends, and goes on another time."""
+    save(tmp_path, 1, 2)
+    monkeypatch.setattr(storage, "RETRY_S", 0.01)
+    monkeypatch.setattr(storage, "PAUSE_S", 0.001)
+    code = getattr(errno, name)
+    real, away = getattr(ocp, item).restore, [True]
+
+    def restore(self, folder, **options):
+        if away[0] and "/10/" in str(folder):
+            raise OSError(code, os.strerror(code))
+        return real(self, folder, **options)
+
+    monkeypatch.setattr(getattr(ocp, item), "restore", restore)
+    with pytest.raises(CheckpointUnreadableError, match=f"10 was .* found {name} "):
+        start(tmp_path)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"5", "10"}
+    away[0] = False
+    assert value_of(start(tmp_path)) == 2
 
 
 def test_where_all_are_damaged_nothing_is_started_anew(tmp_path):
