@@ -59,7 +59,10 @@ def get_config() -> ml_collections.ConfigDict:
     # Of source "folder": a list of files, or a folder of train.txt, val.txt, …
     config.data.list_file = config_dict.placeholder(str)
     config.data.num_images = config_dict.placeholder(int)
+    # Files are copied to this folder when they are first read; the oldest copies go
+    # before all of them have so many gigabytes (None: all stay).
     config.data.local_cache_dir = config_dict.placeholder(str)
+    config.data.local_cache_gb = config_dict.placeholder(float)
     # Which files are photos, and how they become pixels (docs/own_data.md). Names and
     # paths that are passed over, as patterns.
     config.data.exclude = (
@@ -88,6 +91,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.train_size = 224  # s
     config.test_size = 224  # s*
     config.test_mode = "square"
+    # Compare each copy in `data.local_cache_dir` with its file, which is read too: also
+    # finds photos that were replaced by others of the same size and time.
+    config.verify_cache = False
     config.num_workers = 0  # reading processes; 0 reads with threads
     config.prefetch_batches = 4
     config.max_skipped_fraction = 0.01  # more unreadable images end the run

@@ -34,7 +34,10 @@ def get_config() -> ml_collections.ConfigDict:
     # As in training: evaluates the "val" that a folder without one was given.
     config.data.val_fraction = 0.0
     config.data.num_images = config_dict.placeholder(int)
+    # Files are copied to this folder when they are first read; the oldest copies go
+    # before all of them have so many gigabytes (None: all stay).
     config.data.local_cache_dir = config_dict.placeholder(str)
+    config.data.local_cache_gb = config_dict.placeholder(float)
     # Which files are photos, and how they become pixels (docs/own_data.md). Names and
     # paths that are passed over, as patterns.
     config.data.exclude = (
@@ -59,6 +62,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.test_size = 224  # S
     config.test_mode = "square"
     config.batch_size = 64  # at most: a CPU takes fewer large images at once
+    # Compare each copy in `data.local_cache_dir` with its file, which is read too: also
+    # finds photos that were replaced by others of the same size and time.
+    config.verify_cache = False
     config.num_workers = 0  # reading processes; 0 reads with threads
     config.prefetch_batches = 4
     config.data_timeout_s = 600.0  # no batch for so long ends the run

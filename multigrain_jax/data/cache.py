@@ -4,12 +4,27 @@ import contextlib
 import hashlib
 import io
 import os
+import re
+import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from multigrain_jax.files import write_atomically
+from multigrain_jax.files import PARTIAL_SUFFIX, escape_name, write_atomically
+
+# The names of copies, of the folders they are in, and of those half written.
+_PART, _COPY = re.compile("[0-9a-f]{2}"), re.compile("[0-9a-f]{64}")
+_ORPHAN = re.compile(r"[0-9a-f]{40}\.[0-9a-f]{16}" + re.escape(PARTIAL_SUFFIX))
+_ORPHAN_S = 3600.0
+# At the end of a copy is the check sum of what is before it.
+_CHECK_BYTES = 4
+# A cache that is full to this share is emptied to that one, oldest copies first …
+_FULL, _EMPTIED_TO = 15 / 16, 7 / 8
+# … and measured after such a share of what is left: sixteen processes stay below.
+_SHARE_OF_ROOM = 1 / 16
+_LARGEST_SHARE = 1 / 16
 
 # Shorter lists are made faster than a kept one is checked and read.
 KEPT_FROM = 10_000
@@ -18,25 +33,133 @@ KEPT_FROM = 10_000
 class LocalCache:
     """Copies each file to a local folder when it is first read.
 
-    Several processes may share the folder: a copy appears whole or not at all.
+    A copy is of one path, size and time of change: a file that is replaced is read
+    anew. Several processes may share the folder: a copy appears whole or not at all,
+    and one that is damaged since is thrown away.
     """
 
-    def __init__(self, folder: str | Path):
-        """Use `folder`, which is created if it is missing."""
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        max_bytes: float | None = None,
+        compare: bool = False,
+    ):
+        """Use `folder`, which is created if it is missing.
+
+        Args:
+            folder: where the copies are.
+            max_bytes: the oldest copies go before all of them are larger than this;
+                None: all stay.
+            compare: whether every copy is held against its file, which is read too.
+        """
         self._folder = Path(folder).absolute()
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._max_bytes = max_bytes
+        self._compare = compare
+        # What may be written before the folder is measured again: nothing is known yet.
+        self._room = 0.0
+        self._swept: set[str] = set()
 
     def read(self, path: Path) -> bytes:
-        """The file's bytes, from its copy if there is one."""
-        name = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()
-        copy = self._folder / name[:2] / name
-        with contextlib.suppress(OSError):
-            return copy.read_bytes()
-        data = path.read_bytes()
-        # A full or read-only cache disk makes reading slower, never wrong.
-        with contextlib.suppress(OSError):
-            write_whole(copy, data)
+        """The file's bytes, from its copy if there is one; OSError as of the file."""
+        status = path.stat()
+        copy = self._copy_of(path, status)
+        kept = _read_copy(copy, status.st_size)
+        if kept is not None and not self._compare:
+            return kept
+        with path.open("rb") as file:
+            data = file.read()
+            after = os.fstat(file.fileno())
+        if kept == data:
+            return data
+        if kept is not None:
+            print(
+                f"{escape_name(str(path))}: the local copy was of another content, and "
+                "is made anew",
+                flush=True,
+            )
+        # One that changes while it is read is not kept.
+        if self._copy_of(path, after) == copy and after.st_size == len(data):
+            # A full or read-only cache disk makes reading slower, never wrong.
+            with contextlib.suppress(OSError):
+                self._keep(copy, data)
         return data
+
+    def _copy_of(self, path: Path, status: os.stat_result) -> Path:
+        """Where the copy of a file in one state is."""
+        state = f"\0{status.st_size}\0{status.st_mtime_ns}"
+        key = os.fsencode(path.absolute()) + state.encode()
+        name = hashlib.sha256(key).hexdigest()
+        return self._folder / name[:2] / name
+
+    def _keep(self, copy: Path, data: bytes) -> None:
+        if copy.parent.name not in self._swept:
+            self._swept.add(copy.parent.name)
+            _remove_orphans(copy.parent)
+        if self._max_bytes is not None:
+            if len(data) > self._max_bytes * _LARGEST_SHARE:
+                return
+            if len(data) > self._room:
+                self._room = make_room(self._folder, self._max_bytes)
+            self._room -= len(data)
+        write_whole(copy, data + _check_sum(data))
+
+
+def make_room(folder: Path, max_bytes: float) -> float:
+    """Remove the oldest copies of a folder until it is well below a size.
+
+    What is no copy stays, and does not count.
+
+    Returns:
+        How many bytes one process may write until this has to be done again: a share
+        of what is left, since others may write too.
+    """
+    found = []
+    for part in folder.iterdir():
+        if not _PART.fullmatch(part.name) or not part.is_dir():
+            continue
+        for entry in os.scandir(part):
+            with contextlib.suppress(FileNotFoundError):
+                if _COPY.fullmatch(entry.name):
+                    status = entry.stat(follow_symlinks=False)
+                    found.append((status.st_mtime_ns, status.st_size, entry.path))
+    total = sum(size for _, size, _ in found)
+    if total > max_bytes * _FULL:
+        for _, size, path in sorted(found):
+            if total <= max_bytes * _EMPTIED_TO:
+                break
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
+                os.unlink(path)
+            total -= size
+    return max(max_bytes - total, 0) * _SHARE_OF_ROOM
+
+
+def _read_copy(copy: Path, size: int) -> bytes | None:
+    """What a copy holds; None if there is none, or it is damaged, and then it goes."""
+    try:
+        sealed = copy.read_bytes()
+    except OSError:
+        return None
+    data, check_sum = sealed[:-_CHECK_BYTES], sealed[-_CHECK_BYTES:]
+    if len(data) == size and check_sum == _check_sum(data):
+        return data
+    with contextlib.suppress(OSError):
+        copy.unlink()
+    return None
+
+
+def _check_sum(data: bytes) -> bytes:
+    """Against damage, not against intent."""
+    return zlib.crc32(data).to_bytes(_CHECK_BYTES, "little")
+
+
+def _remove_orphans(part: Path) -> None:
+    """Remove what killed processes have left half written, an hour ago or more."""
+    with contextlib.suppress(FileNotFoundError):
+        for name in filter(_ORPHAN.fullmatch, os.listdir(part)):
+            if time.time() - (part / name).stat().st_mtime > _ORPHAN_S:
+                (part / name).unlink()
 
 
 def cache_folder(kind: str) -> Path:

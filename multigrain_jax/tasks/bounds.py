@@ -100,6 +100,7 @@ BOUNDS: dict[str, Bound] = {
     "checkpoint_every_epochs": COUNT,
     "classification_weight": SHARE,
     "crop_area_min": SHARE,
+    "data.local_cache_gb": optional(ABOVE_ZERO),
     # A gigapixel at most: one photo takes twelve times as many bytes.
     "data.max_megapixels": Bound(
         "above 0 and at most 1000", math.nextafter(0, 1), 1000

@@ -40,6 +40,7 @@ PHOTO_KEYS: Keys = {
 
 # Keys of `data` that older runs did not have -> what their photos were read with.
 ADDED_KEYS: Mapping[str, Any] = {
+    "local_cache_gb": None,
     "exclude": DEFAULT_EXCLUDE,
     "decoding": "auto",
     "background": "white",
@@ -148,6 +149,7 @@ def _open_photos(database: str | Path) -> ImageSource | None:
     config = embed_config(database, PHOTO_KEYS)
     if config is None or config["data"]["source"] in SOURCES_OF_FILES:
         return None
+    config = {"verify_cache": False, **config}
     config["data"] = {**ADDED_KEYS, **config["data"]}
     return open_split(data_set_from_config(config), config["data"]["split"])
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from multigrain_jax.data.cache import LocalCache
 from multigrain_jax.data.eval_batches import EvalPlan, plan_batches
 from multigrain_jax.data.reading import HostBatch, Reading
 from multigrain_jax.data.sources.open import DataSet, open_split
@@ -137,8 +138,21 @@ def data_set_from_config(config: Mapping[str, Any]) -> DataSet:
         list_file=data["list_file"],
         val_fraction=data["val_fraction"],
         num_images=data["num_images"],
-        local_cache_dir=data["local_cache_dir"],
+        local_cache_dir=_local_cache(config),
         decoding=decoding_from_config(data, own_photos=data["source"] == "folder"),
         exclude=tuple(data["exclude"]),
         unreadable_folders="refuse",
+    )
+
+
+def _local_cache(config: Mapping[str, Any]) -> LocalCache | None:
+    """The copies of photos on the local disk, where there are to be any."""
+    data = config["data"]
+    if not data["local_cache_dir"]:
+        return None
+    gigabytes = data["local_cache_gb"]
+    return LocalCache(
+        data["local_cache_dir"],
+        max_bytes=None if gigabytes is None else gigabytes * 1e9,
+        compare=config["verify_cache"],
     )

@@ -64,6 +64,7 @@ RECORD_KEYS = (
     "checkpoint_every_epochs",
     "data.exclude",
     "data.local_cache_dir",
+    "data.local_cache_gb",
     "data.root",
     "data.val_split",
     "data_timeout_s",
@@ -88,6 +89,7 @@ RECORD_KEYS = (
     "test_mode",
     "test_size",
     "validate_first",
+    "verify_cache",
 )
 # Where the same file may be written in several ways.
 PATH_KEYS = ("data.list_file", "data.root", "init_from", "pretrained_backbone")

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from configs import base, eval_base
+from multigrain_jax.data.cache import LocalCache
 from multigrain_jax.data.decoding import VIEWER
 from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.sources.scan import DEFAULT_EXCLUDE
@@ -26,7 +27,6 @@ def test_recipes_of_training_and_evaluation_share_these_keys(recipe):
     config = recipe.get_config()
     config.update(KEYS)
     config.data.update({"source": "folder", "root": "photos", "num_images": 3})
-    config.data.local_cache_dir = "cache"
     assert reading_from_config(config.to_dict()) == READING
     assert vars(data_set_from_config(config.to_dict())) == {
         "source": "folder",
@@ -34,11 +34,22 @@ def test_recipes_of_training_and_evaluation_share_these_keys(recipe):
         "list_file": None,
         "val_fraction": 0.0,
         "num_images": 3,
-        "local_cache_dir": "cache",
+        "local_cache_dir": None,
         "decoding": VIEWER,
         "exclude": DEFAULT_EXCLUDE,
         "unreadable_folders": "refuse",
     }
+
+
+@pytest.mark.parametrize("recipe", [base, eval_base])
+def test_the_cache_is_as_the_config_says(recipe, tmp_path):
+    config = recipe.get_config()
+    config.data.update({"root": "photos", "local_cache_dir": str(tmp_path)})
+    found = data_set_from_config(config.to_dict()).local_cache_dir
+    assert vars(found) == vars(LocalCache(tmp_path))
+    config.data.local_cache_gb, config.verify_cache = 1.5, True
+    found = data_set_from_config(config.to_dict()).local_cache_dir
+    assert vars(found) == vars(LocalCache(tmp_path, max_bytes=1.5e9, compare=True))
 
 
 class Photos:

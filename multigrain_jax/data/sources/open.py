@@ -48,7 +48,7 @@ class FileSource(ImageSource):
         class_names: Sequence[str],
         decoding: Decoding,
         remarks: Sequence[str] = (),
-        local_cache_dir: str | Path | None,
+        local_cache_dir: str | Path | LocalCache | None,
     ):
         """Take the files as they are listed.
 
@@ -57,10 +57,11 @@ class FileSource(ImageSource):
             class_names: the name of each label.
             decoding: how they become pixels.
             remarks: lines about what was passed over when they were listed.
-            local_cache_dir: each file is copied here when it is first read; None: not.
+            local_cache_dir: each file is copied here when it is first read: a folder,
+                or a cache that has a bound; None: not.
         """
         self._paths = [str(file.path) for file in files]
-        self._cache = LocalCache(local_cache_dir) if local_cache_dir else None
+        self._cache = _as_cache(local_cache_dir)
         self.labels = np.array([file.label for file in files], np.int32)
         self.class_names = list(class_names)
         self.decoding = decoding
@@ -72,11 +73,7 @@ class FileSource(ImageSource):
     def read(self, index: int) -> bytes:
         """The file's bytes; OSError if it cannot be read."""
         path = Path(self._paths[index])
-        try:
-            require_readable(path, max_bytes=self.decoding.max_bytes)
-        except FileNotFoundError:
-            if self._cache is None:
-                raise  # else there may be a copy
+        require_readable(path, max_bytes=self.decoding.max_bytes)
         return self._cache.read(path) if self._cache else path.read_bytes()
 
     def open(self, index: int) -> BinaryIO:
@@ -89,6 +86,12 @@ class FileSource(ImageSource):
     def describe(self, index: int) -> str:
         """The file's path."""
         return self._paths[index]
+
+
+def _as_cache(given: str | Path | LocalCache | None) -> LocalCache | None:
+    if isinstance(given, LocalCache):
+        return given
+    return LocalCache(given) if given else None
 
 
 def require_readable(path: Path, *, max_bytes: int) -> None:
@@ -137,7 +140,7 @@ def open_source(
     list_file: str | Path | None,
     val_fraction: float,
     num_images: int | None,
-    local_cache_dir: str | Path | None,
+    local_cache_dir: str | Path | LocalCache | None,
     decoding: Decoding,
     exclude: Sequence[str],
     unreadable_folders: str,
@@ -158,7 +161,8 @@ def open_source(
             of each class is the split "val" and the rest is "train", as `hold_out`
             chooses; 0 holds nothing out.
         num_images: only so many images, evenly spread over the set; None: all.
-        local_cache_dir: files are copied here when they are first read; None: not.
+        local_cache_dir: files are copied here when they are first read, as `FileSource`
+            has it; None: not.
         decoding: how its photos become pixels.
         exclude: patterns of names and paths that are passed over.
         unreadable_folders: what a folder that cannot be listed means, as `Sieve` says.
@@ -217,7 +221,7 @@ class DataSet:
     list_file: str | None
     val_fraction: float
     num_images: int | None
-    local_cache_dir: str | None
+    local_cache_dir: str | Path | LocalCache | None
     decoding: Decoding
     exclude: tuple[str, ...]
     unreadable_folders: str

@@ -1,3 +1,4 @@
+import os
 import pickle
 
 import numpy as np
@@ -113,7 +114,10 @@ def test_files_are_copied_at_their_first_read(tmp_path):
     root = write_plain_photos(tmp_path / "slow", ["a/1.jpg", "b/1.jpg"])
     source = open_photos(root, local_cache_dir=tmp_path / "fast")
     first = source.read(0)
-    (root / "a" / "1.jpg").unlink()
+    # What is not looked at again is of the same size and time.
+    status = (root / "a" / "1.jpg").stat()
+    (root / "a" / "1.jpg").write_bytes(bytes(status.st_size))
+    os.utime(root / "a" / "1.jpg", ns=(0, status.st_mtime_ns))
     assert pickle.loads(pickle.dumps(source)).read(0) == first
     (root / "b" / "1.jpg").unlink()
     with pytest.raises(FileNotFoundError):
