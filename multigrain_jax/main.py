@@ -6,6 +6,7 @@ The config's `task` says which entry runs. Exit codes: 0 done, 2 bad input or co
 
 import ast
 import difflib
+import errno
 import importlib
 import io
 import os
@@ -77,8 +78,9 @@ def main(argv: list[str]) -> int:
                 f"task: found {config.task!r}, expected one of {', '.join(TASKS)}"
             )
         # Not needed for --help, and importing JAX takes its time.
-        from multigrain_jax.runtime import keep_compiled_programs
+        from multigrain_jax.runtime import keep_compiled_programs, raise_open_files
 
+        raise_open_files()
         keep_compiled_programs()
         importlib.import_module(TASKS[config.task]).run(config, workdir)
     except InputError as error:
@@ -95,14 +97,29 @@ def main(argv: list[str]) -> int:
         # Python would wait for the thread that hangs.
         os._exit(EXIT_FAILED)
     except OSError as error:
-        of_disk = isinstance(error, CheckpointNotSavedError)
-        if not of_disk and error.errno not in PASSING_ERRORS:
+        remedy = _remedy(error, workdir)
+        if remedy is None:
             raise
-        place = "" if of_disk else f"; {workdir}: {free_space(workdir)}"
-        print(f"error: {error}{place}", file=sys.stderr)
+        print(f"error: {error}{remedy}", file=sys.stderr)
         _leave_if_reading_hangs(EXIT_FAILED)
         return EXIT_FAILED
     return 0
+
+
+def _remedy(error: OSError, workdir: Path) -> str | None:
+    """What a user is told beside an error of the system; None: it has to be looked at.
+
+    Args:
+        error: what ended the run.
+        workdir: where the run writes.
+    """
+    if isinstance(error, CheckpointNotSavedError):
+        return ""
+    if error.errno in PASSING_ERRORS:
+        return f"; {workdir}: {free_space(workdir)}"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "; raise the limit (ulimit -n) or set num_workers to 0"
+    return None
 
 
 def _leave_if_reading_hangs(code: int) -> None:

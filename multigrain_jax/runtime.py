@@ -1,7 +1,11 @@
 """What is set up once for a process, and what is known of it."""
 
+import contextlib
 import os
+import shutil
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from multigrain_jax.data.cache import cache_folder
+from multigrain_jax.errors import InputError
 from multigrain_jax.models.backbones import Backbone
+
+# Platforms of JAX -> the extra of this package that brings them.
+EXTRAS = {"cuda": "cuda", "gpu": "cuda", "tpu": "tpu"}
+# What the kernel shows of accelerators -> what they are.
+DEVICE_FILES = {
+    "/dev/nvidia[0-9]*": "NVIDIA GPU",
+    "/dev/accel[0-9]*": "TPU",
+    "/dev/accel/accel[0-9]*": "accelerator",
+    "/dev/kfd": "AMD GPU",
+}
+NVIDIA_PATIENCE_S = 10.0
+# Reading processes, shards and checkpoints take files by the dozen.
+FEW_OPEN_FILES, ENOUGH_OPEN_FILES = 1024, 4096
 
 # Programs that compile faster are not kept.
 KEPT_FROM_SECONDS = 0.2
@@ -118,3 +136,95 @@ def compute_dtype(name: str) -> np.dtype:
     """The dtype that a config names; "auto" is bfloat16, but float32 on CPUs."""
     on_cpu = jax.default_backend() == "cpu"
     return jnp.dtype(name if name != "auto" else "float32" if on_cpu else "bfloat16")
+
+
+def raise_open_files() -> None:
+    """Raise a low limit of open files as far as this process may; says so."""
+    try:
+        import resource
+    except ImportError:
+        return  # Windows has no such limit
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = most == resource.RLIM_INFINITY
+    wanted = ENOUGH_OPEN_FILES if unlimited else min(most, ENOUGH_OPEN_FILES)
+    if limit == resource.RLIM_INFINITY or limit >= min(FEW_OPEN_FILES, wanted):
+        return
+    # Some systems have a lower bound of their own.
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+        print(f"open files: the limit was {limit} (ulimit -n), and is {wanted} now")
+
+
+def look_for_devices(*, root: Path = Path("/")) -> None:
+    """Say which devices are used, and which are there and are not.
+
+    Args:
+        root: where the system's device files are looked for.
+
+    Raises:
+        InputError: JAX has not the devices that it is told to use, or is told to
+            compile nothing.
+    """
+    config: Any = jax.config  # the checker does not know its keys
+    if config.jax_disable_jit:
+        raise InputError(
+            "JAX_DISABLE_JIT: found it set, expected programs to be compiled: a step "
+            "is one program, and is slower by orders of magnitude without; unset it"
+        )
+    try:
+        devices = jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(_missing_platform(config.jax_platforms, error)) from error
+    if jax.process_index():
+        return
+    kinds = sorted({device.device_kind for device in devices})
+    hosts = f" of {jax.process_count()} hosts" if jax.process_count() > 1 else ""
+    print(
+        f"devices: {len(devices)} {jax.default_backend()} ({', '.join(kinds)}){hosts}"
+    )
+    if jax.default_backend() != "cpu":
+        return
+    for kind, place in _accelerators(root):
+        extra = "tpu" if kind == "TPU" else "cuda"
+        told = config.jax_platforms
+        remedy = (
+            f"JAX_PLATFORMS={told} keeps it out"
+            if told
+            else f"JAX finds no plugin or driver for it (pip install -e '.[{extra}]'?)"
+        )
+        print(f"WARNING: {place}: an {kind} is there and NOT USED: {remedy}")
+
+
+def _missing_platform(platforms: str | None, error: Exception) -> str:
+    """Why JAX has no devices, in one line."""
+    names = [name for name in (platforms or "").split(",") if name]
+    extras = sorted({EXTRAS[name] for name in names if name in EXTRAS})
+    remedy = "unset it to use what there is"
+    if extras:
+        install = " or ".join(f"pip install -e '.[{extra}]'" for extra in extras)
+        remedy = f"expected its plugin ({install}) and its driver, or {remedy}"
+    reason = str(error).partition("\n")[0] or "JAX has no plugin for it"
+    return f"JAX_PLATFORMS={platforms or ''}: no devices ({reason}); {remedy}"
+
+
+def _accelerators(root: Path) -> Iterator[tuple[str, str]]:
+    """What the system has: its kind, and where that is seen."""
+    kinds = set()
+    for pattern, kind in DEVICE_FILES.items():
+        for path in sorted(root.glob(pattern.lstrip("/")))[:1]:
+            kinds.add(kind)
+            yield kind, f"/{path.relative_to(root)}"
+    # Under WSL a GPU has no file of its own.
+    program = shutil.which("nvidia-smi")
+    if program is None or "NVIDIA GPU" in kinds:
+        return
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        listed = subprocess.run(
+            [program, "-L"],
+            capture_output=True,
+            text=True,
+            timeout=NVIDIA_PATIENCE_S,
+            check=True,
+        )
+        if listed.stdout.startswith("GPU "):
+            yield "NVIDIA GPU", listed.stdout.partition(" (UUID")[0]

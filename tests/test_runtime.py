@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import pytest
 
+from multigrain_jax.errors import InputError
 from multigrain_jax.models.multigrain import (
     BACKBONES,
     create_model,
@@ -17,6 +18,8 @@ from multigrain_jax.runtime import (
     compiler_options,
     images_at_once,
     keep_compiled_programs,
+    look_for_devices,
+    raise_open_files,
     seconds_since_launch,
 )
 
@@ -152,3 +155,71 @@ def test_a_cpu_takes_fewer_large_images_at_once(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 1)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert images_at_once(64, 2000) == 64
+
+
+@pytest.fixture
+def no_nvidia_smi(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+
+
+def test_the_devices_are_named(no_nvidia_smi, tmp_path, capsys):
+    look_for_devices(root=tmp_path)
+    assert capsys.readouterr().out == "devices: 8 cpu (cpu)\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("nvidia0", "NVIDIA GPU"),
+        ("accel0", "TPU"),
+        ("accel/accel0", "accelerator"),
+        ("kfd", "AMD GPU"),
+    ],
+)
+def test_an_accelerator_that_is_not_used_is_told(
+    no_nvidia_smi, tmp_path, capsys, monkeypatch, file, kind
+):
+    path = tmp_path / "dev" / file
+    path.parent.mkdir(parents=True)
+    path.touch()
+    look_for_devices(root=tmp_path)
+    line = capsys.readouterr().out.splitlines()[1]
+    assert line.startswith(f"WARNING: /dev/{file}: ") and "NOT USED" in line
+    assert f" {kind} is there" in line and "JAX_PLATFORMS=cpu keeps it out" in line
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    look_for_devices(root=tmp_path)
+    assert "WARNING" not in capsys.readouterr().out
+
+
+def test_a_gpu_that_only_its_program_shows_is_told(tmp_path, capsys, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'GPU 0: A card (UUID: GPU-1)'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    look_for_devices(root=tmp_path)
+    assert "WARNING: GPU 0: A card: an NVIDIA GPU" in capsys.readouterr().out
+    program.write_text("#!/bin/sh\necho 'no driver'\nexit 9\n")
+    look_for_devices(root=tmp_path)
+    assert "WARNING" not in capsys.readouterr().out
+
+
+def test_a_run_without_compilation_is_refused():
+    with jax.disable_jit(), pytest.raises(InputError, match="JAX_DISABLE_JIT"):
+        look_for_devices()
+
+
+def test_a_low_limit_of_open_files_is_raised(capsys):
+    resource = pytest.importorskip("resource")
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, most))
+        raise_open_files()
+        wanted = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        said = capsys.readouterr().out
+        raise_open_files()
+        again = capsys.readouterr().out
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
+    assert 200 < wanted <= 4096
+    assert f"the limit was 200 (ulimit -n), and is {wanted} now" in said
+    assert again == ""

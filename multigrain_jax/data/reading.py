@@ -29,6 +29,9 @@ from multigrain_jax.errors import InputError
 # the first waits for a file.
 MIN_READ_THREADS, MAX_READ_THREADS = 2, 4
 SHARED_MEMORY = "/dev/shm"
+# Queues, semaphores and shared memory of a reading process, as the parent has them.
+OPEN_FILES_PER_PROCESS = 32
+OPEN_FILES = "/proc/self/fd"
 
 
 class Reading(NamedTuple):
@@ -94,6 +97,7 @@ def iterate(
         ReadingGivenUp: `reading.give_up` said so.
     """
     num_workers, prefetch, timeout_s, give_up = reading
+    num_workers = _with_open_files(num_workers)
     per_worker = max(1, prefetch // max(1, num_workers))
     if num_workers:
         # The processes are the parallelism; together they hold `prefetch` batches, and
@@ -121,6 +125,30 @@ def iterate(
         )
 
     return read_and_restart(read_from, timeout_s=timeout_s, give_up=give_up)
+
+
+def _with_open_files(num_workers: int) -> int:
+    """The number of reading processes; 0, with a line, where files may not be opened.
+
+    A process that cannot be started for that leaves shared memory behind.
+    """
+    try:
+        import resource
+
+        open_now = len(os.listdir(OPEN_FILES))
+    except (ImportError, OSError):
+        return num_workers  # a system without such a limit, or without that folder
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    needed = open_now + OPEN_FILES_PER_PROCESS * num_workers
+    if num_workers == 0 or limit == resource.RLIM_INFINITY or needed <= limit:
+        return num_workers
+    print(
+        f"WARNING: num_workers = {num_workers} takes about {needed} open files, and "
+        f"the limit is {limit} (ulimit -n): images are read with threads instead; "
+        "raise it, or lower num_workers",
+        flush=True,
+    )
+    return 0
 
 
 def _check_shared_memory(needed: int, num_workers: int) -> None:

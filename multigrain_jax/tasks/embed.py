@@ -46,7 +46,7 @@ from multigrain_jax.distributed import (
 from multigrain_jax.errors import InputError, StoppedEarly
 from multigrain_jax.inference import OpenedModel, open_model
 from multigrain_jax.lock import WorkdirLock, lock_workdir
-from multigrain_jax.runtime import compute_dtype
+from multigrain_jax.runtime import compute_dtype, look_for_devices
 from multigrain_jax.tasks.check import (
     as_tuple,
     choice_problems,
@@ -81,6 +81,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     started = time.perf_counter()
     config = prepare(config, workdir)
     start_hosts(**config.distributed.to_dict())
+    look_for_devices()
     with quiet_unless_first():
         settings = config.to_dict()
         refuse(_problems(settings))

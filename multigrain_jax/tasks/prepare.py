@@ -13,6 +13,7 @@ from multigrain_jax.checkpoint import CHECKPOINTS_FOLDER
 from multigrain_jax.data.sources.folder import split_folders
 from multigrain_jax.descriptors.folder import DESCRIPTOR_FOLDER, HEAD_FILE
 from multigrain_jax.lock import lock_workdir
+from multigrain_jax.runtime import look_for_devices
 from multigrain_jax.tasks.bounds import leaves, number_problems
 from multigrain_jax.tasks.check import refuse
 from multigrain_jax.tasks.embed_record import SOURCES_OF_FILES
@@ -89,6 +90,7 @@ def one_writer(run: Task) -> Task:
     @functools.wraps(run)
     def prepared(config: ConfigDict, workdir: Path) -> dict[str, float]:
         config = prepare(config, workdir)
+        look_for_devices()
         with lock_workdir(workdir):
             return run(config, workdir)
 

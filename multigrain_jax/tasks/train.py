@@ -28,6 +28,7 @@ from multigrain_jax.lock import WorkdirLock, lock_workdir
 from multigrain_jax.metric_writer import MetricWriter, read_metrics
 from multigrain_jax.models.multigrain import BACKBONES
 from multigrain_jax.pages.plots import write_plots
+from multigrain_jax.runtime import look_for_devices
 from multigrain_jax.tasks.final_report import evaluate_and_report
 from multigrain_jax.tasks.inputs import (
     batches_from_config,
@@ -59,6 +60,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     started = time.perf_counter()
     config = prepare(config, workdir)
     start_hosts(**config.distributed.to_dict())
+    look_for_devices()
     check_train_config(config.to_dict(), num_devices=jax.device_count())
     config = _resolved(config)
     if config.dry_run:

@@ -1,5 +1,6 @@
 """How batches are read ahead: by how many threads, and with how much memory."""
 
+import os
 from collections import namedtuple
 
 import grain
@@ -53,6 +54,19 @@ def test_too_little_shared_memory_is_refused(monkeypatch):
     # Two processes, each with four batches ready and one in its hands.
     with pytest.raises(InputError, match=r"= 2: .* about 10 MiB .* has 1 MiB free"):
         read(num_workers=2, prefetch=8, batch_bytes=1 << 20)
+
+
+def test_too_few_open_files_are_told_and_threads_read(capsys):
+    resource = pytest.importorskip("resource")
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_now = len(os.listdir(reading.OPEN_FILES))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + 63, most))
+    try:
+        assert read(num_workers=2) == [0, 1, 2]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
+    said = capsys.readouterr().out
+    assert "num_workers = 2 takes about " in said and "with threads instead" in said
 
 
 class Photos(ImageSource):
