@@ -42,9 +42,10 @@ def write_atomically(path: Path) -> Generator[IO[bytes]]:
         with partial.open("xb") as file:
             yield file
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink()
+        _name_file(error, path, partial)
         raise
 
 
@@ -56,6 +57,22 @@ def write_durably(path: Path) -> Generator[IO[bytes]]:
         file.flush()
         os.fsync(file.fileno())
     _sync_folder(path.parent)
+
+
+def append_durably(path: Path, data: bytes) -> None:
+    """Append to a file; a power cut after this returns loses nothing.
+
+    Raises:
+        OSError: it cannot be written; part of the data may be there.
+    """
+    try:
+        with path.open("ab") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def remove_partial_files(folder: Path) -> None:
@@ -93,6 +110,16 @@ def _unescaped(found: re.Match[str]) -> str:
     return "\\" if value == ord("\\") else chr(0xDC00 + value)
 
 
+def _name_file(error: BaseException, path: Path, partial: Path) -> None:
+    """Let an error of writing tell which file it is about, as the user knows it."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return
+    if error.filename in (None, str(partial)):
+        error.filename = str(path)
+        if error.filename2 is not None:
+            del error.filename2
+
+
 def _sync_folder(folder: Path) -> None:
     """Bring the names in a folder to the disk, as `os.replace` alone does not."""
     if not hasattr(os, "O_DIRECTORY"):
@@ -103,6 +130,7 @@ def _sync_folder(folder: Path) -> None:
     except OSError as error:
         # Some network file systems have no such call for folders.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            error.filename = str(folder)
             raise
     finally:
         os.close(descriptor)

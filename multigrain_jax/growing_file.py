@@ -1,5 +1,6 @@
 """Files that a run appends to without ever waiting for the disk."""
 
+import contextlib
 import errno
 import os
 import shutil
@@ -7,6 +8,7 @@ import threading
 import time
 import weakref
 from collections import deque
+from collections.abc import Generator
 from pathlib import Path
 
 # What waits in memory for room on the disk; more is dropped, and counted.
@@ -180,11 +182,29 @@ def flush_all(timeout_s: float) -> bool:
 
 def free_space(path: Path) -> str:
     """How much room there is where a file lies, in words."""
-    folder = path if path.is_dir() else path.parent
+    there = (folder for folder in (path, *path.parents) if folder.is_dir())
     try:
+        folder = next(there, path)
         return f"{shutil.disk_usage(folder).free >> 10} KiB free"
     except OSError:
         return "free space unknown"
+
+
+def unwritten(path: Path, error: OSError) -> str:
+    """The line on a file that a run can do without, and that cannot be written."""
+    return (
+        f"WARNING: {path} cannot be written: {error.strerror or error} "
+        f"({free_space(path)}); the run goes on without it"
+    )
+
+
+@contextlib.contextmanager
+def dispensable(path: Path) -> Generator[None]:
+    """A context that writes what a run can do without: a fault becomes one line."""
+    try:
+        yield
+    except OSError as error:
+        print(unwritten(path, error), flush=True)
 
 
 def _write_whole(descriptor: int, data: bytes) -> None:

@@ -43,6 +43,9 @@ TASKS = {
     "near_duplicates": "multigrain_jax.tasks.near_duplicates",
 }
 
+# Tasks that keep what they have done when they end early.
+RESUMED = ("train", "embed")
+
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_STOPPED_EARLY = 3
@@ -97,7 +100,7 @@ def main(argv: list[str]) -> int:
         # Python would wait for the thread that hangs.
         os._exit(EXIT_FAILED)
     except OSError as error:
-        remedy = _remedy(error, workdir)
+        remedy = _remedy(error, workdir, task=config.task)
         if remedy is None:
             raise
         print(f"error: {error}{remedy}", file=sys.stderr)
@@ -106,17 +109,19 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _remedy(error: OSError, workdir: Path) -> str | None:
+def _remedy(error: OSError, workdir: Path, *, task: str) -> str | None:
     """What a user is told beside an error of the system; None: it has to be looked at.
 
     Args:
         error: what ended the run.
         workdir: where the run writes.
+        task: the config's.
     """
     if isinstance(error, CheckpointNotSavedError):
         return ""
     if error.errno in PASSING_ERRORS:
-        return f"; {workdir}: {free_space(workdir)}"
+        again = "; the same command goes on from what is complete"
+        return f"; {workdir}: {free_space(workdir)}{again if task in RESUMED else ''}"
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return "; raise the limit (ulimit -n) or set num_workers to 0"
     return None

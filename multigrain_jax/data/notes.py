@@ -10,6 +10,7 @@ from multigrain_jax.data.reading import read_noted
 from multigrain_jax.data.skips import printable
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.files import write_atomically
+from multigrain_jax.growing_file import unwritten
 
 NOTES_FILE = "notes.txt"
 PASSED_OVER = ": passed over "
@@ -62,16 +63,24 @@ class NoteLog:
         for line in new[: max(0, PRINTED - self._num_printed)]:
             print(f"noted {line}")
         self._num_printed += len(new)
-        if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.writelines(f"{line}\n" for line in new)
+        self._write(new, append=True)
 
-    def _write(self, lines: Iterable[str]) -> None:
+    def _write(self, lines: Iterable[str], *, append: bool = False) -> None:
         if self._path is None:
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with write_atomically(self._path) as file:
-            file.write("".join(f"{line}\n" for line in lines).encode())
+        text = "".join(f"{line}\n" for line in lines)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            if append:
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write(text)
+            else:
+                with write_atomically(self._path) as file:
+                    file.write(text.encode())
+        except OSError as error:
+            # The run does not need its notes; those of an earlier run stay.
+            print(unwritten(self._path, error), flush=True)
+            self._path = None
 
 
 def read_notes(workdir: Path) -> list[str]:

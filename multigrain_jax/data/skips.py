@@ -9,6 +9,7 @@ from multigrain_jax.data.reading import why_unreadable
 from multigrain_jax.data.sources.folder import UNLABELLED
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError
+from multigrain_jax.growing_file import unwritten
 
 SKIPPED_FILE = "skipped.txt"
 # Fewer unreadable images than this end no run, however small it is.
@@ -95,7 +96,7 @@ class SkipLog:
                 file.write(line + "\n")
         except OSError as error:
             # The run does not need its list; the lines are printed as well.
-            print(f"WARNING: {self._path} cannot be written: {error.strerror}")
+            print(unwritten(self._path, error), flush=True)
             self._path = None
 
 

@@ -36,7 +36,7 @@ from multigrain_jax.descriptors.repair import find_sound
 from multigrain_jax.descriptors.roots import moved_rows, with_root
 from multigrain_jax.descriptors.shards import HashingFile
 from multigrain_jax.errors import InputError
-from multigrain_jax.files import PARTIAL_SUFFIX, write_durably
+from multigrain_jax.files import PARTIAL_SUFFIX, append_durably, write_durably
 
 
 class DescriptorWriter:
@@ -214,10 +214,7 @@ class DescriptorWriter:
             else:
                 added.append(IndexRow(image, None, None, status))
         block, lines = block_of(added)
-        with (self._folder / INDEX_FILE).open("ab") as file:
-            file.write(lines)
-            file.flush()
-            os.fsync(file.fileno())
+        append_durably(self._folder / INDEX_FILE, lines)
         self._rows += added
         self._row_counts.append(len(added))
         self._waiting = []

@@ -11,6 +11,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from multigrain_jax.files import write_atomically
+from multigrain_jax.growing_file import dispensable
 from multigrain_jax.metric_writer import read_metrics
 from multigrain_jax.workdir import METRICS_FILE
 
@@ -86,11 +87,12 @@ def write_plots(workdir: Path) -> list[Path]:
 
 
 def save_plot(workdir: Path, name: str, figure: Figure) -> Path:
-    """Write plots/<name>.png; returns its path."""
+    """Write plots/<name>.png, or a line that it cannot be written; returns its path."""
     path = workdir / "plots" / f"{name}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with write_atomically(path) as file:
-        figure.savefig(file, format="png", dpi=144)
+    with dispensable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with write_atomically(path) as file:
+            figure.savefig(file, format="png", dpi=144)
     return path
 
 

@@ -25,6 +25,7 @@ from multigrain_jax.evaluation.classification import (
 )
 from multigrain_jax.evaluation.copy_detection import copy_scores
 from multigrain_jax.evaluation.embed import embed_source, make_embed_step
+from multigrain_jax.growing_file import dispensable
 from multigrain_jax.models.multigrain import Backbone, Variables
 from multigrain_jax.pages.training_page import write_final_page
 from multigrain_jax.workdir import print_table
@@ -99,7 +100,8 @@ def evaluate_and_report(
         if photos.logits is not None:
             of_classes = {**classification_scores(photos), **of_classes}
         scores = {**of_classes, **scores}
-    write_final_page(workdir, source, photos, split=split, scores=scores)
+    with dispensable(workdir / "report.html"):
+        write_final_page(workdir, source, photos, split=split, scores=scores)
     named = {f"{split}/{name}": value for name, value in scores.items()}
     print_table(named)
     return named

@@ -1,11 +1,15 @@
 """What there is to say of photos that were read, kept in notes.txt."""
 
+import errno
+from pathlib import Path
+
 import numpy as np
 import pytest
 from helpers.photos import encode, noise_photo, plain_photo
 from helpers.sources import open_photos
 
-from multigrain_jax.data.notes import PRINTED, NoteLog, read_notes
+from multigrain_jax.data import notes
+from multigrain_jax.data.notes import NOTES_FILE, PRINTED, NoteLog, read_notes
 from multigrain_jax.data.reading import read_noted
 
 
@@ -76,6 +80,35 @@ def test_many_notes_are_in_the_file_and_some_are_printed(tmp_path, capsys):
 def test_without_a_workdir_nothing_is_written(photos, capsys):
     NoteLog(open_photos(photos), workdir=None).record(np.array([0]))
     assert "end missing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("append", [False, True])
+def test_notes_that_cannot_be_written_are_one_line(
+    photos, tmp_path, monkeypatch, capsys, append
+):
+    if append:
+        (photos / "a" / "4.mov").unlink()  # what is passed over comes first
+    source = open_photos(photos)
+
+    def full(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    opened = Path.open
+    monkeypatch.setattr(notes, "write_atomically", full)
+    monkeypatch.setattr(
+        Path,
+        "open",
+        lambda path, *rest, **options: (
+            full(path) if path.name == NOTES_FILE else opened(path, *rest, **options)
+        ),
+    )
+    log = NoteLog(source, workdir=tmp_path)
+    for index in (0, 2):
+        log.record(np.array([index]))
+    lines = capsys.readouterr().out.splitlines()
+    (warning,) = [line for line in lines if line.startswith("WARNING")]
+    assert "notes.txt cannot be written: No space left on device (" in warning
+    assert any(line.startswith("noted ") for line in lines)
 
 
 def test_nothing_to_say_makes_no_file(tmp_path):

@@ -121,6 +121,16 @@ def test_a_list_that_is_a_folder_is_named(source, tmp_path):
         SkipLog(source, workdir=tmp_path, max_fraction=1.0)
 
 
+def test_a_list_that_cannot_be_written_is_one_line(source, tmp_path, capsys):
+    skips = SkipLog(source, workdir=tmp_path / "gone", max_fraction=0.5)
+    skips.record(np.array([2, 5, 7]))
+    lines = capsys.readouterr().out.splitlines()
+    (warning,) = [line for line in lines if line.startswith("WARNING")]
+    assert "gone/skipped.txt cannot be written: No such file" in warning
+    assert "KiB free); the run goes on" in warning
+    assert sum(line.startswith("skipped ") for line in lines) == 3
+
+
 def test_nothing_is_written_without_a_workdir(source, tmp_path):
     SkipLog(source, workdir=None, max_fraction=1.0).record(np.array([2]))
     assert not (tmp_path / "skipped.txt").exists()

@@ -1,0 +1,139 @@
+"""A disk that is full, or fails, under what a run needs and under what it does not."""
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+from helpers.configs import small_train_config
+from helpers.descriptor_folders import all_found, contents, stamps
+from helpers.descriptor_folders import embed as embed_stamps
+
+from multigrain_jax.data import notes
+from multigrain_jax.descriptors.folder import HEAD_FILE, read_head
+from multigrain_jax.descriptors.index import DescriptorIndex
+from multigrain_jax.growing_file import PASSING_ERRORS
+from multigrain_jax.pages import page, plots
+from multigrain_jax.tasks import train
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_pages_plots_and_lists_end_no_training(photos, tmp_path, monkeypatch, capsys):
+    root = tmp_path / "photos"
+    shutil.copytree(photos, root)
+    (root / "train" / "disc" / "readme.xyz").write_text("passed over")
+
+    def failing(path, *, number):
+        raise OSError(number, os.strerror(number), str(path))
+
+    errors = {notes: errno.ENOSPC, page: errno.EROFS, plots: errno.EIO}
+    for module, number in errors.items():
+        monkeypatch.setattr(module, "write_atomically", partial(failing, number=number))
+    config = small_train_config(root, num_epochs=1, report_split="val", num_workers=0)
+    results = train.run(config, tmp_path / "run")
+    assert "val/copy_map" in results
+    assert json.loads((tmp_path / "run" / "results.json").read_text()) == results
+    lines = capsys.readouterr().out.splitlines()
+    failed = [line for line in lines if line.startswith("WARNING")]
+    names = [Path(line.split()[1]).name for line in failed]
+    assert {"report.html", "learning_rate.png"} <= set(names)
+    assert all(" KiB free); the run goes on" in line for line in failed)
+    for number in errors.values():
+        assert any(os.strerror(number) in line for line in failed)
+    assert len(set(failed)) == len(failed) <= 12, failed
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 32 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, check=False).returncode:
+        pytest.skip("no right to mount a file system here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.slow
+def test_embed_on_a_full_disk_keeps_what_is_complete(
+    small_disk, photos, tiny_checkpoint, tmp_path
+):
+    def embed(workdir):
+        settings = {"init_from": tiny_checkpoint, "data.root": photos / "train"}
+        settings |= {"test_size": 48, "batch_size": 8, "rows_per_shard": 5}
+        command = [sys.executable, "-m", "multigrain_jax.main"]
+        command += ["--config", "configs/embed.py", "--workdir", str(workdir)]
+        command += [f"--config.{key}={value}" for key, value in settings.items()]
+        return subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "XLA_FLAGS": ""},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    done = embed(small_disk)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: [Errno 28] No space left on device: ")
+    assert str(small_disk / "descriptors") in line
+    assert "KiB free; the same command goes on from what is complete" in line
+    index = DescriptorIndex.open(small_disk)
+    index.verify()
+    assert 0 < len(index.live) < 33
+    remount = ["mount", "-o", "remount,size=2m", str(small_disk)]
+    subprocess.run(remount, check=True)
+    assert embed(small_disk).returncode == 0
+    assert json.loads((small_disk / "results.json").read_text())["num_images"] == 33
+    DescriptorIndex.open(small_disk).verify()
+
+
+def test_a_disk_that_fails_at_any_write_loses_no_descriptor(tmp_path, monkeypatch):
+    """Every flush and rename in turn: the error names a file, and the next run ends."""
+    images, whole = stamps(20), tmp_path / "whole"
+    embed_stamps(whole, images)
+    failing_at, calls, fsync = 0, 0, os.fsync
+
+    def failing(original):
+        def wrapped(*arguments):
+            nonlocal calls
+            calls += 1
+            if calls > failing_at:
+                number = PASSING_ERRORS[failing_at % len(PASSING_ERRORS)]
+                if original is fsync:
+                    raise OSError(number, os.strerror(number))
+                one, other = map(str, arguments)
+                raise OSError(number, os.strerror(number), one, None, other)
+            return original(*arguments)
+
+        return wrapped
+
+    while True:
+        folder, calls = tmp_path / str(failing_at), 0
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "replace", failing(os.replace))
+            patched.setattr(os, "fsync", failing(os.fsync))
+            try:
+                embed_stamps(folder, images)
+            except OSError as error:
+                assert error.errno in PASSING_ERRORS
+                assert str(error).count(str(folder)) == 1
+                assert ".partial" not in str(error)
+            else:
+                break
+        assert not list(folder.glob("*.partial"))
+        if (folder / HEAD_FILE).exists() and read_head(folder).num_shards:
+            stored = all_found(folder)
+            assert all(stored[path] == all_found(whole)[path] for path in stored)
+        embed_stamps(folder, images)
+        assert contents(folder) == contents(whole)
+        failing_at += 1
+    assert failing_at > 20
