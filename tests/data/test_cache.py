@@ -198,7 +198,7 @@ def read_all(folder, paths, max_bytes):
 def test_two_runs_share_a_cache(tmp_path, max_bytes):
     """With room for all, and with copies that one takes away while the other reads."""
     paths = fill(tmp_path, range(60), None)
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     arguments = [(tmp_path, order, max_bytes) for order in (paths, paths[::-1])]
     runs = [context.Process(target=read_all, args=each) for each in arguments]
     for each in runs:
