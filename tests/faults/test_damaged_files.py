@@ -1,12 +1,12 @@
 """Files that a user can break, each in many ways, before each task that meets them."""
 
-import json
 import os
 import shutil
 import stat
 
 import pytest
 from helpers.configs import small_eval_config
+from helpers.damages import DAMAGES, is_one_line
 from helpers.photos import write_plain_photos
 
 from configs import embed, near_duplicates, search
@@ -16,41 +16,6 @@ from multigrain_jax.tasks import near_duplicates as run_near_duplicates
 from multigrain_jax.tasks import search as run_search
 
 PHOTOS = ("0.png", "1.png", "2.png")
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def make_folder(path):
-    path.unlink()
-    path.mkdir()
-
-
-def make_unreadable(path):
-    """As for a user who is not root: what cannot be opened at all."""
-    path.unlink()
-    path.symlink_to(path.name)  # a link to itself
-
-
-def of_another_task(path):
-    path.write_text(json.dumps({"task": "train", "test/top1": 0.5}))
-
-
-def of_a_later_version(path):
-    path.write_text(json.dumps({"format_version": 99, "new": [{}]}))
-
-
-DAMAGES = {
-    "missing": lambda path: path.unlink(),
-    "empty": lambda path: path.write_bytes(b""),
-    "cut": cut,
-    "folder": make_folder,
-    "not UTF-8": lambda path: path.write_bytes(b"\xff\xfe\x00\x9f" * 9),
-    "unreadable": make_unreadable,
-    "of another task": of_another_task,
-    "of a later version": of_a_later_version,
-}
 
 
 def embed_again(base, workdir):
@@ -127,11 +92,8 @@ def test_a_broken_file_is_one_line_or_none(original, tmp_path, file, task, capsy
         try:
             TASKS[task](base, base / "embedded")
         except InputError as error:
-            # A checkpoint lists what is wrong with it, one a line.
-            said = str(error).replace("\n  meta: ", ": ")
-            said = said.removeprefix("the configuration cannot work:\n  ")
-            if "\n" in said or str(base) not in said or not said.isprintable():
-                wrong.append((damage, said))
+            if not is_one_line(error, base):
+                wrong.append((damage, str(error)))
         except Exception as error:
             wrong.append((damage, repr(error)))
     assert wrong == []
