@@ -75,6 +75,7 @@ def test_every_key_that_may_hold_a_path_is_known():
     # What else a key can be left out of: numbers, splits, and other hosts.
     none = {k for c in configs for k, v in leaves(c.to_dict()) if v is None}
     numbers = {"num_", "_step", "_exponent", "max_train", "distributed.", "split"}
+    numbers |= {"local_cache_gb"}
     others = {key for key in none if any(word in key for word in numbers)}
     assert none - others == set(PATH_KEYS)
 
