@@ -3,12 +3,12 @@
 import errno
 import os
 import shutil
-import subprocess
 
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from helpers.checkpoints import save_small, small_items
+from helpers.commands import mounted
 
 from multigrain_jax.checkpoint import (
     CheckpointNotSavedError,
@@ -128,13 +128,8 @@ def test_the_last_state_is_tried_for_a_while(tmp_path, monkeypatch):
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 2 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(command, check=False).returncode:
-        pytest.skip("no right to mount a file system here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with mounted(tmp_path / "disk", size="2m") as folder:
+        yield folder
 
 
 # TensorStore's threads print the error too, which is not what is looked at here; writes

@@ -5,11 +5,11 @@ import json
 
 import numpy as np
 import pytest
+from helpers import descriptor_folders
 
 from multigrain_jax.descriptors.folder import (
     OK,
     VANISHED,
-    DescriptorSettings,
     ImageStamp,
     IndexRow,
     read_head,
@@ -20,16 +20,7 @@ from multigrain_jax.descriptors.index_file import read_index
 from multigrain_jax.descriptors.writer import DescriptorWriter
 from multigrain_jax.errors import InputError
 
-SETTINGS = DescriptorSettings(
-    dim=2,
-    dtype="float32",
-    model_digest="d",
-    backbone="tiny",
-    pooling_exponent=float("inf"),
-    test_size=64,
-    test_mode="rect",
-    whitened=False,
-)
+SETTINGS = descriptor_folders.SETTINGS._replace(dim=2, dtype="float32")
 
 
 @pytest.fixture

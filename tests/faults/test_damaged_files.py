@@ -3,14 +3,14 @@
 import os
 import shutil
 import stat
+from functools import partial
 
 import pytest
 from helpers.configs import small_eval_config
-from helpers.damages import DAMAGES, is_one_line
+from helpers.damages import DAMAGES, what_is_wrong
 from helpers.photos import write_plain_photos
 
 from configs import embed, near_duplicates, search
-from multigrain_jax.errors import InputError
 from multigrain_jax.tasks import embed as run_embed
 from multigrain_jax.tasks import near_duplicates as run_near_duplicates
 from multigrain_jax.tasks import search as run_search
@@ -89,11 +89,7 @@ def test_a_broken_file_is_one_line_or_none(original, tmp_path, file, task, capsy
         if config.is_file() and config != path:
             text = config.read_text(encoding="utf-8")
             config.write_text(text.replace(str(original), str(base)))
-        try:
-            TASKS[task](base, base / "embedded")
-        except InputError as error:
-            if not is_one_line(error, base):
-                wrong.append((damage, str(error)))
-        except Exception as error:
-            wrong.append((damage, repr(error)))
+        found = what_is_wrong(partial(TASKS[task], base, base / "embedded"), base)
+        if found is not None:
+            wrong.append((damage, found))
     assert wrong == []

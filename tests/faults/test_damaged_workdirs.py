@@ -6,13 +6,13 @@ A finished training is asked to go on; an evaluation is made a second time.
 import os
 import shutil
 import stat
+from functools import partial
 
 import pytest
 from helpers.configs import fault_config, small_eval_config
-from helpers.damages import DAMAGES, is_one_line
+from helpers.damages import DAMAGES, what_is_wrong
 
 from configs import eval_base
-from multigrain_jax.errors import InputError
 from multigrain_jax.tasks import eval_classification as run_eval
 from multigrain_jax.tasks import train
 
@@ -76,11 +76,7 @@ def test_a_broken_file_of_a_workdir_is_one_line_or_none(
         path = base / workdir / file
         assert stat.S_ISREG(os.lstat(path).st_mode)
         break_it(path)
-        try:
-            TASKS[workdir](base, photos)
-        except InputError as error:
-            if not is_one_line(error, base):
-                wrong.append((damage, str(error)))
-        except Exception as error:
-            wrong.append((damage, repr(error)))
+        found = what_is_wrong(partial(TASKS[workdir], base, photos), base)
+        if found is not None:
+            wrong.append((damage, found))
     assert wrong == []

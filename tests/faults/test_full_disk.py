@@ -5,11 +5,11 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
+from helpers.commands import ENVIRONMENT, ROOT, command_line, mounted
 from helpers.configs import small_train_config
 from helpers.descriptor_folders import all_found, contents, stamps
 from helpers.descriptor_folders import embed as embed_stamps
@@ -20,8 +20,6 @@ from multigrain_jax.descriptors.index import DescriptorIndex
 from multigrain_jax.growing_file import PASSING_ERRORS
 from multigrain_jax.pages import page, plots
 from multigrain_jax.tasks import train
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_pages_plots_and_lists_end_no_training(photos, tmp_path, monkeypatch, capsys):
@@ -52,13 +50,8 @@ def test_pages_plots_and_lists_end_no_training(photos, tmp_path, monkeypatch, ca
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 32 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(command, check=False).returncode:
-        pytest.skip("no right to mount a file system here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with mounted(tmp_path / "disk", size="32k") as folder:
+        yield folder
 
 
 @pytest.mark.slow
@@ -68,13 +61,10 @@ def test_embed_on_a_full_disk_keeps_what_is_complete(
     def embed(workdir):
         settings = {"init_from": tiny_checkpoint, "data.root": photos / "train"}
         settings |= {"test_size": 48, "batch_size": 8, "rows_per_shard": 5}
-        command = [sys.executable, "-m", "multigrain_jax.main"]
-        command += ["--config", "configs/embed.py", "--workdir", str(workdir)]
-        command += [f"--config.{key}={value}" for key, value in settings.items()]
         return subprocess.run(
-            command,
+            command_line("embed", workdir, settings),
             cwd=ROOT,
-            env={**os.environ, "XLA_FLAGS": ""},
+            env=ENVIRONMENT,
             capture_output=True,
             text=True,
             check=False,

@@ -5,16 +5,15 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.commands import ENVIRONMENT, ROOT, TRAINING, command_line
 
 from multigrain_jax.checkpoint import checkpoint_steps
 
-ROOT = Path(__file__).parents[2]
 SHARED_MEMORY = Path("/dev/shm")
 
 pytestmark = pytest.mark.slow
@@ -23,26 +22,12 @@ pytestmark = pytest.mark.slow
 @contextlib.contextmanager
 def running(photos: Path, workdir: Path, **settings) -> Iterator[subprocess.Popen[str]]:
     """The command, once it has made seven steps; its output is thrown away then."""
-    settings = {
-        "backbone": "tiny",
-        "data.source": "folder",
-        "data.root": photos,
-        "data.val_split": "val",
-        "batch_size": 16,
-        "num_epochs": 4000,
-        "train_size": 33,
-        "test_size": 33,
-        "log_every_steps": 1,
-        "validate_first": False,
-        **settings,
-    }
-    command = [sys.executable, "-m", "multigrain_jax.main"]
-    command += ["--config", "configs/base.py", "--workdir", str(workdir)]
-    command += [f"--config.{key}={value}" for key, value in settings.items()]
+    settings = {"num_epochs": 4000, "validate_first": False, **settings}
+    settings = {**TRAINING, "data.root": photos, **settings}
     with subprocess.Popen(
-        command,
+        command_line("base", workdir, settings),
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": ""},
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -5,11 +5,10 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
+from helpers.commands import ENVIRONMENT, ROOT, TRAINING, command_line
 from helpers.configs import fault_config
 
 from multigrain_jax.checkpoint import checkpoint_steps, describe_checkpoint
@@ -18,8 +17,6 @@ from multigrain_jax.errors import StoppedEarly
 from multigrain_jax.evaluation import classification
 from multigrain_jax.tasks import train as run_module
 from multigrain_jax.tasks.train import run
-
-ROOT = Path(__file__).parents[2]
 
 
 def send(number):
@@ -152,23 +149,10 @@ def test_a_run_leaves_before_its_deadline(config, whole, tmp_path):
 
 @pytest.mark.slow
 def test_the_command_leaves_with_code_3_and_continues(photos, tmp_path):
-    command = [sys.executable, "-m", "multigrain_jax.main"]
-    command += ["--config", "configs/base.py", "--workdir", str(tmp_path / "run")]
-    settings = {
-        "backbone": "tiny",
-        "data.source": "folder",
-        "data.root": photos,
-        "data.val_split": "val",
-        "batch_size": 16,
-        "num_epochs": 400,
-        "train_size": 33,
-        "test_size": 33,
-        "log_every_steps": 1,
-    }
-    command += [f"--config.{key}={value}" for key, value in settings.items()]
-    environment = {**os.environ, "XLA_FLAGS": ""}
+    settings = {**TRAINING, "data.root": photos, "num_epochs": 400}
+    command = command_line("base", tmp_path / "run", settings)
     with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+        command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -183,7 +167,7 @@ def test_the_command_leaves_with_code_3_and_continues(photos, tmp_path):
     assert step >= 7
     command.append(f"--config.stop_at_step={step + 2}")
     again = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
     assert again.returncode == 3, again.stderr
     assert f"resuming from {tmp_path / 'run' / 'checkpoints' / str(step)}" in (

@@ -1,7 +1,10 @@
 """What can be done to a file that a user can break."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+
+from multigrain_jax.errors import InputError
 
 
 def cut(path):
@@ -45,3 +48,14 @@ def is_one_line(error: Exception, folder: Path) -> bool:
     said = str(error).replace("\n  meta: ", ": ")
     said = said.removeprefix("the configuration cannot work:\n  ")
     return "\n" not in said and str(folder) in said and said.isprintable()
+
+
+def what_is_wrong(task: Callable[[], object], folder: Path) -> str | None:
+    """How a task ends that neither does its work nor names a file in one line."""
+    try:
+        task()
+    except InputError as error:
+        return None if is_one_line(error, folder) else str(error)
+    except Exception as error:
+        return repr(error)
+    return None

@@ -1,0 +1,44 @@
+"""The real command, and small disks for it."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# Of one device, as a user's machine has it.
+ENVIRONMENT = {**os.environ, "XLA_FLAGS": ""}
+# A training of the smallest network, beside which photos are to be given.
+TRAINING = {
+    "backbone": "tiny",
+    "data.source": "folder",
+    "data.val_split": "val",
+    "batch_size": 16,
+    "train_size": 33,
+    "test_size": 33,
+    "log_every_steps": 1,
+}
+
+
+def command_line(recipe: str, workdir: Path, settings: Mapping[str, Any]) -> list[str]:
+    """The words of a command: a recipe of configs/, and keys by their dotted names."""
+    command = [sys.executable, "-m", "multigrain_jax.main"]
+    command += ["--config", f"configs/{recipe}.py", "--workdir", str(workdir)]
+    return command + [f"--config.{key}={value}" for key, value in settings.items()]
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, *, size: str) -> Iterator[Path]:
+    """A new file system of a size such as "2m", where one can be mounted."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, check=False).returncode:
+        pytest.skip("no right to mount a file system here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
