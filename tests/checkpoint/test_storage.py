@@ -81,8 +81,6 @@ def test_no_error_of_the_system_is_damage(tmp_path, monkeypatch, item, code):
     assert load_checkpoint(folder).step == 5
 
 
-# Its reads that are still under way then complete to nobody.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_what_tensorstore_says_of_the_system_is_understood(tmp_path):
     folder = save_small(tmp_path)
     (data,) = (folder / "model" / "d").iterdir()
