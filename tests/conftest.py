@@ -13,11 +13,20 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ.pop("MULTIGRAIN_CACHE", None)
 
 import atexit
+import tempfile
+
+# Many tests, and the commands that they start, compile the same programs: each is
+# compiled once. Of several workers everyone has a folder of its own, since JAX does not
+# write entries in one piece.
+_COMPILE_CACHE = tempfile.TemporaryDirectory()
+atexit.register(_COMPILE_CACHE.cleanup)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILE_CACHE.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+
 import gzip
 import importlib
 import importlib.util
 import json
-import tempfile
 from pathlib import Path
 
 import jax
@@ -27,11 +36,12 @@ from helpers.photos import CLASS_NAMES, MIXED_SIZES, write_noise_photos
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Many tests compile the same programs: within a session, each is compiled once.
-_COMPILE_CACHE = tempfile.TemporaryDirectory()
-atexit.register(_COMPILE_CACHE.cleanup)
-jax.config.update("jax_compilation_cache_dir", _COMPILE_CACHE.name)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several workers all begin with long files, so as to end at the same time."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")

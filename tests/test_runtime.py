@@ -49,6 +49,7 @@ def home(tmp_path, monkeypatch):
 
 def run_program(home, **variables):
     environment = {**os.environ, "XDG_CACHE_HOME": str(home), **variables}
+    del environment["JAX_COMPILATION_CACHE_DIR"]  # the tests' own
     environment["PYTHONPATH"] = str(Path(__file__).parents[1])
     command = [sys.executable, "-c", PROGRAM]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

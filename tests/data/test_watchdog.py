@@ -104,11 +104,11 @@ def test_a_batch_that_does_not_come_is_not_waited_for_in_vain(monkeypatch):
     monkeypatch.setattr(watchdog, "STALLED_CLOSE_S", 0.05)
     released = threading.Event()
     batches = read_and_restart(
-        lambda first: Numbers(first, fails_at=1, fail=released.wait), timeout_s=0.2
+        lambda first: Numbers(first, fails_at=1, fail=released.wait), timeout_s=1.0
     )
     try:
         assert next(batches)["image"] == 0
-        with pytest.raises(DataStalledError, match=r"data_timeout_s = 0\.2 seconds"):
+        with pytest.raises(DataStalledError, match=r"data_timeout_s = 1 seconds"):
             next(batches)
     finally:
         released.set()

@@ -119,12 +119,13 @@ def test_the_first_step_of_a_resumed_run_is_no_throughput():
     run = Run()
     step = run.train_step
     run.train_step = lambda *given: (
-        time.sleep(0.2 if given[0].step == 4 else 0.01),
+        time.sleep(0.6 if given[0].step == 4 else 0.02),
         step(*given),
     )[1]
     run.loop(first_step=4, last_step=8, log_every=4)
-    # Three steps of six images in 0.03 s, and a little.
-    assert 200 < run.logged[8]["images_per_second"] <= 600
+    # Three steps of six images in 0.06 s, and more on a busy machine. All four would
+    # be 36 a second.
+    assert 50 < run.logged[8]["images_per_second"] <= 300
 
 
 def test_nothing_is_left_to_do_at_the_end():
