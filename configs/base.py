@@ -42,6 +42,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.classification_weight = 1.0  # λ: 1 is cross-entropy alone [classif-weight]
     config.margin = 0.2  # α
     config.beta_init = 1.2
+    config.label_smoothing = 0.0  # ε of the cross-entropy (docs/options.md)
     config.negative_sampling = "reference"  # or "distance_weighted"
     config.sampling_group_size = 64  # negatives come from these consecutive samples
 
@@ -113,6 +114,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.beta_learning_rate_factor = 1.0
     config.momentum = 0.9
     config.weight_decay = 1e-4
+    config.decay_norms = True  # False: norms' scales and biases do not decay
 
     # What is written, and when.
     config.log_every_steps = 100

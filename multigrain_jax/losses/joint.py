@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from multigrain_jax.losses.cross_entropy import mean_cross_entropy
 from multigrain_jax.losses.margin import MARGIN, margin_loss
 from multigrain_jax.losses.sampling import Pairs
 from multigrain_jax.ops.dtypes import at_least_float32
@@ -27,6 +28,7 @@ def joint_loss(
     *,
     classification_weight: float,
     margin: float = MARGIN,
+    label_smoothing: float = 0.0,
 ) -> JointOutput:
     """λ · cross-entropy (batch mean) + (1 - λ) · margin loss. MultiGrain, equation 5.
 
@@ -39,6 +41,7 @@ def joint_loss(
         classification_weight: λ in [0, 1]; at 1 the margin loss is skipped, at 0 the
             cross-entropy is reported without a gradient.
         margin: α of the margin loss.
+        label_smoothing: ε of the cross-entropy, in [0, 1).
 
     Raises:
         ValueError: λ outside [0, 1], or λ < 1 without pairs.
@@ -53,9 +56,7 @@ def joint_loss(
             "the margin loss has no positives; use 1, or repeat augmentations"
         )
     dtype = at_least_float32(logits.dtype)
-    log_probs = jax.nn.log_softmax(logits.astype(dtype), axis=-1)
-    picked = jnp.take_along_axis(log_probs, jnp.maximum(labels, 0)[:, None], axis=-1)
-    cross_entropy = -jnp.mean(jnp.where(labels >= 0, picked[:, 0], 0.0))
+    cross_entropy = mean_cross_entropy(logits, labels, label_smoothing=label_smoothing)
     margin_part = jnp.zeros((), dtype)
     if pairs is not None and classification_weight != 1:
         margin_part = margin_loss(normalized, pairs, beta, margin=margin).loss

@@ -118,6 +118,7 @@ BOUNDS: dict[str, Bound] = {
     "init_pooling_exponent": optional(EXPONENT),
     "init_step": optional(COUNT_OR_ZERO),
     "keep_every_epochs": COUNT,
+    "label_smoothing": Bound("from 0 to below 1", 0, math.nextafter(1, 0)),
     "learning_rate": ABOVE_ZERO,
     "learning_rate_drop_epochs": several(COUNT_OR_ZERO),
     "learning_rate_drop_factors": several(ABOVE_ZERO),

@@ -143,6 +143,7 @@ def _make_optimizer(
         learning_rate,
         momentum=config["momentum"],
         weight_decay=config["weight_decay"],
+        decay_norms=config["decay_norms"],
         beta_learning_rate_factor=config["beta_learning_rate_factor"],
     )
     return learning_rate, tx
@@ -184,6 +185,7 @@ def make_step(config: Mapping[str, Any], built: Run) -> TrainStep:
         select_pairs=select_pairs,
         classification_weight=config["classification_weight"],
         margin=config["margin"],
+        label_smoothing=config["label_smoothing"],
         gradient_accumulation_steps=config["gradient_accumulation_steps"],
         compiler_options=compiler_options(
             backbone, deterministic=config["deterministic"]

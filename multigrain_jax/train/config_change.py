@@ -44,7 +44,9 @@ UPDATE_KEYS = (
     "data.decoding",
     "data.depth",
     "data.max_megapixels",
+    "decay_norms",
     "deterministic",
+    "label_smoothing",
     "learning_rate",
     "learning_rate_drop_epochs",
     "learning_rate_drop_factors",
@@ -93,6 +95,11 @@ RECORD_KEYS = (
 )
 # Where the same file may be written in several ways.
 PATH_KEYS = ("data.list_file", "data.root", "init_from", "pretrained_backbone")
+# What versions did that had no such key, and recorded none in their checkpoints.
+BEFORE = {
+    "decay_norms": True,
+    "label_smoothing": 0.0,
+}
 REMEDY = "use another --workdir, restore the values"
 
 
@@ -140,6 +147,7 @@ def check_resumed_config(
         InputError: a change of the data's order or of a shape that is not allowed, or
             of what a run that has begun cannot change any more.
     """
+    saved = {**BEFORE, **saved}
     known = _flatten(saved)
     changes = [
         change

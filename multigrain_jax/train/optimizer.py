@@ -60,21 +60,27 @@ def make_optimizer(
     *,
     momentum: float,
     weight_decay: float,
+    decay_norms: bool = True,
     beta_learning_rate_factor: float = 1.0,
 ) -> optax.GradientTransformation:
     """SGD in PyTorch's order: decay joins the gradient, momentum, then the rate.
 
-    Decay acts on every parameter, batch norm and biases too, but not on the margin's
-    β, which has a learning-rate factor of its own.
+    Decay acts on every parameter, batch norm and biases too (unless `decay_norms` is
+    False), but not on the margin's β, which has a learning-rate factor of its own.
 
     Args:
         learning_rate: a number or a function of the step.
         momentum: weight of the accumulated gradient, in [0, 1).
         weight_decay: factor of the parameter that is added to its gradient.
+        decay_norms: whether norms' scales and all biases decay too, as the original
+            has it; without: He et al., "Bag of tricks for image classification", 2019.
         beta_learning_rate_factor: β's learning rate over the common one.
     """
     return optax.chain(
-        optax.add_decayed_weights(weight_decay, mask=lambda p: _mark(p, margin=False)),
+        optax.add_decayed_weights(
+            weight_decay,
+            mask=lambda p: _mark(p, margin=False) if decay_norms else _weights(p),
+        ),
         optax.trace(decay=momentum),
         optax.masked(
             optax.scale(beta_learning_rate_factor), lambda p: _mark(p, margin=True)
@@ -89,3 +95,11 @@ def _mark(params: Any, *, margin: bool) -> Any:
         name: jax.tree.map(lambda _, name=name: (name == "margin") == margin, branch)
         for name, branch in params.items()
     }
+
+
+def _weights(params: Any) -> Any:
+    """A tree of booleans: is the leaf a kernel, and neither scale, bias nor β.
+
+    Every parameter of one axis is a norm's scale or a bias.
+    """
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)

@@ -46,6 +46,7 @@ class _Update:
     select_pairs: SelectPairs
     classification_weight: float
     margin: float
+    label_smoothing: float
     microbatches: int
 
 
@@ -59,6 +60,7 @@ def make_train_step(
     select_pairs: SelectPairs,
     classification_weight: float,
     margin: float = MARGIN,
+    label_smoothing: float = 0.0,
     gradient_accumulation_steps: int = 1,
     compiler_options: Mapping[str, str | bool] | None = None,
 ) -> TrainStep:
@@ -77,6 +79,7 @@ def make_train_step(
         select_pairs: positives and negatives of the margin loss.
         classification_weight: λ, the weight of the cross-entropy, in [0, 1].
         margin: α of the margin loss.
+        label_smoothing: ε of the cross-entropy.
         gradient_accumulation_steps: microbatches per update. With more than one, every
             array of the batch has a leading axis of that length, gradients are
             averaged over it and running statistics are updated by each in turn.
@@ -95,6 +98,7 @@ def make_train_step(
         select_pairs=select_pairs,
         classification_weight=classification_weight,
         margin=margin,
+        label_smoothing=label_smoothing,
         microbatches=gradient_accumulation_steps,
     )
     split = batch_sharding(mesh, axis=1 if update.microbatches > 1 else 0)
@@ -142,6 +146,7 @@ def _forward_with_loss(
         params["margin"]["beta"],
         classification_weight=update.classification_weight,
         margin=update.margin,
+        label_smoothing=update.label_smoothing,
     )
     return losses.loss, (batch_stats, _metrics(losses, output, microbatch["label"]))
 

@@ -37,6 +37,7 @@ ZERO_IS_LEGAL = {
     "distributed.process_index",
     "eigenvalue_floor",
     "init_step",
+    "label_smoothing",
     "learning_rate_drop_epochs",
     "margin",
     "max_skipped_fraction",

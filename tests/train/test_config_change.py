@@ -6,6 +6,7 @@ from configs import base
 from multigrain_jax.errors import InputError
 from multigrain_jax.tasks.bounds import leaves
 from multigrain_jax.train.config_change import (
+    BEFORE,
     ORDER_KEYS,
     PATH_KEYS,
     RECORD_KEYS,
@@ -86,6 +87,15 @@ def test_a_key_that_an_older_version_did_not_have_is_no_change():
     del saved["start_anew"], saved["margin"]
     (change,) = check_resumed_config(saved, config(), allowed=False)
     assert str(change) == "margin: None -> 0.2"
+
+
+def test_what_an_older_version_did_without_a_key_is_no_change():
+    saved = config()
+    for key in BEFORE:
+        del saved[key]
+    assert check_resumed_config(saved, config(), allowed=False) == []
+    (change,) = check_resumed_config(saved, config(label_smoothing=0.1), allowed=False)
+    assert str(change) == "label_smoothing: 0.0 -> 0.1"
 
 
 def test_the_same_path_may_be_written_otherwise(monkeypatch):

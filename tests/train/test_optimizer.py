@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from multigrain_jax.models.multigrain import abstract_model, split_model
 from multigrain_jax.train.optimizer import make_learning_rate, make_optimizer
 
 
@@ -61,3 +62,39 @@ def test_updates_equal_pytorch_sgd_written_out():
         beta = beta - 0.1 * 3.0 * beta_velocity
     np.testing.assert_allclose(params["trunk"]["bias"], bias, rtol=1e-5)
     np.testing.assert_allclose(params["margin"]["beta"], beta, rtol=1e-5)
+
+
+def leaves_that_decay(params, **options):
+    """The names of the leaves that change where the gradient is zero."""
+    tx = make_optimizer(0.1, momentum=0.9, weight_decay=0.01, **options)
+    gradients = jax.tree.map(jnp.zeros_like, params)
+    changes, _ = tx.update(gradients, tx.init(params), params)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator=".")
+        for path, change in jax.tree_util.tree_leaves_with_path(changes)
+        if np.any(change)
+    }
+
+
+# Each kind of layer is in one of them.
+@pytest.mark.parametrize("backbone", ["tiny", "senet154", "nasnetamobile"])
+def test_kernels_alone_decay_without_norms(backbone):
+    model = abstract_model(
+        backbone, num_classes=3, pooling_exponent=1.0, dtype=jnp.float32
+    )
+    _, variables = split_model(model)
+    # Only the number of axes counts; the arrays themselves are large.
+    params = jax.tree.map(lambda leaf: jnp.ones((1,) * leaf.ndim), variables.params)
+    params["margin"] = {"beta": jnp.ones(())}
+    names = {
+        jax.tree_util.keystr(path, simple=True, separator=".")
+        for path, _ in jax.tree_util.tree_leaves_with_path(params)
+    }
+    kernels = {name for name in names if name.endswith(".kernel")}
+    assert {name.split(".")[-1] for name in names - kernels} == {
+        "scale",
+        "bias",
+        "beta",
+    }
+    assert leaves_that_decay(params, decay_norms=False) == kernels
+    assert leaves_that_decay(params) == names - {"margin.beta"}
