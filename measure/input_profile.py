@@ -13,11 +13,11 @@ import numpy as np
 from PIL import Image
 
 from measure.pytorch_input import Stage, reference_stages
-from multigrain_jax.data.autoaugment import apply_policy
 from multigrain_jax.data.crops import random_crop_box
 from multigrain_jax.data.decoding import PLAIN, decode
 from multigrain_jax.data.simd_resize import crop_resizer, resolve_crop_resize
 from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.data.train_batches import HOST_AUGMENTATIONS
 
 TRAIN_SIZE = 224
 AREA_MIN = 0.08
@@ -61,7 +61,7 @@ def own_stages(augmentation: str, resize: str, batch_size: int) -> dict[str, Sta
         return resized(image, box, TRAIN_SIZE)
 
     def policy(crop: Image.Image) -> Image.Image:
-        return apply_policy(rng, crop)
+        return HOST_AUGMENTATIONS[augmentation](rng, crop)
 
     def assemble(image: Image.Image) -> None:
         batch[next(place)] = np.asarray(image)
@@ -75,7 +75,7 @@ def own_stages(augmentation: str, resize: str, batch_size: int) -> dict[str, Sta
         "decode": partial(decode, decoding=PLAIN),
         "crop, resize": crop,
     }
-    if augmentation == "AA":
+    if augmentation in HOST_AUGMENTATIONS:
         stages["flip, policy"] = policy
     return {**stages, "into the batch": assemble, "to the device": transfer}
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from multigrain_jax.data.autoaugment import apply_policy
 from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.data.train_batches import HOST_AUGMENTATIONS
 
 if TYPE_CHECKING:
     import torch
@@ -66,14 +66,16 @@ def reference_stages(augmentation: str, train_size: int) -> dict[str, Stage]:
         "decode": lambda data: Image.open(io.BytesIO(data)).convert("RGB"),
         "crop, resize": transforms.RandomResizedCrop(train_size),
     }
-    if augmentation == "AA":
+    if augmentation in HOST_AUGMENTATIONS:
         # The same operations here as there, Pillow's; its flip is in it.
-        stages["flip, policy"] = lambda image: apply_policy(rng, image)
+        stages["flip, policy"] = lambda image: HOST_AUGMENTATIONS[augmentation](
+            rng, image
+        )
     else:
         stages["flip"] = transforms.RandomHorizontalFlip()
         stages["colour jitter"] = transforms.ColorJitter(JITTER, JITTER, JITTER)
     stages["to float"] = transforms.ToTensor()
-    if augmentation != "AA":
+    if augmentation not in HOST_AUGMENTATIONS:
         stages["lighting"] = light
     stages["normalise"] = transforms.Normalize(MEAN, STD)
     return stages

@@ -1,14 +1,16 @@
 """Training batches of uint8 crops, decoded and cut on the host by Grain."""
 
 import hashlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
 import grain
 import numpy as np
+from PIL import Image
 
 from multigrain_jax.data.autoaugment import apply_policy
+from multigrain_jax.data.copies import apply_copies
 from multigrain_jax.data.crops import random_crop_box
 from multigrain_jax.data.decoding import Decoded, UndecodableImageError
 from multigrain_jax.data.reading import HostBatch, Reading, iterate, read_noted
@@ -19,6 +21,13 @@ from multigrain_jax.errors import InputError
 
 # How many other images are tried in place of an unreadable one.
 REPLACEMENT_ATTEMPTS = 20
+# Augmentations whose operations, and the flip before them, are Pillow's.
+HOST_AUGMENTATIONS: dict[
+    str, Callable[[np.random.Generator, Image.Image], Image.Image]
+] = {
+    "AA": apply_policy,
+    "copies": apply_copies,
+}
 
 
 @dataclass(frozen=True)
@@ -66,8 +75,8 @@ class _Train:
         rng = _generator(self.seed, position)
         box = random_crop_box(rng, *image.size, area_min=self.crop_area_min)
         crop = self.resize(image, box, self.train_size)
-        if self.augmentation == "AA":
-            crop = apply_policy(rng, crop)
+        if (apply := HOST_AUGMENTATIONS.get(self.augmentation)) is not None:
+            crop = apply(rng, crop)
         return np.asarray(crop)
 
     def _decode(self, index: int) -> tuple[Decoded, int]:
@@ -114,8 +123,8 @@ def make_train_batches(
         source: the images.
         stream: which image stands where.
         train_size: side of the crops, in pixels.
-        augmentation: "AA" applies AutoAugment's policy (and the flip before it) here;
-            of the others only the crop is done on the host.
+        augmentation: those of `HOST_AUGMENTATIONS` are applied here (with the flip
+            before them); of the others only the crop is done on the host.
         crop_area_min: smallest share of an image that a crop takes.
         crop_resize: "pillow", or "simd" for nearly the same values in less time.
         seed: of crops and policy.

@@ -39,6 +39,7 @@ AUGMENTATIONS = {
     "full": Augmentation(jitter=0.3),
     "senet": Augmentation(jitter=0.2),
     "AA": Augmentation(jitter=None, flip_on_device=False),
+    "copies": Augmentation(jitter=None, flip_on_device=False),
 }
 
 

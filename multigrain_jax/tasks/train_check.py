@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from PIL import features
+
 from multigrain_jax.data.eval_batches import TEST_MODES
 from multigrain_jax.data.simd_resize import crop_resizer, resolve_crop_resize
+from multigrain_jax.data.train_batches import HOST_AUGMENTATIONS
 from multigrain_jax.errors import InputError
 from multigrain_jax.losses.sampling import NEGATIVE_SAMPLINGS
 from multigrain_jax.models.multigrain import BACKBONES
@@ -60,6 +63,7 @@ def _choice_problems(config: Mapping[str, Any]) -> list[str]:
         *data_problems(config["data"]),
         *_backend_problems(config),
         *_resize_problems(config),
+        *_font_problems(config),
     ]
 
 
@@ -79,11 +83,11 @@ def _backend_problems(config: Mapping[str, Any]) -> list[str]:
             'what TFDS prepared as TFRecord files; set data.source to "tfds", or '
             'data.backend to "grain"'
         )
-    if config["augmentation"] == "AA":
+    if (name := config["augmentation"]) in HOST_AUGMENTATIONS:
         problems.append(
-            'data.backend = "tfdata" with augmentation = "AA", whose operations are '
-            "Pillow's: convert the data set to array_record and set data.backend to "
-            '"grain"'
+            f'data.backend = "tfdata" with augmentation = "{name}", whose operations '
+            "are Pillow's: convert the data set to array_record and set data.backend "
+            'to "grain"'
         )
     return problems
 
@@ -97,6 +101,15 @@ def _resize_problems(config: Mapping[str, Any]) -> list[str]:
         return [
             'crop_resize = "simd" with data.backend = "tfdata", which resizes by '
             'TensorFlow: set crop_resize to "auto"'
+        ]
+    return []
+
+
+def _font_problems(config: Mapping[str, Any]) -> list[str]:
+    if config["augmentation"] == "copies" and not features.check("freetype2"):
+        return [
+            'augmentation = "copies" draws letters, and this Pillow was built without '
+            "FreeType: install its wheel (pip install --force-reinstall pillow)"
         ]
     return []
 

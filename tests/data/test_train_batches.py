@@ -7,15 +7,16 @@ import pytest
 from helpers.photos import encode, noise_photo
 from PIL import Image
 
-from multigrain_jax.data import reading, train_batches
+from multigrain_jax.data import reading
 from multigrain_jax.data.crops import random_crop_box, resize_crop
 from multigrain_jax.data.decoding import VIEWER, decode, decode_noted
 from multigrain_jax.data.reading import Reading, why_unreadable
 from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.data.sources.folder import ImageFile
 from multigrain_jax.data.sources.open import FileSource
-from multigrain_jax.data.train_batches import make_train_batches
+from multigrain_jax.data.train_batches import HOST_AUGMENTATIONS, make_train_batches
 from multigrain_jax.errors import InputError
+from multigrain_jax.ops.color import AUGMENTATIONS
 
 BATCH_SIZE = 8
 
@@ -74,7 +75,7 @@ def assert_equal_batches(got, want):
             np.testing.assert_array_equal(one[name], other[name], strict=True)
 
 
-@pytest.mark.parametrize("augmentation", ["full", "AA"])
+@pytest.mark.parametrize("augmentation", ["full", *HOST_AUGMENTATIONS])
 def test_batches_equal_a_plain_loop_over_samples(source, augmentation):
     stream = make_stream(source)
     for step, batch in enumerate(batches(source, augmentation=augmentation)):
@@ -93,8 +94,8 @@ def test_batches_equal_a_plain_loop_over_samples(source, augmentation):
             image = decode(source.read(int(index)), VIEWER)
             box = random_crop_box(rng, *image.size, area_min=0.08)
             crop = resize_crop(image, box, 16)
-            if augmentation == "AA":
-                crop = train_batches.apply_policy(rng, crop)
+            if augmentation != "full":
+                crop = HOST_AUGMENTATIONS[augmentation](rng, crop)
             np.testing.assert_array_equal(batch["image"][row], np.asarray(crop))
 
 
@@ -136,10 +137,11 @@ def test_a_resumed_run_sees_the_same_batches(source):
         assert_equal_batches(rest, whole[first:])
 
 
-def test_host_slices_make_up_the_batch(source):
-    whole = batches(source)
+@pytest.mark.parametrize("augmentation", ["full", "copies"])
+def test_host_slices_make_up_the_batch(source, augmentation):
+    whole = batches(source, augmentation=augmentation)
     parts = [
-        batches(source, batch_slice=cut)
+        batches(source, augmentation=augmentation, batch_slice=cut)
         for cut in (slice(0, 3), slice(3, 4), slice(4, 8))
     ]
     for step, batch in enumerate(whole):
@@ -173,9 +175,10 @@ def test_the_smallest_area_is_respected(tmp_path, area_min):
 def test_reading_processes_change_nothing(source, tmp_path):
     (tmp_path / "4.jpg").write_bytes(b"broken")
     stream = make_stream(source)
-    whole = batches(source, stream)
-    assert_equal_batches(batches(source, stream, num_workers=2), whole)
-    resumed = batches(source, stream, num_workers=1, first_step=3, num_steps=3)
+    made = partial(batches, source, stream, augmentation="copies")
+    whole = made()
+    assert_equal_batches(made(num_workers=2), whole)
+    resumed = made(num_workers=1, first_step=3, num_steps=3)
     assert_equal_batches(resumed, whole[3:])
 
 
@@ -246,6 +249,11 @@ def test_a_lost_data_set_ends_in_an_error_that_names_files(source, tmp_path):
         path.unlink()
     with pytest.raises(InputError, match=r"in a row could not be read.*\n.*\.jpg"):
         batches(source)
+
+
+def test_what_the_host_flips_the_device_does_not():
+    not_there = {n for n, row in AUGMENTATIONS.items() if not row.flip_on_device}
+    assert not_there == set(HOST_AUGMENTATIONS)
 
 
 @pytest.mark.slow
