@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from multigrain_jax.data.sources.copies import CopySource, Edit
+from multigrain_jax.data.edits import Edit
+from multigrain_jax.data.sources.copies import CopySource
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.evaluation.embed import Embedded
 from multigrain_jax.ops.ranking import (

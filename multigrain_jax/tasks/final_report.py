@@ -12,9 +12,9 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from multigrain_jax.data.edits import EDITS
 from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.skips import SkipLog
-from multigrain_jax.data.sources.copies import EDITS
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.classification import (

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from multigrain_jax.data.decoding import PLAIN, decode
+from multigrain_jax.data.edits import EDITS
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.evaluation.copy_detection import copy_scores
 from multigrain_jax.evaluation.embed import Embedded
@@ -81,14 +82,15 @@ def test_the_tool_prints_a_line_for_each_edit_and_checkpoint(tiny_checkpoint, ca
     heading, columns, *lines = capsys.readouterr().out.splitlines()
     assert heading == "57 photos, rect 48"
     assert columns.split() == ["checkpoint", "copy", "recall@1", "mAP"]
-    assert len(lines) == 2 * 4
-    assert lines[:4] == lines[4:]
+    count = len(EDITS)
+    assert len(lines) == 2 * count
+    assert lines[:count] == lines[count:]
     assert all(line.startswith(f"{checkpoint}  ") for line in lines)
     scores = np.array([line.split()[-2:] for line in lines], float)
     assert np.all((scores > 0) & (scores <= 1))
     assert np.all(scores[:, 0] <= scores[:, 1])
-    # Compression changes least.
-    assert scores[2, 0] == scores[:, 0].max()
+    # Compression changes little.
+    assert scores[2, 0] >= scores[[0, 1, 3], 0].max()
 
 
 def test_the_tool_says_what_cannot_be_opened(tmp_path, capsys):

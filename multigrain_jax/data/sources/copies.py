@@ -1,65 +1,13 @@
 """Edited copies of a source's photos: queries for copy detection."""
 
 import io
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from math import sqrt
+from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from multigrain_jax.data.decoding import PLAIN, decode
+from multigrain_jax.data.edits import Edit
 from multigrain_jax.data.sources.source import ImageSource
-
-Edit = Callable[[Image.Image], Image.Image]
-
-
-def crop_center(image: Image.Image, *, area: float) -> Image.Image:
-    """The central part of a photo, of its aspect ratio.
-
-    Args:
-        image: the photo.
-        area: share of the photo's area that is kept, in (0, 1].
-    """
-    width, height = image.size
-    new_width, new_height = (
-        max(1, round(side * sqrt(area))) for side in (width, height)
-    )
-    left, top = (width - new_width) // 2, (height - new_height) // 2
-    return image.crop((left, top, left + new_width, top + new_height))
-
-
-def recompress(image: Image.Image, *, quality: int) -> Image.Image:
-    """A photo as JPEG leaves it.
-
-    Args:
-        image: the photo, RGB.
-        quality: of Pillow's encoder, from 1 to 95.
-    """
-    encoded = io.BytesIO()
-    image.save(encoded, format="JPEG", quality=quality)
-    return decode(encoded.getvalue(), PLAIN)
-
-
-def rotate_and_flip(image: Image.Image, *, degrees: float) -> Image.Image:
-    """A photo turned about its centre, and then its mirror image.
-
-    It keeps its size: corners turn out of it, and black comes in.
-
-    Args:
-        image: the photo.
-        degrees: of the turn, counter-clockwise.
-    """
-    return ImageOps.mirror(image.rotate(degrees, Image.Resampling.BICUBIC))
-
-
-# The copies that a model is tried with, by the names that tables have.
-EDITS: Mapping[str, Edit] = {
-    "crop 50 %": partial(crop_center, area=0.5),
-    "crop 20 %": partial(crop_center, area=0.2),
-    "JPEG 10": partial(recompress, quality=10),
-    "rotation 15° + flip": partial(rotate_and_flip, degrees=15.0),
-}
 
 
 class CopySource(ImageSource):
