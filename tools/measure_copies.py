@@ -1,10 +1,10 @@
 """Copy detection on the quick start's test photos: a row per edit and checkpoint.
 
 A copy of every test photo is made (centre crops of 50 % and 20 % of the area, JPEG of
-quality 10, a turn by 15 degrees with a flip, shapes and text on it, a page around it, a
-chain of changes) and looks for its original among all test photos. Printed: the share
-of copies whose nearest photo is the original, and mAP. The first line is that of the
-quick start alone, the second that of the whole recipe.
+quality 10, a turn by 15 degrees with a flip, shapes and text on it, a strong chain of
+changes) and looks for its original among all test photos. Printed: the share of copies
+whose nearest photo is the original, and mAP. The first line is that of the quick start
+alone, the second that of the whole recipe.
 
     python tools/measure_copies.py workdirs/quickstart --test-size 64 --test-mode square
     python tools/measure_copies.py workdirs/quickstart_p workdirs/quickstart_whiten

@@ -84,29 +84,6 @@ def overlay(image: Image.Image, *, num_shapes: int = 3) -> Image.Image:
     return edited
 
 
-def screenshot(image: Image.Image) -> Image.Image:
-    """A photo as a part of a page: half of its area, with bars and lines around it.
-
-    Args:
-        image: the photo, RGB.
-    """
-    rng, (width, height) = _lots(image), image.size
-    bar = max(1, round(0.1 * height))
-    page_width, page_height = round(1.5 * width), bar + round(1.25 * height)
-    paper = int(rng.integers(225, 256)) if rng.random() < 0.5 else 24
-    page = Image.new("RGB", (page_width, page_height), (paper, paper, paper))
-    draw = ImageDraw.Draw(page)
-    colour = tuple(int(value) for value in rng.integers(0, 256, 3))
-    draw.rectangle((0, 0, page_width, bar), fill=colour)
-    left = int(rng.integers(0, page_width - width + 1))
-    ink = (110, 110, 110)
-    for row in range(bar + bar // 2, page_height, max(2, bar // 2)):
-        end = round(page_width * rng.uniform(0.5, 1.0))
-        draw.line((bar // 4, row, end, row), fill=ink, width=max(1, bar // 8))
-    page.paste(image, (left, int(rng.integers(bar, page_height - height + 1))))
-    return page
-
-
 def strong(image: Image.Image) -> Image.Image:
     """A chain: a part, seen from aside, in other colours, drawn on, and compressed.
 
@@ -159,7 +136,6 @@ EDITS: Mapping[str, Edit] = {
     "JPEG 10": partial(recompress, quality=10),
     "rotation 15° + flip": partial(rotate_and_flip, degrees=15.0),
     "overlay": overlay,
-    "screenshot": screenshot,
     "strong": strong,
 }
 

@@ -37,7 +37,6 @@ def test_the_table_has_the_kinds():
         "JPEG 10",
         "rotation 15° + flip",
         "overlay",
-        "screenshot",
         "strong",
     ]
 
@@ -60,7 +59,7 @@ def test_the_smallest_photos_have_copies(name, size):
     assert min(copy.size) >= 1
 
 
-@pytest.mark.parametrize("name", ["overlay", "screenshot", "strong"])
+@pytest.mark.parametrize("name", ["overlay", "strong"])
 def test_what_is_drawn_by_lot_differs_between_photos(name):
     """The parts that are drawn on: of photos that differ in one value alone."""
     pixels = np.full((60, 80, 3), 120, np.uint8)
@@ -74,15 +73,6 @@ def test_an_overlay_covers_a_part_of_the_photo_and_leaves_the_rest():
     photo = noise((120, 90))
     changed = np.any(pixels_of(EDITS["overlay"](photo)) != pixels_of(photo), axis=-1)
     assert 0.02 < changed.mean() < 0.4
-
-
-def test_a_screenshot_shows_the_whole_photo_on_half_of_a_page():
-    photo = noise((60, 40))
-    page = pixels_of(EDITS["screenshot"](photo))
-    assert page.shape == (54, 90, 3)
-    own = pixels_of(photo)
-    windows = np.lib.stride_tricks.sliding_window_view(page, own.shape)[:, :, 0]
-    assert np.any(np.all(windows == own, axis=(-3, -2, -1)))
 
 
 def test_a_strong_copy_is_smaller_in_other_colours_and_still_the_photo():
