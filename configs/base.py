@@ -43,6 +43,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.margin = 0.2  # α
     config.beta_init = 1.2
     config.label_smoothing = 0.0  # ε of the cross-entropy (docs/options.md)
+    # "infonce" in the margin loss's place, with the temperature τ (docs/options.md).
+    config.instance_loss = "margin"
+    config.temperature = 0.05
+    config.koleo_weight = 0.0  # of a term that spreads instances (docs/options.md)
     config.negative_sampling = "reference"  # or "distance_weighted"
     config.sampling_group_size = 64  # negatives come from these consecutive samples
 

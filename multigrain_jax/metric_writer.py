@@ -21,6 +21,8 @@ TERMINAL_NAMES = {
     "train/loss": "loss",
     "train/cross_entropy": "cross-entropy",
     "train/margin": "margin",
+    "train/infonce": "InfoNCE",
+    "train/koleo": "KoLeo",
     "train/top1": "top-1",
     "train/images_per_second": "images/s",
     "train/data_wait_fraction": "waiting",

@@ -1,4 +1,8 @@
-"""MultiGrain's joint objective: classification and instances, one weight between."""
+"""MultiGrain's joint objective: classification and instances, one weight between.
+
+The paper's instance loss is the margin loss. InfoNCE may take its place, and a KoLeo
+term may join, for embeddings that are to tell copies apart.
+"""
 
 from typing import NamedTuple
 
@@ -10,9 +14,11 @@ from multigrain_jax.losses.margin import MARGIN, margin_loss
 from multigrain_jax.losses.sampling import Pairs
 from multigrain_jax.ops.dtypes import at_least_float32
 
+INSTANCE_LOSSES = ("margin", "infonce")
+
 
 class JointOutput(NamedTuple):
-    """The weighted loss and its two parts, scalars (a skipped part is 0)."""
+    """The weighted loss and its parts of the paper, scalars (a skipped part is 0)."""
 
     loss: jax.Array
     cross_entropy: jax.Array
@@ -29,19 +35,28 @@ def joint_loss(
     classification_weight: float,
     margin: float = MARGIN,
     label_smoothing: float = 0.0,
+    infonce: jax.Array | None = None,
+    koleo: jax.Array | None = None,
+    koleo_weight: float = 0.0,
 ) -> JointOutput:
     """λ · cross-entropy (batch mean) + (1 - λ) · margin loss. MultiGrain, equation 5.
+
+    With InfoNCE that stands in the margin loss's place; with KoLeo its weight times its
+    value is added.
 
     Args:
         logits: [B, classes].
         labels: int32 [B]; -1 is an unlabelled sample, which adds 0 to the batch mean.
         normalized: [B, D] unit vectors.
-        pairs: positives and negatives; None only for λ = 1.
+        pairs: positives and negatives; None only for λ = 1, or with InfoNCE.
         beta: scalar, the margin loss's threshold.
         classification_weight: λ in [0, 1]; at 1 the margin loss is skipped, at 0 the
             cross-entropy is reported without a gradient.
         margin: α of the margin loss.
         label_smoothing: ε of the cross-entropy, in [0, 1).
+        infonce: the value of InfoNCE; None: the margin loss is used.
+        koleo: the value of KoLeo; None: without.
+        koleo_weight: its weight.
 
     Raises:
         ValueError: λ outside [0, 1], or λ < 1 without pairs.
@@ -50,7 +65,7 @@ def joint_loss(
         raise ValueError(
             f"classification_weight: found {classification_weight}, expected [0, 1]"
         )
-    if pairs is None and classification_weight != 1:
+    if pairs is None and infonce is None and classification_weight != 1:
         raise ValueError(
             f"classification_weight = {classification_weight} needs pairs, found none: "
             "the margin loss has no positives; use 1, or repeat augmentations"
@@ -60,13 +75,16 @@ def joint_loss(
     margin_part = jnp.zeros((), dtype)
     if pairs is not None and classification_weight != 1:
         margin_part = margin_loss(normalized, pairs, beta, margin=margin).loss
+    instance_part = margin_part if infonce is None else infonce
     if classification_weight == 1:
         loss = cross_entropy
     elif classification_weight == 0:
-        loss = margin_part
+        loss = instance_part
     else:
         loss = (
             classification_weight * cross_entropy
-            + (1 - classification_weight) * margin_part
+            + (1 - classification_weight) * instance_part
         )
+    if koleo is not None:
+        loss = loss + koleo_weight * koleo
     return JointOutput(loss, cross_entropy, margin_part)

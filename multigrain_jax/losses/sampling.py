@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from multigrain_jax.losses.groups import in_groups
 from multigrain_jax.ops.distances import pairwise_squared_distances
 from multigrain_jax.ops.dtypes import at_least_float32
 
@@ -111,22 +112,19 @@ def sample_pairs(
     Raises:
         ValueError: `group_size` does not divide B, or an unknown `negative_sampling`.
     """
-    batch, dim = normalized.shape
-    group = min(group_size, batch)
-    if batch % group:
-        raise ValueError(
-            f"sampling group size: found {group_size}, which does not divide the batch "
-            f"of {batch}; choose a divisor"
-        )
-    normalized = jax.lax.stop_gradient(normalized)
+    batch = len(normalized)
+    groups, group_ids = in_groups(
+        jax.lax.stop_gradient(normalized), instance_ids, group_size=group_size
+    )
+    group = groups.shape[1]
     num_draws = max(1, min(max_positives, group - 1))
     dtype = at_least_float32(normalized.dtype)
     noise_shape = (batch // group, 1 + num_draws, group, group)
     sample_group = partial(_sample_group, negative_sampling=negative_sampling)
     pairs = jax.vmap(sample_group)(
         jax.random.gumbel(key, noise_shape, dtype),
-        normalized.reshape(-1, group, dim),
-        instance_ids.reshape(-1, group),
+        groups,
+        group_ids,
     )
     first = jnp.arange(0, batch, group, dtype=jnp.int32)[:, None, None]
     return Pairs(

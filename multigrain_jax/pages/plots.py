@@ -35,6 +35,8 @@ PLOTS = {
             "train/loss": "joint loss",
             "train/cross_entropy": "cross-entropy",
             "train/margin": "margin loss",
+            "train/infonce": "InfoNCE",
+            "train/koleo": "KoLeo",
         },
     ),
     "accuracies": Plot(

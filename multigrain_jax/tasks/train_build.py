@@ -16,6 +16,8 @@ from multigrain_jax.data.sources.tfrecord import TfrecordSource
 from multigrain_jax.data.tfrecord_batches import make_tfrecord_batches
 from multigrain_jax.data.train_batches import make_train_batches
 from multigrain_jax.errors import InputError
+from multigrain_jax.losses.infonce import infonce_loss
+from multigrain_jax.losses.koleo import koleo_loss
 from multigrain_jax.losses.sampling import Pairs, sample_pairs
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.models.multigrain import BACKBONES, create_model
@@ -157,10 +159,18 @@ def make_step(config: Mapping[str, Any], built: Run) -> TrainStep:
         built.stream.max_positives, group_size - 1, config["batch_size"]
     )
 
+    infonce = koleo = None
+    if config["instance_loss"] == "infonce":
+        infonce = partial(
+            infonce_loss, temperature=config["temperature"], group_size=group_size
+        )
+    if config["koleo_weight"]:
+        koleo = partial(koleo_loss, group_size=group_size)
+
     def select_pairs(
         key: jax.Array, normalized: jax.Array, instance_ids: jax.Array
     ) -> Pairs | None:
-        if config["classification_weight"] == 1:
+        if config["classification_weight"] == 1 or infonce is not None:
             return None
         return sample_pairs(
             key,
@@ -186,6 +196,9 @@ def make_step(config: Mapping[str, Any], built: Run) -> TrainStep:
         classification_weight=config["classification_weight"],
         margin=config["margin"],
         label_smoothing=config["label_smoothing"],
+        infonce=infonce,
+        koleo=koleo,
+        koleo_weight=config["koleo_weight"],
         gradient_accumulation_steps=config["gradient_accumulation_steps"],
         compiler_options=compiler_options(
             backbone, deterministic=config["deterministic"]

@@ -10,6 +10,7 @@ from multigrain_jax.data.eval_batches import TEST_MODES
 from multigrain_jax.data.simd_resize import crop_resizer, resolve_crop_resize
 from multigrain_jax.data.train_batches import HOST_AUGMENTATIONS
 from multigrain_jax.errors import InputError
+from multigrain_jax.losses.joint import INSTANCE_LOSSES
 from multigrain_jax.losses.sampling import NEGATIVE_SAMPLINGS
 from multigrain_jax.models.multigrain import BACKBONES
 from multigrain_jax.ops.color import AUGMENTATIONS
@@ -53,6 +54,7 @@ def _choice_problems(config: Mapping[str, Any]) -> list[str]:
     choices = {
         "backbone": tuple(BACKBONES),
         "augmentation": tuple(AUGMENTATIONS),
+        "instance_loss": INSTANCE_LOSSES,
         "negative_sampling": NEGATIVE_SAMPLINGS,
         "learning_rate_schedule": LEARNING_RATE_SCHEDULES,
         "test_mode": TEST_MODES,
@@ -135,7 +137,35 @@ def _loss_problems(config: Mapping[str, Any]) -> list[str]:
             "positives and no margin loss; set classification_weight to 1 or "
             "num_repeats to 2 or more"
         ]
+    return [*_infonce_problems(config), *_group_problems(config)]
+
+
+def _infonce_problems(config: Mapping[str, Any]) -> list[str]:
+    if config["instance_loss"] == "infonce" and config["classification_weight"] == 1:
+        return [
+            'instance_loss = "infonce" with classification_weight = 1.0, which leaves '
+            "it no weight: set classification_weight below 1, or instance_loss to "
+            '"margin"'
+        ]
     return []
+
+
+def _group_problems(config: Mapping[str, Any]) -> list[str]:
+    """What compares instances, in groups that may have a single one."""
+    wanted = [
+        *(["koleo_weight"] if config["koleo_weight"] else []),
+        *(["instance_loss"] if config["instance_loss"] == "infonce" else []),
+    ]
+    group = min(config["sampling_group_size"], config["batch_size"])
+    if group > config["num_repeats"]:
+        return []
+    return [
+        f"{key} = {config[key]!r} with groups of {group} samples (sampling_group_size, "
+        f"or batch_size where that is smaller) and num_repeats = "
+        f"{config['num_repeats']}: a group may hold one instance, and there is no "
+        "other to compare with; choose larger groups"
+        for key in wanted
+    ]
 
 
 def _list_problems(data: Mapping[str, Any]) -> list[str]:

@@ -46,6 +46,8 @@ UPDATE_KEYS = (
     "data.max_megapixels",
     "decay_norms",
     "deterministic",
+    "instance_loss",
+    "koleo_weight",
     "label_smoothing",
     "learning_rate",
     "learning_rate_drop_epochs",
@@ -57,6 +59,7 @@ UPDATE_KEYS = (
     "num_epochs",
     "sampling_group_size",
     "scale_learning_rate",
+    "temperature",
     "warmup_epochs",
     "weight_decay",
 )
@@ -98,7 +101,10 @@ PATH_KEYS = ("data.list_file", "data.root", "init_from", "pretrained_backbone")
 # What versions did that had no such key, and recorded none in their checkpoints.
 BEFORE = {
     "decay_norms": True,
+    "instance_loss": "margin",
+    "koleo_weight": 0.0,
     "label_smoothing": 0.0,
+    "temperature": 0.05,
 }
 REMEDY = "use another --workdir, restore the values"
 

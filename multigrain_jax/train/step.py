@@ -30,6 +30,8 @@ from multigrain_jax.train.state import TrainState, model_variables
 PrepareImages = Callable[[jax.Array, jax.Array], jax.Array]
 # (key, normalised embeddings, instance ids) -> pairs, or None without a margin term
 SelectPairs = Callable[[jax.Array, jax.Array, jax.Array], Pairs | None]
+# (normalised embeddings, instance ids) -> a scalar loss
+InstanceLoss = Callable[[jax.Array, jax.Array], jax.Array]
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -47,6 +49,9 @@ class _Update:
     classification_weight: float
     margin: float
     label_smoothing: float
+    infonce: InstanceLoss | None
+    koleo: InstanceLoss | None
+    koleo_weight: float
     microbatches: int
 
 
@@ -61,6 +66,9 @@ def make_train_step(
     classification_weight: float,
     margin: float = MARGIN,
     label_smoothing: float = 0.0,
+    infonce: InstanceLoss | None = None,
+    koleo: InstanceLoss | None = None,
+    koleo_weight: float = 0.0,
     gradient_accumulation_steps: int = 1,
     compiler_options: Mapping[str, str | bool] | None = None,
 ) -> TrainStep:
@@ -80,6 +88,9 @@ def make_train_step(
         classification_weight: λ, the weight of the cross-entropy, in [0, 1].
         margin: α of the margin loss.
         label_smoothing: ε of the cross-entropy.
+        infonce: takes the margin loss's place.
+        koleo: a third part of the loss.
+        koleo_weight: its weight.
         gradient_accumulation_steps: microbatches per update. With more than one, every
             array of the batch has a leading axis of that length, gradients are
             averaged over it and running statistics are updated by each in turn.
@@ -99,6 +110,9 @@ def make_train_step(
         classification_weight=classification_weight,
         margin=margin,
         label_smoothing=label_smoothing,
+        infonce=infonce,
+        koleo=koleo,
+        koleo_weight=koleo_weight,
         microbatches=gradient_accumulation_steps,
     )
     split = batch_sharding(mesh, axis=1 if update.microbatches > 1 else 0)
@@ -138,6 +152,7 @@ def _forward_with_loss(
     output, pairs, batch_stats = _forward(
         update, replace(state, params=params), microbatch, key
     )
+    more = _losses_of_instances(update, output, microbatch)
     losses = joint_loss(
         class_logits(output.logits),
         microbatch["label"],
@@ -147,8 +162,22 @@ def _forward_with_loss(
         classification_weight=update.classification_weight,
         margin=update.margin,
         label_smoothing=update.label_smoothing,
+        infonce=more.get("infonce"),
+        koleo=more.get("koleo"),
+        koleo_weight=update.koleo_weight,
     )
-    return losses.loss, (batch_stats, _metrics(losses, output, microbatch["label"]))
+    metrics = _metrics(losses, output, microbatch["label"]) | more
+    return losses.loss, (batch_stats, metrics)
+
+
+def _losses_of_instances(update: _Update, output: Output, microbatch: Batch) -> Metrics:
+    """The values of those losses that the paper does not have, by name."""
+    losses = {"infonce": update.infonce, "koleo": update.koleo}
+    return {
+        name: loss(output.normalized_embedding, microbatch["instance_id"])
+        for name, loss in losses.items()
+        if loss is not None
+    }
 
 
 def _metrics(losses: JointOutput, output: Output, label: jax.Array) -> Metrics:

@@ -134,3 +134,22 @@ def test_wrong_weights_are_refused(goldens, pairs):
             run(logits, embedding, beta, labels, pairs, weight)
     with pytest.raises(ValueError, match=r"0\.5 needs pairs"):
         run(logits, embedding, beta, labels, None, 0.5)
+
+
+def test_infonce_takes_the_margins_place_and_koleo_joins(goldens):
+    logits, embedding, beta, labels = inputs(goldens, jnp.float32)
+    for weight in (0, 0.3, 1):
+        found = joint_loss(
+            logits,
+            labels,
+            embedding,
+            None,
+            beta,
+            classification_weight=weight,
+            infonce=jnp.float32(3.0),
+            koleo=jnp.float32(-0.5),
+            koleo_weight=0.1,
+        )
+        expected = weight * float(found.cross_entropy) + (1 - weight) * 3.0 - 0.05
+        assert float(found.loss) == pytest.approx(expected, rel=1e-6)
+        assert float(found.margin) == 0

@@ -51,12 +51,33 @@ def test_the_paper_recipes_are_named_by_their_exponent():
         ({"momentum": 1.0}, "momentum"),
         ({"learning_rate_drop_factors": (0.1,)}, "one factor for each epoch"),
         ({"train_size": 16}, "at least 32"),
+        ({"instance_loss": "infonce"}, "leaves it no weight"),
+        ({"instance_loss": "triplet"}, "expected one of margin, infonce"),
+        ({"koleo_weight": 1.0, "sampling_group_size": 1}, "koleo_weight = 1.0 with gr"),
+        ({"temperature": 0.0}, "temperature: found 0.0, expected more than 0"),
+        ({"label_smoothing": 1.0}, "label_smoothing: found 1.0, expected from 0 to"),
         ({"init_from": "a", "pretrained_backbone": "b"}, "keep one"),
     ],
 )
 def test_contradictions_are_refused(changes, message):
     with pytest.raises(InputError, match=message):
         check_train_config(config(**changes), num_devices=8)
+
+
+def test_infonce_wants_positives_and_negatives_in_each_group():
+    wanted = {"instance_loss": "infonce", "classification_weight": 0.5}
+    check_train_config(config(**wanted, num_repeats=3), num_devices=8)
+    with pytest.raises(InputError, match="num_repeats = 1 with classification_weight"):
+        check_train_config(config(**wanted), num_devices=8)
+    for group in (2, 4):
+        with pytest.raises(InputError, match=rf"groups of {group} .*larger groups"):
+            check_train_config(
+                config(**wanted, num_repeats=4, sampling_group_size=group),
+                num_devices=8,
+            )
+    check_train_config(
+        config(**wanted, num_repeats=4, sampling_group_size=8), num_devices=8
+    )
 
 
 def test_simd_resize_is_refused_with_tfdata(monkeypatch):
