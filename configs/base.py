@@ -88,7 +88,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.max_megapixels = 128.0
     config.num_repeats = 1  # R [repeated-augmentations]
     config.epoch_len_factor = 2.0
-    # "torch", "full", "senet", "AA" of the original; "copies": docs/views.md.
+    # "torch", "full", "senet", "AA"; "copies", "trivial" are told in docs/views.md.
     config.augmentation = "full"
     config.crop_area_min = 0.08  # smallest share of the image that a crop takes
     # "pillow", or "simd": faster, with values within 1 of 255 of Pillow's (one in some

@@ -17,6 +17,7 @@ from multigrain_jax.data.reading import HostBatch, Reading, iterate, read_noted
 from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.data.simd_resize import CropResizer, crop_resizer
 from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.data.trivialaugment import apply_trivial
 from multigrain_jax.errors import InputError
 
 # How many other images are tried in place of an unreadable one.
@@ -27,6 +28,7 @@ HOST_AUGMENTATIONS: dict[
 ] = {
     "AA": apply_policy,
     "copies": apply_copies,
+    "trivial": apply_trivial,
 }
 
 

@@ -40,6 +40,7 @@ AUGMENTATIONS = {
     "senet": Augmentation(jitter=0.2),
     "AA": Augmentation(jitter=None, flip_on_device=False),
     "copies": Augmentation(jitter=None, flip_on_device=False),
+    "trivial": Augmentation(jitter=None, flip_on_device=False),
 }
 
 
