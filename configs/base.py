@@ -90,6 +90,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.epoch_len_factor = 2.0
     # "torch", "full", "senet", "AA"; "copies", "trivial" are told in docs/views.md.
     config.augmentation = "full"
+    config.random_erasing = 0.0  # share of views with a part erased (docs/views.md)
     config.crop_area_min = 0.08  # smallest share of the image that a crop takes
     # "pillow", or "simd": faster, with values within 1 of 255 of Pillow's (one in some
     # ten million: 2); "auto" is "simd" where its package is installed.

@@ -139,6 +139,7 @@ BOUNDS: dict[str, Bound] = {
     "profile_steps": COUNT_OR_ZERO,
     "query_expansion.alpha": COUNT_OR_ZERO,
     "query_expansion.num_neighbours": COUNT_OR_ZERO,
+    "random_erasing": SHARE,
     "resume_step": optional(COUNT_OR_ZERO),
     "rows_per_shard": COUNT,
     "sampling_group_size": COUNT,

@@ -57,6 +57,7 @@ UPDATE_KEYS = (
     "momentum",
     "negative_sampling",
     "num_epochs",
+    "random_erasing",
     "sampling_group_size",
     "scale_learning_rate",
     "temperature",
@@ -105,6 +106,7 @@ BEFORE = {
     "koleo_weight": 0.0,
     "label_smoothing": 0.0,
     "temperature": 0.05,
+    "random_erasing": 0.0,
 }
 REMEDY = "use another --workdir, restore the values"
 

@@ -47,6 +47,7 @@ ZERO_IS_LEGAL = {
     "profile_steps",
     "query_expansion.alpha",
     "query_expansion.num_neighbours",
+    "random_erasing",
     "resume_step",
     "score_normalization.weight",
     "seed",
