@@ -113,10 +113,12 @@ def readings(monkeypatch):
 
     seen = []
 
-    def iterate_with_threads(dataset, *, batch_bytes, reading):
+    def iterate_with_threads(dataset, *, batch_bytes, photo_bytes, reading):
         seen.append(reading)
         threads = reading._replace(num_workers=0)
-        return iterate(dataset, batch_bytes=batch_bytes, reading=threads)
+        return iterate(
+            dataset, batch_bytes=batch_bytes, photo_bytes=photo_bytes, reading=threads
+        )
 
     for module in (eval_batches, train_batches):
         monkeypatch.setattr(module, "iterate", iterate_with_threads)

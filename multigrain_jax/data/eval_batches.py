@@ -177,7 +177,12 @@ def make_eval_batches(
         .batch(batch_size)
     )
     largest = int(plan.shapes.astype(np.int64).prod(axis=1).max(initial=0))
-    return iterate(dataset, batch_bytes=3 * batch_size * largest, reading=reading)
+    return iterate(
+        dataset,
+        batch_bytes=3 * batch_size * largest,
+        photo_bytes=source.decoding.max_bytes,
+        reading=reading,
+    )
 
 
 @dataclass(frozen=True)

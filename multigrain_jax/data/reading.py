@@ -1,7 +1,7 @@
 """How images are read ahead of their use, by threads or by processes."""
 
+import itertools
 import os
-import shutil
 import sys
 from collections.abc import Callable, Generator
 from typing import NamedTuple
@@ -17,18 +17,12 @@ from multigrain_jax.data.decoding import (
 )
 from multigrain_jax.data.patience import patiently
 from multigrain_jax.data.sources.source import ImageSource
-from multigrain_jax.data.watchdog import (
-    HostBatch,
-    end_with_parent,
-    never,
-    read_and_restart,
-)
-from multigrain_jax.errors import InputError
+from multigrain_jax.data.watchdog import HostBatch, never, read_and_restart
+from multigrain_jax.data.workers import Processes, begin_processes, fitting
 
 # More threads than cores contend for the interpreter; a second one always decodes while
 # the first waits for a file.
 MIN_READ_THREADS, MAX_READ_THREADS = 2, 4
-SHARED_MEMORY = "/dev/shm"
 # Queues, semaphores and shared memory of a reading process, as the parent has them.
 OPEN_FILES_PER_PROCESS = 32
 OPEN_FILES = "/proc/self/fd"
@@ -66,8 +60,11 @@ def read_noted(source: ImageSource, index: int, *, side: int | None = None) -> D
         index: which one.
         side: what `decode_noted` takes for a thumbnail.
     """
-    data = patiently(lambda: source.read(index))
-    return decode_noted(data, source.decoding, side=side)
+    try:
+        data = patiently(lambda: source.read(index))
+        return decode_noted(data, source.decoding, side=side)
+    except MemoryError as error:
+        raise UndecodableImageError("reading it takes more memory than may") from error
 
 
 def why_unreadable(source: ImageSource, index: int) -> str | None:
@@ -80,7 +77,7 @@ def why_unreadable(source: ImageSource, index: int) -> str | None:
 
 
 def iterate(
-    dataset: grain.MapDataset, *, batch_bytes: int, reading: Reading
+    dataset: grain.MapDataset, *, batch_bytes: int, photo_bytes: int, reading: Reading
 ) -> Generator[HostBatch]:
     """The elements of a data set of batches, read ahead; close it after use.
 
@@ -89,27 +86,29 @@ def iterate(
     Args:
         dataset: its elements are batches, with an `image` among their arrays.
         batch_bytes: size of one.
+        photo_bytes: what decoding a photo may take.
         reading: how batches are read ahead.
 
     Raises:
-        InputError: too little shared memory for the processes.
         DataStalledError: no batch came in time, or processes die again and again.
         ReadingGivenUp: `reading.give_up` said so.
     """
     num_workers, prefetch, timeout_s, give_up = reading
     num_workers = _with_open_files(num_workers)
-    per_worker = max(1, prefetch // max(1, num_workers))
-    if num_workers:
-        # The processes are the parallelism; together they hold `prefetch` batches, and
-        # each one more in its hands.
-        _check_shared_memory(batch_bytes * num_workers * (per_worker + 1), num_workers)
-        if not flags.FLAGS.is_parsed():
-            # Grain's processes read absl's flags; a Python user has not parsed any.
-            flags.FLAGS(sys.argv[:1])
+    # The processes are the parallelism; together they hold `prefetch` batches, and
+    # each one more in its hands.
+    wanted = Processes(num_workers, max(1, prefetch // max(1, num_workers)))
+    if num_workers and not flags.FLAGS.is_parsed():
+        # Grain's processes read absl's flags; a Python user has not parsed any.
+        flags.FLAGS(sys.argv[:1])
+
+    starts = itertools.count()
 
     def read_from(first: int) -> grain.IterDataset:
         rest = dataset.slice(slice(first, None)) if first else dataset
-        if num_workers == 0:
+        # Anew each time: a process may have died of memory that others have filled.
+        processes = fitting(wanted, batch_bytes, deaths=next(starts))
+        if processes.number == 0:
             cores = max(MIN_READ_THREADS, os.cpu_count() or 1)
             threads = min(MAX_READ_THREADS, cores, prefetch)
             return rest.to_iter_dataset(
@@ -119,9 +118,12 @@ def iterate(
             grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
         ).mp_prefetch(
             grain.MultiprocessingOptions(
-                num_workers=num_workers, per_worker_buffer_size=per_worker
+                num_workers=processes.number, per_worker_buffer_size=processes.ahead
             ),
-            worker_init_fn=end_with_parent,
+            worker_init_fn=begin_processes(
+                photo_bytes=photo_bytes,
+                batches_bytes=(processes.ahead + 2) * batch_bytes,
+            ),
         )
 
     return read_and_restart(read_from, timeout_s=timeout_s, give_up=give_up)
@@ -149,18 +151,3 @@ def _with_open_files(num_workers: int) -> int:
         flush=True,
     )
     return 0
-
-
-def _check_shared_memory(needed: int, num_workers: int) -> None:
-    """Refuse to start where the reading processes would be killed for memory."""
-    try:
-        free = shutil.disk_usage(SHARED_MEMORY).free
-    except OSError:
-        return  # a system without that folder
-    if free < needed:
-        raise InputError(
-            f"num_workers = {num_workers}: the batches in flight take about "
-            f"{needed >> 20} MiB of shared memory, and {SHARED_MEMORY} has "
-            f"{free >> 20} MiB free; lower prefetch_batches, set num_workers to 0, or "
-            "enlarge it (docker run --shm-size)"
-        )

@@ -142,8 +142,7 @@ def make_train_batches(
         int32 [slots]: the index of each image that there is something to say of, or -1.
 
     Raises:
-        InputError: too little shared memory for the processes; another `crop_resize`,
-            or its package is missing.
+        InputError: another `crop_resize`, or its package is missing.
     """
     start, stop, _ = batch_slice.indices(stream.batch_size)
     make = _Train(
@@ -160,7 +159,10 @@ def make_train_batches(
     steps = range(first_step, first_step + num_steps)
     dataset = grain.MapDataset.source(steps).map(make.batch)
     return iterate(
-        dataset, batch_bytes=3 * (stop - start) * train_size**2, reading=reading
+        dataset,
+        batch_bytes=3 * (stop - start) * train_size**2,
+        photo_bytes=source.decoding.max_bytes,
+        reading=reading,
     )
 
 

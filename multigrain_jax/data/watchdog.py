@@ -1,6 +1,7 @@
 """Reading that neither hangs for ever nor ends with a process that was killed."""
 
 import contextlib
+import errno
 import gc
 import multiprocessing
 import multiprocessing.connection
@@ -163,11 +164,12 @@ def _answer(
     wanted: queue.SimpleQueue[bool],
     answers: queue.SimpleQueue[HostBatch | Exception],
 ) -> None:
-    iterator = iter(dataset)
-    shared = False
+    iterator, shared = None, False
     try:
         while wanted.get():
             try:
+                # The first time, processes are started.
+                iterator = iter(dataset) if iterator is None else iterator
                 batch = next(iterator)
                 # Batches of other processes lie in shared memory, which is freed with
                 # the first array object over it, whatever still looks at it.
@@ -176,15 +178,29 @@ def _answer(
                     batch = {name: np.array(a) for name, a in batch.items()}
                 answers.put(batch)
             except Exception as error:
-                died = "terminated unexpectedly" in str(error)
-                answers.put(_ProcessDiedError(str(error)) if died else error)
+                answers.put(_as_death(error) or error)
     finally:
-        iterator.close()
+        if iterator is not None:
+            iterator.close()
         if shared:
             # Grain's iterator keeps its last batches in reference cycles, and memory
             # that is shared until the process ends is reported as leaked.
             del iterator
             gc.collect()
+
+
+def _as_death(error: Exception) -> _ProcessDiedError | None:
+    """The error that a reading process is lost, if that is what an error means.
+
+    What a system lacks for its batches, such as shared memory, others may have taken.
+    """
+    text = str(error) or type(error).__name__
+    lacking = isinstance(error, (OSError, MemoryError))
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return None  # which has a remedy of its own
+    if lacking or "terminated unexpectedly" in text:
+        return _ProcessDiedError(text)
+    return None
 
 
 def end_with_parent(worker: int, num_workers: int) -> None:

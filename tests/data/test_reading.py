@@ -1,18 +1,16 @@
 """How batches are read ahead: by how many threads, and with how much memory."""
 
 import os
-from collections import namedtuple
 
 import grain
 import numpy as np
 import pytest
 from helpers.photos import plain_photo
 
-from multigrain_jax.data import reading
+from multigrain_jax.data import reading, workers
 from multigrain_jax.data.decoding import PLAIN
 from multigrain_jax.data.reading import Reading, iterate, read_image, why_unreadable
 from multigrain_jax.data.sources.source import ImageSource
-from multigrain_jax.errors import InputError
 
 
 def numbers(count):
@@ -24,7 +22,9 @@ def numbers(count):
 
 def read(*, num_workers=0, prefetch=8, batch_bytes=1):
     options = Reading(num_workers, prefetch, timeout_s=600.0)
-    batches = iterate(numbers(3), batch_bytes=batch_bytes, reading=options)
+    batches = iterate(
+        numbers(3), batch_bytes=batch_bytes, photo_bytes=1 << 20, reading=options
+    )
     return [int(batch["image"][0]) for batch in batches]
 
 
@@ -48,12 +48,11 @@ def test_no_more_threads_read_than_there_are_cores(
     assert found == [threads]
 
 
-def test_too_little_shared_memory_is_refused(monkeypatch):
-    usage = namedtuple("usage", "free")
-    monkeypatch.setattr(reading.shutil, "disk_usage", lambda path: usage(1 << 20))
-    # Two processes, each with four batches ready and one in its hands.
-    with pytest.raises(InputError, match=r"= 2: .* about 10 MiB .* has 1 MiB free"):
-        read(num_workers=2, prefetch=8, batch_bytes=1 << 20)
+def test_threads_read_where_there_is_too_little_shared_memory(monkeypatch, capsys):
+    monkeypatch.setattr(workers, "free_shared_memory", lambda: 1 << 20)
+    assert read(num_workers=2, batch_bytes=1 << 20) == [0, 1, 2]
+    said = capsys.readouterr().out
+    assert said.count("images are read with threads instead") == 1
 
 
 def test_too_few_open_files_are_told_and_threads_read(capsys):
@@ -67,6 +66,14 @@ def test_too_few_open_files_are_told_and_threads_read(capsys):
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
     said = capsys.readouterr().out
     assert "num_workers = 2 takes about " in said and "with threads instead" in said
+
+
+def test_a_photo_for_which_there_is_no_memory_is_unreadable(monkeypatch):
+    def full(data, decoding, *, side):
+        raise MemoryError
+
+    monkeypatch.setattr(reading, "decode_noted", full)
+    assert why_unreadable(Photos(), 0) == "reading it takes more memory than may"
 
 
 class Photos(ImageSource):

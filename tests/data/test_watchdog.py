@@ -80,6 +80,33 @@ def test_after_a_death_others_go_on_with_the_batch_that_is_due(capsys):
     assert f"(restart 1 of {MAX_RESTARTS})" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left"), MemoryError(), FileNotFoundError(2, "shm")]
+)
+def test_what_a_system_lacks_is_a_death_that_others_are_started_after(error, capsys):
+    def lacks():
+        raise error
+
+    firsts = []
+
+    def read_from(first):
+        firsts.append(first)
+        return Numbers(first, fails_at=1 if len(firsts) == 1 else None, fail=lacks)
+
+    assert read(read_from) == [0, 1, 2, 3, 4]
+    assert firsts == [0, 1]
+    assert str(error) in capsys.readouterr().out
+
+
+def test_too_many_open_files_have_a_remedy_of_their_own():
+    class Unopened(Numbers):
+        def __iter__(self):
+            raise OSError(24, "Too many open files")
+
+    with pytest.raises(OSError, match="Too many open files"):
+        read(Unopened)
+
+
 def test_processes_that_die_again_and_again_end_the_run():
     firsts = []
 
