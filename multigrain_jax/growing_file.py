@@ -8,14 +8,20 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
+from itertools import takewhile
 from pathlib import Path
+from typing import NamedTuple
+
+from multigrain_jax.files import write_atomically
 
 # What waits in memory for room on the disk; more is dropped, and counted.
 MAX_WAITING_BYTES = 64 << 20
 # Between two tries, and between two lines about one file.
 RETRY_S = 1.0
 SECONDS_BETWEEN_WARNINGS = 60.0
+# How long whoever lists something waits for the disk.
+LIST_PATIENCE_S = 0.5
 # How long `close` waits for storage that does not answer, or has no room.
 CLOSE_PATIENCE_S = 10.0
 
@@ -28,6 +34,13 @@ PASSING_ERRORS = (
     errno.ETIMEDOUT,
     errno.EROFS,
 )
+
+
+class _Piece(NamedTuple):
+    """What is to be appended, or to take the place of all before it."""
+
+    data: bytes
+    is_whole: bool
 
 
 class GrowingFile:
@@ -48,7 +61,7 @@ class GrowingFile:
         self._path = path
         # Where the last whole piece ends, once the file has been opened.
         self._end: int | None = 0 if anew else None
-        self._pieces: deque[bytes] = deque()
+        self._pieces: deque[_Piece] = deque()
         self._waiting_bytes = 0
         self._dropped = 0
         self._warned_at: float | None = None
@@ -61,12 +74,19 @@ class GrowingFile:
 
     def write(self, piece: bytes) -> None:
         """Append a piece, sooner or later; returns at once."""
+        self._add(_Piece(piece, is_whole=False))
+
+    def write_anew(self, whole: bytes) -> None:
+        """Replace all that the file holds, in one move, sooner or later."""
+        self._add(_Piece(whole, is_whole=True))
+
+    def _add(self, piece: _Piece) -> None:
         with self._changed:
-            if self._waiting_bytes + len(piece) > MAX_WAITING_BYTES:
+            if self._waiting_bytes + len(piece.data) > MAX_WAITING_BYTES:
                 self._dropped += 1
                 return
             self._pieces.append(piece)
-            self._waiting_bytes += len(piece)
+            self._waiting_bytes += len(piece.data)
             if self._thread is None:
                 # A daemon: storage that hangs does not keep the program from ending.
                 self._thread = threading.Thread(target=self._append_all, daemon=True)
@@ -97,6 +117,19 @@ class GrowingFile:
                 flush=True,
             )
 
+    def with_waiting(self, lines: list[str]) -> list[str]:
+        """What the lines of the file will be, each once, when nothing waits any more.
+
+        Args:
+            lines: those that it has.
+        """
+        with self._changed:
+            waiting = list(self._pieces)
+        for piece in waiting:
+            more = piece.data.decode().splitlines()
+            lines = more if piece.is_whole else [*lines, *more]
+        return list(dict.fromkeys(lines))
+
     def _append_all(self) -> None:
         while True:
             with self._changed:
@@ -104,18 +137,31 @@ class GrowingFile:
                 if not self._pieces:
                     return
                 pieces = list(self._pieces)
-            written, error = self._append(pieces)
+            written, error = self._write_some(pieces)
             with self._changed:
                 for _ in range(min(written, len(self._pieces))):
-                    self._waiting_bytes -= len(self._pieces.popleft())
-                self._failing = error is not None
-                self._changed.notify_all()
+                    self._waiting_bytes -= len(self._pieces.popleft().data)
                 line = self._report(error)
-                if error is not None:
-                    wait = RETRY_S / 10 if self._closing else RETRY_S
-                    self._changed.wait_for(lambda: False, timeout=wait)
             if line:
                 print(line, flush=True)
+            with self._changed:
+                self._failing = error is not None
+                self._changed.notify_all()
+            if error is not None:
+                time.sleep(RETRY_S / 10 if self._closing else RETRY_S)
+
+    def _write_some(self, pieces: list[_Piece]) -> tuple[int, OSError | None]:
+        """Write the first pieces: how many, and what kept the others out."""
+        if not pieces[0].is_whole:
+            appended = takewhile(lambda piece: not piece.is_whole, pieces)
+            return self._append([piece.data for piece in appended])
+        try:
+            with write_atomically(self._path) as file:
+                file.write(pieces[0].data)
+        except OSError as error:
+            return 0, error
+        self._end = len(pieces[0].data)
+        return 1, None
 
     def _append(self, pieces: list[bytes]) -> tuple[int, OSError | None]:
         """Append whole pieces: how many, and what kept the others out."""
@@ -128,6 +174,7 @@ class GrowingFile:
                 if size > self._end:
                     # What an older file holds, or a fault left of a piece.
                     file.truncate(self._end)
+                self._end = min(self._end, size)  # somebody may have cut it
                 # In one call where that succeeds: pieces can be a few bytes long.
                 for some in (pieces, *([piece] for piece in pieces)):
                     try:
@@ -168,6 +215,51 @@ class GrowingFile:
 
 # All that may have pieces in memory.
 _files: weakref.WeakSet[GrowingFile] = weakref.WeakSet()
+
+
+# Those that several parts of a run append to, by their paths.
+_lists: dict[Path, GrowingFile] = {}
+
+
+def list_file(path: Path) -> GrowingFile:
+    """The file of a path, for whoever of this process appends to it.
+
+    Two files of one path would take each other's lines for remains of a fault.
+    """
+    return _lists.setdefault(path.absolute(), GrowingFile(path))
+
+
+def append_lines(path: Path, lines: Iterable[str], *, anew: bool = False) -> None:
+    """Append lines to a list, which a run can do without; they may follow later.
+
+    Args:
+        path: a text file, in UTF-8.
+        lines: without their ends.
+        anew: whether they take the place of all that the file holds.
+    """
+    file = list_file(path)
+    text = "".join(f"{line}\n" for line in lines).encode()
+    (file.write_anew if anew else file.write)(text)
+    file.flush(LIST_PATIENCE_S)
+
+
+def listed_lines(path: Path) -> list[str]:
+    """The lines of a list, those that wait to be written among them.
+
+    Raises:
+        OSError: it cannot be read; a list that is missing has none.
+    """
+    lines: list[str] = []
+    with contextlib.suppress(FileNotFoundError):
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    file = _lists.get(path.absolute())
+    return lines if file is None else file.with_waiting(lines)
+
+
+def close_lists() -> None:
+    """Wait for the lines that are not written yet, within bounds; say what is lost."""
+    while _lists:
+        _lists.popitem()[1].close()
 
 
 def flush_all(timeout_s: float) -> bool:

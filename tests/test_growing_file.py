@@ -8,7 +8,13 @@ import time
 import pytest
 
 from multigrain_jax import growing_file
-from multigrain_jax.growing_file import GrowingFile, flush_all
+from multigrain_jax.growing_file import (
+    GrowingFile,
+    append_lines,
+    close_lists,
+    flush_all,
+    listed_lines,
+)
 
 PIECES = [b"first\n", b"second\n", b"third\n"]
 
@@ -123,3 +129,54 @@ def test_a_folder_that_comes_back_gets_its_file(tmp_path, monkeypatch):
     folder.mkdir()
     file.close()
     assert (folder / "rows").read_bytes() == b"".join(PIECES)
+
+
+def test_a_whole_new_content_takes_its_turn(tmp_path, disk):
+    path = tmp_path / "rows"
+    path.write_bytes(b"older\n")
+    file = GrowingFile(path)
+    disk.error = errno.ENOSPC
+    file.write(b"first\n")
+    file.write_anew(b"second\nthird\n")
+    file.write(b"fourth\n")
+    assert not file.flush()
+    assert file.with_waiting(["older"]) == ["second", "third", "fourth"]
+    disk.error = None
+    file.close()
+    assert path.read_bytes() == b"second\nthird\nfourth\n"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["rows"]
+
+
+def test_a_file_that_somebody_cuts_holds_no_zeros(tmp_path, disk):
+    path = tmp_path / "rows"
+    file = GrowingFile(path)
+    write_all(file)
+    assert file.flush()
+    path.write_bytes(b"cut\n")
+    write_all(file)
+    assert file.flush()
+    disk.error, disk.room = errno.ENOSPC, 3
+    file.write(b"after\n")
+    assert not file.flush()
+    assert path.read_bytes() == b"cut\n" + b"".join(PIECES)
+    disk.error = None
+    file.close()
+
+
+def test_two_who_list_in_one_file_lose_no_line(tmp_path, disk):
+    path = tmp_path / "list"
+    for number in range(3):
+        append_lines(path, [f"one {number}"])
+        append_lines(tmp_path / "." / "list", [f"other {number}"])
+    disk.error = errno.ENOSPC
+    append_lines(path, ["last"])
+    expected = [f"{who} {n}" for n in range(3) for who in ("one", "other")]
+    assert path.read_text().splitlines() == expected
+    assert listed_lines(path) == [*expected, "last"]
+    disk.error = None
+    close_lists()
+    assert path.read_text().splitlines() == [*expected, "last"]
+    # Another run of the same process goes on.
+    append_lines(path, ["anew"])
+    close_lists()
+    assert listed_lines(path) == [*expected, "last", "anew"]

@@ -1,5 +1,6 @@
 """Keeps what there is to say of photos that were read, and of what was passed over."""
 
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,8 +10,7 @@ from multigrain_jax.data.decoding import UndecodableImageError
 from multigrain_jax.data.reading import read_noted
 from multigrain_jax.data.skips import printable
 from multigrain_jax.data.sources.source import ImageSource
-from multigrain_jax.files import write_atomically
-from multigrain_jax.growing_file import unwritten
+from multigrain_jax.growing_file import append_lines, listed_lines
 
 NOTES_FILE = "notes.txt"
 PASSED_OVER = ": passed over "
@@ -43,7 +43,7 @@ class NoteLog:
             if line not in known:
                 print(line)
         if list(self._lines) != known:
-            self._write(self._lines)
+            self._write(self._lines, anew=True)
 
     def record(self, indices: np.ndarray) -> None:
         """Note what there is to say of the images of `indices`; -1 stands for none."""
@@ -63,30 +63,19 @@ class NoteLog:
         for line in new[: max(0, PRINTED - self._num_printed)]:
             print(f"noted {line}")
         self._num_printed += len(new)
-        self._write(new, append=True)
+        self._write(new, anew=False)
 
-    def _write(self, lines: Iterable[str], *, append: bool = False) -> None:
+    def _write(self, lines: Iterable[str], *, anew: bool) -> None:
         if self._path is None:
             return
-        text = "".join(f"{line}\n" for line in lines)
-        try:
+        with contextlib.suppress(OSError):  # writing the file meets it again
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            if append:
-                with self._path.open("a", encoding="utf-8") as file:
-                    file.write(text)
-            else:
-                with write_atomically(self._path) as file:
-                    file.write(text.encode())
-        except OSError as error:
-            # The run does not need its notes; those of an earlier run stay.
-            print(unwritten(self._path, error), flush=True)
-            self._path = None
+        append_lines(self._path, lines, anew=anew)
 
 
 def read_notes(workdir: Path) -> list[str]:
     """The lines of a workdir's notes.txt; none where there is no such file."""
     try:
-        text = (workdir / NOTES_FILE).read_text(encoding="utf-8", errors="replace")
+        return listed_lines(workdir / NOTES_FILE)
     except OSError:
         return []
-    return text.splitlines()

@@ -9,7 +9,7 @@ from multigrain_jax.data.reading import why_unreadable
 from multigrain_jax.data.sources.folder import UNLABELLED
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError
-from multigrain_jax.growing_file import unwritten
+from multigrain_jax.growing_file import append_lines, listed_lines
 
 SKIPPED_FILE = "skipped.txt"
 # Fewer unreadable images than this end no run, however small it is.
@@ -40,15 +40,14 @@ class SkipLog:
         self._listed: set[str] = set()
         # What is unreadable now. An earlier run may have met a fault that has passed.
         self._unreadable: list[str] = []
-        if self._path is not None and self._path.exists():
+        if self._path is not None:
             try:
-                text = self._path.read_text(encoding="utf-8", errors="replace")
+                self._listed = set(listed_lines(self._path))
             except OSError as error:
                 raise InputError(
                     f"{self._path}: reading it failed ({error.strerror}), expected the "
                     "list of images that could not be read; remove it"
                 ) from error
-            self._listed = set(text.splitlines())
 
     def record(self, indices: np.ndarray) -> None:
         """Note the images of `indices`; -1 stands for none.
@@ -68,7 +67,8 @@ class SkipLog:
                 continue
             self._listed.add(line)
             print(f"skipped {line}")
-            self._write(line)
+            if self._path is not None:
+                append_lines(self._path, [line])
         self._tell_of_lost_classes(new)
         count, total = len(self._unreadable), len(self._source)
         if count >= NEVER_TOO_MANY and count > self._max_fraction * total:
@@ -87,17 +87,6 @@ class SkipLog:
             if self._seen.issuperset(np.flatnonzero(labels == label).tolist()):
                 name = printable(self._source.class_names[label])
                 print(f"class {name!r}: none of its images could be read")
-
-    def _write(self, line: str) -> None:
-        if self._path is None:
-            return
-        try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-        except OSError as error:
-            # The run does not need its list; the lines are printed as well.
-            print(unwritten(self._path, error), flush=True)
-            self._path = None
 
 
 def printable(text: str) -> str:

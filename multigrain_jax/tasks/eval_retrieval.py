@@ -24,6 +24,7 @@ from multigrain_jax.evaluation.retrieval import (
     evaluate_retrieval,
     write_per_query_csv,
 )
+from multigrain_jax.growing_file import dispensable
 from multigrain_jax.inference import OpenedModel, open_checkpoint
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.ops.refinement import expand_queries, merge_scales
@@ -89,16 +90,18 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     )
     print_table(scores.results)
     _print_circumstances(benchmark, scores)
-    write_per_query_csv(workdir / PER_QUERY_FILE, benchmark, scores.queries)
-    write_benchmark_page(
-        workdir / "report.html",
-        benchmark,
-        queries,
-        database,
-        scores,
-        subtitle=f"{opened.name} from {opened.checkpoint.path}: {len(queries)} "
-        f"queries among {len(database)} images",
-    )
+    with dispensable(workdir / PER_QUERY_FILE):
+        write_per_query_csv(workdir / PER_QUERY_FILE, benchmark, scores.queries)
+    with dispensable(workdir / "report.html"):
+        write_benchmark_page(
+            workdir / "report.html",
+            benchmark,
+            queries,
+            database,
+            scores,
+            subtitle=f"{opened.name} from {opened.checkpoint.path}: {len(queries)} "
+            f"queries among {len(database)} images",
+        )
     results = {
         **scores.results,
         **{

@@ -13,6 +13,7 @@ from multigrain_jax.descriptors.near_duplicates import (
     without_links,
 )
 from multigrain_jax.descriptors.roots import identity_of
+from multigrain_jax.growing_file import dispensable
 from multigrain_jax.pages.gallery_page import write_retrieval_page
 from multigrain_jax.pages.search_page import MAX_PHOTOS_PER_GROUP, group_rows
 from multigrain_jax.tasks.bounds import number_problems
@@ -48,23 +49,25 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     photos = photo_reader(workdir_of(index))
     _write_tables(workdir, found, links, paths)
     num_images = int(index.live.sum())
-    write_retrieval_page(
-        workdir / "report.html",
-        title="Near duplicates",
-        subtitle=f"{len(found.groups)} groups of {len(rows)} among {num_images} photos",
-        results=[],
-        rows=group_rows(
-            found.groups,
-            read_descriptor=lambda row: index.read(row, 1)[0],
-            paths=paths,
-            load=photos,
-        ),
-        heading="Groups",
-        rows_are="groups",
-        note=f"Photos that pairs of a similarity of at least {config.threshold:g} "
-        "connect, the largest groups first, of each up to "
-        f"{MAX_PHOTOS_PER_GROUP} photos; similarities are to the first one.",
-    )
+    with dispensable(workdir / "report.html"):
+        write_retrieval_page(
+            workdir / "report.html",
+            title="Near duplicates",
+            subtitle=f"{len(found.groups)} groups of {len(rows)} among {num_images} "
+            "photos",
+            results=[],
+            rows=group_rows(
+                found.groups,
+                read_descriptor=lambda row: index.read(row, 1)[0],
+                paths=paths,
+                load=photos,
+            ),
+            heading="Groups",
+            rows_are="groups",
+            note=f"Photos that pairs of a similarity of at least {config.threshold:g} "
+            "connect, the largest groups first, of each up to "
+            f"{MAX_PHOTOS_PER_GROUP} photos; similarities are to the first one.",
+        )
     print_missing(photos)
     results = {
         "num_images": num_images,

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from multigrain_jax.checkpoint import CHECKPOINTS_FOLDER
 from multigrain_jax.data.sources.folder import split_folders
 from multigrain_jax.descriptors.folder import DESCRIPTOR_FOLDER, HEAD_FILE
+from multigrain_jax.growing_file import close_lists
 from multigrain_jax.lock import lock_workdir
 from multigrain_jax.runtime import look_for_devices
 from multigrain_jax.tasks.bounds import leaves, number_problems
@@ -92,7 +93,10 @@ def one_writer(run: Task) -> Task:
         config = prepare(config, workdir)
         look_for_devices()
         with lock_workdir(workdir):
-            return run(config, workdir)
+            try:
+                return run(config, workdir)
+            finally:
+                close_lists()
 
     return prepared
 

@@ -27,6 +27,7 @@ from multigrain_jax.descriptors.index import DescriptorIndex, ScoreNormalization
 from multigrain_jax.descriptors.opening import find_folder
 from multigrain_jax.descriptors.roots import identity_of
 from multigrain_jax.errors import InputError
+from multigrain_jax.growing_file import dispensable
 from multigrain_jax.inference import open_model
 from multigrain_jax.pages.gallery import load_photo
 from multigrain_jax.pages.gallery_page import write_retrieval_page
@@ -112,15 +113,17 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         found.table(),
     )
     num_database = int(index.live.sum())
-    write_retrieval_page(
-        workdir / "report.html",
-        title="Search",
-        subtitle=f"{len(found)} queries among {num_database} photos",
-        results=[],
-        rows=found,
-        note=f"The {config.num_neighbours} most similar photos of each query, by the "
-        "inner product of the descriptors.",
-    )
+    with dispensable(workdir / "report.html"):
+        write_retrieval_page(
+            workdir / "report.html",
+            title="Search",
+            subtitle=f"{len(found)} queries among {num_database} photos",
+            results=[],
+            rows=found,
+            note=f"The {config.num_neighbours} most similar photos of each query, by "
+            "the inner product of the descriptors.",
+        )
+        print(f"see {workdir / 'report.html'}")
     print_missing(photos)
     results = {
         "num_queries": len(found),
@@ -130,7 +133,6 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         "seconds": time.perf_counter() - started,
     }
     print("\n".join(f"{name:<14}  {value:g}" for name, value in results.items()))
-    print(f"see {workdir / 'report.html'}")
     write_results(workdir, results)
     return results
 

@@ -24,6 +24,7 @@ from multigrain_jax.evaluation.classification import (
     evaluate_classification,
     make_eval_step,
 )
+from multigrain_jax.growing_file import close_lists
 from multigrain_jax.lock import WorkdirLock, lock_workdir
 from multigrain_jax.metric_writer import MetricWriter, read_metrics
 from multigrain_jax.models.multigrain import BACKBONES
@@ -66,7 +67,10 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     if config.dry_run:
         return _run(config, workdir, started, None)
     with lock_workdir(own_folder(workdir)) as lock, quiet_unless_first():
-        return _run(config, workdir, started, lock)
+        try:
+            return _run(config, workdir, started, lock)
+        finally:
+            close_lists()
 
 
 def _resolved(config: ConfigDict) -> ConfigDict:

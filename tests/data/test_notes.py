@@ -1,16 +1,16 @@
 """What there is to say of photos that were read, kept in notes.txt."""
 
 import errno
-from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.photos import encode, noise_photo, plain_photo
 from helpers.sources import open_photos
 
-from multigrain_jax.data import notes
+from multigrain_jax import growing_file
 from multigrain_jax.data.notes import NOTES_FILE, PRINTED, NoteLog, read_notes
 from multigrain_jax.data.reading import read_noted
+from multigrain_jax.growing_file import close_lists
 
 
 @pytest.fixture
@@ -83,32 +83,34 @@ def test_without_a_workdir_nothing_is_written(photos, capsys):
 
 
 @pytest.mark.parametrize("append", [False, True])
-def test_notes_that_cannot_be_written_are_one_line(
+def test_notes_that_cannot_be_written_follow_when_they_can(
     photos, tmp_path, monkeypatch, capsys, append
 ):
+    monkeypatch.setattr(growing_file, "RETRY_S", 0.01)
     if append:
         (photos / "a" / "4.mov").unlink()  # what is passed over comes first
-    source = open_photos(photos)
+    source, workdir = open_photos(photos), tmp_path / "workdir"
+    workdir.mkdir()
 
-    def full(path):
+    def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    opened = Path.open
-    monkeypatch.setattr(notes, "write_atomically", full)
-    monkeypatch.setattr(
-        Path,
-        "open",
-        lambda path, *rest, **options: (
-            full(path) if path.name == NOTES_FILE else opened(path, *rest, **options)
-        ),
-    )
-    log = NoteLog(source, workdir=tmp_path)
-    for index in (0, 2):
-        log.record(np.array([index]))
-    lines = capsys.readouterr().out.splitlines()
-    (warning,) = [line for line in lines if line.startswith("WARNING")]
-    assert "notes.txt cannot be written: No space left on device (" in warning
-    assert any(line.startswith("noted ") for line in lines)
+    with monkeypatch.context() as patched:
+        patched.setattr(growing_file, "write_atomically", full)
+        patched.setattr(growing_file.os, "write", full)
+        log = NoteLog(source, workdir=workdir)
+        for index in (0, 2):
+            log.record(np.array([index]))
+        # The next pass over the photos of this run forgets none of them.
+        NoteLog(source, workdir=workdir).record(np.array([0]))
+        lines = capsys.readouterr().out.splitlines()
+        (warning,) = [line for line in lines if line.startswith("WARNING")]
+        assert "notes.txt cannot be written: No space left on device (" in warning
+        noted = [line[6:] for line in lines if line.startswith("noted ")]
+        assert read_notes(workdir) == [*source.remarks, *noted]
+    close_lists()
+    text = (workdir / NOTES_FILE).read_text()
+    assert text.splitlines() == [*source.remarks, *noted] and len(noted) == 2
 
 
 def test_nothing_to_say_makes_no_file(tmp_path):

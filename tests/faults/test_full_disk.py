@@ -14,7 +14,7 @@ from helpers.configs import small_train_config
 from helpers.descriptor_folders import all_found, contents, stamps
 from helpers.descriptor_folders import embed as embed_stamps
 
-from multigrain_jax.data import notes
+from multigrain_jax import growing_file
 from multigrain_jax.descriptors.folder import HEAD_FILE, read_head
 from multigrain_jax.descriptors.index import DescriptorIndex
 from multigrain_jax.growing_file import PASSING_ERRORS
@@ -30,18 +30,23 @@ def test_pages_plots_and_lists_end_no_training(photos, tmp_path, monkeypatch, ca
     def failing(path, *, number):
         raise OSError(number, os.strerror(number), str(path))
 
-    errors = {notes: errno.ENOSPC, page: errno.EROFS, plots: errno.EIO}
+    errors = {growing_file: errno.ENOSPC, page: errno.EROFS, plots: errno.EIO}
+    monkeypatch.setattr(growing_file, "CLOSE_PATIENCE_S", 0.05)
     for module, number in errors.items():
         monkeypatch.setattr(module, "write_atomically", partial(failing, number=number))
     config = small_train_config(root, num_epochs=1, report_split="val", num_workers=0)
     results = train.run(config, tmp_path / "run")
     assert "val/copy_map" in results
-    assert json.loads((tmp_path / "run" / "results.json").read_text()) == results
+    stored = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert stored.pop("num_notes") == len(stored.pop("passed_over")) == 1
+    assert stored == results
     lines = capsys.readouterr().out.splitlines()
     failed = [line for line in lines if line.startswith("WARNING")]
     names = [Path(line.split()[1]).name for line in failed]
-    assert {"report.html", "learning_rate.png"} <= set(names)
-    assert all(" KiB free); the run goes on" in line for line in failed)
+    assert {"report.html", "learning_rate.png", "notes.txt"} <= set(names)
+    assert all(" KiB free)" in line for line in failed)
+    assert sum("the run goes on without it" in line for line in failed) > 5
+    assert sum("entries could not be written and are lost" in x for x in failed) == 1
     for number in errors.values():
         assert any(os.strerror(number) in line for line in failed)
     assert len(set(failed)) == len(failed) <= 12, failed

@@ -46,6 +46,7 @@ SIDEWAYS = {
     ("convert", "inference"),
     ("descriptors", "evaluation"),
     ("descriptors", "inference"),
+    ("growing_file", "files"),
     ("inference", "weights"),
     ("metric_writer", "workdir"),
     ("pages", "evaluation"),

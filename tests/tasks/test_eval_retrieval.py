@@ -1,6 +1,7 @@
 """The task against photos one by one, through the public interface."""
 
 import csv
+import errno
 import json
 import shutil
 from functools import partial
@@ -15,7 +16,9 @@ import multigrain_jax
 from configs import eval_retrieval
 from multigrain_jax.checkpoint import CheckpointStore, load_checkpoint
 from multigrain_jax.errors import InputError
+from multigrain_jax.evaluation import retrieval
 from multigrain_jax.models.multigrain import create_model, split_model
+from multigrain_jax.pages import page
 from multigrain_jax.tasks.eval_retrieval import run
 
 
@@ -96,6 +99,22 @@ def test_a_folder_scores_as_its_photos_one_by_one(
     ]
     found = [float(row["ap"]) for row in table]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+
+
+def test_tables_and_pages_that_cannot_be_written_cost_no_score(
+    objects, tiny_checkpoint, tmp_path, monkeypatch, capsys
+):
+    def full(path, *_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(page, "write_atomically", full)
+    monkeypatch.setattr(retrieval, "write_table", full)
+    results = run(make_config("folder", objects, tiny_checkpoint), tmp_path)
+    assert json.loads((tmp_path / "results.json").read_text()) == results
+    lines = capsys.readouterr().out.splitlines()
+    failed = [line for line in lines if line.startswith("WARNING")]
+    assert ["report.html" in line for line in failed] == [False, True]
+    assert all("cannot be written: No space left" in line for line in failed)
 
 
 def test_queries_are_expanded_without_themselves(objects, tiny_checkpoint, tmp_path):

@@ -1,5 +1,6 @@
 """The task `near_duplicates`: the copies among other photos, and nothing else."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from helpers.descriptors import read_table, stored_descriptors
 
 from configs import near_duplicates
 from multigrain_jax.errors import InputError
+from multigrain_jax.pages import page
 from multigrain_jax.tasks.near_duplicates import run
 
 
@@ -30,8 +32,25 @@ def test_near_duplicates_are_the_copies(database, tmp_path):
     }
     pairs = read_table(tmp_path / "pairs.csv")
     assert len(pairs) == 4
-    page = (tmp_path / "report.html").read_text()
-    assert "2 groups of 5 among 21 photos" in page
+    report = (tmp_path / "report.html").read_text()
+    assert "2 groups of 5 among 21 photos" in report
+
+
+def test_a_page_that_cannot_be_written_is_one_line(
+    database, tmp_path, monkeypatch, capsys
+):
+    def full(path):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(page, "write_atomically", full)
+    config = near_duplicates.get_config()
+    config.database = str(database)
+    config.threshold = threshold_between(stored_descriptors(database))
+    results = run(config, tmp_path)
+    assert json.loads((tmp_path / "results.json").read_text()) == results
+    lines = capsys.readouterr().out.splitlines()
+    (warning,) = [line for line in lines if line.startswith("WARNING")]
+    assert "report.html cannot be written: No space left on device (" in warning
 
 
 def threshold_between(descriptors):
