@@ -147,10 +147,11 @@ def _places_of_others(settings: Mapping[str, Any], workdir: Path) -> list[str]:
 
 def _other_task(settings: Mapping[str, Any], workdir: Path) -> list[str]:
     """What other tasks have left in the workdir, which this one would overwrite."""
-    task, found = settings["task"], None
+    task, found, where = settings["task"], None, ""
     try:
         config = json.loads((workdir / CONFIG_FILE).read_text(encoding="utf-8"))
         found = config.get("task", "none of these tasks")
+        where = f" in its {CONFIG_FILE}"
     except (OSError, ValueError, AttributeError, RecursionError):
         pass  # none yet, or one that is cut off: what else is there tells
     if found is None:
@@ -160,7 +161,7 @@ def _other_task(settings: Mapping[str, Any], workdir: Path) -> list[str]:
         return []
     return [
         f"--workdir: {workdir} was expected to be new or of task {task!r}, found the "
-        f"results of {found!r}; choose another folder"
+        f"results of {found!r}{where}; choose another folder"
     ]
 
 
