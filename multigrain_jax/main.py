@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import ConfigDict, FieldReference, config_flags
 
 from multigrain_jax.errors import (
@@ -28,7 +28,7 @@ from multigrain_jax.errors import (
     StoppedEarly,
 )
 from multigrain_jax.growing_file import PASSING_ERRORS, free_space
-from multigrain_jax.terminal import outlive_readers
+from multigrain_jax.terminal import outlive_readers, quiet_libraries
 
 # task -> module with run(config, workdir); imported only when it is asked for.
 TASKS = {
@@ -73,8 +73,7 @@ def main(argv: list[str]) -> int:
     workdir = Path(os.path.expanduser(given)).absolute()
     config = CONFIG.value
     print_any_name(sys.stdout)
-    # The libraries below report every step of a save as "info".
-    logging.set_verbosity(logging.WARNING)
+    quiet_libraries()
     try:
         if config.task not in TASKS:
             raise InputError(

@@ -5,6 +5,8 @@ import os
 import sys
 from typing import TextIO
 
+from absl import logging
+
 
 class _Patient(io.TextIOWrapper):
     """Text that goes nowhere once its reader has gone, as with `| head`."""
@@ -47,9 +49,19 @@ def _patient(stream: TextIO | None) -> TextIO:
     encoding, errors = stream.encoding, stream.errors
     buffering, through = stream.line_buffering, stream.write_through
     return _Patient(
-        stream.detach(),
+        # Not detached: others hold the stream too, and write to it.
+        stream.buffer,
         encoding=encoding,
         errors=errors,
         line_buffering=buffering,
         write_through=through,
     )
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries below from logging each step of a save, and stacks of calls.
+
+    What they log with a stack they raise as well, and whoever catches it tells of it.
+    """
+    logging.set_verbosity(logging.WARNING)
+    logging.get_absl_logger().addFilter(lambda record: not record.exc_info)

@@ -35,3 +35,28 @@ def test_what_has_a_reader_arrives(tmp_path):
     command = [sys.executable, "-c", script, str(tmp_path / "file")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert len(done.stdout.splitlines()) == len(done.stderr.splitlines()) == 3
+
+
+LOGGING = """
+import os, sys
+from absl import logging
+from multigrain_jax.terminal import outlive_readers, quiet_libraries
+before = sys.stderr
+outlive_readers()
+quiet_libraries()
+logging.error("an error")
+try:
+    raise OSError("no room")
+except OSError as error:
+    logging.exception("raised an exception: %s", error)
+print("by the older name", file=before, flush=True)
+print("by the newer name", file=sys.stderr)
+"""
+
+
+def test_what_libraries_log_is_one_line_and_no_stack():
+    command = [sys.executable, "-c", LOGGING]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = done.stderr.splitlines()
+    assert lines[0].endswith("an error")
+    assert lines[1:] == ["by the older name", "by the newer name"]
