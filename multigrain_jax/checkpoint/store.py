@@ -241,6 +241,7 @@ def save_derived(
     *,
     model: Mapping[str, Any],
     record: Mapping[str, Any],
+    folder_name: str = CHECKPOINTS_FOLDER,
 ) -> None:
     """Write a checkpoint made from another one: of the same step, without optimiser.
 
@@ -249,8 +250,9 @@ def save_derived(
         source: the checkpoint it was made from.
         model: the new `model` item.
         record: the config that it was made by; a JSON object.
+        folder_name: of the checkpoints in the workdir.
     """
-    store = CheckpointStore(workdir)
+    store = CheckpointStore(workdir, folder_name=folder_name)
     meta = {**source.meta, "config": dict(record), "made_from": str(source.path)}
     store.save(source.step, model=model, meta=meta)
     store.close()

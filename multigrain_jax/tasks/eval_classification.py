@@ -33,7 +33,7 @@ from multigrain_jax.tasks.inputs import (
     readable_batches,
     reading_from_config,
 )
-from multigrain_jax.tasks.prepare import one_writer
+from multigrain_jax.tasks.prepare import leave_if_taken, one_writer
 from multigrain_jax.workdir import print_table, write_config, write_results
 
 
@@ -97,6 +97,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     print_table(results)
     results["wasted_fraction"] = plan.wasted_fraction
     results["seconds"] = time.perf_counter() - started
+    leave_if_taken(workdir)
     write_results(workdir, results)
     return results
 

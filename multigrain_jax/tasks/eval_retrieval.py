@@ -39,7 +39,7 @@ from multigrain_jax.tasks.check import (
 )
 from multigrain_jax.tasks.inputs import plan_from_config, readable_batches
 from multigrain_jax.tasks.photos import decoding_from_config
-from multigrain_jax.tasks.prepare import one_writer
+from multigrain_jax.tasks.prepare import leave_if_taken, one_writer
 from multigrain_jax.weights import find_weights
 from multigrain_jax.workdir import print_table, write_config, write_results
 
@@ -90,6 +90,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     )
     print_table(scores.results)
     _print_circumstances(benchmark, scores)
+    leave_if_taken(workdir)
     with dispensable(workdir / PER_QUERY_FILE):
         write_per_query_csv(workdir / PER_QUERY_FILE, benchmark, scores.queries)
     with dispensable(workdir / "report.html"):
@@ -113,10 +114,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         "num_unreadable": int(np.sum(~np.any(descriptors, axis=1))),
         "seconds": time.perf_counter() - started,
     }
-    lowered_by = list(benchmark.lowered_by)
-    write_results(
-        workdir, {**results, "lowered_by": lowered_by} if lowered_by else results
-    )
+    lowered = {"lowered_by": list(benchmark.lowered_by)} if benchmark.lowered_by else {}
+    write_results(workdir, {**results, **lowered})
     return results
 
 

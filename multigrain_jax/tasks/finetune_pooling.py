@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from multigrain_jax.checkpoint import require_no_checkpoints, save_derived
+from multigrain_jax.checkpoint import require_no_checkpoints
 from multigrain_jax.data.eval_batches import EvalPlan, plan_ordered_batches
 from multigrain_jax.data.sources.open import Subset
 from multigrain_jax.data.sources.source import ImageSource
@@ -40,7 +40,7 @@ from multigrain_jax.tasks.inputs import (
     plan_from_config,
     readable_batches,
 )
-from multigrain_jax.tasks.prepare import one_writer
+from multigrain_jax.tasks.prepare import one_writer, save_model
 from multigrain_jax.train.finetune_pooling import (
     finetune_pooling,
     make_pooling_optimizer,
@@ -98,7 +98,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     model = dict(task.opened.checkpoint.model)
     dtype = np.asarray(model["pooling_exponent"]).dtype
     model["pooling_exponent"] = np.asarray(exponent, dtype)
-    save_derived(workdir, task.opened.checkpoint, model=model, record=settings)
+    save_model(workdir, task.opened.checkpoint, model=model, record=settings)
     write_plots(workdir)
     results = {
         "init_pooling_exponent": task.exponent,

@@ -24,7 +24,7 @@ from multigrain_jax.tasks.embed_record import (
     print_missing,
     workdir_of,
 )
-from multigrain_jax.tasks.prepare import one_writer
+from multigrain_jax.tasks.prepare import leave_if_taken, one_writer
 from multigrain_jax.workdir import write_config, write_results, write_table
 
 
@@ -47,6 +47,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     found, links = without_links(found, {r: identity_of(p) for r, p in paths.items()})
     rows = np.unique(found.pairs)
     photos = photo_reader(workdir_of(index))
+    leave_if_taken(workdir)
     _write_tables(workdir, found, links, paths)
     num_images = int(index.live.sum())
     with dispensable(workdir / "report.html"):

@@ -3,17 +3,19 @@
 import functools
 import json
 import os
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from multigrain_jax.checkpoint import CHECKPOINTS_FOLDER
+from multigrain_jax.checkpoint import CHECKPOINTS_FOLDER, Checkpoint, save_derived
 from multigrain_jax.data.sources.folder import split_folders
 from multigrain_jax.descriptors.folder import DESCRIPTOR_FOLDER, HEAD_FILE
+from multigrain_jax.errors import StoppedEarly
 from multigrain_jax.growing_file import close_lists
-from multigrain_jax.lock import lock_workdir
+from multigrain_jax.lock import WorkdirLock, lock_workdir
 from multigrain_jax.runtime import look_for_devices
 from multigrain_jax.tasks.bounds import leaves, number_problems
 from multigrain_jax.tasks.check import refuse
@@ -92,13 +94,65 @@ def one_writer(run: Task) -> Task:
     def prepared(config: ConfigDict, workdir: Path) -> dict[str, float]:
         config = prepare(config, workdir)
         look_for_devices()
-        with lock_workdir(workdir):
+        with lock_workdir(workdir) as lock:
+            _held[workdir] = lock
             try:
                 return run(config, workdir)
             finally:
+                del _held[workdir]
                 close_lists()
 
     return prepared
+
+
+# The locks of the tasks that run in this process, by their workdirs.
+_held: dict[Path, WorkdirLock] = {}
+
+
+def leave_if_taken(workdir: Path) -> None:
+    """To be called before results are written, which would mix with another run's.
+
+    Raises:
+        StoppedEarly: another run has come into the workdir.
+    """
+    holder = _new_holder(workdir)
+    if holder is not None:
+        raise StoppedEarly(
+            f"{workdir} is now in use by {holder}, whose lock file has taken the place "
+            "of this run's; its results are not written: run it again with another "
+            "--workdir"
+        )
+
+
+def save_model(
+    workdir: Path,
+    source: Checkpoint,
+    *,
+    model: Mapping[str, Any],
+    record: Mapping[str, Any],
+) -> None:
+    """`save_derived`, beside the checkpoints where another run has come in.
+
+    Raises:
+        StoppedEarly: it has; the model is saved.
+    """
+    holder = _new_holder(workdir)
+    if holder is None:
+        save_derived(workdir, source, model=model, record=record)
+        return
+    name = f"{CHECKPOINTS_FOLDER}.{socket.gethostname()}-{os.getpid()}"
+    save_derived(workdir, source, model=model, record=record, folder_name=name)
+    raise StoppedEarly(
+        f"{workdir} is now in use by {holder}, whose lock file has taken the place of "
+        f"this run's; the model is saved in {workdir / name}: make that folder the "
+        f"{CHECKPOINTS_FOLDER} of another --workdir"
+    )
+
+
+def _new_holder(workdir: Path) -> str | None:
+    """Who has come into the workdir of a task that runs; None: nobody."""
+    lock = _held.get(workdir)
+    return None if lock is None or lock.is_own() else lock.holder()
 
 
 def _unwritable(workdir: Path) -> list[str]:

@@ -51,7 +51,7 @@ from multigrain_jax.tasks.embed_record import (
 )
 from multigrain_jax.tasks.inputs import reading_from_config
 from multigrain_jax.tasks.photos import decoding_of_database, photo_problems
-from multigrain_jax.tasks.prepare import one_writer
+from multigrain_jax.tasks.prepare import leave_if_taken, one_writer
 from multigrain_jax.workdir import write_config, write_results, write_table
 
 
@@ -107,6 +107,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         load_found=photos,
     )
     seconds = time.perf_counter() - searching_since
+    leave_if_taken(workdir)
     write_table(
         workdir / "results.csv",
         ("query", "rank", "path", "similarity"),

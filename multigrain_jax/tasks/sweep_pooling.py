@@ -25,7 +25,7 @@ from multigrain_jax.tasks.inputs import (
     plan_from_config,
     readable_batches,
 )
-from multigrain_jax.tasks.prepare import one_writer
+from multigrain_jax.tasks.prepare import leave_if_taken, one_writer
 from multigrain_jax.workdir import write_config, write_results
 
 # test size -> exponent -> scores
@@ -84,6 +84,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     figure = draw_curves(
         curves, title="Accuracy by pooling exponent", x_label="p", y_label="top-1"
     )
+    leave_if_taken(workdir)
     save_plot(workdir, "sweep_pooling", figure)
     results = flatten_grid(grid)
     results["seconds"] = time.perf_counter() - started

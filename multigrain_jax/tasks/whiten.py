@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from multigrain_jax.checkpoint import require_no_checkpoints, save_derived
+from multigrain_jax.checkpoint import require_no_checkpoints
 from multigrain_jax.data.reading import HostBatch
 from multigrain_jax.data.sources.open import open_split
 from multigrain_jax.errors import InputError
@@ -46,7 +46,7 @@ from multigrain_jax.tasks.inputs import (
     readable_batches,
     reading_from_config,
 )
-from multigrain_jax.tasks.prepare import one_writer
+from multigrain_jax.tasks.prepare import one_writer, save_model
 from multigrain_jax.workdir import print_table, write_config, write_results
 
 # Of the largest logit: what folding in float32 may cost.
@@ -94,7 +94,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     moments, examples, num_skipped = _collect(settings, opened, mesh, workdir)
     whitening = _fit(settings, moments)
     whitened, results = _whitened_model(settings, opened, whitening, mesh, examples)
-    save_derived(workdir, opened.checkpoint, model=whitened, record=settings)
+    save_model(workdir, opened.checkpoint, model=whitened, record=settings)
     _save_spectrum(workdir, whitening)
     results |= {
         "num_images": moments.count,

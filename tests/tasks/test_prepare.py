@@ -1,8 +1,11 @@
 """What every task does first: paths without ~, and a workdir of its own."""
 
 import importlib
+import inspect
 import json
 import os
+import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -19,11 +22,19 @@ from configs import (
     sweep_p,
     whiten,
 )
-from multigrain_jax.errors import InputError
+from multigrain_jax.errors import InputError, StoppedEarly
 from multigrain_jax.lock import LOCK_FILE, lock_workdir
 from multigrain_jax.main import TASKS
+from multigrain_jax.tasks import prepare as prepare_module
 from multigrain_jax.tasks.bounds import leaves
-from multigrain_jax.tasks.prepare import MARKS, PATH_KEYS, one_writer, prepare
+from multigrain_jax.tasks.prepare import (
+    MARKS,
+    PATH_KEYS,
+    leave_if_taken,
+    one_writer,
+    prepare,
+    save_model,
+)
 
 RECIPES = (
     base,
@@ -186,6 +197,55 @@ def test_a_task_holds_the_lock_while_it_runs(tmp_path):
     config = near_duplicates.get_config()
     for _ in range(2):
         assert run(config, tmp_path / "run") == {"threshold": config.threshold}
+
+
+@pytest.mark.parametrize("recipe", [near_duplicates, whiten], ids=lambda r: r.__name__)
+def test_a_task_whose_lock_is_taken_does_not_mix_its_results(
+    recipe, tmp_path, monkeypatch
+):
+    """Before anything is written: results are not, a model is, beside the others."""
+    workdir, saved = tmp_path / "run", []
+    monkeypatch.setattr(prepare_module, "save_derived", saved_to(saved))
+
+    def task(config, workdir):
+        leave_if_taken(workdir)
+        save_model(workdir, None, model={}, record={})
+        assert saved.pop() == (workdir, "checkpoints")
+        (workdir / LOCK_FILE).unlink()
+        leave_if_taken(workdir)  # nobody has come in: the lock file is made anew
+        (workdir / LOCK_FILE).unlink()
+        (workdir / LOCK_FILE).write_text("process 1 on elsewhere")
+        if recipe is whiten:
+            save_model(workdir, None, model={}, record={})
+        leave_if_taken(workdir)
+
+    with pytest.raises(StoppedEarly, match="in use by process 1 on elsewhere, whose"):
+        one_writer(task)(recipe.get_config(), workdir)
+    names = [name for _, name in saved]
+    apart = f"checkpoints.{socket.gethostname()}-{os.getpid()}"
+    assert names == ([apart] if recipe is whiten else [])
+    leave_if_taken(workdir)  # which no task of this process has any more
+
+
+def saved_to(calls):
+    def save(workdir, source, *, model, record, folder_name="checkpoints"):
+        calls.append((workdir, folder_name))
+
+    return save
+
+
+WRITES = re.compile(r"write_results|write_table|save_plot|save_derived|save_model")
+
+
+@pytest.mark.parametrize("task", sorted(set(TASKS) - {"train", "embed"}))
+def test_every_task_looks_at_its_lock_before_it_writes(task):
+    """Training does so at every save, and `embed` at every shard."""
+    module = importlib.import_module(TASKS[task])
+    source = inspect.getsource(module.run)
+    first = WRITES.search(source)
+    assert first is not None
+    looked = re.search(r"leave_if_taken|save_model", source)
+    assert looked is not None and looked.start() <= first.start()
 
 
 def test_a_workdir_that_is_refused_gets_no_lock_file(tmp_path):
