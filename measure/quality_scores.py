@@ -1,0 +1,142 @@
+"""Scores of a run of measure/quality.py from what became of each photo, and back.
+
+The outcomes are kept, so that differences between recipes can be had with the photos
+drawn anew (the bootstrap).
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from multigrain_jax.data.edits import EDITS
+
+Outcomes = Mapping[str, np.ndarray]
+
+# Edits that no augmentation of training makes: `augmentation = "copies"` turns by less,
+# and draws no shapes.
+UNSEEN = ("rotation 15° + flip", "overlay")
+SEEN = tuple(name for name in EDITS if name not in UNSEEN)
+# Of each query so many wrong pairs are kept, the nearest: enough to resample µAP.
+KEPT_PAIRS = 64
+# Scores that `resampled` can compute.
+RESAMPLED = ("top1", "class_map", "knn_top1", "copy_recall_at_1", "micro_ap")
+
+
+def summarise(outcomes: Outcomes) -> dict[str, float]:
+    """The scores of a run, as fractions.
+
+    Args:
+        outcomes: of `class_outcomes` and `copy_outcomes`, all pairs of the latter.
+
+    Returns:
+        `top1`, `class_map`, `knn_top1`; the means over the edits `copy_recall_at_1` and
+        `copy_map`, and both for each edit; `micro_ap` of the benchmark of copies, of
+        the edits that are seen in training and of those that are not, and normalised.
+    """
+    scores = {
+        name: float(np.mean(outcomes[name]))
+        for name in ("top1", "class_map", "knn_top1")
+    }
+    recalls, precisions = outcomes["ranks"] == 0, precisions_of(outcomes["ranks"])
+    scores["copy_recall_at_1"] = float(np.mean(recalls))
+    scores["copy_map"] = float(np.mean(precisions))
+    scores["micro_ap"] = micro_ap(outcomes, tuple(EDITS))
+    scores["micro_ap_seen"] = micro_ap(outcomes, SEEN)
+    scores["micro_ap_unseen"] = micro_ap(outcomes, UNSEEN)
+    scores["micro_ap_normalized"] = micro_ap(outcomes, tuple(EDITS), normalized=True)
+    for name, recall, precision in zip(EDITS, recalls, precisions, strict=True):
+        scores[f"{name}/recall_at_1"] = float(np.mean(recall))
+        scores[f"{name}/map"] = float(np.mean(precision))
+    return scores
+
+
+def precisions_of(ranks: np.ndarray) -> np.ndarray:
+    """The average precision of queries with one positive, of its 0-based ranks."""
+    from multigrain_jax.ops.ranking import average_precision
+
+    each = [average_precision([rank], 1) for rank in ranks.reshape(-1)]
+    return np.array(each).reshape(ranks.shape)
+
+
+def micro_ap(
+    outcomes: Outcomes,
+    edits: Sequence[str],
+    *,
+    normalized: bool = False,
+    weights: np.ndarray | None = None,
+) -> float:
+    """The micro average precision of the benchmark of copies.
+
+    Args:
+        outcomes: `right` [E, R], `wrong` [E, R + S, K], `query_photos` and `offsets`.
+        edits: the queries, keys of `EDITS`.
+        normalized: whether the offsets are subtracted.
+        weights: [N], how often each photo's copies are queries; None: once.
+    """
+    chosen = [list(EDITS).index(name) for name in edits]
+    right = outcomes["right"][chosen].astype(np.float32)
+    wrong = outcomes["wrong"][chosen].astype(np.float32)
+    if normalized:
+        offsets = outcomes["offsets"][chosen].astype(np.float32)
+        right = right - offsets[:, : right.shape[1]]
+        wrong = wrong - offsets[..., None]
+    scores = np.concatenate([right.reshape(-1), wrong.reshape(-1)])
+    correct = np.arange(len(scores)) < right.size
+    if weights is None:
+        from multigrain_jax.ops.ranking import micro_average_precision
+
+        return micro_average_precision(scores, correct, num_positives=right.size)
+    queries = np.broadcast_to(weights[outcomes["query_photos"]], wrong.shape[:2])
+    times = np.concatenate(
+        [
+            queries[:, : right.shape[1]].reshape(-1),
+            np.repeat(queries.reshape(-1), wrong.shape[2]),
+        ]
+    )
+    order = np.lexsort((correct, -scores))
+    return weighted_micro_ap(correct[order], times[order])
+
+
+def weighted_micro_ap(correct: np.ndarray, times: np.ndarray) -> float:
+    """The micro average precision of candidates, each of which stands several times.
+
+    Args:
+        correct: bool [C], the most certain first, of all positives and others.
+        times: [C], how often each candidate stands there.
+    """
+    found, all_of_them = np.cumsum(times * correct), np.cumsum(times)
+    precision = found / np.maximum(all_of_them, 1e-12)
+    positives = np.sum(times * correct)
+    return float(np.sum((times * correct) * precision) / max(positives, 1e-12))
+
+
+def kept_outcomes(outcomes: Outcomes) -> dict[str, np.ndarray]:
+    """What is kept of a run: similarities in half precision, and the nearest pairs."""
+    kept = dict(outcomes)
+    kept["wrong"] = np.sort(outcomes["wrong"], axis=-1)[..., -KEPT_PAIRS:]
+    for name in ("right", "wrong", "offsets"):
+        kept[name] = kept[name].astype(np.float16)
+    return kept
+
+
+def resampled(outcomes: Outcomes, weights: np.ndarray) -> dict[str, float]:
+    """The scores `RESAMPLED` with every photo as often a query as it was drawn.
+
+    Args:
+        outcomes: as they are kept.
+        weights: [N], how often each photo was drawn.
+    """
+    weights = weights.astype(np.float64)
+    rows = weights[outcomes["class_rows"]]
+    recall = np.mean(outcomes["ranks"] == 0, axis=0)
+    return {
+        "top1": _mean(outcomes["top1"], weights),
+        "class_map": _mean(outcomes["class_map"], rows),
+        "knn_top1": _mean(outcomes["knn_top1"], rows),
+        "copy_recall_at_1": _mean(recall, weights),
+        "micro_ap": micro_ap(outcomes, tuple(EDITS), weights=weights),
+    }
+
+
+def _mean(values: np.ndarray, weights: np.ndarray) -> float:
+    return float(np.sum(values * weights) / max(1e-12, float(np.sum(weights))))
