@@ -123,6 +123,7 @@ def run_job(job: Job) -> dict[str, Any]:
     return {
         **job.made_of,
         "fold": job.fold,
+        "num_scored": len(job.scored),
         "outcomes": path.name,
         "scores": scores,
         "train_seconds": round(trained - started, 1),

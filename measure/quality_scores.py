@@ -18,7 +18,7 @@ UNSEEN = ("rotation 15° + flip", "overlay")
 SEEN = tuple(name for name in EDITS if name not in UNSEEN)
 # Of each query so many wrong pairs are kept, the nearest: enough to resample µAP.
 KEPT_PAIRS = 64
-# Scores that `resampled` can compute.
+# Scores that a `Resampler` has.
 RESAMPLED = ("top1", "class_map", "knn_top1", "copy_recall_at_1", "micro_ap")
 
 
@@ -59,11 +59,7 @@ def precisions_of(ranks: np.ndarray) -> np.ndarray:
 
 
 def micro_ap(
-    outcomes: Outcomes,
-    edits: Sequence[str],
-    *,
-    normalized: bool = False,
-    weights: np.ndarray | None = None,
+    outcomes: Outcomes, edits: Sequence[str], *, normalized: bool = False
 ) -> float:
     """The micro average precision of the benchmark of copies.
 
@@ -71,8 +67,18 @@ def micro_ap(
         outcomes: `right` [E, R], `wrong` [E, R + S, K], `query_photos` and `offsets`.
         edits: the queries, keys of `EDITS`.
         normalized: whether the offsets are subtracted.
-        weights: [N], how often each photo's copies are queries; None: once.
     """
+    from multigrain_jax.ops.ranking import micro_average_precision
+
+    scores, correct, _ = _candidates(outcomes, edits, normalized=normalized)
+    count = int(np.count_nonzero(correct))
+    return micro_average_precision(scores, correct, num_positives=count)
+
+
+def _candidates(
+    outcomes: Outcomes, edits: Sequence[str], *, normalized: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores of all pairs, whether they are right, and the photos of their queries."""
     chosen = [list(EDITS).index(name) for name in edits]
     right = outcomes["right"][chosen].astype(np.float32)
     wrong = outcomes["wrong"][chosen].astype(np.float32)
@@ -80,34 +86,52 @@ def micro_ap(
         offsets = outcomes["offsets"][chosen].astype(np.float32)
         right = right - offsets[:, : right.shape[1]]
         wrong = wrong - offsets[..., None]
+    photos = np.broadcast_to(outcomes["query_photos"], wrong.shape[:2])
     scores = np.concatenate([right.reshape(-1), wrong.reshape(-1)])
-    correct = np.arange(len(scores)) < right.size
-    if weights is None:
-        from multigrain_jax.ops.ranking import micro_average_precision
-
-        return micro_average_precision(scores, correct, num_positives=right.size)
-    queries = np.broadcast_to(weights[outcomes["query_photos"]], wrong.shape[:2])
-    times = np.concatenate(
+    queries = np.concatenate(
         [
-            queries[:, : right.shape[1]].reshape(-1),
-            np.repeat(queries.reshape(-1), wrong.shape[2]),
+            photos[:, : right.shape[1]].reshape(-1),
+            np.repeat(photos.reshape(-1), wrong.shape[2]),
         ]
     )
-    order = np.lexsort((correct, -scores))
-    return weighted_micro_ap(correct[order], times[order])
+    return scores, np.arange(len(scores)) < right.size, queries
 
 
-def weighted_micro_ap(correct: np.ndarray, times: np.ndarray) -> float:
-    """The micro average precision of candidates, each of which stands several times.
+class Resampler:
+    """A run's scores with every photo as often a query as it is drawn."""
 
-    Args:
-        correct: bool [C], the most certain first, of all positives and others.
-        times: [C], how often each candidate stands there.
-    """
-    found, all_of_them = np.cumsum(times * correct), np.cumsum(times)
-    precision = found / np.maximum(all_of_them, 1e-12)
-    positives = np.sum(times * correct)
-    return float(np.sum((times * correct) * precision) / max(positives, 1e-12))
+    def __init__(self, outcomes: Outcomes):
+        """Take the outcomes as they are kept; all pairs are put in order once."""
+        self._outcomes = outcomes
+        self._recalls = np.mean(outcomes["ranks"] == 0, axis=0)
+        scores, correct, queries = _candidates(outcomes, tuple(EDITS))
+        # Among equal scores, wrong pairs come first.
+        order = np.lexsort((correct, -scores))
+        self._queries = queries[order]
+        self._right = np.flatnonzero(correct[order])
+
+    def scores(self, weights: np.ndarray) -> dict[str, float]:
+        """The scores `RESAMPLED`.
+
+        Args:
+            weights: [N], how often each photo was drawn.
+        """
+        outcomes, weights = self._outcomes, weights.astype(np.float64)
+        rows = weights[outcomes["class_rows"]]
+        return {
+            "top1": _mean(outcomes["top1"], weights),
+            "class_map": _mean(outcomes["class_map"], rows),
+            "knn_top1": _mean(outcomes["knn_top1"], rows),
+            "copy_recall_at_1": _mean(self._recalls, weights),
+            "micro_ap": self._micro_ap(weights),
+        }
+
+    def _micro_ap(self, weights: np.ndarray) -> float:
+        times = weights[self._queries]
+        before = np.cumsum(times)[self._right]
+        right = times[self._right]
+        precisions = np.cumsum(right) / np.maximum(before, 1e-12)
+        return _mean(precisions, right)
 
 
 def kept_outcomes(outcomes: Outcomes) -> dict[str, np.ndarray]:
@@ -117,25 +141,6 @@ def kept_outcomes(outcomes: Outcomes) -> dict[str, np.ndarray]:
     for name in ("right", "wrong", "offsets"):
         kept[name] = kept[name].astype(np.float16)
     return kept
-
-
-def resampled(outcomes: Outcomes, weights: np.ndarray) -> dict[str, float]:
-    """The scores `RESAMPLED` with every photo as often a query as it was drawn.
-
-    Args:
-        outcomes: as they are kept.
-        weights: [N], how often each photo was drawn.
-    """
-    weights = weights.astype(np.float64)
-    rows = weights[outcomes["class_rows"]]
-    recall = np.mean(outcomes["ranks"] == 0, axis=0)
-    return {
-        "top1": _mean(outcomes["top1"], weights),
-        "class_map": _mean(outcomes["class_map"], rows),
-        "knn_top1": _mean(outcomes["knn_top1"], rows),
-        "copy_recall_at_1": _mean(recall, weights),
-        "micro_ap": micro_ap(outcomes, tuple(EDITS), weights=weights),
-    }
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> float:

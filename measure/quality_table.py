@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from measure.quality_recipes import FAITHFUL
-from measure.quality_scores import RESAMPLED, UNSEEN, Outcomes, resampled
+from measure.quality_scores import RESAMPLED, UNSEEN, Resampler
 from multigrain_jax.data.edits import EDITS
 from multigrain_jax.files import write_atomically
 
@@ -165,11 +165,11 @@ def intervals(
         nothing = (float("nan"), float("nan"))
         return dict.fromkeys((*RESAMPLED, "ratio"), nothing)
     loaded = {
-        seed: [_load(folder / runs[seed]["outcomes"]) for runs in (first, second)]
+        seed: [_load(folder / run[seed]["outcomes"]) for run in (first, second)]
         for seed in seeds
     }
     folds = {seed: first[seed]["fold"] for seed in seeds}
-    sizes = {folds[seed]: len(loaded[seed][0]["top1"]) for seed in seeds}
+    sizes = {folds[seed]: first[seed]["num_scored"] for seed in seeds}
     rng = np.random.default_rng(0)
     drawn: dict[str, list[float]] = {name: [] for name in (*RESAMPLED, "ratio")}
     for _ in range(resamples):
@@ -179,7 +179,7 @@ def intervals(
         }
         chosen, times = np.unique(rng.choice(seeds, len(seeds)), return_counts=True)
         each = [
-            [resampled(o, weights[folds[int(seed)]]) for o in loaded[int(seed)]]
+            [run.scores(weights[folds[int(seed)]]) for run in loaded[int(seed)]]
             for seed in chosen
         ]
         means = [
@@ -198,9 +198,9 @@ def intervals(
     return {name: (float(low), float(high)) for name, (low, high) in ends.items()}
 
 
-def _load(path: Path) -> Outcomes:
+def _load(path: Path) -> Resampler:
     with np.load(path) as file:
-        return dict(file)
+        return Resampler(dict(file))
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
