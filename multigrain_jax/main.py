@@ -41,6 +41,7 @@ TASKS = {
     "embed": "multigrain_jax.tasks.embed",
     "search": "multigrain_jax.tasks.search",
     "near_duplicates": "multigrain_jax.tasks.near_duplicates",
+    "browse": "multigrain_jax.tasks.browse",
 }
 
 # Tasks that keep what they have done when they end early.

@@ -142,10 +142,11 @@ def print_missing(photos: PhotoReader) -> None:
 
 def photo_reader(database: str | Path) -> PhotoReader:
     """Reads the photos of a workdir of `embed`, or of the descriptor folder in it."""
-    return PhotoReader(partial(_open_photos, database), collection=str(database))
+    return PhotoReader(partial(open_photos, database), collection=str(database))
 
 
-def _open_photos(database: str | Path) -> ImageSource | None:
+def open_photos(database: str | Path) -> ImageSource | None:
+    """The data set that photos of a workdir of `embed` are in; None: they are files."""
     config = embed_config(database, PHOTO_KEYS)
     if config is None or config["data"]["source"] in SOURCES_OF_FILES:
         return None

@@ -28,7 +28,7 @@ from multigrain_jax.descriptors.opening import find_folder
 from multigrain_jax.descriptors.roots import identity_of
 from multigrain_jax.errors import InputError
 from multigrain_jax.growing_file import dispensable
-from multigrain_jax.inference import open_model
+from multigrain_jax.inference import OpenedModel, open_model
 from multigrain_jax.pages.gallery import load_photo
 from multigrain_jax.pages.gallery_page import write_retrieval_page
 from multigrain_jax.pages.search_page import Found, LoadPhoto
@@ -245,23 +245,7 @@ def _embed_queries(
 ) -> Queries:
     """Queries that are photos, embedded as the database was."""
     wanted = _settings_of(index)
-    init_from, init_step = settings["init_from"], settings["init_step"]
-    if not init_from:
-        init_from, init_step = _checkpoint_of(workdir_of(index))
-    opened = open_model(
-        init_from,
-        step=init_step,
-        pooling_exponent=wanted.pooling_exponent,
-        dtype=compute_dtype(settings["compute_dtype"]),
-    )
-    own = settings_of_model(
-        opened,
-        dtype=wanted.dtype,
-        test_size=wanted.test_size,
-        test_mode=wanted.test_mode,
-    )
-    own = own._replace(decoding=wanted.decoding)
-    require_same_settings(wanted, own, folder=Path(settings["database"]))
+    opened = open_query_model(settings, index)
     unlabelled = [ImageFile(file.path, UNLABELLED) for file in files]
     source = FileSource(
         unlabelled,
@@ -294,6 +278,40 @@ def _embed_queries(
             "be read; skipped.txt says why"
         )
     return Queries(paths, np.concatenate(descriptors), len(source) - len(paths))
+
+
+def open_query_model(
+    settings: Mapping[str, Any], index: DescriptorIndex
+) -> OpenedModel:
+    """The model that embeds photos as those of a collection were.
+
+    Args:
+        settings: the configuration, with the keys `init_from`, `init_step`,
+            `compute_dtype` and `database`.
+        index: the collection.
+
+    Raises:
+        InputError: no such checkpoint, or one that did not make the collection.
+    """
+    wanted = _settings_of(index)
+    init_from, init_step = settings["init_from"], settings["init_step"]
+    if not init_from:
+        init_from, init_step = _checkpoint_of(workdir_of(index))
+    opened = open_model(
+        init_from,
+        step=init_step,
+        pooling_exponent=wanted.pooling_exponent,
+        dtype=compute_dtype(settings["compute_dtype"]),
+    )
+    own = settings_of_model(
+        opened,
+        dtype=wanted.dtype,
+        test_size=wanted.test_size,
+        test_mode=wanted.test_mode,
+    )
+    own = own._replace(decoding=wanted.decoding)
+    require_same_settings(wanted, own, folder=Path(settings["database"]))
+    return opened
 
 
 def _checkpoint_of(database: Path) -> tuple[str, int | None]:

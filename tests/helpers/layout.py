@@ -38,8 +38,9 @@ LAYERS = {
     "pages": 3,
     "train": 3,
     "weights": 3,
-    "tasks": 4,
-    "main": 5,
+    "browse": 4,
+    "tasks": 5,
+    "main": 6,
 }
 # Within one layer: (who imports, what).
 SIDEWAYS = {

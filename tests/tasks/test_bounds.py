@@ -44,6 +44,7 @@ ZERO_IS_LEGAL = {
     "max_skipped_fraction",
     "momentum",
     "num_workers",
+    "port",
     "profile_steps",
     "query_expansion.alpha",
     "query_expansion.num_neighbours",
@@ -178,7 +179,7 @@ CHOSEN = {
     "test_mode",
 }
 # The others are names of the user's, or were looked up before the recipe was made.
-FREE = {"benchmark", "task", "data.split", "data.val_split", "report_split"}
+FREE = {"benchmark", "task", "data.split", "data.val_split", "report_split", "host"}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -1,0 +1,43 @@
+"""A page to search a collection, look through it and review its duplicates; HTTP API.
+
+    pip install -e '.[browse]'
+    python -m multigrain_jax.main --config configs/browse.py \
+        --config.database=workdirs/embed
+
+Prints an address and opens it. It listens on this machine alone, and moves no file
+unless --config.allow_moves=True; docs/browse.md says more.
+"""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The configuration; every value can be set with --config.key=value."""
+    config = ml_collections.ConfigDict()
+    config.task = "browse"
+    config.database = config_dict.placeholder(str)
+    config.verify = False  # check all digests first; each is checked when it is read
+
+    # Where it listens. Another host than this machine's own needs a token, which
+    # clients send as `Authorization: Bearer TOKEN`.
+    config.host = "127.0.0.1"
+    config.port = 0  # 0 is a free one
+    config.token = config_dict.placeholder(str)
+    config.open_browser = True
+
+    # Photos of others: so many may be under way, and one may take so long to decode.
+    config.queue_size = 48
+    config.decode_timeout_s = 20.0
+    config.decode_processes = config_dict.placeholder(int)  # None: as many as cores
+    config.thumbnail_cache_mb = 500.0  # in the workdir; the longest unused go first
+
+    config.data = ml_collections.ConfigDict()
+    # Where the photos of the database are now, if they were moved since.
+    config.data.root = config_dict.placeholder(str)
+    config.data.max_megapixels = 128.0  # as in base.py
+    config.init_from = config_dict.placeholder(str)  # None: as the database's workdir
+    config.init_step = config_dict.placeholder(int)
+    config.compute_dtype = "auto"  # bfloat16 on GPU and TPU, float32 on CPU
+    config.batch_size = 32  # at most: a CPU takes fewer large images at once
+    return config

@@ -1,0 +1,316 @@
+"""Task `browse`: a page and an HTTP API to search a collection and review it."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import re
+from collections.abc import Generator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from ml_collections import ConfigDict
+
+from multigrain_jax.data.decoding import Decoding
+from multigrain_jax.descriptors.folder import DescriptorSettings
+from multigrain_jax.descriptors.index import DescriptorIndex
+from multigrain_jax.descriptors.roots import is_below
+from multigrain_jax.errors import InputError
+from multigrain_jax.inference import OpenedModel
+from multigrain_jax.tasks.bounds import number_problems
+from multigrain_jax.tasks.check import (
+    dtype_problems,
+    path_problems,
+    refuse,
+    require_photos,
+)
+from multigrain_jax.tasks.embed_record import (
+    embed_config,
+    open_database,
+    open_photos,
+    workdir_of,
+)
+from multigrain_jax.tasks.photos import decoding_of_database, photo_problems
+from multigrain_jax.tasks.prepare import one_writer
+from multigrain_jax.tasks.search import open_query_model
+from multigrain_jax.workdir import RESULTS_FILE, write_config
+
+if TYPE_CHECKING:
+    from multigrain_jax.browse.collection import Collection
+    from multigrain_jax.browse.decoders import Decoders
+    from multigrain_jax.browse.embedder import Embedder
+    from multigrain_jax.browse.meters import Meters
+    from multigrain_jax.browse.photo_files import PhotoFiles
+    from multigrain_jax.browse.services import Services, Threshold
+    from multigrain_jax.browse.thumbnails import Thumbnails
+
+PACKAGES = ("starlette", "uvicorn", "python_multipart")
+THUMBNAILS_FOLDER = "thumbnails"
+THRESHOLD_KEY = "copy_threshold_at_p90"
+GUESSED_THRESHOLD = 0.9
+# Requests hold so much of what was uploaded, all of them together.
+MAX_HELD_BYTES = 1 << 30
+
+
+@one_writer
+def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
+    """Serve until the process is told to stop.
+
+    Raises:
+        InputError: a config that cannot work, an address that cannot be listened on,
+            or a collection whose model is not there.
+    """
+    settings = config.to_dict()
+    refuse(_problems(settings))
+    from multigrain_jax.browse.app import make_app
+    from multigrain_jax.browse.server import (
+        address_of,
+        listen,
+        make_server,
+        open_in_browser,
+    )
+
+    index = open_database(config.database, verify=config.verify, root=config.data.root)
+    require_photos(int(index.live.sum()), "database", config.database)
+    roots = roots_of(index, root=config.data.root)
+    _require_outside(workdir, roots)
+    # Before anything is compiled: a port that is taken is known at once.
+    with listen(config.host, config.port) as opened:
+        # The secret is not written down.
+        write_config(workdir, {**settings, "token": config.token and "given"})
+        with open_services(settings, index, workdir, roots) as services:
+            host, port = config.host, opened.getsockname()[1]
+            app = make_app(services, host=host, port=port, token=config.token)
+            address = address_of(host, opened)
+            print(f"{len(services.collection)} photos; Ctrl-C ends the server")
+            print(address, flush=True)
+            if config.open_browser:
+                secret = f"/#token={quote(config.token)}" if config.token else ""
+                open_in_browser(address + secret)
+            with contextlib.suppress(KeyboardInterrupt):
+                make_server(app).run(sockets=[opened])
+    return {}
+
+
+@contextlib.contextmanager
+def open_services(
+    settings: Mapping[str, Any],
+    index: DescriptorIndex,
+    workdir: Path,
+    roots: Sequence[str],
+) -> Generator["Services"]:
+    """What the server answers from, with its processes and threads while it lasts.
+
+    Args:
+        settings: the configuration.
+        index: the collection.
+        workdir: where thumbnails go.
+        roots: folders that the photos are below.
+
+    Raises:
+        InputError: the collection's model is not there.
+    """
+    from multigrain_jax.browse.collection import Collection
+    from multigrain_jax.browse.decoders import Decoders
+    from multigrain_jax.browse.gate import Gate
+    from multigrain_jax.browse.meters import Meters
+    from multigrain_jax.browse.neighbours import NeighbourSearch
+    from multigrain_jax.browse.services import Services
+
+    opened = open_query_model(settings, index)
+    assert index.settings is not None  # it was opened from a folder
+    decoding = decoding_of_database(
+        index.settings,
+        max_megapixels=settings["data"]["max_megapixels"],
+        database=Path(settings["database"]),
+    )
+    decoders = Decoders(
+        settings["decode_processes"] or os.cpu_count() or 1,
+        timeout_s=settings["decode_timeout_s"],
+    )
+    collection = Collection(index, roots=roots)
+    gate = Gate(max_requests=settings["queue_size"], max_bytes=MAX_HELD_BYTES)
+    meters = Meters({"waiting": lambda: gate.inside, "photos": lambda: len(collection)})
+    files, thumbnails = _open_photos(
+        collection,
+        decoders,
+        decoding,
+        folder=workdir / THUMBNAILS_FOLDER,
+        max_bytes=settings["thumbnail_cache_mb"] * 1e6,
+    )
+    embedder = _start_embedder(
+        opened, index.settings, meters, batch_size=settings["batch_size"]
+    )
+    try:
+        yield Services(
+            collection=collection,
+            files=files,
+            thumbnails=thumbnails,
+            search=NeighbourSearch(collection),
+            embedder=embedder,
+            decoders=decoders,
+            gate=gate,
+            meters=meters,
+            decoding=decoding,
+            test_size=index.settings.test_size,
+            test_mode=index.settings.test_mode,
+            smallest_side=opened.backbone.smallest_side,
+            class_names=tuple(opened.class_names),
+            threshold=threshold_of(opened),
+        )
+    finally:
+        decoders.close()
+        embedder.close()
+
+
+def _open_photos(
+    collection: "Collection",
+    decoders: "Decoders",
+    decoding: Decoding,
+    *,
+    folder: Path,
+    max_bytes: float,
+) -> tuple["PhotoFiles", "Thumbnails"]:
+    """What reads the photos of a collection, and makes and keeps small ones."""
+    from multigrain_jax.browse.decoders import PictureJob
+    from multigrain_jax.browse.photo_files import PhotoFiles
+    from multigrain_jax.browse.thumbnails import SIDE, ThumbnailCache, Thumbnails
+
+    files = PhotoFiles(
+        collection,
+        open_source=partial(open_photos, workdir_of(collection.index)),
+        max_bytes=decoding.max_bytes,
+    )
+    thumbnails = Thumbnails(
+        files,
+        ThumbnailCache(folder, max_bytes=max_bytes),
+        stamp=collection.stamp,
+        decode=lambda data: decoders.submit(PictureJob(data, decoding, SIDE)).result(),
+    )
+    return files, thumbnails
+
+
+def _start_embedder(
+    opened: OpenedModel,
+    made: DescriptorSettings,
+    meters: "Meters",
+    *,
+    batch_size: int,
+) -> "Embedder":
+    """What embeds photos as the collection was, every shape compiled."""
+    from multigrain_jax.browse.embedder import Embedder
+
+    def on_batch(count: int, seconds: float) -> None:
+        meters.count("photos_embedded_total", count)
+        meters.count("batches_total")
+        meters.observe("network_seconds", seconds)
+
+    embedder = Embedder(
+        opened,
+        test_size=made.test_size,
+        test_mode=made.test_mode,
+        batch_size=batch_size,
+        on_batch=on_batch,
+    )
+    print(
+        f"{opened.name} from {opened.checkpoint.path}: {len(embedder.canvases)} "
+        f"shapes, up to {embedder.batch_sizes[-1]} photos at once, are compiled",
+        flush=True,
+    )
+    embedder.start()
+    return embedder
+
+
+def threshold_of(opened: OpenedModel) -> "Threshold":
+    """Where "the same photo" begins, by what is known of the checkpoint.
+
+    That is `*/copy_threshold_at_p90` in the results.json beside it, else what is known
+    of published weights, else a guess.
+    """
+    from multigrain_jax.browse.services import Threshold
+
+    path = opened.checkpoint.path
+    for folder in (path, path.parent, path.parent.parent):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            text = (folder / RESULTS_FILE).read_text(encoding="utf-8")
+            found = _copy_threshold(json.loads(text))
+            if found is not None:
+                return Threshold(found, f"measured by {folder}")
+    published = opened.checkpoint.meta.get("published")
+    if isinstance(published, dict):
+        found = _copy_threshold(published.get("results"))
+        if found is not None:
+            return Threshold(found, f"published for {published.get('name')}")
+    return Threshold(GUESSED_THRESHOLD, "a guess: nothing was measured")
+
+
+def _copy_threshold(results: Any) -> float | None:
+    if not isinstance(results, dict):
+        return None
+    for key in sorted(results):
+        value = results[key]
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if key.rpartition("/")[2] == THRESHOLD_KEY and is_number and -1 <= value <= 1:
+            return float(value)
+    return None
+
+
+def roots_of(index: DescriptorIndex, *, root: str | None) -> list[str]:
+    """The folders that the photos of a collection are below, where they are now.
+
+    Args:
+        index: the collection.
+        root: where the photos of one of its folders are now; None: where they were.
+    """
+    assert index.opened is not None  # it was opened from a folder
+    roots = list(index.opened.head.roots)
+    if not roots:
+        made_by = embed_config(workdir_of(index), {"data.root": (str, type(None))})
+        known = made_by["data"]["root"] if made_by else None
+        roots = [str(known)] if known else []
+    if root is not None:
+        roots.append(os.path.abspath(os.path.expanduser(root)))
+    return [each for each in roots if os.path.isabs(each)]
+
+
+def _require_outside(workdir: Path, roots: Sequence[str]) -> None:
+    """Refuse a workdir whose thumbnails would become photos of the collection."""
+    place = os.path.realpath(workdir)
+    for root in roots:
+        if place == os.path.realpath(root) or is_below(place, os.path.realpath(root)):
+            raise InputError(
+                f"--workdir: {workdir} is inside of {root}, a folder of the "
+                "collection, where `embed` would take thumbnails for photos; choose a "
+                "folder elsewhere"
+            )
+
+
+def _problems(settings: Mapping[str, Any]) -> list[str]:
+    problems = [
+        *path_problems(settings, ("database",)),
+        *photo_problems(settings["data"]),
+        *dtype_problems(settings),
+        *number_problems(settings),
+    ]
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        problems.append(
+            f"task: 'browse' needs {', '.join(missing)}, found none; install the "
+            "extra: pip install -e '.[browse]'"
+        )
+        return problems
+    from multigrain_jax.browse.security import is_loopback
+
+    if not settings["token"] and not is_loopback(settings["host"]):
+        problems.append(
+            f"token: found none, expected one where host = {settings['host']!r} lets "
+            "other machines in; give it with --config.token=SECRET"
+        )
+    if settings["token"] and not re.fullmatch(r"[!-~]+", settings["token"]):
+        problems.append(
+            "token: found other characters, expected letters, digits and signs of "
+            "ASCII, without spaces, as HTTP sends them"
+        )
+    return problems

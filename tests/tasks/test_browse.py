@@ -1,0 +1,106 @@
+"""The task `browse`: what it refuses, and that it serves."""
+
+import http.client
+import json
+import re
+import signal
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+from helpers.commands import ENVIRONMENT, ROOT, command_line
+
+from configs import browse
+from multigrain_jax.errors import InputError
+from multigrain_jax.tasks.browse import roots_of, run, threshold_of
+
+
+def config_of(database, **changes):
+    config = browse.get_config()
+    config.database = str(database)
+    config.update(changes)
+    return config
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "photos.lan"])
+def test_other_machines_need_a_token(database, tmp_path, host):
+    with pytest.raises(InputError, match="token: found none"):
+        run(config_of(database, host=host), tmp_path / "w")
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_token_that_http_cannot_send_is_refused(database, tmp_path):
+    with pytest.raises(InputError, match="token: found other characters"):
+        run(config_of(database, token="ü b"), tmp_path / "w")
+
+
+def test_a_workdir_among_the_photos_is_refused(database, tmp_path):
+    workdir = database.parent / "photos" / "w"
+    with pytest.raises(InputError, match="inside of"):
+        run(config_of(database), workdir)
+    assert not workdir.exists()
+
+
+def test_a_host_that_is_not_this_machine_is_refused(database, tmp_path):
+    config = config_of(database, host="192.0.2.1", token="x")
+    with pytest.raises(InputError, match=r"listening on 192\.0\.2\.1"):
+        run(config, tmp_path / "w")
+
+
+def test_roots_are_those_of_the_collection():
+    def index(*roots):
+        return SimpleNamespace(
+            opened=SimpleNamespace(head=SimpleNamespace(roots=roots))
+        )
+
+    assert roots_of(index("/a", "/b"), root=None) == ["/a", "/b"]
+    assert roots_of(index("/a"), root="/c/../d") == ["/a", "/d"]
+
+
+def opened(path, **meta):
+    return SimpleNamespace(checkpoint=SimpleNamespace(path=path, meta=meta))
+
+
+def test_the_threshold_is_the_measured_one_else_the_published_one(tmp_path):
+    step = tmp_path / "run" / "checkpoints" / "5"
+    step.mkdir(parents=True)
+    assert threshold_of(opened(step)).start == 0.9
+    assert "guess" in threshold_of(opened(step)).origin
+    known = {"name": "n", "results": {"test/copy_threshold_at_p90": 0.6}}
+    found = threshold_of(opened(step, published=known))
+    assert (found.start, found.origin) == (0.6, "published for n")
+    results = tmp_path / "run" / "results.json"
+    results.write_text(json.dumps({"val/copy_threshold_at_p90": 0.7, "x": 1}))
+    assert threshold_of(opened(step, published=known)).start == 0.7
+    for broken in ("[]", "{", '{"a/copy_threshold_at_p90": "x"}'):
+        results.write_text(broken)
+        assert threshold_of(opened(step, published=known)).start == 0.6
+
+
+@pytest.mark.slow
+def test_the_command_prints_an_address_answers_and_ends(database, tmp_path):
+    settings = {"database": database, "open_browser": False, "token": "secret"}
+    settings["batch_size"] = 1
+    command = command_line("browse", tmp_path / "w", settings)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=ENVIRONMENT
+    ) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("http://"):
+                break
+        (port,) = re.findall(r"^http://127\.0\.0\.1:(\d+)\n$", lines[-1])
+        connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=60)
+        headers = {"Authorization": "Bearer secret"}
+        connection.request("POST", "/api/search", b"not a photo", headers)
+        assert connection.getresponse().status == 422
+        connection.close()
+        second = subprocess.run(
+            command, capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT
+        )
+        assert second.returncode == 2 and "is in use by" in second.stderr
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    assert "secret" not in (tmp_path / "w" / "config.json").read_text()
