@@ -46,6 +46,7 @@ TASKS = {
 
 # Tasks that keep what they have done when they end early.
 RESUMED = ("train", "embed")
+AGAIN = "; the same command goes on from what is complete"
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -94,6 +95,13 @@ def main(argv: list[str]) -> int:
         print(f"stopped: {stop}", file=sys.stderr)
         _leave_if_reading_hangs(EXIT_STOPPED_EARLY)
         return EXIT_STOPPED_EARLY
+    except KeyboardInterrupt:
+        resumed = config.task in RESUMED
+        then = AGAIN if resumed else "; nothing that is incomplete was kept"
+        print(f"stopped: by SIGINT (Ctrl-C){then}", file=sys.stderr)
+        code = EXIT_STOPPED_EARLY if resumed else EXIT_FAILED
+        _leave_if_reading_hangs(code)
+        return code
     except DataStalledError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.stdout.flush()
@@ -120,8 +128,8 @@ def _remedy(error: OSError, workdir: Path, *, task: str) -> str | None:
     if isinstance(error, CheckpointNotSavedError):
         return ""
     if error.errno in PASSING_ERRORS:
-        again = "; the same command goes on from what is complete"
-        return f"; {workdir}: {free_space(workdir)}{again if task in RESUMED else ''}"
+        again = AGAIN if task in RESUMED else ""
+        return f"; {workdir}: {free_space(workdir)}{again}"
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return "; raise the limit (ulimit -n) or set num_workers to 0"
     return None

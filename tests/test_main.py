@@ -162,23 +162,39 @@ def test_a_recipe_elsewhere_finds_the_ones_it_builds_on(monkeypatch, tmp_path, c
     assert str(tmp_path) in sys.path
 
 
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """What `main` makes of an error that ends a task."""
+
+    def main_of(task, error):
+        def run(config, workdir):
+            raise error
+
+        monkeypatch.setitem(sys.modules, "failing_task", SimpleNamespace(run=run))
+        monkeypatch.setitem(main.TASKS, task, "failing_task")
+        config = SimpleNamespace(value=SimpleNamespace(task=task))
+        monkeypatch.setattr(main, "CONFIG", config)
+        monkeypatch.setattr(main, "_WORKDIR", SimpleNamespace(value=str(tmp_path)))
+        monkeypatch.setattr(
+            main.config_flags, "get_config_filename", lambda flag: "configs/folder.py"
+        )
+        monkeypatch.setattr(runtime, "keep_compiled_programs", lambda: None)
+        return main.main(["main"])
+
+    return main_of
+
+
 @pytest.mark.parametrize(
     ("error", "code"), [(InputError, 2), (CheckpointUnreadableError, 1)]
 )
-def test_a_storage_that_fails_is_no_bad_input(
-    tmp_path, monkeypatch, capsys, error, code
-):
-    def run(config, workdir):
-        raise error("what is wrong")
-
-    monkeypatch.setitem(sys.modules, "failing_task", SimpleNamespace(run=run))
-    monkeypatch.setitem(main.TASKS, "train", "failing_task")
-    config = SimpleNamespace(value=SimpleNamespace(task="train"))
-    monkeypatch.setattr(main, "CONFIG", config)
-    monkeypatch.setattr(main, "_WORKDIR", SimpleNamespace(value=str(tmp_path)))
-    monkeypatch.setattr(
-        main.config_flags, "get_config_filename", lambda flag: "configs/folder.py"
-    )
-    monkeypatch.setattr(runtime, "keep_compiled_programs", lambda: None)
-    assert main.main(["main"]) == code
+def test_a_storage_that_fails_is_no_bad_input(command, capsys, error, code):
+    assert command("train", error("what is wrong")) == code
     assert capsys.readouterr().err == "error: what is wrong\n"
+
+
+@pytest.mark.parametrize(("task", "code"), [("embed", 3), ("whiten", 1)])
+def test_ctrl_c_is_one_line(command, capsys, task, code):
+    assert command(task, KeyboardInterrupt()) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("stopped: by SIGINT (Ctrl-C); ")
+    assert ("the same command goes on" in line) == (code == 3)

@@ -7,6 +7,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import queue
+import signal
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -112,15 +113,17 @@ def _watched(
         patience = STALLED_CLOSE_S
         _kill_reading_processes()
         raise stalled("batch of images", timeout_s) from error
-    except ReadingGivenUp:
+    except (ReadingGivenUp, KeyboardInterrupt):
         patience = GIVEN_UP_CLOSE_S
         _kill_reading_processes()
         raise
     finally:
         wanted.put(False)
-        reader.join(patience)
-        if reader.is_alive():
-            _left_behind.append(reader)
+        try:
+            reader.join(patience)
+        finally:
+            if reader.is_alive():
+                _left_behind.append(reader)
 
 
 def _wait_for(
@@ -207,13 +210,14 @@ def end_with_parent(worker: int, num_workers: int) -> None:
     """Let this reading process end with the one that started it, however that ends.
 
     A parent that is killed cannot stop its processes, and they, and the memory that
-    they share, would stay.
+    they share, would stay. Ctrl-C reaches all of them, and is the parent's to answer.
 
     Args:
         worker: which of the processes this is; Grain gives both.
         num_workers: how many there are.
     """
     del worker, num_workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(

@@ -2,6 +2,7 @@
 
 import gc
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -159,6 +160,30 @@ def test_a_reader_that_hangs_is_given_up_when_that_is_asked(monkeypatch):
         released.set()
 
 
+def test_ctrl_c_ends_the_wait_for_a_reader_that_hangs(monkeypatch):
+    monkeypatch.setattr(watchdog, "LOOK_UP_S", 0.01)
+    monkeypatch.setattr(watchdog, "GIVEN_UP_CLOSE_S", 0.05)
+    released, looks = threading.Event(), []
+
+    def interrupted():
+        looks.append(0)
+        if len(looks) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return False
+
+    batches = read_and_restart(
+        lambda first: Numbers(first, fails_at=0, fail=released.wait),
+        timeout_s=600.0,
+        give_up=interrupted,
+    )
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            next(batches)
+        assert watchdog.reading_hangs()
+    finally:
+        released.set()
+
+
 def test_time_in_which_the_process_was_stopped_does_not_count(monkeypatch):
     """The clock jumps by an hour at each look, and a batch comes at the fifth."""
     now, looks = [0.0], []
@@ -179,12 +204,16 @@ def test_time_in_which_the_process_was_stopped_does_not_count(monkeypatch):
 
 
 def test_a_process_ends_with_its_parent():
-    """A parent is killed; its reading process, which sleeps, ends by itself."""
+    """A parent is killed; its reading process, which sleeps, ends by itself.
+
+    Not by Ctrl-C, which is the parent's to answer.
+    """
     script = (
         "import multiprocessing, os, signal, time\n"
         "from multigrain_jax.data.watchdog import end_with_parent\n"
         "def work():\n"
         "    end_with_parent(0, 1)\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
         "    print(os.getpid(), flush=True)\n"
         "    time.sleep(600)\n"
         "if __name__ == '__main__':\n"
