@@ -3,7 +3,8 @@
 import io
 import os
 import sys
-from typing import TextIO
+from logging import LogRecord
+from typing import Any, TextIO
 
 from absl import logging
 
@@ -64,4 +65,20 @@ def quiet_libraries() -> None:
     What they log with a stack they raise as well, and whoever catches it tells of it.
     """
     logging.set_verbosity(logging.WARNING)
-    logging.get_absl_logger().addFilter(lambda record: not record.exc_info)
+    logging.get_absl_logger().addFilter(_is_without_stack)
+    sys.unraisablehook = _tell_unraisable
+
+
+# As Python has it, or whoever has replaced that.
+_usual_hook = sys.unraisablehook
+
+
+def _is_without_stack(record: LogRecord) -> bool:
+    return not record.exc_info
+
+
+def _tell_unraisable(found: Any) -> None:
+    # What TensorStore still does for a save when another part of it has failed reports
+    # to a loop that Orbax has closed, each array with a stack of its own.
+    if str(found.exc_value) != "Event loop is closed":
+        _usual_hook(found)
