@@ -28,6 +28,7 @@ from multigrain_jax.train.config_change import (
     split_by_effect,
 )
 from multigrain_jax.train.state import TrainState, checkpoint_model
+from multigrain_jax.train.versions import compare_versions
 from multigrain_jax.trees import nested_to_tree
 from multigrain_jax.workdir import METRICS_FILE
 
@@ -100,6 +101,10 @@ def resume_state(
     for change in effective:
         print(f"config changed: {change}")
     _compare_data(own, checkpoint, stream.num_images, data)
+    if not finished:
+        compare_versions(
+            checkpoint.data.get("versions"), allowed=own.allow_config_change
+        )
     if finished:
         print(
             f"nothing left to train: {checkpoint.path} is of step {checkpoint.step}, "

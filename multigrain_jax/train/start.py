@@ -29,6 +29,7 @@ from multigrain_jax.train.resume import (
     resume_state,
 )
 from multigrain_jax.train.state import TrainState, checkpoint_model
+from multigrain_jax.train.versions import current_versions
 from multigrain_jax.trees import nested_to_tree, tree_to_nested
 from multigrain_jax.weights import find_weights
 
@@ -69,6 +70,7 @@ class RunCheckpoints:
                 "position": step * self._stream.batch_size,
                 "num_images": self._stream.num_images,
                 "digest": dict(self._digest),
+                "versions": current_versions(),
             },
             meta=self._meta,
         )

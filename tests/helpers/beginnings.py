@@ -11,6 +11,7 @@ from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.train.resume import DataRecord, Resume
 from multigrain_jax.train.start import Beginning, start_state
 from multigrain_jax.train.state import TrainState, checkpoint_model
+from multigrain_jax.train.versions import current_versions
 
 TX = optax.trace(decay=0.9)
 STREAM = RepeatedStream(
@@ -74,6 +75,7 @@ def save(
             data={
                 "position": 4 * number * step,
                 "num_images": num_images,
+                "versions": current_versions(),
                 **({"digest": dict(data.digest)} if data else {}),
             },
             meta={

@@ -1,5 +1,6 @@
 """What a resumed run compares, says and refuses; its states are a few numbers."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -14,6 +15,8 @@ from helpers.checkpoints import flip
 from multigrain_jax.checkpoint import load_checkpoint, storage
 from multigrain_jax.checkpoint.loading import ocp
 from multigrain_jax.errors import CheckpointUnreadableError, InputError
+from multigrain_jax.train import resume
+from multigrain_jax.train.versions import current_versions
 
 # Reads that are still under way when one of them finds damage complete to nobody.
 pytestmark = pytest.mark.filterwarnings(
@@ -116,6 +119,27 @@ def test_as_many_images_of_another_kind_are_refused(tmp_path, capsys, changes, m
         start(tmp_path, data=other)
     assert value_of(start(tmp_path, data=other, allow_config_change=True)) == 1
     assert "data: " in capsys.readouterr().out
+
+
+OTHER = {
+    "position": (24, "says step 5, .* is that of step 6"),
+    "num_images": (8, "9 images found, the run was started with 8"),
+    "digest": ({**DATA.digest, "sizes": "x"}, "with other sizes"),
+    "versions": ({**current_versions(), "order": 0}, "order: 0 -> 1"),
+}
+
+
+@pytest.mark.parametrize("key", OTHER)
+def test_all_that_a_checkpoint_says_of_its_data_is_compared(tmp_path, monkeypatch, key):
+    record = {**RECORD, "batch_size": 4}
+    save(tmp_path, 1, data=DATA, record=record)
+    checkpoint = load_checkpoint(tmp_path)
+    assert set(checkpoint.data) == set(OTHER)
+    value, message = OTHER[key]
+    other = dataclasses.replace(checkpoint, data={**checkpoint.data, key: value})
+    monkeypatch.setattr(resume, "load_checkpoint", lambda *_, **__: other)
+    with pytest.raises(InputError, match=message):
+        start(tmp_path, record=record)
 
 
 def test_an_older_checkpoint_knows_no_digest(tmp_path, capsys):

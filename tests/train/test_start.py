@@ -19,6 +19,7 @@ from multigrain_jax.checkpoint import CheckpointStore, load_checkpoint
 from multigrain_jax.errors import InputError
 from multigrain_jax.train.start import open_checkpoints
 from multigrain_jax.train.state import checkpoint_model
+from multigrain_jax.train.versions import current_versions
 
 
 def test_the_order_of_beginnings(tmp_path):
@@ -114,7 +115,12 @@ def test_checkpoints_know_their_place_in_the_stream(tmp_path):
     assert checkpoints.longest_save() > 0
     checkpoints.close()
     found = load_checkpoint(tmp_path)
-    assert found.data == {"position": 28, "num_images": 9, "digest": DATA.digest}
+    assert found.data == {
+        "position": 28,
+        "num_images": 9,
+        "digest": DATA.digest,
+        "versions": current_versions(),
+    }
     assert (found.step, found.meta) == (7, {"backbone": "tiny"})
 
 
