@@ -20,6 +20,8 @@ def get_config() -> ml_collections.ConfigDict:
     # epoch 0 with a fresh optimiser.
     config.init_from = config_dict.placeholder(str)
     config.init_step = config_dict.placeholder(int)
+    # Take the last weights also where a checkpoint has their running average (ema).
+    config.init_raw = False
     # Start of the trunk alone, from a converted zoo checkpoint, or by such a name.
     config.pretrained_backbone = config_dict.placeholder(str)
     # A run continues from its workdir's newest sound checkpoint; or from this one.
@@ -120,6 +122,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.beta_learning_rate_factor = 1.0
     config.momentum = 0.9
     config.weight_decay = 1e-4
+    # A running average of the weights with this decay, evaluated and saved beside them
+    # (docs/options.md); None: none.
+    config.ema_decay = config_dict.placeholder(float)
     config.decay_norms = True  # False: norms' scales and biases do not decay
 
     # What is written, and when.

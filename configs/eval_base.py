@@ -17,6 +17,8 @@ def get_config() -> ml_collections.ConfigDict:
     # the name of published weights.
     config.init_from = config_dict.placeholder(str)
     config.init_step = config_dict.placeholder(int)
+    # Take the last weights also where a checkpoint has their running average (ema).
+    config.init_raw = False
     # p of GeM; None: the checkpoint's. Some tasks take several: "(1, 2.5, 3)".
     config.pooling_exponent = config_dict.placeholder(object)
     config.compute_dtype = "auto"  # bfloat16 on GPU and TPU, float32 on CPU

@@ -69,6 +69,7 @@ def open_model(
     path: str | Path,
     *,
     step: int | None = None,
+    raw: bool = False,
     pooling_exponent: float | None = None,
     dtype: DTypeLike = jnp.float32,
 ) -> OpenedModel:
@@ -77,6 +78,7 @@ def open_model(
     Args:
         path: a workdir or a step folder, or one of `weights.names()`.
         step: which step of a workdir; None is the newest.
+        raw: the weights of the last step also where there is their running average.
         pooling_exponent: p of the GeM pooling; None is the checkpoint's.
         dtype: compute dtype.
 
@@ -84,7 +86,7 @@ def open_model(
         InputError: no such checkpoint, a damaged one, or one of another model.
     """
     return open_checkpoint(
-        load_checkpoint(find_weights(path), step=step),
+        load_checkpoint(find_weights(path), step=step, raw=raw),
         pooling_exponent=pooling_exponent,
         dtype=dtype,
     )
@@ -257,7 +259,11 @@ def preprocess(
 
 
 def load_model(
-    path: str | Path, *, step: int | None = None, pooling_exponent: float | None = None
+    path: str | Path,
+    *,
+    step: int | None = None,
+    raw: bool = False,
+    pooling_exponent: float | None = None,
 ) -> LoadedModel:
     """A model ready for inference, from a trained or a converted checkpoint.
 
@@ -266,9 +272,13 @@ def load_model(
             `multigrain_jax.weights.names()`: they are downloaded, converted and kept
             when they are first asked for.
         step: which step of a workdir; None is the newest.
+        raw: the weights of the last step also where the run kept their running average
+            (`ema_decay`), which is taken otherwise.
         pooling_exponent: p of the GeM pooling; None is the checkpoint's.
 
     Raises:
         InputError: no such checkpoint, a damaged one, or weights that did not come.
     """
-    return LoadedModel(open_model(path, step=step, pooling_exponent=pooling_exponent))
+    return LoadedModel(
+        open_model(path, step=step, raw=raw, pooling_exponent=pooling_exponent)
+    )

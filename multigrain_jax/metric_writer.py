@@ -29,6 +29,7 @@ TERMINAL_NAMES = {
     "train/pooling_exponent": "p",
     "val/top1": "val top-1",
     "val/top5": "val top-5",
+    "val/ema_top1": "ema val top-1",
 }
 # tensorboardX opens what begins so with the factory that is registered below.
 _EVENTS_PREFIX = "growing"

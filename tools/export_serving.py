@@ -34,6 +34,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("checkpoint", help="workdir or step folder")
     parser.add_argument("destination", help="the file to write")
     parser.add_argument("--step", type=int, help="step of a workdir (default: newest)")
+    parser.add_argument(
+        "--raw",
+        action="store_true",
+        help="the last weights, also where their running average is kept",
+    )
     parser.add_argument("--test-size", type=int, default=224, help="S, in pixels")
     parser.add_argument("--pooling-exponent", type=float, help="p (default: its own)")
     parser.add_argument(
@@ -54,6 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         opened = open_model(
             options.checkpoint,
             step=options.step,
+            raw=options.raw,
             pooling_exponent=options.pooling_exponent,
         )
     except InputError as error:

@@ -22,6 +22,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("destination", help="file to write, .pth or .safetensors")
     parser.add_argument("--step", type=int, help="step of a workdir (default: newest)")
     parser.add_argument(
+        "--raw",
+        action="store_true",
+        help="the last weights, also where their running average is kept",
+    )
+    parser.add_argument(
         "--layout",
         choices=LAYOUTS,
         default=ORIGINAL,
@@ -33,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
             options.checkpoint,
             options.destination,
             step=options.step,
+            raw=options.raw,
             layout=options.layout,
         )
     except InputError as error:

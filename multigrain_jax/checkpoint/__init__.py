@@ -1,8 +1,9 @@
 """Checkpoints on disk: the one part that knows Orbax.
 
 A checkpoint is a folder `<workdir>/checkpoints/<step>/` with the items `model`
-(parameters, batch statistics, pooling exponent, whitening), `optimizer` (absent in
-converted checkpoints), `data` (where the data stream stands) and `meta` (how to build
+(parameters, batch statistics, pooling exponent, whitening), `ema` (their running
+average, shaped as `model`, where a run keeps one), `optimizer` (absent in converted
+checkpoints), `data` (where the data stream stands) and `meta` (how to build
 the model, the run's config, and the digest of every leaf). Orbax does not notice a
 flipped bit in array data, hence the digests: they are verified at every load.
 """
@@ -14,6 +15,7 @@ from multigrain_jax.checkpoint.loading import (
     DamagedCheckpointError,
     checkpoint_steps,
     find_checkpoint,
+    load_average,
     load_checkpoint,
     load_optimizer,
     load_optimizer_arrays,
@@ -37,6 +39,7 @@ __all__ = [
     "checkpoint_steps",
     "describe_checkpoint",
     "find_checkpoint",
+    "load_average",
     "load_checkpoint",
     "load_optimizer",
     "load_optimizer_arrays",

@@ -3,7 +3,11 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from multigrain_jax.checkpoint.loading import load_checkpoint, load_optimizer_arrays
+from multigrain_jax.checkpoint.loading import (
+    load_average,
+    load_checkpoint,
+    load_optimizer_arrays,
+)
 from multigrain_jax.trees import flatten_nested, json_digest, leaf_digests
 
 
@@ -38,6 +42,9 @@ def describe_checkpoint(path: str | Path, *, step: int | None = None) -> Descrip
     """
     checkpoint = load_checkpoint(path, step=step)
     items = {"model": checkpoint.model}
+    average = load_average(checkpoint)
+    if average is not None:
+        items["ema"] = average
     if "optimizer" in checkpoint.digests:
         items["optimizer"] = load_optimizer_arrays(checkpoint)
     leaves = [

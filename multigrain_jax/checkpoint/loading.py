@@ -22,6 +22,7 @@ from multigrain_jax.trees import (
 CHECKPOINTS_FOLDER = "checkpoints"
 # Orbax's files: the whole of an item of JSON, and the structure of one of arrays.
 _JSON_FILE, _STRUCTURE_FILE = "metadata", "_METADATA"
+MODEL, AVERAGE = "model", "ema"
 _STEP = re.compile("0|[1-9][0-9]*")
 _OTHER_DIGEST = "has another digest than when it was saved"
 # What TensorStore puts before its settings, at the end of each of its errors.
@@ -40,10 +41,12 @@ class Checkpoint:
     Attributes:
         path: the step's folder.
         step: the number of optimiser updates behind it.
-        model: nested dictionary of arrays (params, batch_stats, …).
+        model: nested dictionary of arrays (params, batch_stats, …): those of the last
+            step, or their running average.
         data: where the data stream stands (empty in converted checkpoints).
         meta: how to build the model, and the run's config.
         digests: of every array, by item and dotted path.
+        item: which one `model` was read from, "model" or "ema" (the average).
     """
 
     path: Path
@@ -52,6 +55,16 @@ class Checkpoint:
     data: dict[str, Any]
     meta: dict[str, Any]
     digests: dict[str, dict[str, str]]
+    item: str = MODEL
+
+    @property
+    def which_weights(self) -> str:
+        """What to say of the weights that were taken; empty if there was no choice."""
+        if AVERAGE not in self.digests:
+            return ""
+        if self.item == AVERAGE:
+            return "its running average (ema; init_raw=True takes the last weights)"
+        return "its last weights (init_raw=False takes their running average, ema)"
 
 
 def this_process_alone() -> ocp.options.MultiprocessingOptions:
@@ -126,12 +139,16 @@ def find_checkpoint(path: str | Path, *, step: int | None = None) -> Path:
     return folder / str(steps[-1] if step is None else step)
 
 
-def load_checkpoint(path: str | Path, *, step: int | None = None) -> Checkpoint:
+def load_checkpoint(
+    path: str | Path, *, step: int | None = None, raw: bool = True
+) -> Checkpoint:
     """Read and verify one checkpoint's model, data position and meta.
 
     Args:
         path: a workdir or a step folder.
         step: which step of a workdir; None is the newest.
+        raw: the weights of the last step; False: their running average in their place,
+            where the checkpoint has one.
 
     Raises:
         InputError: nothing there.
@@ -148,13 +165,15 @@ def load_checkpoint(path: str | Path, *, step: int | None = None) -> Checkpoint:
     if json_digest(data) != sealed["data_digest"]:
         raise _damaged(folder, [f"data: {_JSON_FILE} {_OTHER_DIGEST}"])
     digests = sealed["digests"]
+    item = AVERAGE if AVERAGE in digests and not raw else MODEL
     return Checkpoint(
         path=folder,
         step=step,
-        model=_read_arrays(folder, "model", digests["model"]),
+        model=_read_arrays(folder, item, digests[item]),
         data=data,
         meta=sealed["meta"],
         digests=digests,
+        item=item,
     )
 
 
@@ -177,6 +196,17 @@ def _step_of(folder: Path, sealed: Mapping[str, Any]) -> int:
             f"step {step}; give the folder its own name again"
         )
     return step
+
+
+def load_average(checkpoint: Checkpoint) -> dict[str, Any] | None:
+    """Read and verify the running average beside a checkpoint's model, None if none.
+
+    Raises:
+        DamagedCheckpointError: it is not what was saved.
+    """
+    if AVERAGE not in checkpoint.digests:
+        return None
+    return _read_arrays(checkpoint.path, AVERAGE, checkpoint.digests[AVERAGE])
 
 
 def load_optimizer(checkpoint: Checkpoint, *, like: Any) -> Any:

@@ -92,6 +92,7 @@ class CheckpointStore:
         *,
         model: Any,
         optimizer: Any = None,
+        ema: Any = None,
         data: Mapping[str, Any] | None = None,
         meta: Mapping[str, Any],
     ) -> None:
@@ -101,6 +102,7 @@ class CheckpointStore:
             step: the number of optimiser updates behind the state.
             model: tree of arrays; what is not of NumPy is copied before this returns.
             optimizer: tree of arrays, or None for a checkpoint without one.
+            ema: the model's running average, likewise.
             data: where the data stream stands; a JSON object.
             meta: how to build the model, and the run's config; a JSON object.
 
@@ -117,6 +119,8 @@ class CheckpointStore:
         items: dict[str, Any] = {"model": tree_to_nested(model)}
         if optimizer is not None:
             items["optimizer"] = tree_to_nested(optimizer)
+        if ema is not None:
+            items["ema"] = tree_to_nested(ema)
         self._unsaved = _Save(step, items, dict(data or {}), dict(meta))
         self._submit(self._unsaved)
 

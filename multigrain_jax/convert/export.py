@@ -38,6 +38,7 @@ def export_checkpoint(
     destination: str | Path,
     *,
     step: int | None = None,
+    raw: bool = False,
     layout: str = ORIGINAL,
 ) -> Exported:
     """Write a state dict, with torch.save or, for a name in .safetensors, as such.
@@ -50,6 +51,7 @@ def export_checkpoint(
         path: a workdir or a step folder.
         destination: the file to write; must not exist.
         step: which step of a workdir; None is the newest.
+        raw: the weights of the last step also where there is their running average.
         layout: one of `layouts.LAYOUTS`.
 
     Raises:
@@ -63,7 +65,7 @@ def export_checkpoint(
         raise InputError(
             f"{destination}: exists already; delete it or choose another name"
         )
-    checkpoint = load_checkpoint(path, step=step)
+    checkpoint = load_checkpoint(path, step=step, raw=raw)
     backbone = checkpoint.meta["backbone"]
     variables = variables_of(checkpoint.model)
     arrays = state_dict_in_layout(variables, backbone=backbone, layout=layout)

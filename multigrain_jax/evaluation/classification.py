@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,7 @@ TOP_KS = (1, 5)
 COUNTS = ("count", "readable")
 KNN_BLOCK = 1024  # photos that look for their nearest at once
 RANKED_BYTES = 32 << 20  # of similarities or logits that are ranked at once
+Weights = TypeVar("Weights")
 EvalStep = Callable[[Variables, dict[str, jax.Array]], dict[str, jax.Array]]
 
 
@@ -91,9 +92,32 @@ def make_eval_step(
     )
 
 
-def evaluate_classification(
+def for_several(
     eval_step: EvalStep,
-    variables: Variables,
+) -> Callable[[Sequence[Variables], dict[str, jax.Array]], dict[str, jax.Array]]:
+    """A step for several sets of arrays on the same batch, as if they were exponents.
+
+    Args:
+        eval_step: from `make_eval_step`.
+    """
+
+    def step(
+        several: Sequence[Variables], batch: dict[str, jax.Array]
+    ) -> dict[str, jax.Array]:
+        first, *others = (eval_step(variables, batch) for variables in several)
+        return {
+            name: value
+            if name in COUNTS
+            else jnp.concatenate([value, *(other[name] for other in others)])
+            for name, value in first.items()
+        }
+
+    return step
+
+
+def evaluate_classification(
+    eval_step: Callable[[Weights, dict[str, jax.Array]], dict[str, jax.Array]],
+    variables: Weights,
     batches: Iterable[Mapping[str, np.ndarray]],
     *,
     mesh: Mesh,
@@ -101,13 +125,14 @@ def evaluate_classification(
     """Top-1, top-5 (fractions) and mean cross-entropy over all batches.
 
     Args:
-        eval_step: from `make_eval_step`.
-        variables: the model's arrays.
+        eval_step: from `make_eval_step`, or `for_several` of that.
+        variables: the model's arrays, or several.
         batches: as `make_eval_batches` yields them.
         mesh: the devices.
 
     Returns:
-        `top1`, `top5`, `cross_entropy` for each of the step's exponents. Unreadable
+        `top1`, `top5`, `cross_entropy` for each of the step's exponents, of each of
+        the variables where they are several. Unreadable
         images count as wrong, and are left out of the cross-entropy.
     """
     inputs = (put_whole_batch(mesh, network_inputs(batch)) for batch in batches)

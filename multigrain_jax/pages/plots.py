@@ -46,6 +46,7 @@ PLOTS = {
             "train/top1": "training top-1",
             "val/top1": "validation top-1",
             "val/top5": "validation top-5",
+            "val/ema_top1": "validation top-1, averaged weights",
         },
     ),
     "norms": Plot(

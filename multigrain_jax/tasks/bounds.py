@@ -112,6 +112,7 @@ BOUNDS: dict[str, Bound] = {
     "decode_timeout_s": SECONDS,
     "distributed.num_processes": optional(COUNT),
     "distributed.process_index": optional(COUNT_OR_ZERO),
+    "ema_decay": optional(Bound("from 0 to below 1", 0, math.nextafter(1, 0))),
     "eigenvalue_floor": COUNT_OR_ZERO,
     "epoch_len_factor": ABOVE_ZERO,
     "eval_every_epochs": COUNT,

@@ -44,9 +44,9 @@ from multigrain_jax.distributed import (
     start_hosts,
 )
 from multigrain_jax.errors import InputError, StoppedEarly
-from multigrain_jax.inference import OpenedModel, open_model
+from multigrain_jax.inference import OpenedModel
 from multigrain_jax.lock import WorkdirLock, lock_workdir
-from multigrain_jax.runtime import compute_dtype, look_for_devices
+from multigrain_jax.runtime import look_for_devices
 from multigrain_jax.tasks.check import (
     as_tuple,
     choice_problems,
@@ -58,6 +58,7 @@ from multigrain_jax.tasks.embed_record import SOURCES_OF_FILES, embed_config
 from multigrain_jax.tasks.inputs import data_set_from_config, reading_from_config
 from multigrain_jax.tasks.photos import recorded_settings
 from multigrain_jax.tasks.prepare import prepare
+from multigrain_jax.tasks.weights import open_weights
 from multigrain_jax.weights import find_weights
 from multigrain_jax.workdir import write_config, write_results
 
@@ -92,13 +93,11 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         settings["init_from"] = os.path.abspath(os.path.expanduser(path))
         if data["root"] is not None:
             data["root"] = os.path.abspath(os.path.expanduser(data["root"]))
-        opened = open_model(
-            settings["init_from"],
-            step=config.init_step,
+        opened = open_weights(
+            settings,
             pooling_exponent=next(
                 iter(pooling_exponents(settings["pooling_exponent"])), None
             ),
-            dtype=compute_dtype(config.compute_dtype),
         )
         print(size_hint(opened.checkpoint.meta, config.test_size), end="")
         of_model = settings_of_model(

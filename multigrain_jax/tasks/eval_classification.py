@@ -17,9 +17,8 @@ from multigrain_jax.evaluation.classification import (
     make_eval_step,
 )
 from multigrain_jax.evaluation.embed import embed_all, make_embed_step
-from multigrain_jax.inference import OpenedModel, open_model
+from multigrain_jax.inference import OpenedModel
 from multigrain_jax.mesh import make_mesh, put_replicated
-from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.tasks.check import (
     as_tuple,
     evaluation_problems,
@@ -34,6 +33,7 @@ from multigrain_jax.tasks.inputs import (
     reading_from_config,
 )
 from multigrain_jax.tasks.prepare import leave_if_taken, one_writer
+from multigrain_jax.tasks.weights import open_weights
 from multigrain_jax.workdir import print_table, write_config, write_results
 
 
@@ -58,11 +58,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         )
     refuse(problems)
     exponents = pooling_exponents(settings["pooling_exponent"])
-    opened = open_model(
-        config.init_from,
-        step=config.init_step,
-        pooling_exponent=exponents[0] if len(exponents) == 1 else None,
-        dtype=compute_dtype(config.compute_dtype),
+    opened = open_weights(
+        settings, pooling_exponent=exponents[0] if len(exponents) == 1 else None
     )
     source = open_labelled_split(settings, config.data.split, opened)
     write_config(workdir, settings)

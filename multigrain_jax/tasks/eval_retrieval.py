@@ -40,6 +40,7 @@ from multigrain_jax.tasks.check import (
 from multigrain_jax.tasks.inputs import plan_from_config, readable_batches
 from multigrain_jax.tasks.photos import decoding_from_config
 from multigrain_jax.tasks.prepare import leave_if_taken, one_writer
+from multigrain_jax.tasks.weights import say_which_weights
 from multigrain_jax.weights import find_weights
 from multigrain_jax.workdir import print_table, write_config, write_results
 
@@ -154,7 +155,10 @@ def _load_benchmark(settings: Mapping[str, Any]) -> Benchmark:
 
 def _open_model(settings: Mapping[str, Any]) -> OpenedModel:
     path = find_weights(settings["init_from"])
-    checkpoint = load_checkpoint(path, step=settings["init_step"])
+    checkpoint = load_checkpoint(
+        path, step=settings["init_step"], raw=settings["init_raw"]
+    )
+    say_which_weights(checkpoint)
     if not settings["use_whitening"]:
         checkpoint = without_whitening(checkpoint)
     return open_checkpoint(

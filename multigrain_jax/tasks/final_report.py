@@ -40,6 +40,7 @@ def evaluate_and_report(
     source: ImageSource,
     *,
     split: str,
+    prefix: str = "",
     backbone: Backbone,
     test_size: int,
     test_mode: str,
@@ -55,6 +56,7 @@ def evaluate_and_report(
         variables: its arrays.
         source: the photos.
         split: their name, the first part of the scores' names.
+        prefix: what their second part begins with.
         backbone: the model's row of `BACKBONES`.
         test_size: S, in pixels.
         test_mode: "square" or "rect", as `plan_batches` has them.
@@ -102,7 +104,7 @@ def evaluate_and_report(
         scores = {**of_classes, **scores}
     with dispensable(workdir / "report.html"):
         write_final_page(workdir, source, photos, split=split, scores=scores)
-    named = {f"{split}/{name}": value for name, value in scores.items()}
+    named = {f"{split}/{prefix}{name}": value for name, value in scores.items()}
     print_table(named)
     return named
 

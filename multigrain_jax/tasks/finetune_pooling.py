@@ -24,12 +24,12 @@ from multigrain_jax.evaluation.classification import (
     make_eval_step,
 )
 from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
-from multigrain_jax.inference import OpenedModel, open_model
+from multigrain_jax.inference import OpenedModel
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
 from multigrain_jax.metric_writer import MetricWriter
 from multigrain_jax.models.multigrain import Backbone
 from multigrain_jax.pages.plots import write_plots
-from multigrain_jax.runtime import compiler_options, compute_dtype
+from multigrain_jax.runtime import compiler_options
 from multigrain_jax.tasks.bounds import number_problems
 from multigrain_jax.tasks.check import (
     evaluation_problems,
@@ -41,6 +41,7 @@ from multigrain_jax.tasks.inputs import (
     readable_batches,
 )
 from multigrain_jax.tasks.prepare import one_writer, save_model
+from multigrain_jax.tasks.weights import open_weights
 from multigrain_jax.train.finetune_pooling import (
     finetune_pooling,
     make_pooling_optimizer,
@@ -128,12 +129,7 @@ def _problems(settings: Mapping[str, Any], num_devices: int) -> list[str]:
 
 
 def _build(settings: Mapping[str, Any], mesh: Mesh) -> _Task:
-    opened = open_model(
-        settings["init_from"],
-        step=settings["init_step"],
-        pooling_exponent=ANY_EXPONENT,
-        dtype=compute_dtype(settings["compute_dtype"]),
-    )
+    opened = open_weights(settings, pooling_exponent=ANY_EXPONENT)
     split, val_split = settings["data"]["split"], settings["data"]["val_split"]
     source = open_labelled_split(settings, split, opened)
     val_source = None

@@ -28,11 +28,10 @@ from multigrain_jax.descriptors.opening import find_folder
 from multigrain_jax.descriptors.roots import identity_of
 from multigrain_jax.errors import InputError
 from multigrain_jax.growing_file import dispensable
-from multigrain_jax.inference import OpenedModel, open_model
+from multigrain_jax.inference import OpenedModel
 from multigrain_jax.pages.gallery import load_photo
 from multigrain_jax.pages.gallery_page import write_retrieval_page
 from multigrain_jax.pages.search_page import Found, LoadPhoto
-from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.tasks.bounds import number_problems
 from multigrain_jax.tasks.check import (
     dtype_problems,
@@ -52,6 +51,7 @@ from multigrain_jax.tasks.embed_record import (
 from multigrain_jax.tasks.inputs import reading_from_config
 from multigrain_jax.tasks.photos import decoding_of_database, photo_problems
 from multigrain_jax.tasks.prepare import leave_if_taken, one_writer
+from multigrain_jax.tasks.weights import open_weights
 from multigrain_jax.workdir import write_config, write_results, write_table
 
 
@@ -286,7 +286,7 @@ def open_query_model(
     """The model that embeds photos as those of a collection were.
 
     Args:
-        settings: the configuration, with the keys `init_from`, `init_step`,
+        settings: the configuration, with the keys `init_from`, `init_step`, `init_raw`,
             `compute_dtype` and `database`.
         index: the collection.
 
@@ -294,15 +294,10 @@ def open_query_model(
         InputError: no such checkpoint, or one that did not make the collection.
     """
     wanted = _settings_of(index)
-    init_from, init_step = settings["init_from"], settings["init_step"]
-    if not init_from:
-        init_from, init_step = _checkpoint_of(workdir_of(index))
-    opened = open_model(
-        init_from,
-        step=init_step,
-        pooling_exponent=wanted.pooling_exponent,
-        dtype=compute_dtype(settings["compute_dtype"]),
-    )
+    made_by = settings
+    if not settings["init_from"]:
+        made_by = {**settings, **_checkpoint_of(workdir_of(index))}
+    opened = open_weights(made_by, pooling_exponent=wanted.pooling_exponent)
     own = settings_of_model(
         opened,
         dtype=wanted.dtype,
@@ -314,8 +309,8 @@ def open_query_model(
     return opened
 
 
-def _checkpoint_of(database: Path) -> tuple[str, int | None]:
-    """The checkpoint and step that the config of a database's workdir names."""
+def _checkpoint_of(database: Path) -> dict[str, Any]:
+    """The keys of the config of a database's workdir that name the checkpoint."""
     try:
         made_by = embed_config(database, CHECKPOINT_KEYS)
     except InputError as error:
@@ -328,4 +323,6 @@ def _checkpoint_of(database: Path) -> tuple[str, int | None]:
             f"{database} that names a checkpoint; give it with --config.init_from=DIR"
         )
     print(f"queries are embedded by {made_by['init_from']}, as the database was")
-    return made_by["init_from"], made_by["init_step"]
+    named = {key: made_by[key] for key in CHECKPOINT_KEYS}
+    # Older versions had no running averages, and no key that leaves them.
+    return {**named, "init_raw": made_by.get("init_raw", False)}

@@ -11,10 +11,8 @@ from multigrain_jax.evaluation.classification import (
     evaluate_classification,
     make_eval_step,
 )
-from multigrain_jax.inference import open_model
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.pages.plots import draw_curves, save_plot
-from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.tasks.check import (
     evaluation_problems,
     pooling_exponents,
@@ -26,6 +24,7 @@ from multigrain_jax.tasks.inputs import (
     readable_batches,
 )
 from multigrain_jax.tasks.prepare import leave_if_taken, one_writer
+from multigrain_jax.tasks.weights import open_weights
 from multigrain_jax.workdir import write_config, write_results
 
 # test size -> exponent -> scores
@@ -50,11 +49,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         problems.append("pooling_exponent: found nothing, expected the grid, a list")
     refuse(problems)
     exponents = pooling_exponents(settings["pooling_exponent"])
-    opened = open_model(
-        config.init_from,
-        step=config.init_step,
-        dtype=compute_dtype(config.compute_dtype),
-    )
+    opened = open_weights(settings, pooling_exponent=None)
     source = open_labelled_split(settings, config.data.split, opened)
     write_config(workdir, settings)
 

@@ -22,12 +22,13 @@ from multigrain_jax.distributed import (
 from multigrain_jax.errors import ReadingGivenUp, StoppedEarly
 from multigrain_jax.evaluation.classification import (
     evaluate_classification,
+    for_several,
     make_eval_step,
 )
 from multigrain_jax.growing_file import close_lists
 from multigrain_jax.lock import WorkdirLock, lock_workdir
 from multigrain_jax.metric_writer import MetricWriter, read_metrics
-from multigrain_jax.models.multigrain import BACKBONES
+from multigrain_jax.models.multigrain import BACKBONES, Variables
 from multigrain_jax.pages.plots import write_plots
 from multigrain_jax.runtime import look_for_devices
 from multigrain_jax.tasks.final_report import evaluate_and_report
@@ -43,10 +44,16 @@ from multigrain_jax.train.loop import NonFiniteLossError, Schedule, train_loop
 from multigrain_jax.train.profile import StepProfile
 from multigrain_jax.train.recorder import Recorder, Run, Validate
 from multigrain_jax.train.signals import StopSignals, TimeLimit
-from multigrain_jax.train.state import TrainState, model_variables
+from multigrain_jax.train.state import (
+    TrainState,
+    average_variables,
+    model_variables,
+)
 from multigrain_jax.workdir import METRICS_FILE, write_config, write_results
 
 PROFILE_FOLDER = "profile"
+# Before the names of the scores that the running average of the weights has.
+OF_AVERAGE = "ema_"
 
 
 def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
@@ -188,7 +195,9 @@ def _make_validation(
     if source is None:
         return lambda state: {}
     backbone = BACKBONES[config.backbone]
-    eval_step = make_eval_step(built.eval_graphdef, backbone=backbone, mesh=built.mesh)
+    eval_step = for_several(
+        make_eval_step(built.eval_graphdef, backbone=backbone, mesh=built.mesh)
+    )
 
     def validate(state: TrainState) -> dict[str, float] | None:
         plan = plan_from_config(
@@ -203,16 +212,27 @@ def _make_validation(
             some = itertools.islice(batches, 1 if config.dry_run else None)
             each = evaluate_classification(
                 eval_step,
-                model_variables(state),
+                _evaluated(state),
                 itertools.takewhile(lambda _: not should_stop(), some),
                 mesh=built.mesh,
             )
         if should_stop():
             return None  # perhaps before the first batch
-        (scores,) = each
-        return scores
+        raw, *averaged = each
+        of_average = {
+            OF_AVERAGE + name: value
+            for scores in averaged
+            for name, value in scores.items()
+        }
+        return raw | of_average
 
     return validate
+
+
+def _evaluated(state: TrainState) -> list[Variables]:
+    """The weights of the last step, and their running average if one is kept."""
+    average = average_variables(state)
+    return [model_variables(state), *([] if average is None else [average])]
 
 
 def _validation_is_due(
@@ -283,16 +303,21 @@ def _report(
     state: TrainState,
     workdir: Path,
 ) -> dict[str, float]:
-    return evaluate_and_report(
-        built.eval_graphdef,
-        model_variables(state),
-        source,
-        split=config.report_split,
-        backbone=BACKBONES[config.backbone],
-        test_size=config.test_size,
-        test_mode=config.test_mode,
-        batch_size=config.batch_size,
-        reading=reading_from_config(config.to_dict()),
-        mesh=built.mesh,
-        workdir=workdir,
-    )
+    """The scores of the last weights, and of their average, whose page stays."""
+    scores: dict[str, float] = {}
+    for variables, prefix in zip(_evaluated(state), ("", OF_AVERAGE), strict=False):
+        scores |= evaluate_and_report(
+            built.eval_graphdef,
+            variables,
+            source,
+            split=config.report_split,
+            prefix=prefix,
+            backbone=BACKBONES[config.backbone],
+            test_size=config.test_size,
+            test_mode=config.test_mode,
+            batch_size=config.batch_size,
+            reading=reading_from_config(config.to_dict()),
+            mesh=built.mesh,
+            workdir=workdir,
+        )
+    return scores

@@ -33,7 +33,7 @@ from multigrain_jax.train.recorder import Run
 from multigrain_jax.train.resume import DataRecord, Resume
 from multigrain_jax.train.sample_log import SampleLog
 from multigrain_jax.train.start import Beginning, open_checkpoints, start_state
-from multigrain_jax.train.state import create_state, split_for_training
+from multigrain_jax.train.state import create_state, split_for_training, with_average
 from multigrain_jax.train.step import PrepareImages, TrainStep, make_train_step
 
 # The batch for which the recipes' learning rates were chosen.
@@ -59,12 +59,13 @@ def build_run(config: Mapping[str, Any], workdir: Path) -> Run:
     )
     train_graphdef, eval_graphdef, variables = split_for_training(model)
     learning_rate, tx = _make_optimizer(config, stream)
+    fresh = create_state(variables, tx, beta=config["beta_init"])
     record = config_record(config)
     digest = data_digest(source, root=config["data"]["root"])
     started = start_state(
         _beginning(config, stream),
         workdir,
-        fresh=create_state(variables, tx, beta=config["beta_init"]),
+        fresh=with_average(fresh) if config["ema_decay"] else fresh,
         tx=tx,
         stream=stream,
         data=DataRecord(source.class_names, digest),
@@ -117,6 +118,7 @@ def _beginning(config: Mapping[str, Any], stream: RepeatedStream) -> Beginning:
         backbone=config["backbone"],
         init_from=config["init_from"],
         init_step=config["init_step"],
+        init_raw=config["init_raw"],
         pretrained_backbone=config["pretrained_backbone"],
         resume=Resume(
             step=config["resume_step"],
@@ -196,6 +198,7 @@ def make_step(config: Mapping[str, Any], built: Run) -> TrainStep:
         infonce=infonce,
         koleo=koleo,
         koleo_weight=config["koleo_weight"],
+        ema_decay=config["ema_decay"] or 0.0,
         gradient_accumulation_steps=config["gradient_accumulation_steps"],
         compiler_options=compiler_options(
             backbone, deterministic=config["deterministic"]

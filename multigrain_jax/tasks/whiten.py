@@ -18,7 +18,7 @@ from multigrain_jax.data.sources.open import open_split
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.embed import embed_batches, make_embed_step
 from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
-from multigrain_jax.inference import OpenedModel, open_checkpoint, open_model
+from multigrain_jax.inference import OpenedModel, open_checkpoint
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
 from multigrain_jax.models.multigrain import class_logits, merge_model
 from multigrain_jax.ops.pooling import NORM_EPSILON, whitening_input
@@ -47,6 +47,7 @@ from multigrain_jax.tasks.inputs import (
     reading_from_config,
 )
 from multigrain_jax.tasks.prepare import one_writer, save_model
+from multigrain_jax.tasks.weights import open_weights
 from multigrain_jax.workdir import print_table, write_config, write_results
 
 # Of the largest logit: what folding in float32 may cost.
@@ -73,12 +74,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     refuse(_problems(settings))
     require_no_checkpoints(workdir)
     exponent = next(iter(pooling_exponents(settings["pooling_exponent"])), None)
-    opened = open_model(
-        config.init_from,
-        step=config.init_step,
-        pooling_exponent=exponent,
-        dtype=compute_dtype(config.compute_dtype),
-    )
+    opened = open_weights(settings, pooling_exponent=exponent)
     if opened.variables.head:
         raise InputError(
             f"init_from: {opened.checkpoint.path} has another network's descriptor "

@@ -27,6 +27,7 @@ SHAPE_KEYS = ("backbone", "num_classes", "train_size")
 START_KEYS = (
     "init_from",
     "init_step",
+    "init_raw",
     "pretrained_backbone",
     "pooling_exponent",
     "beta_init",
@@ -46,6 +47,7 @@ UPDATE_KEYS = (
     "data.max_megapixels",
     "decay_norms",
     "deterministic",
+    "ema_decay",
     "instance_loss",
     "koleo_weight",
     "label_smoothing",
@@ -102,6 +104,8 @@ PATH_KEYS = ("data.list_file", "data.root", "init_from", "pretrained_backbone")
 # What versions did that had no such key, and recorded none in their checkpoints.
 BEFORE = {
     "decay_norms": True,
+    "ema_decay": None,
+    "init_raw": False,
     "instance_loss": "margin",
     "koleo_weight": 0.0,
     "label_smoothing": 0.0,
@@ -155,7 +159,7 @@ def check_resumed_config(
         InputError: a change of the data's order or of a shape that is not allowed, or
             of what a run that has begun cannot change any more.
     """
-    saved = {**BEFORE, **saved}
+    saved = {**{k: v for k, v in BEFORE.items() if k in current}, **saved}
     known = _flatten(saved)
     changes = [
         change

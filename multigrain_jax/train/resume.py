@@ -1,7 +1,7 @@
 """A run that goes on from its own checkpoint, with the same data and config."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from multigrain_jax.checkpoint import (
     Checkpoint,
     DamagedCheckpointError,
     checkpoint_steps,
+    load_average,
     load_checkpoint,
     load_optimizer,
     set_aside,
@@ -27,7 +28,12 @@ from multigrain_jax.train.config_change import (
     check_resumed_config,
     split_by_effect,
 )
-from multigrain_jax.train.state import TrainState, checkpoint_model
+from multigrain_jax.train.state import (
+    TrainState,
+    checkpoint_average,
+    checkpoint_model,
+    with_average,
+)
 from multigrain_jax.train.versions import compare_versions
 from multigrain_jax.trees import nested_to_tree
 from multigrain_jax.workdir import METRICS_FILE
@@ -86,12 +92,13 @@ def resume_state(
     # The first host chooses, and sets damaged ones aside before the others look.
     chosen = -1
     if jax.process_index() == 0:
-        checkpoint, opt_state = _newest_sound(own, workdir, fresh)
+        checkpoint, opt_state, average = _newest_sound(own, workdir, fresh)
         chosen = checkpoint.step
     chosen = agree(chosen)
     if jax.process_index() > 0:
         checkpoint = load_checkpoint(workdir, step=chosen)
         opt_state = load_optimizer(checkpoint, like=fresh.opt_state)
+        average = load_average(checkpoint)
     _require_position(checkpoint)
     changes = check_resumed_config(
         checkpoint.meta["config"], record, allowed=own.allow_config_change
@@ -123,7 +130,23 @@ def resume_state(
         opt_state=opt_state,
         **model,
     )
+    if average is not None and (finished or fresh.ema is not None):
+        state = _with_saved_average(state, average, path=checkpoint.path)
+    elif average is not None:
+        print("ema_decay is off now: the running average ends here")
+    elif fresh.ema is not None and not finished:
+        print("ema_decay is on now: the running average begins here")
+        state = with_average(state)
     return state, record
+
+
+def _with_saved_average(
+    state: TrainState, average: Mapping[str, Any], *, path: Path
+) -> TrainState:
+    like = checkpoint_average(with_average(state))
+    item = nested_to_tree(average, like=like, name=f"{path}/ema")
+    item.pop("pooling_exponent")
+    return replace(state, ema=item)
 
 
 def refuse_lost_checkpoints(own: Resume, workdir: Path) -> None:
@@ -205,7 +228,7 @@ def _first(names: Sequence[str], others: Sequence[str]) -> str:
 
 def _newest_sound(
     own: Resume, workdir: Path, fresh: TrainState
-) -> tuple[Checkpoint, optax.OptState]:
+) -> tuple[Checkpoint, optax.OptState, dict[str, Any] | None]:
     """The newest checkpoint (or the step to resume) that is as it was saved.
 
     Damaged ones after it are set aside, and that is said aloud.
@@ -219,6 +242,7 @@ def _newest_sound(
         try:
             checkpoint = load_checkpoint(workdir, step=step)
             opt_state = load_optimizer(checkpoint, like=fresh.opt_state)
+            average = load_average(checkpoint)
         except DamagedCheckpointError as error:
             damaged.append(error)
             continue
@@ -228,7 +252,7 @@ def _newest_sound(
                 print(f"it is now {set_aside(folder / str(bad_step))}")
         if damaged:
             print(f"WARNING: falling back to step {step}: later ones are damaged")
-        return checkpoint, opt_state
+        return checkpoint, opt_state, average
     listed = "\n".join(map(str, damaged))
     if own.step is not None:
         raise InputError(f"resume_step = {steps[0]} cannot be resumed from: {listed}")

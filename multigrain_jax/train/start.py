@@ -28,7 +28,12 @@ from multigrain_jax.train.resume import (
     refuse_lost_checkpoints,
     resume_state,
 )
-from multigrain_jax.train.state import TrainState, checkpoint_model
+from multigrain_jax.train.state import (
+    TrainState,
+    checkpoint_average,
+    checkpoint_model,
+    with_average,
+)
 from multigrain_jax.train.versions import current_versions
 from multigrain_jax.trees import nested_to_tree, tree_to_nested
 from multigrain_jax.weights import find_weights
@@ -66,6 +71,7 @@ class RunCheckpoints:
             step,
             model=checkpoint_model(state),
             optimizer=state.opt_state,
+            ema=checkpoint_average(state),
             data={
                 "position": step * self._stream.batch_size,
                 "num_images": self._stream.num_images,
@@ -115,6 +121,7 @@ class Beginning:
         init_from: a checkpoint, or the name of published weights, to fine-tune from
             epoch 0; None or empty: none.
         init_step: which step of `init_from`; None is the newest.
+        init_raw: of either checkpoint the last weights, also where it has an average.
         pretrained_backbone: a checkpoint or name whose trunk is taken; None or empty:
             none.
         resume: how the workdir's own checkpoints are continued.
@@ -123,6 +130,7 @@ class Beginning:
     backbone: str
     init_from: str | None
     init_step: int | None
+    init_raw: bool
     pretrained_backbone: str | None
     resume: Resume
 
@@ -159,7 +167,8 @@ def start_state(
     Args:
         beginning: what the recipe says.
         workdir: the run's folder.
-        fresh: a state with freshly initialised arrays.
+        fresh: a state with freshly initialised arrays, and with a running average if
+            the run is to keep one.
         tx: the optimiser.
         stream: the data stream.
         data: what the images are, to be compared with what a checkpoint that is resumed
@@ -199,14 +208,20 @@ def _beginning_state(
     beginning: Beginning, fresh: TrainState, tx: optax.GradientTransformation
 ) -> TrainState:
     """The state of step 0."""
+    raw = beginning.init_raw
     if beginning.init_from:
         path = find_weights(beginning.init_from)
-        checkpoint = load_checkpoint(path, step=beginning.init_step)
-        return _fine_tune(checkpoint, beginning.backbone, fresh, tx)
-    if beginning.pretrained_backbone:
-        checkpoint = load_checkpoint(find_weights(beginning.pretrained_backbone))
-        return _pretrained(checkpoint, beginning.backbone, fresh, tx)
-    return fresh
+        checkpoint = load_checkpoint(path, step=beginning.init_step, raw=raw)
+        state = _fine_tune(checkpoint, beginning.backbone, fresh, tx)
+    elif beginning.pretrained_backbone:
+        path = find_weights(beginning.pretrained_backbone)
+        checkpoint = load_checkpoint(path, raw=raw)
+        state = _pretrained(checkpoint, beginning.backbone, fresh, tx)
+    else:
+        return fresh
+    if checkpoint.which_weights:
+        print(f"of {checkpoint.path}: {checkpoint.which_weights}")
+    return state if fresh.ema is None else with_average(state)
 
 
 def open_checkpoints(

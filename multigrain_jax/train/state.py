@@ -1,6 +1,6 @@
 """What training carries from step to step: one tree of plain arrays."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from multigrain_jax.models.multigrain import (
     split_model,
     variables_of,
 )
+from multigrain_jax.train.ema import start_average
 
 
 @jax.tree_util.register_dataclass
@@ -28,6 +29,7 @@ class TrainState:
         batch_stats: running means and variances of the batch norms.
         pooling_exponent: the scalar p, constant in joint training.
         opt_state: the optimiser's state.
+        ema: "params" and "batch_stats" averaged over the updates; None: not kept.
     """
 
     step: jax.Array
@@ -35,6 +37,7 @@ class TrainState:
     batch_stats: dict[str, Any]
     pooling_exponent: jax.Array
     opt_state: optax.OptState
+    ema: dict[str, Any] | None = None
 
 
 def create_state(
@@ -58,15 +61,20 @@ def create_state(
     )
 
 
+def with_average(state: TrainState) -> TrainState:
+    """The state with a running average that begins at its weights."""
+    return replace(state, ema=start_average(state.params, state.batch_stats))
+
+
 def model_variables(state: TrainState) -> Variables:
     """The model's arrays in a train state, without the margin's."""
-    return variables_of(
-        {
-            "params": state.params,
-            "batch_stats": state.batch_stats,
-            "pooling_exponent": state.pooling_exponent,
-        }
-    )
+    return variables_of(checkpoint_model(state))
+
+
+def average_variables(state: TrainState) -> Variables | None:
+    """The model's arrays averaged over the updates; None where that is not kept."""
+    item = checkpoint_average(state)
+    return None if item is None else variables_of(item)
 
 
 def split_for_training(
@@ -97,3 +105,10 @@ def checkpoint_model(state: TrainState) -> dict[str, Any]:
         "batch_stats": state.batch_stats,
         "pooling_exponent": state.pooling_exponent,
     }
+
+
+def checkpoint_average(state: TrainState) -> dict[str, Any] | None:
+    """The `ema` item of a checkpoint, which has the shape of `model`; None: no item."""
+    if state.ema is None:
+        return None
+    return {**state.ema, "pooling_exponent": state.pooling_exponent}

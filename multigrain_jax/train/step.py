@@ -24,6 +24,7 @@ from multigrain_jax.models.multigrain import (
     merge_model,
     split_model,
 )
+from multigrain_jax.train.ema import update_average
 from multigrain_jax.train.state import TrainState, model_variables
 
 # (key, uint8 or float images) -> normalised images
@@ -52,6 +53,7 @@ class _Update:
     infonce: InstanceLoss | None
     koleo: InstanceLoss | None
     koleo_weight: float
+    ema_decay: float
     microbatches: int
 
 
@@ -69,6 +71,7 @@ def make_train_step(
     infonce: InstanceLoss | None = None,
     koleo: InstanceLoss | None = None,
     koleo_weight: float = 0.0,
+    ema_decay: float = 0.0,
     gradient_accumulation_steps: int = 1,
     compiler_options: Mapping[str, str | bool] | None = None,
 ) -> TrainStep:
@@ -91,6 +94,7 @@ def make_train_step(
         infonce: takes the margin loss's place.
         koleo: a third part of the loss.
         koleo_weight: its weight.
+        ema_decay: of the state's running average, where it keeps one.
         gradient_accumulation_steps: microbatches per update. With more than one, every
             array of the batch has a leading axis of that length, gradients are
             averaged over it and running statistics are updated by each in turn.
@@ -113,6 +117,7 @@ def make_train_step(
         infonce=infonce,
         koleo=koleo,
         koleo_weight=koleo_weight,
+        ema_decay=ema_decay,
         microbatches=gradient_accumulation_steps,
     )
     split = batch_sharding(mesh, axis=1 if update.microbatches > 1 else 0)
@@ -244,11 +249,17 @@ def _step(
         "parameter_norm": optax.tree.norm(params),
         "update_norm": optax.tree.norm(changes),
     }
+    ema = None
+    if state.ema is not None:
+        ema = update_average(
+            state.ema, params, batch_stats, step=state.step, decay=update.ema_decay
+        )
     new_state = TrainState(
         step=state.step + 1,
         params=params,
         batch_stats=batch_stats,
         pooling_exponent=state.pooling_exponent,
         opt_state=opt_state,
+        ema=ema,
     )
     return new_state, metrics

@@ -14,6 +14,7 @@ from multigrain_jax.checkpoint import (
     DamagedCheckpointError,
     checkpoint_steps,
     find_checkpoint,
+    load_average,
     load_checkpoint,
     load_optimizer,
     load_optimizer_arrays,
@@ -46,6 +47,32 @@ def test_what_was_saved_comes_back_bit_equal(tmp_path):
     restored = load_optimizer(loaded, like=opt_state)
     assert jax.tree.structure(restored) == jax.tree.structure(opt_state)
     jax.tree.map(np.testing.assert_array_equal, restored, opt_state)
+
+
+def test_the_average_is_an_item_like_the_model(tmp_path):
+    items = small_items(5)
+    save_small(tmp_path, 5, **items, ema=small_items(6)["model"])
+    last, average = (load_checkpoint(tmp_path, raw=raw) for raw in (True, False))
+    assert (last.item, average.item) == ("model", "ema")
+    jax.tree.map(np.testing.assert_array_equal, last.model, items["model"])
+    jax.tree.map(np.testing.assert_array_equal, average.model, small_items(6)["model"])
+    jax.tree.map(np.testing.assert_array_equal, load_average(last), average.model)
+    assert last.digests == average.digests
+    without = load_checkpoint(save_small(tmp_path / "without"), raw=False)
+    assert without.item == "model" and load_average(without) is None
+    assert without.which_weights == "" != last.which_weights != average.which_weights
+
+
+def test_a_damaged_average_is_told(tmp_path):
+    folder = save_small(tmp_path, 5, ema=small_items(6)["model"])
+    for path in (folder / "ema").rglob("*"):
+        if path.is_file() and path.stat().st_size:
+            flip(path)
+    assert load_checkpoint(tmp_path).item == "model"
+    with pytest.raises(DamagedCheckpointError, match="ema: "):
+        load_checkpoint(tmp_path, raw=False)
+    with pytest.raises(DamagedCheckpointError, match="ema: "):
+        load_average(load_checkpoint(tmp_path))
 
 
 def test_step_folder_and_workdir_mean_the_same(tmp_path):

@@ -14,6 +14,7 @@ from multigrain_jax.evaluation.classification import (
     class_map,
     classification_scores,
     evaluate_classification,
+    for_several,
     knn_top1,
     require_classes,
 )
@@ -51,6 +52,21 @@ def test_few_batches_run_ahead_of_the_device():
     assert not at_work
     # Added up in the order of the batches: in another, the last bits differ.
     assert scores == {"top1": 0.5, "cross_entropy": np.cumsum(losses)[-1] / 12}
+
+
+def test_several_sets_of_arrays_are_scored_on_the_same_batches():
+    def step(right, batch):
+        count = np.int32(4)
+        losses = np.array([right, 2 * right], np.float32)
+        return {"count": count, "readable": count, "top1": losses, "loss": losses + 1}
+
+    batches = [{"image": np.zeros((8, 2, 2, 3), np.uint8)}] * 3
+    mesh = make_mesh()
+    each = [evaluate_classification(step, n, batches, mesh=mesh) for n in (1, 2)]
+    both = evaluate_classification(for_several(step), [1, 2], iter(batches), mesh=mesh)
+    assert both == each[0] + each[1]
+    alone = evaluate_classification(for_several(step), [1], batches, mesh=mesh)
+    assert alone == each[0] != each[1]
 
 
 def embedded(degrees, labels, predictions):

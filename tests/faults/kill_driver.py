@@ -39,7 +39,9 @@ def start_child(root: Path, workdir: Path) -> int:
         log = os.open(workdir.with_suffix(".log"), os.O_CREAT | os.O_APPEND | os.O_RDWR)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        run(fault_config(root, log_sample_ids=True, num_epochs=3), workdir)
+        # The running average is an item of the digest that is compared.
+        config = fault_config(root, log_sample_ids=True, num_epochs=3, ema_decay=0.9)
+        run(config, workdir)
         code = 0
     finally:
         os._exit(code)

@@ -10,7 +10,7 @@ from multigrain_jax.checkpoint import CheckpointStore
 from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.train.resume import DataRecord, Resume
 from multigrain_jax.train.start import Beginning, start_state
-from multigrain_jax.train.state import TrainState, checkpoint_model
+from multigrain_jax.train.state import TrainState, checkpoint_average, checkpoint_model
 from multigrain_jax.train.versions import current_versions
 
 TX = optax.trace(decay=0.9)
@@ -22,6 +22,7 @@ FROM_SCRATCH = Beginning(
     backbone="tiny",
     init_from=None,
     init_step=None,
+    init_raw=False,
     pretrained_backbone=None,
     resume=Resume(
         step=None,
@@ -34,8 +35,8 @@ FROM_SCRATCH = Beginning(
 DATA = DataRecord(["a", "b"], {"names": "n", "sizes": "s", "labels": "l"})
 
 
-def make_state(value=0.0, *, num_classes=2, step=0, exponent=3.0):
-    """A state whose every number is `value`, but for the exponent."""
+def make_state(value=0.0, *, num_classes=2, step=0, exponent=3.0, average=None):
+    """A state whose every number is `value`, but for the exponent and the average."""
 
     def full(*shape):
         return jnp.full(shape, value, jnp.float32)
@@ -44,12 +45,17 @@ def make_state(value=0.0, *, num_classes=2, step=0, exponent=3.0):
     params = {"trunk": {"kernel": full(2, 3)}, "classifier": classifier}
     params["margin"] = {"beta": full()}
     opt_state = jax.tree.map(lambda x: x + 1, TX.init(params))
+    ema = None
+    if average is not None:
+        weights = {"params": params, "batch_stats": {"trunk": {"mean": full(3)}}}
+        ema = jax.tree.map(lambda x: jnp.full_like(x, average), weights)
     return TrainState(
         step=jnp.int32(step),
         params=params,
         batch_stats={"trunk": {"mean": full(3)}},
         pooling_exponent=jnp.float32(exponent),
         opt_state=opt_state if step else TX.init(params),
+        ema=ema,
     )
 
 
@@ -72,6 +78,7 @@ def save(
             number * step,
             model=checkpoint_model(state),
             optimizer=state.opt_state,
+            ema=checkpoint_average(state),
             data={
                 "position": 4 * number * step,
                 "num_images": num_images,
@@ -110,6 +117,10 @@ def begin(workdir, *, fresh=None, record=RECORD, data=DATA, last_step=100, **cha
 
 def start(workdir, **options):
     return begin(workdir, **options).state
+
+
+def average_of(state):
+    return float(state.ema["params"]["trunk"]["kernel"][0, 0])
 
 
 def value_of(state):

@@ -36,6 +36,7 @@ ZERO_IS_LEGAL = {
     "data.val_fraction",
     "distributed.process_index",
     "eigenvalue_floor",
+    "ema_decay",
     "init_step",
     "koleo_weight",
     "label_smoothing",

@@ -9,7 +9,16 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from helpers.beginnings import DATA, RECORD, begin, make_state, save, start, value_of
+from helpers.beginnings import (
+    DATA,
+    RECORD,
+    average_of,
+    begin,
+    make_state,
+    save,
+    start,
+    value_of,
+)
 from helpers.checkpoints import flip
 
 from multigrain_jax.checkpoint import load_checkpoint, storage
@@ -37,6 +46,45 @@ def test_a_resumed_state_is_the_saved_one(tmp_path, capsys):
     assert f"resuming from {tmp_path / 'checkpoints' / '10'}" in capsys.readouterr().out
     found = start(tmp_path, step=5)
     jax.tree.map(np.testing.assert_array_equal, found, make_state(1, step=5))
+
+
+def test_a_resumed_average_is_the_saved_one(tmp_path):
+    save(tmp_path, 1, 2, average=7.0)
+    found = start(tmp_path, fresh=make_state(-1.0, average=-1.0))
+    expected = make_state(2, step=10, average=7.0)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_an_average_may_begin_or_end_where_a_run_is_resumed(tmp_path, capsys):
+    record = {**RECORD, "ema_decay": 0.9}
+    averaged = make_state(-1.0, average=-1.0)
+    save(tmp_path / "without", 1)
+    found = start(tmp_path / "without", fresh=averaged, record=record)
+    assert average_of(found) == value_of(found) == 1
+    said = capsys.readouterr().out
+    assert "config changed: ema_decay: None -> 0.9" in said
+    assert "ema_decay is on now: the running average begins here" in said
+    save(tmp_path / "with", 1, average=7.0, record=record)
+    assert start(tmp_path / "with").ema is None
+    said = capsys.readouterr().out
+    assert "config changed: ema_decay: 0.9 -> None" in said
+    assert "ema_decay is off now: the running average ends here" in said
+
+
+@pytest.mark.parametrize("average", [None, 7.0])
+def test_a_finished_run_has_the_average_that_it_was_trained_with(tmp_path, average):
+    save(tmp_path, 1, average=average)
+    fresh = make_state(-1.0, average=None if average else -1.0)
+    found = start(tmp_path, fresh=fresh, last_step=5)
+    assert (found.ema is None) == (average is None)
+
+
+def test_a_damaged_average_is_damage(tmp_path, capsys):
+    save(tmp_path, 1, 2, average=7.0)
+    damage(tmp_path, 10, "ema")
+    found = start(tmp_path, fresh=make_state(-1.0, average=-1.0))
+    assert (int(found.step), average_of(found)) == (5, 7)
+    assert "falling back to step 5" in capsys.readouterr().out
 
 
 def test_another_config_or_other_images_are_told_or_refused(tmp_path, capsys):

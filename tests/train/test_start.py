@@ -9,6 +9,7 @@ from helpers.beginnings import (
     DATA,
     STREAM,
     TX,
+    average_of,
     make_state,
     save,
     start,
@@ -95,6 +96,21 @@ def test_a_trunk_comes_with_a_classifier_that_fits(tmp_path, capsys, num_classes
     assert said in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("key", ["init_from", "pretrained_backbone"])
+def test_a_beginning_takes_the_average_unless_the_last_weights_are_asked_for(
+    tmp_path, capsys, key
+):
+    old = str(save(tmp_path / "old", 1, average=2.0))
+    found = start(tmp_path / "new", **{key: old})
+    assert value_of(found) == 2 and found.ema is None
+    assert "its running average (ema" in capsys.readouterr().out
+    # The average of the new run begins where its weights do.
+    averaged = make_state(-1.0, average=-1.0)
+    found = start(tmp_path / "new", fresh=averaged, init_raw=True, **{key: old})
+    assert value_of(found) == average_of(found) == 1
+    assert "its last weights (init_raw" in capsys.readouterr().out
+
+
 def open_for(workdir, first_step):
     return open_checkpoints(
         workdir,
@@ -122,6 +138,18 @@ def test_checkpoints_know_their_place_in_the_stream(tmp_path):
         "versions": current_versions(),
     }
     assert (found.step, found.meta) == (7, {"backbone": "tiny"})
+    assert "ema" not in found.digests
+
+
+def test_checkpoints_hold_the_average_of_a_state_that_has_one(tmp_path):
+    checkpoints = open_for(tmp_path, 0)
+    checkpoints.save(make_state(1, step=7, average=2.0), 7)
+    checkpoints.close()
+    last, average = (load_checkpoint(tmp_path, raw=raw) for raw in (True, False))
+    assert last.digests["model"].keys() == last.digests["ema"].keys()
+    assert float(last.model["params"]["margin"]["beta"]) == 1
+    assert float(average.model["params"]["margin"]["beta"]) == 2
+    assert float(average.model["pooling_exponent"]) == 3
 
 
 def test_a_run_that_goes_back_deletes_what_came_after(tmp_path, capsys):

@@ -11,10 +11,13 @@ import pytest
 from multigrain_jax.models.multigrain import create_model, merge_model
 from multigrain_jax.train.state import (
     all_finite,
+    average_variables,
+    checkpoint_average,
     checkpoint_model,
     create_state,
     model_variables,
     split_for_training,
+    with_average,
 )
 
 
@@ -58,3 +61,21 @@ def test_one_number_that_is_not_finite_is_found(parts, field, value):
     leaves[-1] = leaves[-1].at[(-1,) * leaves[-1].ndim].set(value)
     broken = dataclasses.replace(state, **{field: structure.unflatten(leaves)})
     assert not all_finite(broken)
+
+
+def test_an_average_begins_at_the_weights_and_in_memory_of_its_own(parts):
+    state = create_state(parts[-1], optax.trace(0.9))
+    assert state.ema is average_variables(state) is checkpoint_average(state) is None
+    averaged = with_average(state)
+    item = checkpoint_average(averaged)
+    assert jax.tree.structure(item) == jax.tree.structure(checkpoint_model(state))
+    jax.tree.map(np.testing.assert_array_equal, item, checkpoint_model(state))
+    jax.tree.map(np.testing.assert_array_equal, average_variables(averaged), parts[-1])
+    # Both are donated to a step, which no buffer may be twice.
+    places = [x.unsafe_buffer_pointer() for x in jax.tree.leaves(averaged)]
+    assert len(set(places)) == len(places)
+    leaves, structure = jax.tree.flatten(averaged.ema)
+    leaves[0] = leaves[0].at[(0,) * leaves[0].ndim].set(np.nan)
+    assert not all_finite(
+        dataclasses.replace(averaged, ema=structure.unflatten(leaves))
+    )

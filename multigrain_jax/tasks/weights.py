@@ -1,0 +1,37 @@
+"""Opens the model that a configuration names, and says which weights it took."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from multigrain_jax.checkpoint import Checkpoint
+from multigrain_jax.inference import OpenedModel, open_model
+from multigrain_jax.runtime import compute_dtype
+
+
+def open_weights(
+    settings: Mapping[str, Any], *, pooling_exponent: float | None
+) -> OpenedModel:
+    """The checkpoint of `init_from`, `init_step` and `init_raw`.
+
+    Args:
+        settings: the configuration as nested dictionaries.
+        pooling_exponent: p of the GeM pooling; None is the checkpoint's.
+
+    Raises:
+        InputError: no such checkpoint, a damaged one, or one of another model.
+    """
+    opened = open_model(
+        settings["init_from"],
+        step=settings["init_step"],
+        raw=settings["init_raw"],
+        pooling_exponent=pooling_exponent,
+        dtype=compute_dtype(settings["compute_dtype"]),
+    )
+    say_which_weights(opened.checkpoint)
+    return opened
+
+
+def say_which_weights(checkpoint: Checkpoint) -> None:
+    """A line where a checkpoint has both its last weights and their average."""
+    if checkpoint.which_weights:
+        print(f"of {checkpoint.path}: {checkpoint.which_weights}", flush=True)

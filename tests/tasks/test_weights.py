@@ -1,0 +1,61 @@
+"""Which weights of a checkpoint are taken, and what is said of it."""
+
+import numpy as np
+import pytest
+
+from multigrain_jax.checkpoint import CheckpointStore
+from multigrain_jax.inference import load_model
+from multigrain_jax.models.multigrain import create_model, split_model
+from multigrain_jax.tasks.weights import open_weights
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A checkpoint of a model and its average, and their classifiers' kernels."""
+    folder = tmp_path_factory.mktemp("averaged")
+    last, average = (
+        split_model(create_model("tiny", num_classes=3, seed=seed))[1]
+        for seed in (1, 2)
+    )
+    meta = {"backbone": "tiny", "num_classes": 3, "class_names": ["a", "b", "c"]}
+    store = CheckpointStore(folder)
+    store.save(5, model=last, ema=average, meta={**meta, "config": None})
+    store.close()
+    kernels = [np.asarray(v.params["classifier"]["kernel"]) for v in (last, average)]
+    return folder, *kernels
+
+
+def kernel_of(variables):
+    return np.asarray(variables.params["classifier"]["kernel"])
+
+
+def settings(path, *, raw):
+    return {
+        "init_from": str(path),
+        "init_step": None,
+        "init_raw": raw,
+        "compute_dtype": "float32",
+    }
+
+
+def test_the_average_is_taken_where_it_is_and_that_is_said(kept, capsys):
+    path, last, average = kept
+    opened = open_weights(settings(path, raw=False), pooling_exponent=None)
+    np.testing.assert_array_equal(kernel_of(opened.variables), average)
+    assert "its running average (ema; init_raw=True" in capsys.readouterr().out
+    opened = open_weights(settings(path, raw=True), pooling_exponent=None)
+    np.testing.assert_array_equal(kernel_of(opened.variables), last)
+    assert "its last weights (init_raw=False takes" in capsys.readouterr().out
+
+
+def test_a_loaded_model_has_the_average_or_the_last_weights(kept):
+    path, last, average = kept
+    np.testing.assert_array_equal(kernel_of(load_model(path).variables), average)
+    found = load_model(path, raw=True).variables
+    np.testing.assert_array_equal(kernel_of(found), last)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_without_an_average_there_is_nothing_to_say(tiny_checkpoint, capsys, raw):
+    open_weights(settings(tiny_checkpoint, raw=raw), pooling_exponent=None)
+    assert capsys.readouterr().out == ""
