@@ -48,7 +48,7 @@ def negative_log_weights(
 
     Args:
         normalized: [G, D] unit vectors of one sampling group.
-        instance_ids: int32 [G].
+        instance_ids: int32 [G]; a sample below 0 is of no instance, and never drawn.
         negative_sampling: one of `NEGATIVE_SAMPLINGS`.
 
     Returns:
@@ -72,10 +72,12 @@ def negative_log_weights(
     # Antipodal vectors: 1 - d²/4 is 0; the smallest positive number keeps it finite.
     sine = jnp.maximum(1 - clamped * clamped / 4, jnp.finfo(squared.dtype).tiny)
     log_weight = (2.0 - dim) * jnp.log(clamped) - (dim - 3) / 2 * jnp.log(sine)
-    other = instance_ids[:, None] != instance_ids[None, :]
+    seen = instance_ids >= 0
+    other = (instance_ids[:, None] != instance_ids[None, :]) & seen[None, :]
     candidate = other & (distance < FARTHEST)
     if negative_sampling == "reference":
-        log_weight = log_weight - jnp.max(log_weight)
+        both_seen = seen[:, None] & seen[None, :]
+        log_weight = log_weight - jnp.max(log_weight, where=both_seen, initial=-jnp.inf)
         candidate &= log_weight > REFERENCE_UNDERFLOW
     weighted = jnp.where(candidate, log_weight, -jnp.inf)
     uniform = jnp.where(other, 0.0, -jnp.inf)
@@ -100,7 +102,8 @@ def sample_pairs(
     Args:
         key: randomness.
         normalized: [B, D] unit vectors.
-        instance_ids: int32 [B]; samples with the same id are positives.
+        instance_ids: int32 [B]; samples with the same id are positives; those with one
+            below 0 are of no instance, and in no pair.
         negative_sampling: one of `NEGATIVE_SAMPLINGS`.
         group_size: divides B; a smaller batch is one group.
         max_positives: K, the most positives that are looked at per anchor.
@@ -144,7 +147,7 @@ def _sample_group(
     """Pairs of one group, indices into the group; Gumbel noise [1 + K, G, G]."""
     num_draws, group = noise.shape[0] - 1, noise.shape[1]
     same = instance_ids[:, None] == instance_ids[None, :]
-    is_positive = same & ~jnp.eye(group, dtype=bool)
+    is_positive = same & ~jnp.eye(group, dtype=bool) & (instance_ids >= 0)[:, None]
     num_positives = jnp.sum(is_positive, axis=1, dtype=jnp.int32)[:, None]
     # top_k of the negated index lists the positives in ascending order.
     index = jnp.arange(group, dtype=jnp.int32)

@@ -106,3 +106,30 @@ def test_wrong_arguments_are_refused(unit_rows, draw):
         draw(x, ids, group_size=4)
     with pytest.raises(ValueError, match=r"'hardest'.*reference, distance_weighted"):
         draw(x, ids, sampling="hardest")
+
+
+@pytest.mark.parametrize("sampling", NEGATIVE_SAMPLINGS)
+def test_samples_of_no_instance_change_nothing_for_the_others(
+    sampling, weigh, draw, draw_many, unit_rows
+):
+    # The one of no instance in every three lies near the next: it would be drawn.
+    x = unit_rows(18, 64, seed=5)
+    ids = np.repeat(np.arange(6, dtype=np.int32), 3)
+    ids[2::3] = -1
+    x[2::3] = np.roll(x[::3], -1, axis=0) + 0.02 * unit_rows(6, 64, seed=6)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    seen = ids >= 0
+    alone = weigh(x[seen], ids[seen], sampling=sampling)
+    together = np.asarray(weigh(x, ids, sampling=sampling))
+    np.testing.assert_allclose(together[np.ix_(seen, seen)], alone, atol=1e-3)
+    assert (together[:, ~seen] == -np.inf).all()
+    pairs = jax.tree.map(
+        np.asarray,
+        draw_many(x, ids, runs=20, group_size=18, max_positives=2, sampling=sampling),
+    )
+    assert (pairs.mask.sum(axis=2) == seen[None]).all()
+    assert seen[pairs.positive[pairs.mask]].all()
+    assert seen[pairs.negative[pairs.mask]].all()
+    # Where all are of none, there is no pair, and no number that is none.
+    none = draw(x, np.full(18, -1), group_size=18, sampling=sampling)
+    assert not none.mask.any()
