@@ -26,6 +26,14 @@ def get_config() -> ml_collections.ConfigDict:
     config.token = config_dict.placeholder(str)
     config.open_browser = True
 
+    # Duplicates: pairs from this similarity on are looked for, once; the slider groups
+    # them from any higher one on.
+    config.lowest_threshold = 0.7
+    # Lets the page move files that are marked to the workdir's trash, with a log.
+    # Nothing is ever deleted; restore=True brings all of it back, and ends.
+    config.allow_moves = False
+    config.restore = False
+
     # Photos of others: so many may be under way, and one may take so long to decode.
     config.queue_size = 48
     config.decode_timeout_s = 20.0

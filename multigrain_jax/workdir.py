@@ -122,10 +122,11 @@ def write_table(
     ):
         writer = csv.writer(text)
         writer.writerow(columns)
-        writer.writerows([_guarded(cell) for cell in row] for row in rows)
+        writer.writerows([guarded(cell) for cell in row] for row in rows)
 
 
-def _guarded(cell: str | int | float) -> str | int | float:
+def guarded(cell: str | int | float) -> str | int | float:
+    """A cell of a CSV file as `write_table` writes it."""
     if not isinstance(cell, str):
         return cell
     text = escape_name(cell)

@@ -57,6 +57,7 @@ def test_every_import_within_a_layer_that_is_allowed_is_needed():
 # Modules without logic of their own, or whose logic is tested where it is used.
 TESTED_ELSEWHERE = {
     "browse/app.py": "browse/test_api.py",
+    "browse/duplicates.py": "browse/test_review.py",
     "browse/server.py": "tasks/test_browse.py",
     "browse/services.py": "browse/test_api.py",
     "convert/conversion.py": "convert/test_unwrap.py",

@@ -3,7 +3,6 @@
 import asyncio
 import re
 import time
-from collections import Counter
 from html import escape
 from typing import Any
 
@@ -23,7 +22,7 @@ from multigrain_jax.browse.uploads import (
     read_photo,
 )
 from multigrain_jax.data.image_file import UndecodableImageError
-from multigrain_jax.files import escape_name
+from multigrain_jax.files import escape_name, unescape_name
 
 MAX_NEIGHBOURS = 1000
 DEFAULT_NEIGHBOURS = 10
@@ -138,23 +137,16 @@ class Api:
         del request
         services = self._services
         collection, threshold = services.collection, services.threshold
-        counts = np.bincount(
-            collection.folder_of[collection.alive], minlength=len(collection.folders)
-        )
-        classes: Counter[str] = Counter()
-        for name, count in zip(collection.folders, counts.tolist(), strict=True):
-            classes[name.rpartition("/")[2]] += count
+        counts = collection.counts()
+        classes = sorted({name.rpartition("/")[2] for name, _ in counts})
         return JSONResponse(
             {
                 "num_photos": len(collection),
                 "folders": [
                     {"name": escape_name(name), "count": count}
-                    for name, count in zip(
-                        collection.folders, counts.tolist(), strict=True
-                    )
-                    if count
+                    for name, count in counts
                 ],
-                "classes": [escape_name(name) for name in sorted(classes)],
+                "classes": [escape_name(name) for name in classes],
                 "threshold": threshold.start,
                 "threshold_origin": threshold.origin,
                 "predicts_classes": bool(services.class_names),
@@ -251,7 +243,11 @@ def part_of(request: Request) -> tuple[str | None, str | None]:
     collection: it never becomes a path.
     """
     query = request.query_params
-    return query.get("folder") or None, query.get("class")
+    folder, class_name = query.get("folder") or None, query.get("class")
+    return (
+        None if folder is None else unescape_name(folder),
+        None if class_name is None else unescape_name(class_name),
+    )
 
 
 def tile(error: Exception) -> Response:

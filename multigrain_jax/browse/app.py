@@ -1,6 +1,5 @@
 """The application: the API, the page, and what stands before both."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -14,6 +13,7 @@ from multigrain_jax.browse.api import Api
 from multigrain_jax.browse.gate import GateFullError
 from multigrain_jax.browse.meters import Metered
 from multigrain_jax.browse.openapi import document
+from multigrain_jax.browse.review import Review
 from multigrain_jax.browse.security import Guard, refused
 from multigrain_jax.browse.services import Services
 from multigrain_jax.browse.uploads import UploadRefusedError
@@ -25,20 +25,20 @@ STATIC = Path(__file__).with_name("static")
 
 def make_app(
     services: Services,
+    review: Review,
     *,
     host: str,
     port: int,
     token: str | None,
-    more_routes: Sequence[Route] = (),
 ) -> ASGIApp:
     """The application of a server.
 
     Args:
         services: what it answers from.
+        review: answers what is about duplicates.
         host: what the server listens on.
         port: where.
         token: what clients must send; None: nothing.
-        more_routes: beside those of `Api`.
     """
 
     async def too_many(request: Request, error: Exception) -> Response:
@@ -48,7 +48,7 @@ def make_app(
         answer.headers["retry-after"] = str(error.retry_after_s)
         return answer
 
-    api = [*Api(services).routes(), *more_routes]
+    api = [*Api(services).routes(), *review.routes()]
     routes: list[BaseRoute] = [
         *api,
         Route("/openapi.json", openapi),

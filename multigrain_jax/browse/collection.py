@@ -95,6 +95,13 @@ class Collection:
         """The rows of a mask in the order in which photos are shown: int64."""
         return self.order[mask[self.order]]
 
+    def counts(self) -> list[tuple[str, int]]:
+        """The folders that have photos, in their order, and how many each shows."""
+        count = np.bincount(
+            self.folder_of[self.alive], minlength=len(self.folders)
+        ).tolist()
+        return [pair for pair in zip(self.folders, count, strict=True) if pair[1]]
+
     def _short(self, folder: str) -> str:
         """A folder as it is below the root, where there is one root."""
         if len(self.roots) != 1:

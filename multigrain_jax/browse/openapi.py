@@ -63,10 +63,29 @@ def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}
 
 
-STRING, INTEGER, NUMBER = ({"type": t} for t in ("string", "integer", "number"))
+STRING, INTEGER, NUMBER, BOOLEAN = (
+    {"type": kind} for kind in ("string", "integer", "number", "boolean")
+)
 CLASSES = {
     "type": "array",
     "items": {"type": "object", "properties": {"name": STRING, "probability": NUMBER}},
+}
+STATUS = _object({"state": STRING, "progress": NUMBER, "allow_moves": BOOLEAN})
+MARKS = _object({"marks": {"type": "object", "additionalProperties": STRING}})
+PROBLEMS = {
+    "type": "array",
+    "items": {"type": "object", "properties": {"row": INTEGER, "reason": STRING}},
+}
+GROUP = {
+    "type": "object",
+    "properties": {
+        "number": INTEGER,
+        "num_photos": INTEGER,
+        "photos": {"type": "array", "items": NEIGHBOUR},
+        "lowest": NUMBER,
+        "same_bytes": BOOLEAN,
+        "suggested": INTEGER,
+    },
 }
 UPLOAD_REFUSALS = ("400", "401", "403", "408", "413", "422", "503")
 PART = {
@@ -143,6 +162,102 @@ OPERATIONS: list[Operation] = [
             {"num_photos": INTEGER, "photos": {"type": "array", "items": NEIGHBOUR}}
         ),
         ("400", "401", "403"),
+    ),
+    Operation(
+        "get",
+        "/api/duplicates",
+        "How far the search for duplicates is, and whether files may be moved.",
+        {},
+        None,
+        STATUS,
+        ("401", "403"),
+    ),
+    Operation(
+        "post",
+        "/api/duplicates",
+        "Begins the search for duplicates, once.",
+        {},
+        None,
+        STATUS,
+        ("401", "403"),
+    ),
+    Operation(
+        "get",
+        "/api/groups",
+        "Groups of duplicates, the largest first.",
+        {
+            "threshold": ("number", "least similarity, 0.9 if not said"),
+            "linkage": ("string", "single, what pairs connect, or complete"),
+            "kind": ("string", "similar photos, or files of the same bytes: exact"),
+            "first": ("integer", "from which group on"),
+            "count": ("integer", "how many, 20 if not said, 100 at most"),
+        },
+        None,
+        _object({"num_groups": INTEGER, "groups": {"type": "array", "items": GROUP}}),
+        ("400", "401", "403"),
+    ),
+    Operation("get", "/api/marks", "Every mark.", {}, None, MARKS, ("401", "403")),
+    Operation(
+        "post",
+        "/api/marks",
+        "Marks photos as keep or away, or with null as neither.",
+        {},
+        MARKS,
+        MARKS,
+        ("400", "401", "403", "404"),
+    ),
+    Operation(
+        "post",
+        "/api/marks/undo",
+        "Takes the last step of marking back.",
+        {},
+        None,
+        MARKS,
+        ("401", "403"),
+    ),
+    Operation(
+        "post",
+        "/api/rules",
+        "Marks all groups by a rule: keep_folder, keep_suggested or clear.",
+        {},
+        _object(
+            {
+                "rule": STRING,
+                "folder": STRING,
+                "threshold": NUMBER,
+                "linkage": STRING,
+                "kind": STRING,
+            }
+        ),
+        MARKS,
+        ("400", "401", "403", "404"),
+    ),
+    Operation(
+        "get",
+        "/api/export",
+        "What is marked as CSV, or the paths of what is marked to go.",
+        {"format": ("string", "csv, paths, or paths0: a zero byte behind each")},
+        None,
+        {"text/csv": {"schema": STRING}, "text/plain": {"schema": STRING}},
+        ("400", "401", "403"),
+    ),
+    Operation(
+        "post",
+        "/api/trash",
+        "Moves files that are marked to go, and have not changed, to the trash.",
+        {},
+        _object({"rows": {"type": "array", "items": INTEGER}}),
+        _object({"moved": {"type": "array", "items": INTEGER}, "problems": PROBLEMS}),
+        ("400", "401", "403"),
+    ),
+    Operation(
+        "post",
+        "/api/restore",
+        "Brings all files back from the trash.",
+        {},
+        None,
+        _object({"restored": INTEGER, "problems": {"type": "array", "items": STRING}}),
+        ("401", "403"),
     ),
     Operation(
         "post",

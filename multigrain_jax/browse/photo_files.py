@@ -79,15 +79,19 @@ class PhotoFiles:
             raise PhotoGoneError(reason) from error
 
     def is_unchanged(self, row: int) -> bool:
-        """Whether a row's file is no link, may be read, and is as it was embedded."""
+        """Whether a row's file is as it was embedded, and may be moved.
+
+        A link may not, and neither may what a link of the collection leads to.
+        """
         try:
             path, size, mtime_ns = self._collection.stamp(row)
             os.close(self._open(row))
             found = os.lstat(path)
+            is_inside = _below_any(os.path.realpath(path), self._real_roots)
         except (OSError, ValueError, KeyError):
             return False
         is_same = (found.st_size, found.st_mtime_ns) == (size, mtime_ns)
-        return stat.S_ISREG(found.st_mode) and is_same
+        return stat.S_ISREG(found.st_mode) and is_same and is_inside
 
     def _open(self, row: int) -> int:
         """A descriptor of the row's file, every condition checked."""

@@ -127,6 +127,7 @@ BOUNDS: dict[str, Bound] = {
     "learning_rate_drop_epochs": several(COUNT_OR_ZERO),
     "learning_rate_drop_factors": several(ABOVE_ZERO),
     "log_every_steps": COUNT,
+    "lowest_threshold": Bound("a similarity from -1 to 1", -1, 1),
     "margin": COUNT_OR_ZERO,
     "max_skipped_fraction": SHARE,
     "max_train_hours": optional(ABOVE_ZERO),

@@ -43,11 +43,13 @@ if TYPE_CHECKING:
     from multigrain_jax.browse.embedder import Embedder
     from multigrain_jax.browse.meters import Meters
     from multigrain_jax.browse.photo_files import PhotoFiles
+    from multigrain_jax.browse.review import Review
     from multigrain_jax.browse.services import Services, Threshold
     from multigrain_jax.browse.thumbnails import Thumbnails
 
 PACKAGES = ("starlette", "uvicorn", "python_multipart")
 THUMBNAILS_FOLDER = "thumbnails"
+MARKS_FILE = "marks.json"
 THRESHOLD_KEY = "copy_threshold_at_p90"
 GUESSED_THRESHOLD = 0.9
 # Requests hold so much of what was uploaded, all of them together.
@@ -64,6 +66,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     """
     settings = config.to_dict()
     refuse(_problems(settings))
+    if config.restore:
+        return restore(workdir)
     from multigrain_jax.browse.app import make_app
     from multigrain_jax.browse.server import (
         address_of,
@@ -82,7 +86,13 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         write_config(workdir, {**settings, "token": config.token and "given"})
         with open_services(settings, index, workdir, roots) as services:
             host, port = config.host, opened.getsockname()[1]
-            app = make_app(services, host=host, port=port, token=config.token)
+            review = open_review(
+                services,
+                workdir,
+                lowest=config.lowest_threshold,
+                allow_moves=config.allow_moves,
+            )
+            app = make_app(services, review, host=host, port=port, token=config.token)
             address = address_of(host, opened)
             print(f"{len(services.collection)} photos; Ctrl-C ends the server")
             print(address, flush=True)
@@ -223,6 +233,62 @@ def _start_embedder(
     return embedder
 
 
+def open_review(
+    services: "Services", workdir: Path, *, lowest: float, allow_moves: bool
+) -> "Review":
+    """What the review of duplicates answers from.
+
+    Args:
+        services: of the server.
+        workdir: where marks and the trash are.
+        lowest: the similarity of the least similar pairs.
+        allow_moves: whether files may be moved.
+
+    Raises:
+        InputError: marks or a log that are none.
+    """
+    from multigrain_jax.browse.duplicates import Duplicates
+    from multigrain_jax.browse.marks import Marks
+    from multigrain_jax.browse.review import Review
+    from multigrain_jax.browse.trash import TRASH_FOLDER, Trash
+
+    duplicates = Duplicates(
+        services.collection,
+        services.files,
+        services.search,
+        decoding=services.decoding,
+        lowest=lowest,
+    )
+    review = Review(
+        services.collection,
+        services.files,
+        duplicates,
+        Marks(workdir / MARKS_FILE, services.collection),
+        Trash(workdir / TRASH_FOLDER),
+        allow_moves=allow_moves,
+    )
+    review.hide_moved()
+    return review
+
+
+def restore(workdir: Path) -> dict[str, float]:
+    """Bring back all files that were moved to a workdir's trash.
+
+    Raises:
+        InputError: some could not be brought back; the others are.
+    """
+    from multigrain_jax.browse.trash import TRASH_FOLDER, Trash
+
+    restored, problems = Trash(workdir / TRASH_FOLDER).restore()
+    print(f"{len(restored)} files are back from {workdir / TRASH_FOLDER}")
+    if problems:
+        raise InputError(
+            f"{len(problems)} files could not be brought back, expected their places "
+            "to be free; mend that and run this again:\n  " + "\n  ".join(problems)
+        )
+    return {}
+
+
 def threshold_of(opened: OpenedModel) -> "Threshold":
     """Where "the same photo" begins, by what is known of the checkpoint.
 
@@ -289,7 +355,7 @@ def _require_outside(workdir: Path, roots: Sequence[str]) -> None:
 
 def _problems(settings: Mapping[str, Any]) -> list[str]:
     problems = [
-        *path_problems(settings, ("database",)),
+        *([] if settings["restore"] else path_problems(settings, ("database",))),
         *photo_problems(settings["data"]),
         *dtype_problems(settings),
         *number_problems(settings),

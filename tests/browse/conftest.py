@@ -1,50 +1,12 @@
 """A small collection, and a server of it."""
 
-import contextlib
-import shutil
-from types import SimpleNamespace
+import time
 
 import pytest
-from helpers.configs import small_eval_config
-from helpers.photos import noise_photo, write_noise_photos
+from helpers.browsing import make_collection, opened_services
 from helpers.served import serving
 
-from configs import browse, embed
-from multigrain_jax.tasks import embed as run_embed
-from multigrain_jax.tasks.browse import open_services, roots_of
-from multigrain_jax.tasks.embed_record import open_database
-
-HOSTILE = "<img src=x onerror=alert(1)>&\"'.png"
-STRANGE_BYTES = "caf\udce9.png"
-
-
-def make_collection(base, checkpoint, *, size=48):
-    """Photos in folders, a copy of one, and hostile names; embedded."""
-    root = base / "photos"
-    write_noise_photos(root, ("trip/sea", "trip/hill"), count=3, sizes=((60, 48),))
-    noise_photo(50, (48, 60), tint=2).save(root / HOSTILE)
-    noise_photo(51, (50, 50), tint=1).save(root / STRANGE_BYTES)
-    shutil.copy2(root / "trip" / "sea" / "0.png", root / "copy.png")
-    config = small_eval_config(
-        embed.get_config,
-        root,
-        checkpoint,
-        test_size=size,
-        test_mode="square",
-        descriptor_dtype="float32",
-    )
-    run_embed.run(config, base / "embed")
-    return SimpleNamespace(root=root, database=base / "embed")
-
-
-@contextlib.contextmanager
-def opened_services(made, workdir, **changes):
-    """What a server of a collection answers from."""
-    settings = browse.get_config().to_dict()
-    settings |= {"database": str(made.database), "decode_processes": 1, **changes}
-    index = open_database(made.database, verify=False, root=None)
-    with open_services(settings, index, workdir, roots_of(index, root=None)) as found:
-        yield found
+from multigrain_jax.tasks.browse import open_review
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +23,29 @@ def services(made, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def client(services):
+def review(services, tmp_path_factory):
+    """The review of its duplicates, in which no file may be moved."""
+    workdir = tmp_path_factory.mktemp("review")
+    return open_review(services, workdir, lowest=0.5, allow_moves=False)
+
+
+@pytest.fixture(scope="session")
+def client(services, review):
     """A server of that collection."""
-    with serving(services) as found:
+    with serving(services, review) as found:
         yield found
+
+
+@pytest.fixture
+def wait():
+    """Waits for the duplicates of a server."""
+
+    def until_ready(client):
+        assert client.post("/api/duplicates", b"").status == 200
+        end = time.monotonic() + 60
+        while (status := client.get("/api/duplicates").json())["state"] != "ready":
+            assert status["state"] != "failed" and time.monotonic() < end, status
+            time.sleep(0.02)
+        return status
+
+    return until_ready

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from multigrain_jax.browse.app import make_app
+from multigrain_jax.browse.review import Review
 from multigrain_jax.browse.server import listen, make_server
 from multigrain_jax.browse.services import Services
 
@@ -82,12 +83,12 @@ class Client:
 
 @contextlib.contextmanager
 def serving(
-    services: Services, *, token: str | None = None, **more: Any
+    services: Services, review: Review, *, token: str | None = None
 ) -> Iterator[Client]:
     """A server while the context lasts."""
     with listen("127.0.0.1", 0) as opened:
         port = opened.getsockname()[1]
-        app = make_app(services, host="127.0.0.1", port=port, token=token, **more)
+        app = make_app(services, review, host="127.0.0.1", port=port, token=token)
         server = make_server(app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]})
         thread.start()

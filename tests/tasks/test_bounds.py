@@ -41,6 +41,7 @@ ZERO_IS_LEGAL = {
     "koleo_weight",
     "label_smoothing",
     "learning_rate_drop_epochs",
+    "lowest_threshold",
     "margin",
     "max_skipped_fraction",
     "momentum",
@@ -57,7 +58,7 @@ ZERO_IS_LEGAL = {
     "warmup_epochs",
     "weight_decay",
 }
-BELOW_ZERO_IS_LEGAL = {"threshold"}
+BELOW_ZERO_IS_LEGAL = {"lowest_threshold", "threshold"}
 # Max-pooling; no model is trained with it.
 INFINITY_IS_LEGAL = {"pooling_exponent"}
 
