@@ -4,23 +4,47 @@
         --config.database=workdirs/embed --config.threshold=0.9
 
 Results: groups.csv, pairs.csv and report.html, the largest groups first. Links to one
-file are one photo; links.csv lists those that were as similar.
+file are one photo; links.csv lists those that were as similar. Nothing is deleted.
+
+What photos of a second collection are in the first one already:
+
+    python -m multigrain_jax.main --config configs/near_duplicates.py \
+        --config.database=workdirs/embed --config.reference=workdirs/embed_new
+
+Photos for validation that are nearly the same as one for training, in leaks.csv too:
+
+    python -m multigrain_jax.main --config configs/near_duplicates.py:leaks \
+        --config.database=workdirs/embed
 """
 
 import ml_collections
 from ml_collections import config_dict
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config(pairs: str = "any") -> ml_collections.ConfigDict:
     """The configuration; every value can be set with --config.key=value."""
     config = ml_collections.ConfigDict()
     config.task = "near_duplicates"
     config.database = config_dict.placeholder(str)
-    # Where the photos of the database are now, if they were moved since.
+    # Another collection of the same model: pairs are of a photo of each then.
+    config.reference = config_dict.placeholder(str)
+    # Which photos may be a pair: "any"; of the "same_folder"; of folders that are not
+    # the same ("other_folder"); one of train and one of val ("train_val", or "leaks").
+    config.pairs = "train_val" if pairs == "leaks" else pairs
     config.data = ml_collections.ConfigDict()
+    # Where the photos of the database are now, if they were moved since.
     config.data.root = config_dict.placeholder(str)
+    # Of "train_val", where the folder has no val: as it was in training.
+    config.data.val_fraction = 0.15
     config.verify = False  # check all digests first; each is checked when it is read
-    # Least inner product of a pair; which one suits depends on the model: see
-    # threshold_at_p90 in the scores of eval_retrieval.py:folder.
+    # Least similarity of a pair, the inner product of descriptors of unit length; 1 is
+    # of the same pixels. Which one suits depends on the model: see threshold_at_p90 in
+    # the scores of eval_retrieval.py:folder.
     config.threshold = 0.9
+    # "single": groups of what pairs connect, also over others. "complete": each two
+    # photos of a group are a pair.
+    config.linkage = "single"
+    # Read files that are as large as another one of their group, to tell which of them
+    # are the same to the byte.
+    config.compare_files = True
     return config

@@ -25,7 +25,7 @@ MAX_GALLERY_BYTES = 4_700_000
 MAX_ROWS = 200
 PAGE_THUMBNAIL_SIDE = 128
 
-RowKind = Literal["queries", "groups"]
+RowKind = Literal["queries", "groups", "photos"]
 # Which rows are shown where not all fit, and how the page says so.
 Pick = Literal["ends", "spread", "first"]
 PICKS: Mapping[Pick, str] = {
@@ -90,7 +90,7 @@ def _gallery(
     scored = len(rows) > 0 and rows[0].average_precision is not None
     order = _worst_first(rows) if scored else list(range(len(rows)))
     pick: Pick = "ends" if scored else "spread"
-    if rows_are == "groups":
+    if rows_are != "queries":
         pick = "first"
     shown = _render_some(rows, order, pick)
     kept = [shown[index] for index in order if index in shown]

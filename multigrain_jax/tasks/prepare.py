@@ -38,6 +38,7 @@ PATH_KEYS = (
     "init_from",
     "pretrained_backbone",
     "queries",
+    "reference",
     "score_normalization.training",
 )
 # Of these every file below is looked at: a workdir in them would become photos.

@@ -176,7 +176,9 @@ CHOSEN = {
     "descriptor_dtype",
     "instance_loss",
     "learning_rate_schedule",
+    "linkage",
     "negative_sampling",
+    "pairs",
     "score_normalization.reduction",
     "test_mode",
 }

@@ -7,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.descriptors import read_table, stored_descriptors
+from helpers.photos import CLASS_NAMES
 
 from configs import near_duplicates
+from multigrain_jax.descriptors import near_duplicates as search
 from multigrain_jax.errors import InputError
+from multigrain_jax.files import unescape_name
 from multigrain_jax.pages import page
 from multigrain_jax.tasks.near_duplicates import run
 
@@ -51,6 +54,143 @@ def test_a_page_that_cannot_be_written_is_one_line(
     lines = capsys.readouterr().out.splitlines()
     (warning,) = [line for line in lines if line.startswith("WARNING")]
     assert "report.html cannot be written: No space left on device (" in warning
+
+
+def settings_for(database, **values):
+    config = near_duplicates.get_config()
+    config.database = str(database)
+    config.update(values)
+    return config
+
+
+def names_of(table):
+    groups = {}
+    for row in read_table(table):
+        groups.setdefault(row["group"], []).append(Path(row["path"]).name)
+    return {number: sorted(names) for number, names in groups.items()}
+
+
+@pytest.mark.parametrize("linkage", ["single", "complete"])
+def test_photos_of_the_same_pixels_reach_a_threshold_of_one(
+    database, tmp_path, linkage
+):
+    run(settings_for(database, threshold=1.0, linkage=linkage), tmp_path)
+    assert names_of(tmp_path / "groups.csv") == {
+        "1": ["0.png", "=copy.png", "copy too.png"],
+        "2": ["0.png", "<b>.png"],
+    }
+    pairs = read_table(tmp_path / "pairs.csv")
+    assert [float(row["similarity"]) for row in pairs] == [1.0] * 4
+
+
+def test_files_of_the_same_bytes_are_told(database, tmp_path):
+    results = run(settings_for(database, threshold=1.0), tmp_path / "compared")
+    rows = read_table(tmp_path / "compared" / "groups.csv")
+    same = [row for row in rows if row["same_bytes_as"]]
+    assert len(same) == results["num_same_bytes"] == 3
+    for row in same:
+        one, other = (
+            Path(unescape_name(row[key]).removeprefix("'"))
+            for key in ("path", "same_bytes_as")
+        )
+        assert one != other and one.read_bytes() == other.read_bytes()
+    config = settings_for(database, threshold=1.0, compare_files=False)
+    assert run(config, tmp_path / "not")["num_same_bytes"] == 0
+    rows = read_table(tmp_path / "not" / "groups.csv")
+    assert {row["same_bytes_as"] for row in rows} == {""}
+
+
+def test_a_group_says_how_similar_its_photos_are_at_least(database, tmp_path):
+    stored = stored_descriptors(database)
+    matrix = np.stack(list(stored.values())).astype(np.float64)
+    similarity = np.clip(matrix @ matrix.T, -1, 1)
+    number = {path: n for n, path in enumerate(stored)}
+    threshold = float(np.quantile(similarity, 0.7))
+    for linkage in ("single", "complete"):
+        workdir = tmp_path / linkage
+        run(settings_for(database, threshold=threshold, linkage=linkage), workdir)
+        groups = {}
+        for row in read_table(workdir / "groups.csv"):
+            groups.setdefault(row["group"], []).append(row)
+        assert groups
+        for rows in groups.values():
+            own = [number[unescape_name(row["path"])] for row in rows]
+            lowest = similarity[np.ix_(own, own)].min()
+            for row in rows:
+                assert float(row["lowest_similarity"]) == pytest.approx(
+                    lowest, abs=1e-4
+                )
+            assert (lowest >= threshold - 1e-4) or linkage == "single"
+
+
+def test_pairs_may_be_of_one_folder_or_of_different_ones(database, tmp_path):
+    counts = {}
+    for rule in ("any", "same_folder", "other_folder"):
+        config = settings_for(database, threshold=-1.0, pairs=rule)
+        counts[rule] = run(config, tmp_path / rule)["num_pairs"]
+        for row in read_table(tmp_path / rule / "pairs.csv"):
+            folders = {
+                Path(unescape_name(row[k])).parent for k in ("path", "other_path")
+            }
+            assert rule == "any" or (len(folders) == 1) == (rule == "same_folder")
+    assert counts["any"] == 21 * 20 // 2
+    assert counts["any"] == counts["same_folder"] + counts["other_folder"]
+    assert counts["same_folder"] == 3 * (6 * 5 // 2) + 3
+
+
+def test_a_reference_is_another_collection(database, tmp_path):
+    config = settings_for(database, threshold=1.0, reference=str(database))
+    results = run(config, tmp_path)
+    # Every photo is in the other one too: the same file, which is no duplicate.
+    assert results["num_images"] == 42
+    assert results["num_links"] == 21
+    pairs = read_table(tmp_path / "pairs.csv")
+    assert len(pairs) == results["num_pairs"] == 4
+    config = settings_for(database, reference=str(database), pairs="train_val")
+    with pytest.raises(InputError, match="reference: found a second collection"):
+        run(config, tmp_path)
+
+
+def test_photos_of_val_that_are_in_train_are_leaks(database, tmp_path, capsys):
+    config = near_duplicates.get_config("leaks")
+    config.database, config.threshold = str(database), -1.0
+    config.data.val_fraction = 0.4
+    results = run(config, tmp_path)
+    stored = stored_descriptors(database)
+    leaks = read_table(tmp_path / "leaks.csv")
+    val = {unescape_name(row["val_path"]) for row in leaks}
+    train = {path for path in stored if Path(path).parent.parent.name == "train"} - val
+    # Of each of three classes of six; what lies beside them is of neither.
+    assert (len(val), len(train)) == (6, 12)
+    assert {Path(path).parent.name for path in val} == set(CLASS_NAMES)
+    assert results["num_leaks"] == len(leaks) == 6
+    assert results["num_pairs"] == 6 * 12
+    for row in leaks:
+        own = stored[unescape_name(row["val_path"])]
+        similarities = {path: float(own @ stored[path]) for path in train}
+        best = max(similarities.values())
+        assert float(row["similarity"]) == pytest.approx(best, abs=1e-4)
+        assert similarities[unescape_name(row["train_path"])] == pytest.approx(
+            best, abs=1e-4
+        )
+    said = capsys.readouterr().out
+    assert "6 photos of val have a near duplicate in train" in said
+    assert "Shown are 6 of 6 photos." in (tmp_path / "report.html").read_text()
+
+
+def test_a_database_of_one_split_has_no_leaks(database, tmp_path):
+    config = near_duplicates.get_config("leaks")
+    config.database, config.data.val_fraction = str(database), 0.0
+    with pytest.raises(InputError, match="val"):
+        run(config, tmp_path)
+
+
+def test_pairs_that_were_let_go_are_told(database, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(search, "MAX_PAIRS", 3)
+    results = run(settings_for(database, threshold=0.0), tmp_path)
+    assert results["num_pairs"] == 3
+    said = capsys.readouterr().out
+    assert "more than 3 pairs reach threshold = 0: the most similar 3 are kept" in said
 
 
 def threshold_between(descriptors):
