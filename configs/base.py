@@ -136,6 +136,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.keep_every_epochs = 10
     # Split that is evaluated and shown in report.html at the end (None: no report).
     config.report_split = config_dict.placeholder(str)
+    # Look through the photos of training for near duplicates of those of the report,
+    # which costs a pass over them.
+    config.report_leaks = False
     # Write sample_ids.jsonl: which images every step was made from.
     config.log_sample_ids = False
     # Trace so many steps, from the 11th on, into the workdir's profile/ (for XProf).

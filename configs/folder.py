@@ -35,6 +35,7 @@ def get_config(classification_weight: str = "0.5") -> ml_collections.ConfigDict:
     config.data.source = "folder"
     config.data.val_fraction = 0.15
     config.report_split = "val"
+    config.report_leaks = True
     config.backbone = "resnet18"
     config.num_repeats = 3
     config.classification_weight = float(classification_weight)

@@ -155,8 +155,13 @@ def embed_all(
     mesh: Mesh,
 ) -> Embedded:
     """Descriptors and logits of every image of the batches, in the source's order."""
+    return _whole(embed_batches(embed_step, variables, batches, mesh=mesh))
+
+
+def _whole(batches: Iterable[EmbeddedBatch]) -> Embedded:
+    """The images of all batches in the order of their source."""
     indices, parts = [], deque[Embedded]()
-    for part in embed_batches(embed_step, variables, batches, mesh=mesh):
+    for part in batches:
         indices.append(part.indices)
         parts.append(Embedded(part.descriptors, part.logits, part.labels, part.bad))
     return _in_order(np.concatenate(indices), parts)
@@ -201,6 +206,37 @@ def embed_source(
 ) -> Embedded:
     """Descriptors and logits of every image of a source, which fit into memory.
 
+    Arguments as of `embed_source_batches`.
+    """
+    return _whole(
+        embed_source_batches(
+            source,
+            embed_step=embed_step,
+            variables=variables,
+            backbone=backbone,
+            test_size=test_size,
+            test_mode=test_mode,
+            batch_size=batch_size,
+            reading=reading,
+            mesh=mesh,
+        )
+    )
+
+
+def embed_source_batches(
+    source: ImageSource,
+    *,
+    embed_step: EmbedStep,
+    variables: Variables,
+    backbone: Backbone,
+    test_size: int,
+    test_mode: str,
+    batch_size: int,
+    reading: Reading,
+    mesh: Mesh,
+) -> Generator[EmbeddedBatch]:
+    """The outputs of every batch of a source, one after the other.
+
     Args:
         source: the images.
         embed_step: from `make_embed_step`.
@@ -221,4 +257,4 @@ def embed_source(
         timeout_s=reading.timeout_s,
     )
     batches = make_eval_batches(source, plan, reading=reading)
-    return embed_all(embed_step, variables, batches, mesh=mesh)
+    yield from embed_batches(embed_step, variables, batches, mesh=mesh)

@@ -47,6 +47,8 @@ EXPLANATIONS = {
     "copy_map": "mean average precision of finding each crop's original",
     "copy_threshold_at_p90": "similarity from which on 90 % of such pairs are a crop "
     "and its original: a threshold for copies",
+    "leaks": "photos with a near duplicate among those of training (leaks.csv): the "
+    "other scores are too good by them",
 }
 
 

@@ -24,14 +24,22 @@ from multigrain_jax.evaluation.classification import (
     knn_top1,
 )
 from multigrain_jax.evaluation.copy_detection import copy_scores
-from multigrain_jax.evaluation.embed import embed_source, make_embed_step
+from multigrain_jax.evaluation.embed import (
+    embed_source,
+    embed_source_batches,
+    make_embed_step,
+)
+from multigrain_jax.evaluation.leaks import Leaks, find_leaks
 from multigrain_jax.growing_file import dispensable
 from multigrain_jax.models.multigrain import Backbone, Variables
 from multigrain_jax.pages.training_page import write_final_page
-from multigrain_jax.workdir import print_table
+from multigrain_jax.workdir import print_table, write_table
 
 NUM_COPY_QUERIES = 200
 COPY_EDIT = "crop 50 %"
+# Less similar photos are no near duplicates, whatever finds crops of half the area.
+LEAST_OF_LEAKS = 0.9
+LEAKS_FILE = "leaks.csv"
 
 
 def evaluate_and_report(
@@ -48,6 +56,7 @@ def evaluate_and_report(
     reading: Reading,
     mesh: Mesh,
     workdir: Path,
+    train: ImageSource | None = None,
 ) -> dict[str, float]:
     """Evaluate on every photo of `source`, print a table and write report.html.
 
@@ -64,11 +73,14 @@ def evaluate_and_report(
         reading: how batches are read ahead.
         mesh: the devices.
         workdir: where report.html goes.
+        train: the photos of training, in which near duplicates are looked for; None:
+            they are not.
 
     Returns:
         `<split>/copy_recall_at_1`, `/copy_map`, mostly `/copy_threshold_at_p90`, and of
         labelled photos `/top1`, `/top5` (of a model with a classifier), `/class_map`,
-        `/knn_top1` (if there are two of any class), as fractions.
+        `/knn_top1` (if there are two of any class), as fractions; with `train`,
+        `/leaks`, the share of photos with a near duplicate there.
 
     Raises:
         InputError: no photo can be read.
@@ -102,11 +114,39 @@ def evaluate_and_report(
         if photos.logits is not None:
             of_classes = {**classification_scores(photos), **of_classes}
         scores = {**of_classes, **scores}
+    if train is not None:
+        batches = embed_source_batches(train, **embed.keywords)
+        threshold = max(LEAST_OF_LEAKS, scores.get("copy_threshold_at_p90", 0.0))
+        leaks = find_leaks(photos, batches, threshold=threshold)
+        _tell_leaks(leaks, source, train, split=split, workdir=workdir)
+        scores["leaks"] = len(leaks.photos) / int(np.sum(~photos.bad))
     with dispensable(workdir / "report.html"):
         write_final_page(workdir, source, photos, split=split, scores=scores)
     named = {f"{split}/{prefix}{name}": value for name, value in scores.items()}
     print_table(named)
     return named
+
+
+def _tell_leaks(
+    leaks: Leaks,
+    source: ImageSource,
+    train: ImageSource,
+    *,
+    split: str,
+    workdir: Path,
+) -> None:
+    """leaks.csv, and the line that says how many there are."""
+    write_table(
+        workdir / LEAKS_FILE,
+        ("path", "train_path", "similarity"),
+        (
+            (source.describe(int(photo)), train.describe(int(other)), float(similarity))
+            for photo, other, similarity in zip(*leaks, strict=True)
+        ),
+    )
+    count = len(leaks.photos)
+    some = f", which makes scores too good: see {workdir / LEAKS_FILE}" if count else ""
+    print(f"{count} photos of {split} have a near duplicate in train{some}")
 
 
 def can_be_found(labels: np.ndarray, *, split: str) -> bool:

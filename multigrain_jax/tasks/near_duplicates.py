@@ -222,8 +222,9 @@ def _write_page(
             ),
             heading="Groups",
             rows_are="groups",
-            note=f"Photos {how.format(f'{threshold:g}')}, the largest groups first, of "
-            f"each up to {MAX_PHOTOS_PER_GROUP} photos; similarities are to the first one.",
+            note=f"Photos {how.format(f'{threshold:g}')}, the largest groups first, "
+            f"of each up to {MAX_PHOTOS_PER_GROUP} photos; similarities are to the first "
+            "one.",
         )
     print_missing(photos)
 

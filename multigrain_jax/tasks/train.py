@@ -305,6 +305,9 @@ def _report(
 ) -> dict[str, float]:
     """The scores of the last weights, and of their average, whose page stays."""
     scores: dict[str, float] = {}
+    is_other = config.report_split != config.data.split
+    labelled = bool(built.source.class_names)
+    train = built.source if config.report_leaks and is_other and labelled else None
     for variables, prefix in zip(_evaluated(state), ("", OF_AVERAGE), strict=False):
         scores |= evaluate_and_report(
             built.eval_graphdef,
@@ -319,5 +322,6 @@ def _report(
             reading=reading_from_config(config.to_dict()),
             mesh=built.mesh,
             workdir=workdir,
+            train=train,
         )
     return scores

@@ -89,6 +89,7 @@ RECORD_KEYS = (
     "num_workers",
     "prefetch_batches",
     "profile_steps",
+    "report_leaks",
     "report_split",
     "resume_step",
     "start_anew",

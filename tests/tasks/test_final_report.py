@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+from helpers.descriptors import read_table
 from helpers.photos import plain_photo
 
 from multigrain_jax.data.decoding import PLAIN
 from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation.embed import Embedded
+from multigrain_jax.evaluation.embed import Embedded, EmbeddedBatch
 from multigrain_jax.mesh import make_mesh
 from multigrain_jax.models.backbones import BACKBONES
 from multigrain_jax.tasks import final_report
@@ -47,7 +48,7 @@ def embed_greys(source, *, batch_size, **options):
     )
 
 
-def report(source, workdir, monkeypatch, *, embed=embed_greys):
+def report(source, workdir, monkeypatch, *, embed=embed_greys, train=None):
     monkeypatch.setattr(final_report, "make_embed_step", lambda *_, **__: None)
     monkeypatch.setattr(final_report, "embed_source", embed)
     return evaluate_and_report(
@@ -62,6 +63,7 @@ def report(source, workdir, monkeypatch, *, embed=embed_greys):
         reading=Reading(0, 2, 60.0),
         mesh=make_mesh(1),
         workdir=workdir,
+        train=train,
     )
 
 
@@ -116,6 +118,39 @@ def test_where_no_photo_can_be_read_there_is_no_report(tmp_path, monkeypatch):
 def test_photos_without_labels_are_asked_for_their_copies_alone(tmp_path, monkeypatch):
     found = report(Greys([-1] * 5), tmp_path, monkeypatch)
     assert {name.split("_")[0] for name in found} == {"val/copy"}
+
+
+def test_photos_with_a_near_duplicate_in_training_are_counted(
+    tmp_path, monkeypatch, capsys
+):
+    def embed_train(source, *, batch_size, **options):
+        """Of the second photo a copy, of the third one what is less similar."""
+        del options
+        assert (len(source), batch_size) == (3, 4)
+        descriptors = np.zeros((3, 8), np.float32)
+        descriptors[[0, 1, 2], [7, 2, 1]] = 1, 0.99, 1
+        for numbers in ([2], [0, 1]):
+            yield EmbeddedBatch(
+                np.array(numbers),
+                descriptors[numbers],
+                descriptors[numbers],
+                None,
+                source.labels[numbers],
+                np.zeros(len(numbers), bool),
+            )
+
+    monkeypatch.setattr(final_report, "embed_source_batches", embed_train)
+    val = Greys([0, 0, 1, 1, 0])
+    found = report(val, tmp_path, monkeypatch, train=Greys([0, 0, 1]))
+    # Of four that can be read; the threshold is that of copies.
+    assert found["val/copy_threshold_at_p90"] == 1
+    assert found["val/leaks"] == 1 / 4
+    said = capsys.readouterr().out
+    assert "1 photos of val have a near duplicate in train" in said
+    (row,) = read_table(tmp_path / "leaks.csv")
+    assert (row["path"], row["train_path"]) == ("1.png", "2.png")
+    assert float(row["similarity"]) == 1
+    assert "(leaks.csv)" in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize(("count", "queries"), [(1, 1), (200, 200), (1000, 200)])

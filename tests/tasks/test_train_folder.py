@@ -1,9 +1,11 @@
 """The recipe for one's own photos: labelled, split by fraction, or without labels."""
 
 import json
+import shutil
 
 import pytest
 from helpers.configs import SHORT_TRAINING
+from helpers.descriptors import read_table
 from helpers.photos import write_noise_photos
 
 from configs import folder
@@ -38,12 +40,25 @@ def test_a_folder_without_parts_becomes_a_model_and_a_page(tmp_path, capsys):
     assert "plum" in (tmp_path / "w" / "report.html").read_text()
 
 
+def test_photos_of_val_that_were_trained_on_are_told(tmp_path, capsys):
+    root = write_noise_photos(tmp_path / "photos", ["train/a", "train/b"], count=6)
+    for name, copied in (("a", "0.png"), ("b", "3.png")):
+        (root / "val" / name).mkdir(parents=True)
+        shutil.copy(root / "train" / name / copied, root / "val" / name / "x.png")
+    results = run(make_config(root, "0.5"), tmp_path / "w")
+    assert results["val/leaks"] == 1
+    assert "2 photos of val have a near duplicate in train" in capsys.readouterr().out
+    for row in read_table(tmp_path / "w" / "leaks.csv"):
+        similarity = float(row["similarity"])
+        assert row["path"].endswith("/x.png") and similarity == pytest.approx(1)
+
+
 def test_every_pass_reads_as_the_config_says(tmp_path, readings):
     config = make_config(write_photos(tmp_path / "photos", ["kiwi", "plum"]), "0.5")
     config.update({"num_workers": 3, "prefetch_batches": 5, "data_timeout_s": 77.0})
     run(config, tmp_path / "w")
-    # Validation before and after training, and the report of photos and of copies.
-    passes = ["validation", "training", "validation", "photos", "copies"]
+    # Validation before and after training, and the report: photos, copies, leaks.
+    passes = ["validation", "training", "validation", "photos", "copies", "leaks"]
     # Training itself is given up where it is asked to stop.
     found = [reading._replace(give_up=never) for reading in readings]
     assert found == [Reading(3, 5, 77.0)] * len(passes)
