@@ -223,8 +223,8 @@ def _write_page(
             heading="Groups",
             rows_are="groups",
             note=f"Photos {how.format(f'{threshold:g}')}, the largest groups first, "
-            f"of each up to {MAX_PHOTOS_PER_GROUP} photos; similarities are to the first "
-            "one.",
+            f"of each up to {MAX_PHOTOS_PER_GROUP} photos; similarities are to the "
+            "first one.",
         )
     print_missing(photos)
 
