@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+# Half of the pixels, in every step.
+SMALLER = "--config.test_size=48"
 
 
 def run_main(*arguments):
@@ -34,6 +36,8 @@ def quickstart(tmp_path_factory):
         str(workdir),
         "--config.num_epochs=2",
         "--config.warmup_epochs=0.2",
+        "--config.train_size=40",
+        SMALLER,
     )
     assert done.returncode == 0, done.stderr
     return workdir, done.stdout
@@ -70,6 +74,7 @@ def test_the_second_and_the_third_step_follow(quickstart, tmp_path):
         str(second),
         f"--config.init_from={first}",
         "--config.images_per_class=6",
+        SMALLER,
     )
     assert done.returncode == 0, done.stderr
     found = read_results(second)
@@ -82,6 +87,7 @@ def test_the_second_and_the_third_step_follow(quickstart, tmp_path):
         str(third),
         f"--config.init_from={second}",
         "--config.data.num_images=300",
+        SMALLER,
     )
     assert done.returncode == 0, done.stderr
     found = read_results(third)

@@ -13,16 +13,18 @@ from multigrain_jax.inference import load_model
 from multigrain_jax.models.multigrain import variables_of
 
 TOLERANCE = 2e-5  # of the largest value
-REFERENCES = (
-    "resnet18",
-    "resnet50",
-    "resnet50_whitened",
-    "resnet101",
-    "resnet152",
-    "senet154",
-    "nasnetamobile",
-    "pnasnet5large",
-)
+# The formats of torch.save that are read: both of the smaller networks, one of those
+# whose conversions take longest. Reading a format is the same for all.
+REFERENCES = {
+    "resnet18": ("old", "new"),
+    "resnet50": ("old", "new"),
+    "resnet50_whitened": ("new",),
+    "resnet101": ("old",),
+    "resnet152": ("new",),
+    "senet154": ("old",),
+    "nasnetamobile": ("old", "new"),
+    "pnasnet5large": ("new",),
+}
 # Manifest of a zoo's file -> the reference with the same weights, the kind of file.
 ZOO_FILES = {
     "plain_torchvision_resnet18": ("resnet18", ".pth"),
@@ -47,7 +49,7 @@ def assert_equal_trees(found, want):
 
 
 @pytest.mark.parametrize("name", fast_first(REFERENCES))
-def test_both_formats_of_a_reference_give_the_original_outputs(
+def test_the_files_of_a_reference_give_the_original_outputs(
     name,
     golden_manifest,
     golden_dir,
@@ -63,7 +65,7 @@ def test_both_formats_of_a_reference_give_the_original_outputs(
         num_parameters += 1000  # the constant channel's column of the classifier
     state_dict = state_dict_of(name)
     digests = set()
-    for file_format in ("old", "new"):
+    for file_format in REFERENCES[name]:
         source = save_reference(state_dict, tmp_path / "file.pth", file_format)
         code, table, error = run_tool(
             "convert_checkpoint", source, tmp_path / file_format
@@ -79,8 +81,8 @@ def test_both_formats_of_a_reference_give_the_original_outputs(
         source.unlink()
     assert len(digests) == 1
 
-    model = load_model(tmp_path / "new")
-    for file_format in ("old", "new"):
+    model = load_model(tmp_path / file_format)
+    for file_format in REFERENCES[name]:
         shutil.rmtree(tmp_path / file_format)
     # The arrays on which the backbones' own tests compare every map and exponent.
     variables, _ = import_state_dict(state_dict, backbone=backbone)

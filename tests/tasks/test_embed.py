@@ -2,12 +2,9 @@
 
 import json
 import os
-import random
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -220,8 +217,8 @@ def test_configs_that_cannot_work_are_refused(
         run(config, tmp_path / "w")
 
 
-SLOWED = """
-import sys, time
+KILLED = """
+import os, random, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import jax
@@ -236,11 +233,31 @@ class Slow(run_embed.DescriptorWriter):
         super().add(*arguments)
         time.sleep(0.02)
 
-run_embed.DescriptorWriter = Slow
-config = embed.get_config()
-config.init_from, config.data.root = sys.argv[2], sys.argv[3]
-config.test_size, config.batch_size, config.rows_per_shard = 48, 8, 5
-run_embed.run(config, Path(sys.argv[4]))
+def run():
+    run_embed.DescriptorWriter = Slow
+    config = embed.get_config()
+    config.init_from, config.data.root = sys.argv[2], sys.argv[3]
+    config.test_size, config.batch_size, config.rows_per_shard = 48, 8, 5
+    run_embed.run(config, Path(sys.argv[4]))
+
+# Everything is imported once; a child of this process is killed within a batch.
+rng = random.Random(0)
+for _ in range(10):
+    said, saying = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.dup2(saying, 1)
+            run()
+        finally:
+            os._exit(1)
+    os.close(saying)
+    with open(said) as lines:
+        while (line := lines.readline()) != "a batch\\n":
+            assert line, "it ended before its first batch"
+        time.sleep(rng.uniform(0, 0.12))
+        os.kill(child, signal.SIGKILL)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 """
 
 
@@ -272,21 +289,7 @@ def test_ten_kills_change_no_byte(photos, tiny_checkpoint, tmp_path):
     repository = os.path.dirname(os.path.dirname(multigrain_jax.__file__))
     cut = tmp_path / "cut"
     arguments = (repository, tiny_checkpoint, photos, cut, tmp_path / "compiled")
-    command = [sys.executable, "-c", SLOWED, *map(str, arguments)]
-    rng = random.Random(0)
-    kills = 0
-    for _ in range(10):
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        ) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if line == "a batch\n":
-                    break
-            time.sleep(rng.uniform(0, 0.12))
-            process.send_signal(signal.SIGKILL)
-            kills += process.wait() == -signal.SIGKILL
-    assert kills == 10
+    subprocess.run([sys.executable, "-c", KILLED, *map(str, arguments)], check=True)
     before = len(statuses(cut))
     assert 0 < before < 321
     config = make_config(photos, tiny_checkpoint, descriptor_dtype="float16")
