@@ -112,6 +112,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.batch_size = 512
     config.gradient_accumulation_steps = 1
     config.num_epochs = 120
+    # "lars" or "lamb": for batches above 4 096 (docs/options.md).
+    config.optimizer = "sgd"
     config.learning_rate = 0.2
     # Linear rule: times (samples of a step) / 512 where a step has more than 512.
     config.scale_learning_rate = False

@@ -147,6 +147,7 @@ def _make_optimizer(
     )
     tx = make_optimizer(
         learning_rate,
+        optimizer=config["optimizer"],
         momentum=config["momentum"],
         weight_decay=config["weight_decay"],
         decay_norms=config["decay_norms"],

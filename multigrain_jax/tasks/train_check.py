@@ -21,7 +21,7 @@ from multigrain_jax.tasks.check import (
     dtype_problems,
     refuse,
 )
-from multigrain_jax.train.optimizer import LEARNING_RATE_SCHEDULES
+from multigrain_jax.train.optimizer import LEARNING_RATE_SCHEDULES, OPTIMIZERS
 
 # What reads the images: Grain by random access, or tf.data in the files' order.
 DATA_BACKENDS = ("grain", "tfdata")
@@ -56,6 +56,7 @@ def _choice_problems(config: Mapping[str, Any]) -> list[str]:
         "augmentation": tuple(AUGMENTATIONS),
         "instance_loss": INSTANCE_LOSSES,
         "negative_sampling": NEGATIVE_SAMPLINGS,
+        "optimizer": OPTIMIZERS,
         "learning_rate_schedule": LEARNING_RATE_SCHEDULES,
         "test_mode": TEST_MODES,
     }

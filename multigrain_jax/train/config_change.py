@@ -22,7 +22,7 @@ ORDER_KEYS = (
     "data.val_fraction",
 )
 # … and fill the same arrays.
-SHAPE_KEYS = ("backbone", "num_classes", "train_size")
+SHAPE_KEYS = ("backbone", "num_classes", "optimizer", "train_size")
 # These were used up at the beginning: what came of them is in the checkpoint.
 START_KEYS = (
     "init_from",
@@ -110,6 +110,7 @@ BEFORE = {
     "instance_loss": "margin",
     "koleo_weight": 0.0,
     "label_smoothing": 0.0,
+    "optimizer": "sgd",
     "temperature": 0.05,
     "random_erasing": 0.0,
 }

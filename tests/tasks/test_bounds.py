@@ -179,6 +179,7 @@ CHOSEN = {
     "linkage",
     "negative_sampling",
     "pairs",
+    "optimizer",
     "score_normalization.reduction",
     "test_mode",
 }

@@ -52,6 +52,7 @@ def test_the_paper_recipes_are_named_by_their_exponent():
         ({"learning_rate_drop_factors": (0.1,)}, "one factor for each epoch"),
         ({"train_size": 16}, "at least 32"),
         ({"instance_loss": "infonce"}, "leaves it no weight"),
+        ({"optimizer": "adam"}, "optimizer: found 'adam', expected one of sgd, lars"),
         ({"instance_loss": "triplet"}, "expected one of margin, infonce"),
         ({"koleo_weight": 1.0, "sampling_group_size": 1}, "koleo_weight = 1.0 with gr"),
         ({"temperature": 0.0}, "temperature: found 0.0, expected more than 0"),

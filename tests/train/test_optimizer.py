@@ -8,6 +8,7 @@ import pytest
 
 from multigrain_jax.models.multigrain import abstract_model, split_model
 from multigrain_jax.train.optimizer import make_learning_rate, make_optimizer
+from multigrain_jax.trees import nested_to_tree, tree_to_nested
 
 
 def rates(steps, **arguments):
@@ -98,3 +99,94 @@ def test_kernels_alone_decay_without_norms(backbone):
     }
     assert leaves_that_decay(params, decay_norms=False) == kernels
     assert leaves_that_decay(params) == names - {"margin.beta"}
+
+
+def lars_by_hand(w, g, slots, *, is_kernel, factor, step):
+    """One update of LARS as the paper has it, with the momentum after the rate."""
+    del step
+    scale = 1.0
+    if is_kernel:
+        g = g + 0.01 * w
+        scale = 1e-3 * np.linalg.norm(w) / np.linalg.norm(g)
+    velocity = 0.9 * slots.get("v", 0.0) + 0.1 * scale * g
+    return w - factor * velocity, {"v": velocity}
+
+
+def lamb_by_hand(w, g, slots, *, is_kernel, factor, step):
+    """One update of LAMB as the paper has it."""
+    m = 0.9 * slots.get("m", 0.0) + 0.1 * g
+    v = 0.999 * slots.get("v", 0.0) + 0.001 * g * g
+    update = m / (1 - 0.9 ** (step + 1))
+    update = update / (np.sqrt(v / (1 - 0.999 ** (step + 1))) + 1e-6)
+    if is_kernel:
+        update = update + 0.01 * w
+        update = update * np.linalg.norm(w) / np.linalg.norm(update)
+    return w - 0.1 * factor * update, {"m": m, "v": v}
+
+
+LEAVES = {"kernel": ("trunk", 1.0), "bias": ("trunk", 1.0), "beta": ("margin", 3.0)}
+
+
+@pytest.mark.parametrize(
+    ("name", "by_hand"), [("lars", lars_by_hand), ("lamb", lamb_by_hand)]
+)
+def test_large_batch_optimisers_equal_the_papers_written_out(name, by_hand):
+    rng = np.random.default_rng(0)
+    values = {"kernel": rng.normal(size=(3, 2)), "bias": rng.normal(size=3)}
+    values["beta"] = np.array(1.2)
+    slots = {leaf: {} for leaf in LEAVES}
+
+    def as_tree(leaves):
+        tree = {}
+        for leaf, (branch, _) in LEAVES.items():
+            value = jnp.asarray(leaves[leaf], jnp.float32)
+            tree.setdefault(branch, {})[leaf] = value
+        return tree
+
+    tx = make_optimizer(
+        0.1,
+        optimizer=name,
+        momentum=0.9,
+        weight_decay=0.01,
+        beta_learning_rate_factor=3.0,
+    )
+    params = as_tree(values)
+    state = tx.init(params)
+    for step in range(4):
+        gradients = {leaf: rng.normal(size=x.shape) for leaf, x in values.items()}
+        changes, state = tx.update(as_tree(gradients), state, params)
+        params = optax.apply_updates(params, changes)
+        for leaf, (_, factor) in LEAVES.items():
+            values[leaf], slots[leaf] = by_hand(
+                values[leaf],
+                gradients[leaf],
+                slots[leaf],
+                is_kernel=leaf == "kernel",
+                factor=factor,
+                step=step,
+            )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5),
+        params,
+        as_tree(values),
+    )
+    # What a checkpoint holds of it comes back as it was.
+    again = nested_to_tree(tree_to_nested(state), like=state, name="optimizer")
+    jax.tree.map(np.testing.assert_array_equal, again, state)
+
+
+@pytest.mark.parametrize("name", ["lars", "lamb"])
+def test_a_kernels_step_does_not_depend_on_its_gradients_size(name):
+    kernel = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)
+    params = {"trunk": {"kernel": kernel}}
+    tx = make_optimizer(0.5, optimizer=name, momentum=0.0, weight_decay=0.0)
+    steps = [
+        tx.update({"trunk": {"kernel": kernel * 0 + size}}, tx.init(params), params)[0]
+        for size in (1.0, 1000.0)
+    ]
+    first, second = (step["trunk"]["kernel"] for step in steps)
+    np.testing.assert_allclose(first, second, rtol=1e-5)
+    share = 0.5 * (1e-3 if name == "lars" else 1.0)
+    np.testing.assert_allclose(
+        np.linalg.norm(first), share * np.linalg.norm(kernel), rtol=1e-5
+    )
