@@ -46,6 +46,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.init_from = config_dict.placeholder(str)  # None: as the database's workdir
     config.init_step = config_dict.placeholder(int)
     config.init_raw = False  # as in base.py
+    # Take the last weights also where a checkpoint has their running average (ema).
+    config.init_raw = False
     config.compute_dtype = "auto"  # bfloat16 on GPU and TPU, float32 on CPU
     config.batch_size = 32
     config.num_workers = 0  # reading processes; 0 reads with threads

@@ -7,9 +7,11 @@ import pytest
 from helpers.state_dicts import tiny_reference
 from helpers.torch_resnet import arrays_of, make_torch_resnet
 
+from multigrain_jax.checkpoint import CheckpointStore
 from multigrain_jax.convert.convert import convert_checkpoint
 from multigrain_jax.convert.export import export_checkpoint
 from multigrain_jax.errors import InputError
+from multigrain_jax.models.multigrain import create_model, split_model
 from tools import export_torch
 
 
@@ -138,3 +140,20 @@ def test_a_safetensors_file_needs_no_torch(tiny_checkpoint, tmp_path, monkeypatc
     assert (tmp_path / "file.safetensors").is_file()
     with pytest.raises(InputError, match=r"a \.safetensors file needs none"):
         export_checkpoint(tiny_checkpoint, tmp_path / "file.pth")
+
+
+def test_the_average_is_exported_unless_the_last_weights_are_asked_for(tmp_path):
+    load_file = pytest.importorskip("safetensors.numpy").load_file
+    weights = [
+        split_model(create_model("tiny", num_classes=3, seed=seed))[1]
+        for seed in (1, 2)
+    ]
+    store = CheckpointStore(tmp_path / "w")
+    meta = {"backbone": "tiny", "num_classes": 3}
+    store.save(5, model=weights[0], ema=weights[1], meta=meta)
+    store.close()
+    for raw, expected in zip((True, False), weights, strict=True):
+        file = tmp_path / f"{raw}.safetensors"
+        export_checkpoint(tmp_path / "w", file, raw=raw)
+        kernel = np.asarray(expected.params["classifier"]["kernel"])
+        assert any(np.array_equal(x, kernel.T) for x in load_file(file).values())

@@ -1,5 +1,7 @@
 """Which weights of a checkpoint are taken, and what is said of it."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,8 @@ from multigrain_jax.checkpoint import CheckpointStore
 from multigrain_jax.inference import load_model
 from multigrain_jax.models.multigrain import create_model, split_model
 from multigrain_jax.tasks.weights import open_weights
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +63,9 @@ def test_a_loaded_model_has_the_average_or_the_last_weights(kept):
 def test_without_an_average_there_is_nothing_to_say(tiny_checkpoint, capsys, raw):
     open_weights(settings(tiny_checkpoint, raw=raw), pooling_exponent=None)
     assert capsys.readouterr().out == ""
+
+
+def test_every_recipe_that_names_a_checkpoint_can_name_its_last_weights():
+    for path in sorted((ROOT / "configs").glob("[a-z]*.py")):
+        text = path.read_text(encoding="utf-8")
+        assert ("config.init_step =" in text) == ("config.init_raw =" in text), path
