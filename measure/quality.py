@@ -17,6 +17,7 @@ finished is a line of runs.jsonl below --out, and the same command goes on from 
 """
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
@@ -38,7 +39,6 @@ from measure.quality_photos import (
     TRAIN,
     Photos,
     assign_folds,
-    near_duplicate_groups,
     network_inputs_of,
     store_photos,
 )
@@ -146,8 +146,7 @@ def parted(photos: Photos, num_folds: int) -> np.ndarray:
         InputError: a fold without which a class is not there.
     """
     labels = np.array(photos.labels[TRAIN])
-    groups = near_duplicate_groups(photos.source(TRAIN, np.arange(len(labels))))
-    folds = assign_folds(labels, groups, num_folds)
+    folds = assign_folds(labels, np.array(photos.groups), num_folds)
     for label, name in enumerate(photos.class_names):
         if len(np.unique(folds[labels == label])) < 2:
             raise InputError(
@@ -195,11 +194,13 @@ def finished(jobs: list[Job]) -> dict[str, dict[str, Any]]:
 
 
 def finished_runs(path: Path) -> list[dict[str, Any]]:
-    """The lines of a list of runs; a last one that was cut off is left out."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line.startswith("{")]
+    """The lines of a list of runs; those that a kill has cut off are left out."""
+    runs = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                runs.append(json.loads(line))
+    return runs
 
 
 def work(jobs: list[Job], *, processes: int, deadline: float | None) -> None:

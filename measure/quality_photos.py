@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -46,6 +47,7 @@ class Photos:
         root: the folder that `names` are relative to.
         names: of each split, the files.
         labels: of each split, indices of `class_names`.
+        groups: for each training photo the first one that it is nearly the same as.
         class_names: of both splits.
         pixels: how they are decoded: "plain" or "viewer".
     """
@@ -53,6 +55,7 @@ class Photos:
     root: Path
     names: dict[str, list[str]]
     labels: dict[str, list[int]]
+    groups: list[int]
     class_names: list[str]
     pixels: str
 
@@ -80,6 +83,9 @@ class Photos:
 def store_photos(given: str, folder: Path, *, side: int | None) -> Photos:
     """The photos of a data set in a folder; what is stored already is taken.
 
+    The list of photos, photos.json, says which are near duplicates: where it is there
+    without the photos, from another machine, the parts are the same as there.
+
     Args:
         given: "quickstart", or a folder with parts `train` and `test`.
         folder: where they go: another for each data set and each `side`.
@@ -89,8 +95,8 @@ def store_photos(given: str, folder: Path, *, side: int | None) -> Photos:
     Raises:
         InputError: no such photos, or the folder holds those of another data set.
     """
-    made_of = {"photos": given, "side": side}
-    listing = folder / "photos.json"
+    made_of, listing = {"photos": given, "side": side}, folder / "photos.json"
+    found: dict[str, Any] = {}
     if listing.is_file():
         found = json.loads(listing.read_text(encoding="utf-8"))
         if found.pop("made_of") != made_of:
@@ -98,21 +104,25 @@ def store_photos(given: str, folder: Path, *, side: int | None) -> Photos:
                 f"{listing}: expected photos of {made_of}, found others; remove the "
                 "folder or choose another"
             )
-        return Photos(root=folder, **found)
-    own = given != QUICKSTART
+        if all((folder / names[-1]).is_file() for names in found["names"].values()):
+            return Photos(root=folder, **found)
     sources = {split: _open(given, split) for split in SPLITS}
-    classes = list(sources["train"].class_names)
-    if list(sources["test"].class_names) != classes:
+    classes = list(sources[TRAIN].class_names)
+    if list(sources[TEST].class_names) != classes:
         raise InputError(f"{given}: train and test have other classes")
-    names = {}
-    for split, source in sources.items():
-        names[split] = _store_split(source, folder, split, side)
-    labels = {split: source.labels.tolist() for split, source in sources.items()}
-    pixels = "viewer" if own else "plain"
-    found = {"names": names, "labels": labels, "class_names": classes, "pixels": pixels}
+    groups = found.get("groups") or near_duplicate_groups(sources[TRAIN]).tolist()
+    photos = Photos(
+        root=folder,
+        names={s: _store_split(sources[s], folder, s, side) for s in SPLITS},
+        labels={s: sources[s].labels.tolist() for s in SPLITS},
+        groups=groups,
+        class_names=classes,
+        pixels="plain" if given == QUICKSTART else "viewer",
+    )
+    told = {name: value for name, value in vars(photos).items() if name != "root"}
     with write_atomically(listing) as file:
-        file.write(json.dumps({"made_of": made_of, **found}).encode())
-    return Photos(root=folder, **found)
+        file.write(json.dumps({"made_of": made_of, **told}).encode())
+    return photos
 
 
 def _open(given: str, split: str) -> ImageSource:

@@ -90,7 +90,7 @@ def _means(grouped: Mapping[str, Mapping[int, Any]]) -> str:
         cells = [recipe, str(len(seeds))]
         for score in HEADS:
             mean, sd = mean_and_sd([run["scores"][score] for run in seeds.values()])
-            cells.append(f"{100 * mean:.1f} ± {100 * sd:.1f}")
+            cells.append(_with_error(f"{100 * mean:.1f}", sd))
         rows.append(cells)
     return markdown(["recipe", "runs", *HEADS.values()], rows)
 
@@ -106,11 +106,16 @@ def _differences(grouped: Mapping[str, Mapping[int, Any]]) -> str:
             ]
             found = paired_difference(*each)
             cells.append(
-                "" if found is None else f"{100 * found[0]:+.1f} ± {100 * found[1]:.1f}"
+                "" if found is None else _with_error(f"{100 * found[0]:+.1f}", found[1])
             )
         if recipe != FAITHFUL:
             rows.append(cells)
     return markdown(["recipe", *HEADS.values()], rows)
+
+
+def _with_error(mean: str, error: float) -> str:
+    """`mean ± error` in points; of a single run nobody knows the error."""
+    return mean if np.isnan(error) else f"{mean} ± {100 * error:.1f}"
 
 
 def _edits(grouped: Mapping[str, Mapping[int, Any]]) -> str:
