@@ -45,7 +45,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.max_megapixels = 128.0  # as in base.py
     config.init_from = config_dict.placeholder(str)  # None: as the database's workdir
     config.init_step = config_dict.placeholder(int)
-    config.init_raw = False  # as in base.py
     # Take the last weights also where a checkpoint has their running average (ema).
     config.init_raw = False
     config.compute_dtype = "auto"  # bfloat16 on GPU and TPU, float32 on CPU
