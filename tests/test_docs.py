@@ -48,6 +48,15 @@ def test_links_and_files_that_a_page_names_exist(page):
 
 def test_every_promise_of_reliability_names_its_test():
     page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    promises = page.partition("## What to rely on\n")[2].partition("\n## ")[0]
+    # Of the list, and of the table's lines but for its head.
+    promises = re.split(r"^- ", promises.partition("\n**Not covered")[0], flags=re.M)[
+        1:
+    ]
+    rows = [line for line in page.splitlines() if re.match(r"\| (?!fault|what)", line)]
+    matrix = [row for row in rows if row.count("|") >= 6]
+    assert len(promises) >= 7 and len(matrix) > 60
+    assert [text for text in (*promises, *matrix) if "::test_" not in text] == []
     named = re.findall(r"`(…|[\w/]+\.py)::(test_\w+)`", page)
     assert len(named) > 40
     file, missing = "", []

@@ -1,6 +1,7 @@
 """A disk that is full, or fails, under what a run needs and under what it does not."""
 
 import errno
+import importlib
 import json
 import os
 import shutil
@@ -132,3 +133,23 @@ def test_a_disk_that_fails_at_any_write_loses_no_descriptor(tmp_path, monkeypatc
         assert contents(folder) == contents(whole)
         failing_at += 1
     assert failing_at > 20
+
+
+@pytest.mark.slow
+def test_a_disk_that_was_full_for_a_while_costs_a_training_nothing(
+    tmp_path, monkeypatch
+):
+    """The real command with two reading processes, which logs at every step."""
+    with mounted(tmp_path / "probe", size="1m"):
+        pass  # else the test is skipped
+    full_disk = importlib.import_module("measure.full_disk")
+    shorter = {"num_epochs": 4, "eval_every_epochs": 4}
+    monkeypatch.setattr(full_disk, "LENGTH", full_disk.LENGTH | shorter)
+    photos, whole = tmp_path / "photos", tmp_path / "whole"
+    full_disk.write_photos(photos / "train", 32)
+    full_disk.write_photos(photos / "val", 6, seed=1)
+    assert full_disk.start(ROOT, photos, whole, tmp_path / "log").wait() == 0
+    found = full_disk.measure("tmpfs", ROOT, photos, whole, tries=1, seconds=2.0)
+    assert found["exit code 0"] == found["bit-equal"] == 1
+    assert found["rows_missing_at_most"] == found["events_missing_at_most"] == 0
+    assert found["metrics as without the fault"] == 1 and "traceback" not in found
