@@ -39,8 +39,10 @@ def write_photos(root: Path, count: int, *, side: int = 96, seed: int = 0) -> Pa
 
 def command_line(recipe: str, workdir: Path, settings: Mapping[str, Any]) -> list[str]:
     """The words of a command: a recipe of configs/, and keys by their dotted names."""
+    name, colon, argument = recipe.partition(":")
     command = [sys.executable, "-m", "multigrain_jax.main"]
-    command += ["--config", f"configs/{recipe}.py", "--workdir", str(workdir)]
+    command += ["--config", f"configs/{name}.py{colon}{argument}"]
+    command += ["--workdir", str(workdir)]
     return command + [f"--config.{key}={value}" for key, value in settings.items()]
 
 
@@ -52,20 +54,20 @@ def environment(clone: Path, **more: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def small_disk(folder: Path, kind: str, *, megabytes: int) -> Iterator[Path]:
+def small_disk(folder: Path, kind: str, *, size: int) -> Iterator[Path]:
     """A new file system of a size, by root on Linux.
 
     Args:
         folder: where it is mounted; made.
         kind: "tmpfs" (in memory) or "ext4" (in a file beside the folder).
-        megabytes: its size.
+        size: in bytes.
     """
     folder.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     image = folder.with_suffix(".img")
     if kind == "ext4":
         with image.open("wb") as file:
-            file.truncate(megabytes << 20)
+            file.truncate(size)
         subprocess.run(["mkfs.ext4", "-q", str(image)], check=True)
         mount = ["mount", "-o", "loop", str(image), str(folder)]
     subprocess.run(mount, check=True)

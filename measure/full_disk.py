@@ -37,7 +37,7 @@ from measure.machine import print_machine
 from multigrain_jax.checkpoint import describe_checkpoint
 
 KINDS = ("tmpfs", "ext4")
-DISK_MB = 24
+DISK_BYTES = 24 << 20
 # Twenty steps an epoch; each validation starts processes, which takes its time.
 LENGTH = {
     "epoch_len_factor": 10.0,
@@ -140,7 +140,7 @@ def measure(
     missing, lost_events, lines = [], [], []
     for number in range(tries):
         folder = whole.parent / f"{kind}{number}"
-        with small_disk(folder, kind, megabytes=DISK_MB) as disk:
+        with small_disk(folder, kind, size=DISK_BYTES) as disk:
             step = rng.randint(last // 8, last // 2)
             code, said = one_try(
                 clone, photos, disk / "run", seconds=seconds, step=step
