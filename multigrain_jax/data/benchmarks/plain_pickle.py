@@ -2,20 +2,27 @@
 
 A pickle may name any function and have it called. Here only what NumPy's arrays need
 is known, and even that is answered by stand-ins, so that none of NumPy's own code runs
-on the file's words.
+on the file's words. What numbers in the file say of sizes and places is compared with
+the file before memory is taken.
 """
 
+import io
+import os
 import pickle
+import pickletools
 import re
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from multigrain_jax.errors import InputError
 
 MAX_SIDES = 64  # NumPy's
+# The largest published ground truth has a hundredth.
+MAX_BYTES = 64 << 20
+MAX_KEY = 2**60  # above, any number of integers have the same hash
 NUMBERS = re.compile(r"b1|[iu][1248]|f[248]")
 
 
@@ -112,7 +119,13 @@ KNOWN = {
 }
 
 
-class _PlainUnpickler(pickle.Unpickler):
+# Python's own unpickler whose steps can be looked at, which has no public name.
+_Unpickler: Any = pickle._Unpickler  # pyright: ignore[reportAttributeAccessIssue] - as said
+
+
+class _PlainUnpickler(_Unpickler):
+    dispatch: ClassVar[dict[int, Any]] = dict(_Unpickler.dispatch)
+
     def find_class(self, module_name: str, global_name: str) -> Any:
         """The stand-in of a name that arrays need; nothing else."""
         try:
@@ -121,6 +134,52 @@ class _PlainUnpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(
                 f"it names {module_name}.{global_name}, which is no plain data"
             ) from error
+
+    def load_setitem(self) -> None:
+        """A key and its value."""
+        _require_plain(self.stack[-2:-1])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        """Several of them, since the last mark."""
+        _require_plain(self.stack[::2])
+        super().load_setitems()
+
+    def load_dict(self) -> None:
+        """The same, as protocol 0 has it."""
+        _require_plain(self.stack[::2])
+        super().load_dict()
+
+    def load_additems(self) -> None:
+        """What is in a set, since the last mark."""
+        _require_plain(self.stack)
+        super().load_additems()
+
+    def load_frozenset(self) -> None:
+        """As above."""
+        _require_plain(self.stack)
+        super().load_frozenset()
+
+    dispatch[pickle.SETITEM[0]] = load_setitem
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+    dispatch[pickle.DICT[0]] = load_dict
+    dispatch[pickle.ADDITEMS[0]] = load_additems
+    dispatch[pickle.FROZENSET[0]] = load_frozenset
+
+
+def _require_plain(keys: list[Any]) -> None:
+    """Refuse keys whose hash may take for ever: tuples of tuples, and equal ones."""
+    for key in keys:
+        is_plain = isinstance(key, str | bytes | int | float | None)
+        if not is_plain or (isinstance(key, int) and abs(key) >= MAX_KEY):
+            raise pickle.UnpicklingError(f"a {type(key).__name__} as a key")
+
+
+def _require_sizes(data: bytes) -> None:
+    """Refuse lengths beyond the end, and numbers of the memo that none can have."""
+    for number, (instruction, argument, _) in enumerate(pickletools.genops(data)):
+        if instruction.name == "LONG_BINPUT" and (argument or 0) > number:
+            raise pickle.UnpicklingError(f"entry {argument} of {number} of the memo")
 
 
 def load_plain_pickle(path: Path) -> Any:
@@ -134,9 +193,14 @@ def load_plain_pickle(path: Path) -> Any:
     """
     try:
         with open(path, "rb") as file:
-            return _PlainUnpickler(file, encoding="latin-1").load()
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_BYTES:
+                raise ValueError(f"{size} bytes, more than {MAX_BYTES >> 20} MiB")
+            data = file.read()
+        _require_sizes(data)
+        return _PlainUnpickler(io.BytesIO(data), encoding="latin-1").load()
     except Exception as error:
-        # A broken pickle may raise anything.
+        # A broken pickle may raise anything, MemoryError and RecursionError too.
         raise InputError(
             f"{path}: not a pickle file of plain data ({error}); expected containers, "
             "numbers, strings and arrays of numbers, and nothing else is loaded; take "

@@ -18,7 +18,7 @@ from multigrain_jax.data.benchmarks.benchmark import (
     require_count,
     require_files,
 )
-from multigrain_jax.data.benchmarks.plain_pickle import load_plain_pickle
+from multigrain_jax.data.benchmarks.plain_pickle import PickledArray, load_plain_pickle
 from multigrain_jax.errors import InputError
 
 METRICS = ("map", "mp_at_1", "mp_at_5", "mp_at_10")
@@ -162,8 +162,12 @@ def _box(path: Path, row: Mapping[str, Any]) -> tuple[float, float, float, float
 
 def _numbers(path: Path, row: Mapping[str, Any], key: str) -> np.ndarray:
     try:
-        return np.asarray(row[key], np.float64).reshape(-1)
-    except (KeyError, TypeError, ValueError) as error:
+        values = row[key]
+        if not isinstance(values, PickledArray):
+            # Not lists of lists: of the same ones, NumPy would make each anew.
+            values = [float(value) for value in values]
+        return np.asarray(values, np.float64).reshape(-1)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"{path}: an entry of gnd without the numbers {key!r} ({error}); expected "
             f"bbx, {', '.join(LISTS)}; {TAKE_ANEW}"

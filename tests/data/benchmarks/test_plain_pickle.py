@@ -2,10 +2,13 @@
 
 import os
 import pickle
+import struct
+import tracemalloc
 
 import numpy as np
 import pytest
 
+from multigrain_jax.data.benchmarks import plain_pickle
 from multigrain_jax.data.benchmarks.plain_pickle import load_plain_pickle
 from multigrain_jax.errors import InputError
 
@@ -121,6 +124,47 @@ def test_lists_within_lists_are_not_written_out(tmp_path, call, message):
     path = tmp_path / "file.pkl"
     path.write_bytes(b"\x80\x02" + LISTS + call + b".")
     with pytest.raises(InputError, match=message):
+        load_plain_pickle(path)
+
+
+TUPLES = b")" + b"\x85" * 60 + b"N"
+SHARED = b"N" + b"".join(b"q%ch%c\x86" % (n, n) for n in range(60))
+COUNT = struct.pack("<Q", 1 << 40)
+ASKS_FOR_MUCH = {
+    "a far memo": (b"Nr\xff\xff\xff\x7f.", "entry 2147483647 of 2 of the memo"),
+    "a terabyte of bytes": (b"\x8e" + COUNT + b"abc.", "expected 1099511627776 bytes"),
+    "a terabyte to be filled": (b"\x96" + COUNT + b"abc.", "1099511627776 bytes"),
+    "a terabyte of text": (b"\x8d" + COUNT + b"abc.", "1099511627776 bytes"),
+    "a deep key": (b"}" + TUPLES + b"s.", "a tuple as a key"),
+    "an endless hash": (b"}" + SHARED + b"Ns.", "a tuple as a key"),
+    "an endless hash among several": (b"}(NN" + SHARED + b"Nu.", "a tuple as a key"),
+    "an endless hash of old": (b"(" + SHARED + b"Nd.", "a tuple as a key"),
+    "an endless hash in a set": (b"\x8f(" + SHARED + b"\x90.", "a tuple as a key"),
+    "a frozen one": (b"(" + SHARED + b"\x91.", "a tuple as a key"),
+    "one hash of many": (b"}\x8a\x09" + bytes(8) + b"\x01Ns.", "a int as a key"),
+}
+
+
+@pytest.mark.parametrize("name", ASKS_FOR_MUCH)
+def test_what_asks_for_much_is_refused_before_it_is_taken(tmp_path, name):
+    content, message = ASKS_FOR_MUCH[name]
+    path = tmp_path / "file.pkl"
+    path.write_bytes(b"\x80\x04" + content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=message):
+            load_plain_pickle(path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_huge_file_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(plain_pickle, "MAX_BYTES", 1 << 20)
+    path = tmp_path / "file.pkl"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # a sparse file: it takes no room
+    with pytest.raises(InputError, match="more than 1 MiB"):
         load_plain_pickle(path)
 
 

@@ -28,6 +28,10 @@ def test_roxford_queries_are_cut_and_database_images_are_not(makers, tmp_path, p
         assert encoded_size(file, PLAIN) == (12, 8)
 
 
+# A few hundred bytes, of which NumPy would make an array of 2^60 numbers.
+SHARED_LISTS = [1.0]
+for _ in range(60):
+    SHARED_LISTS = [SHARED_LISTS, SHARED_LISTS]
 ENTRY = {"bbx": [0, 0, 5, 5], "easy": [], "hard": [], "junk": []}
 
 
@@ -40,6 +44,9 @@ ENTRY = {"bbx": [0, 0, 5, 5], "easy": [], "hard": [], "junk": []}
         ({"bbx": [5, 0, 1, 5]}, "expected left, top, right and bottom"),
         ({"bbx": "abcd"}, "without the numbers 'bbx'"),
         ({"easy": {"a": 1}}, "without the numbers 'easy'"),
+        ({"easy": [[0], [1]]}, "without the numbers 'easy'"),
+        ({"easy": SHARED_LISTS}, "without the numbers 'easy'"),
+        ({"junk": [10**400]}, "without the numbers 'junk' .*too large"),
     ],
 )
 def test_a_strange_ground_truth_is_refused(makers, tmp_path, change, message):
