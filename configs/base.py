@@ -93,6 +93,9 @@ def get_config() -> ml_collections.ConfigDict:
     # "torch", "full", "senet", "AA"; "copies", "trivial" are told in docs/views.md.
     config.augmentation = "full"
     config.random_erasing = 0.0  # share of views with a part erased (docs/views.md)
+    # α of mixtures of two views, for the cross-entropy alone; 0: none (docs/views.md).
+    config.mixup_alpha = 0.0
+    config.cutmix_alpha = 0.0
     config.crop_area_min = 0.08  # smallest share of the image that a crop takes
     # "pillow", or "simd": faster, with values within 1 of 255 of Pillow's (one in some
     # ten million: 2); "auto" is "simd" where its package is installed.

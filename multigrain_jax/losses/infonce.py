@@ -33,7 +33,8 @@ def infonce_loss(
 
     Args:
         normalized: [B, D] unit vectors.
-        instance_ids: int32 [B]; samples with the same id are views of one instance.
+        instance_ids: int32 [B]; samples with the same id are views of one instance,
+            those with one below 0 of none: they do not count.
         temperature: τ.
         group_size: divides B; a smaller batch is one group.
 
@@ -56,10 +57,14 @@ def _of_group(
     x = normalized.astype(at_least_float32(normalized.dtype))
     scores = jnp.matmul(x, x.T, precision=jax.lax.Precision.HIGHEST) / temperature
     same = instance_ids[:, None] == instance_ids[None, :]
-    positive = same & ~jnp.eye(len(x), dtype=bool)
-    negatives = jax.nn.logsumexp(jnp.where(same, NEVER, scores), axis=1, keepdims=True)
+    seen = instance_ids >= 0
+    positive = same & ~jnp.eye(len(x), dtype=bool) & seen[:, None]
+    passed = same | ~seen[None, :]
+    negatives = jax.nn.logsumexp(
+        jnp.where(passed, NEVER, scores), axis=1, keepdims=True
+    )
     terms = jnp.where(positive, jax.nn.softplus(negatives - scores), 0.0)
     num_positives = jnp.sum(positive, axis=1).astype(x.dtype)
-    counts = (num_positives > 0) & ~jnp.all(same, axis=1)
+    counts = (num_positives > 0) & ~jnp.all(passed, axis=1)
     losses = jnp.sum(terms, axis=1) / jnp.maximum(num_positives, 1.0)
     return jnp.sum(jnp.where(counts, losses, 0.0)), jnp.sum(counts).astype(x.dtype)

@@ -13,6 +13,7 @@ from multigrain_jax.losses.cross_entropy import mean_cross_entropy
 from multigrain_jax.losses.margin import MARGIN, margin_loss
 from multigrain_jax.losses.sampling import Pairs
 from multigrain_jax.ops.dtypes import at_least_float32
+from multigrain_jax.ops.mixing import MixedLabels
 
 INSTANCE_LOSSES = ("margin", "infonce")
 
@@ -35,6 +36,7 @@ def joint_loss(
     classification_weight: float,
     margin: float = MARGIN,
     label_smoothing: float = 0.0,
+    mixed: MixedLabels | None = None,
     infonce: jax.Array | None = None,
     koleo: jax.Array | None = None,
     koleo_weight: float = 0.0,
@@ -54,6 +56,8 @@ def joint_loss(
             cross-entropy is reported without a gradient.
         margin: α of the margin loss.
         label_smoothing: ε of the cross-entropy, in [0, 1).
+        mixed: what samples are besides their label, for the cross-entropy alone; those
+            that are mixtures have no instance.
         infonce: the value of InfoNCE; None: the margin loss is used.
         koleo: the value of KoLeo; None: without.
         koleo_weight: its weight.
@@ -71,7 +75,9 @@ def joint_loss(
             "the margin loss has no positives; use 1, or repeat augmentations"
         )
     dtype = at_least_float32(logits.dtype)
-    cross_entropy = mean_cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    cross_entropy = mean_cross_entropy(
+        logits, labels, label_smoothing=label_smoothing, mixed=mixed
+    )
     margin_part = jnp.zeros((), dtype)
     if pairs is not None and classification_weight != 1:
         margin_part = margin_loss(normalized, pairs, beta, margin=margin).loss

@@ -25,7 +25,8 @@ def koleo_loss(
 
     Args:
         normalized: [B, D] unit vectors.
-        instance_ids: int32 [B]; samples with the same id are of one instance.
+        instance_ids: int32 [B]; samples with the same id are of one instance, those
+            with one below 0 of none: they do not count.
         group_size: divides B; the nearest is looked for in a group.
 
     Returns:
@@ -46,7 +47,9 @@ def _of_group(
     """The sum of the samples' losses and their number, of one group."""
     x = normalized.astype(at_least_float32(normalized.dtype))
     squared = pairwise_squared_distances(jax.lax.stop_gradient(x))
+    seen = instance_ids >= 0
     other = instance_ids[:, None] != instance_ids[None, :]
+    other &= seen[:, None] & seen[None, :]
     nearest = jax.lax.argmin(jnp.where(other, squared, jnp.inf), 1, jnp.int32)
     # The Gram matrix's distances would lose the small ones to rounding.
     difference = x - x[nearest]

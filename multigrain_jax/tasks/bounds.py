@@ -100,6 +100,7 @@ BOUNDS: dict[str, Bound] = {
     "checkpoint_every_epochs": COUNT,
     "classification_weight": SHARE,
     "crop_area_min": SHARE,
+    "cutmix_alpha": COUNT_OR_ZERO,
     "data.local_cache_gb": optional(ABOVE_ZERO),
     # A gigapixel at most: one photo takes twelve times as many bytes.
     "data.max_megapixels": Bound(
@@ -131,6 +132,7 @@ BOUNDS: dict[str, Bound] = {
     "margin": COUNT_OR_ZERO,
     "max_skipped_fraction": SHARE,
     "max_train_hours": optional(ABOVE_ZERO),
+    "mixup_alpha": COUNT_OR_ZERO,
     "momentum": Bound("[0, 1)", 0, math.nextafter(1, 0)),
     "num_classes": optional(COUNT),
     "num_components": optional(COUNT),

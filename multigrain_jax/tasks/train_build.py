@@ -21,11 +21,10 @@ from multigrain_jax.losses.koleo import koleo_loss
 from multigrain_jax.losses.sampling import Pairs, sample_pairs
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.models.multigrain import BACKBONES, create_model
-from multigrain_jax.ops.color import augment
-from multigrain_jax.ops.erasing import random_erasing
 from multigrain_jax.runtime import compiler_options, compute_dtype
 from multigrain_jax.tasks.inputs import reading_from_config
 from multigrain_jax.tasks.train_data import open_train_data
+from multigrain_jax.tasks.train_views import make_mix_views, make_prepare_images
 from multigrain_jax.train.config_change import config_record
 from multigrain_jax.train.feed import MakeShare, train_batches
 from multigrain_jax.train.optimizer import make_learning_rate, make_optimizer
@@ -34,11 +33,10 @@ from multigrain_jax.train.resume import DataRecord, Resume
 from multigrain_jax.train.sample_log import SampleLog
 from multigrain_jax.train.start import Beginning, open_checkpoints, start_state
 from multigrain_jax.train.state import create_state, split_for_training, with_average
-from multigrain_jax.train.step import PrepareImages, TrainStep, make_train_step
+from multigrain_jax.train.step import TrainStep, make_train_step
 
 # The batch for which the recipes' learning rates were chosen.
 BASE_BATCH_SIZE = 512
-ERASING_STREAM = 4
 
 
 def build_run(config: Mapping[str, Any], workdir: Path) -> Run:
@@ -195,6 +193,7 @@ def make_step(config: Mapping[str, Any], built: Run) -> TrainStep:
         select_pairs=select_pairs,
         classification_weight=config["classification_weight"],
         margin=config["margin"],
+        mix_views=make_mix_views(config),
         label_smoothing=config["label_smoothing"],
         infonce=infonce,
         koleo=koleo,
@@ -205,27 +204,6 @@ def make_step(config: Mapping[str, Any], built: Run) -> TrainStep:
             backbone, deterministic=config["deterministic"]
         ),
     )
-
-
-def make_prepare_images(config: Mapping[str, Any]) -> PrepareImages:
-    """What happens to crops on the device, as the configuration wants it."""
-    backbone = BACKBONES[config["backbone"]]
-    prepare = partial(
-        augment,
-        augmentation=config["augmentation"],
-        mean=backbone.mean,
-        std=backbone.std,
-    )
-    probability = config["random_erasing"]
-    if not probability:
-        return prepare
-
-    def prepare_and_erase(key: jax.Array, images: jax.Array) -> jax.Array:
-        # Another draw than those that `augment` splits its key into.
-        erase_key = jax.random.fold_in(key, ERASING_STREAM)
-        return random_erasing(erase_key, prepare(key, images), probability=probability)
-
-    return prepare_and_erase
 
 
 def make_feed(

@@ -21,6 +21,7 @@ from multigrain_jax.tasks.check import (
     dtype_problems,
     refuse,
 )
+from multigrain_jax.tasks.train_views import mixing_problems
 from multigrain_jax.train.optimizer import LEARNING_RATE_SCHEDULES, OPTIMIZERS
 
 # What reads the images: Grain by random access, or tf.data in the files' order.
@@ -44,6 +45,7 @@ def check_train_config(config: Mapping[str, Any], *, num_devices: int) -> None:
         or [
             *_drop_problems(config),
             *_loss_problems(config),
+            *mixing_problems(config),
             *_list_problems(config["data"]),
             *_batch_problems(config, num_devices),
         ]

@@ -41,6 +41,7 @@ UPDATE_KEYS = (
     "compute_dtype",
     "crop_area_min",
     "crop_resize",
+    "cutmix_alpha",
     "data.background",
     "data.decoding",
     "data.depth",
@@ -56,6 +57,7 @@ UPDATE_KEYS = (
     "learning_rate_drop_factors",
     "learning_rate_schedule",
     "margin",
+    "mixup_alpha",
     "momentum",
     "negative_sampling",
     "num_epochs",
@@ -104,15 +106,17 @@ RECORD_KEYS = (
 PATH_KEYS = ("data.list_file", "data.root", "init_from", "pretrained_backbone")
 # What versions did that had no such key, and recorded none in their checkpoints.
 BEFORE = {
+    "cutmix_alpha": 0.0,
     "decay_norms": True,
     "ema_decay": None,
     "init_raw": False,
     "instance_loss": "margin",
     "koleo_weight": 0.0,
     "label_smoothing": 0.0,
+    "mixup_alpha": 0.0,
     "optimizer": "sgd",
-    "temperature": 0.05,
     "random_erasing": 0.0,
+    "temperature": 0.05,
 }
 REMEDY = "use another --workdir, restore the values"
 

@@ -24,6 +24,7 @@ from multigrain_jax.models.multigrain import (
     merge_model,
     split_model,
 )
+from multigrain_jax.ops.mixing import Mixed, MixedLabels
 from multigrain_jax.train.ema import update_average
 from multigrain_jax.train.state import TrainState, model_variables
 
@@ -31,11 +32,15 @@ from multigrain_jax.train.state import TrainState, model_variables
 PrepareImages = Callable[[jax.Array, jax.Array], jax.Array]
 # (key, normalised embeddings, instance ids) -> pairs, or None without a margin term
 SelectPairs = Callable[[jax.Array, jax.Array, jax.Array], Pairs | None]
+# (key, normalised images, labels, instance ids) -> the batch with mixtures in it
+MixViews = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], Mixed]
 # (normalised embeddings, instance ids) -> a scalar loss
 InstanceLoss = Callable[[jax.Array, jax.Array], jax.Array]
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+# Another draw than the three that a microbatch's key is split into.
+MIXING_STREAM = 3
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class _Update:
     tx: optax.GradientTransformation
     seed: int
     prepare_images: PrepareImages
+    mix_views: MixViews | None
     select_pairs: SelectPairs
     classification_weight: float
     margin: float
@@ -67,6 +73,7 @@ def make_train_step(
     select_pairs: SelectPairs,
     classification_weight: float,
     margin: float = MARGIN,
+    mix_views: MixViews | None = None,
     label_smoothing: float = 0.0,
     infonce: InstanceLoss | None = None,
     koleo: InstanceLoss | None = None,
@@ -90,6 +97,7 @@ def make_train_step(
         select_pairs: positives and negatives of the margin loss.
         classification_weight: λ, the weight of the cross-entropy, in [0, 1].
         margin: α of the margin loss.
+        mix_views: mixes some of the prepared images for the cross-entropy.
         label_smoothing: ε of the cross-entropy.
         infonce: takes the margin loss's place.
         koleo: a third part of the loss.
@@ -110,6 +118,7 @@ def make_train_step(
         tx=tx,
         seed=seed,
         prepare_images=prepare_images,
+        mix_views=mix_views,
         select_pairs=select_pairs,
         classification_weight=classification_weight,
         margin=margin,
@@ -135,16 +144,33 @@ def make_train_step(
     )
 
 
+def _make_views(
+    update: _Update, microbatch: Batch, key: jax.Array
+) -> tuple[Batch, MixedLabels | None]:
+    """A microbatch as the network takes it, and what its mixtures are besides."""
+    image_key = jax.random.split(key, 3)[0]
+    images = update.prepare_images(image_key, microbatch["image"])
+    if update.mix_views is None:
+        return microbatch | {"image": images}, None
+    mixed = update.mix_views(
+        jax.random.fold_in(key, MIXING_STREAM),
+        images,
+        microbatch["label"],
+        microbatch["instance_id"],
+    )
+    views = {"image": mixed.images, "instance_id": mixed.instance_ids}
+    return microbatch | views, mixed.labels
+
+
 def _forward(
-    update: _Update, state: TrainState, microbatch: Batch, key: jax.Array
+    update: _Update, state: TrainState, views: Batch, key: jax.Array
 ) -> tuple[Output, Pairs | None, Any]:
     """What the network makes of a microbatch, its pairs, and the new statistics."""
-    image_key, pair_key, dropout_key = jax.random.split(key, 3)
+    _, pair_key, dropout_key = jax.random.split(key, 3)
     model = merge_model(update.graphdef, model_variables(state))
-    images = update.prepare_images(image_key, microbatch["image"])
-    output = model(images, dropout_key=dropout_key)
+    output = model(views["image"], dropout_key=dropout_key)
     pairs = update.select_pairs(
-        pair_key, output.normalized_embedding, microbatch["instance_id"]
+        pair_key, output.normalized_embedding, views["instance_id"]
     )
     _, updated = split_model(model)
     return output, pairs, updated.batch_stats
@@ -154,32 +180,38 @@ def _forward_with_loss(
     params: Any, update: _Update, state: TrainState, microbatch: Batch, key: jax.Array
 ) -> tuple[jax.Array, tuple[Any, Metrics]]:
     """The joint loss as a function of the parameters; new statistics and metrics."""
+    views, mixed = _make_views(update, microbatch, key)
     output, pairs, batch_stats = _forward(
-        update, replace(state, params=params), microbatch, key
+        update, replace(state, params=params), views, key
     )
-    more = _losses_of_instances(update, output, microbatch)
+    more = _losses_of_instances(update, output, views)
     losses = joint_loss(
         class_logits(output.logits),
-        microbatch["label"],
+        views["label"],
         output.normalized_embedding,
         pairs,
         params["margin"]["beta"],
         classification_weight=update.classification_weight,
         margin=update.margin,
         label_smoothing=update.label_smoothing,
+        mixed=mixed,
         infonce=more.get("infonce"),
         koleo=more.get("koleo"),
         koleo_weight=update.koleo_weight,
     )
-    metrics = _metrics(losses, output, microbatch["label"]) | more
+    label = views["label"]
+    if mixed is not None:
+        # A mixture is most of all what has the larger share of it.
+        label = jnp.where(mixed.share >= 0.5, label, mixed.other)
+    metrics = _metrics(losses, output, label) | more
     return losses.loss, (batch_stats, metrics)
 
 
-def _losses_of_instances(update: _Update, output: Output, microbatch: Batch) -> Metrics:
+def _losses_of_instances(update: _Update, output: Output, views: Batch) -> Metrics:
     """The values of those losses that the paper does not have, by name."""
     losses = {"infonce": update.infonce, "koleo": update.koleo}
     return {
-        name: loss(output.normalized_embedding, microbatch["instance_id"])
+        name: loss(output.normalized_embedding, views["instance_id"])
         for name, loss in losses.items()
         if loss is not None
     }

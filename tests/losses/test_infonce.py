@@ -109,3 +109,17 @@ def test_the_groups_decide_and_not_the_devices(unit_rows, group_size):
         for value, gradient in values[1:]:
             np.testing.assert_allclose(value, values[0][0], rtol=1e-12)
             np.testing.assert_allclose(gradient, values[0][1], atol=1e-12)
+
+
+def test_samples_of_no_instance_do_not_count(unit_rows):
+    x = unit_rows(24, 16, 3)
+    ids = np.repeat(np.arange(8, dtype=np.int32), 3)
+    ids[2::3] = -1
+    seen = ids >= 0
+    value, gradient = value_and_gradient(x, ids)
+    alone, alone_gradient = value_and_gradient(x[seen], ids[seen])
+    assert float(value) == pytest.approx(float(alone), rel=1e-6)
+    np.testing.assert_allclose(gradient[seen], alone_gradient, atol=1e-6)
+    assert not gradient[~seen].any()
+    none, _ = value_and_gradient(x, np.full(24, -1, np.int32))
+    assert float(none) == 0

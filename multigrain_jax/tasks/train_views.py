@@ -1,0 +1,86 @@
+"""What training makes of crops on the device, as the configuration wants it."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+
+from multigrain_jax.models.multigrain import BACKBONES
+from multigrain_jax.ops.color import augment
+from multigrain_jax.ops.erasing import random_erasing
+from multigrain_jax.ops.mixing import VIEWS_OF_MIXED, mix_views
+from multigrain_jax.train.step import MixViews, PrepareImages
+
+# Another draw than the four that `augment` splits its key into.
+ERASING_STREAM = 4
+
+
+def make_prepare_images(config: Mapping[str, Any]) -> PrepareImages:
+    """The augmentation of each crop for itself."""
+    backbone = BACKBONES[config["backbone"]]
+    prepare = partial(
+        augment,
+        augmentation=config["augmentation"],
+        mean=backbone.mean,
+        std=backbone.std,
+    )
+    probability = config["random_erasing"]
+    if not probability:
+        return prepare
+
+    def prepare_and_erase(key: jax.Array, images: jax.Array) -> jax.Array:
+        erase_key = jax.random.fold_in(key, ERASING_STREAM)
+        return random_erasing(erase_key, prepare(key, images), probability=probability)
+
+    return prepare_and_erase
+
+
+def make_mix_views(config: Mapping[str, Any]) -> MixViews | None:
+    """The mixtures of crops; None: there are none."""
+    if not config["mixup_alpha"] and not config["cutmix_alpha"]:
+        return None
+    return partial(
+        mix_views,
+        mixup_alpha=config["mixup_alpha"],
+        cutmix_alpha=config["cutmix_alpha"],
+        group_size=config["batch_norm_group_size"],
+        instance_group_size=(
+            config["sampling_group_size"] if _compares_instances(config) else None
+        ),
+    )
+
+
+def mixing_problems(config: Mapping[str, Any]) -> list[str]:
+    """Why a configuration that wants mixtures would have none, or none of use."""
+    wanted = [key for key in ("mixup_alpha", "cutmix_alpha") if config[key]]
+    if not wanted:
+        return []
+    alphas = ", ".join(f"{key} = {config[key]}" for key in wanted)
+    if config["classification_weight"] == 0:
+        return [
+            f"{alphas} with classification_weight = 0.0: mixtures are for the "
+            f"cross-entropy alone, which is not trained; set {' and '.join(wanted)} to "
+            "0, or classification_weight above 0"
+        ]
+    if min(config["batch_norm_group_size"], config["batch_size"]) < 2:
+        return [
+            f"{alphas} with groups of one sample (batch_norm_group_size, or batch_size "
+            "where that is smaller), in which there is no other to mix with; choose "
+            "larger groups"
+        ]
+    views = min(
+        config["num_repeats"], config["sampling_group_size"], config["batch_size"]
+    )
+    if _compares_instances(config) and views < VIEWS_OF_MIXED:
+        return [
+            f"{alphas} with {views} views of an instance (num_repeats, or "
+            "sampling_group_size where that is smaller): one of them is mixed, and two "
+            f"must be left to be compared; set it to {VIEWS_OF_MIXED} or more, or "
+            "classification_weight to 1 without koleo_weight, where all are mixed"
+        ]
+    return []
+
+
+def _compares_instances(config: Mapping[str, Any]) -> bool:
+    return config["classification_weight"] != 1 or config["koleo_weight"] > 0
