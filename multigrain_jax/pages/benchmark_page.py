@@ -97,7 +97,8 @@ def _rows(
         index: int, similarity: float | None, verdict: Verdict, suffix: str = ""
     ) -> GalleryItem:
         title = benchmark.image_name(index) + suffix
-        return GalleryItem(partial(load, index), title, similarity, verdict)
+        path = str(benchmark.paths[index])
+        return GalleryItem(partial(load, index), title, similarity, verdict, path)
 
     def make_row(number: int) -> GalleryRow:
         score = scores[number]

@@ -3,6 +3,7 @@
 import functools
 import io
 import os
+import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -14,12 +15,15 @@ from multigrain_jax.data.decoding import VIEWER, UndecodableImageError, decode
 from multigrain_jax.data.reading import read_noted
 from multigrain_jax.data.sources.open import require_readable
 from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.files import escape_name
 from multigrain_jax.pages.page import Section, data_uri
 
 THUMBNAIL_SIDE = 160  # pixels, the longer side
 THUMBNAIL_QUALITY = 82
 KEPT_SIDE = 2 * THUMBNAIL_SIDE
 THUMBNAILS_KEPT = 512  # of 300 KB at most
+# A page lies beside photos that are so many folders up from its own.
+MAX_UPS = 2
 
 Verdict = Literal["query", "right", "wrong", "ignored", "found"]
 # Symbol and word beside the colour: the page reads without colour vision.
@@ -41,12 +45,16 @@ class GalleryItem(NamedTuple):
         title: its class or name.
         similarity: to the query; None for the query itself.
         verdict: what it is to the query.
+        path: of its file, to be copied and opened; None where it has none.
+        note: a few words about it; may be empty.
     """
 
     load: Callable[[], Image.Image | None]
     title: str
     similarity: float | None
     verdict: Verdict
+    path: str | None = None
+    note: str = ""
 
 
 class GalleryRow(NamedTuple):
@@ -56,11 +64,15 @@ class GalleryRow(NamedTuple):
         query: the photo that was looked for.
         neighbours: what was found, in the order of the ranking.
         average_precision: of the query; None where it is not known.
+        similarity: by which rows may be sorted; None: that of the first neighbour.
+        note: a line above the photos; may be empty.
     """
 
     query: GalleryItem
     neighbours: Sequence[GalleryItem]
     average_precision: float | None = None
+    similarity: float | None = None
+    note: str = ""
 
 
 class LazyRows(Sequence[GalleryRow]):
@@ -90,10 +102,15 @@ class LazyRows(Sequence[GalleryRow]):
 
 
 def gallery_section(
-    rows: Sequence[GalleryRow], *, heading: str = "Nearest photos", note: str = ""
+    rows: Sequence[GalleryRow],
+    *,
+    heading: str = "Nearest photos",
+    note: str = "",
+    folder: Path | None = None,
 ) -> Section:
-    """Queries, each with what was found for it."""
-    return Section(heading, note, gallery_body([render_row(row) for row in rows]))
+    """Queries, each with what was found for it, on a page in `folder`."""
+    rendered = [render_row(row, folder=folder) for row in rows]
+    return Section(heading, note, gallery_body(rendered))
 
 
 def gallery_body(rendered: Sequence[str]) -> str:
@@ -102,16 +119,19 @@ def gallery_body(rendered: Sequence[str]) -> str:
     return f'<div class="gallery">\n{rows}\n</div>'
 
 
-def render_row(row: GalleryRow, *, side: int = THUMBNAIL_SIDE) -> str:
+def render_row(
+    row: GalleryRow, *, side: int = THUMBNAIL_SIDE, folder: Path | None = None
+) -> str:
     """One row as HTML.
 
     Args:
         row: the photos.
         side: of the thumbnails, the longer one, in pixels.
+        folder: of the page, from which links to near files are relative.
     """
-    items = [_render_item(row.query, side, "")]
+    items = [_render_item(row.query, side, "", folder)]
     items += [
-        _render_item(item, side, f'<span class="rank">{rank}</span>')
+        _render_item(item, side, f'<span class="rank">{rank}</span>', folder)
         for rank, item in enumerate(row.neighbours, start=1)
     ]
     score, value = "", ""
@@ -121,12 +141,39 @@ def render_row(row: GalleryRow, *, side: int = THUMBNAIL_SIDE) -> str:
             f"<b>{row.average_precision:.3f}</b></p>"
         )
         value = f' data-average-precision="{row.average_precision!r}"'
+    if row.note:
+        score += f'<p class="row-score">{escape(row.note)}</p>'
+    similarity = row.similarity
+    if similarity is None and row.neighbours:
+        similarity = row.neighbours[0].similarity
+    if similarity is not None:
+        value += f' data-similarity="{float(similarity)!r}"'
     photos = "\n".join(items)
     return (
         f'<div class="gallery-row" role="group"'
         f' aria-label="{escape(row.query.title)}"{value}>{score}'
         f'<div class="photos" style="--columns:{len(items)}">\n{photos}\n</div></div>'
     )
+
+
+def viewer_script() -> str:
+    """JavaScript that shows a photo of a gallery large, with its path."""
+    return Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
+
+
+def file_address(path: str, folder: Path | None) -> str:
+    """The address of a file, for a link on a page in `folder`.
+
+    Relative where the file is at most `MAX_UPS` folders up from there: such a page may
+    be moved together with the photos, or be served with them.
+    """
+    base = None if folder is None else os.path.abspath(folder)
+    if base is not None:
+        relative = os.path.relpath(path, base)
+        if relative.split(os.sep).count("..") <= MAX_UPS:
+            # What begins with a colon's word would be a scheme.
+            return "./" + urllib.parse.quote(os.fsencode(relative))
+    return "file://" + urllib.parse.quote(os.fsencode(path))
 
 
 def thumbnail_uri(image: Image.Image, *, side: int = THUMBNAIL_SIDE) -> str:
@@ -190,22 +237,32 @@ def photos_of(source: ImageSource) -> Callable[[int], Image.Image | None]:
     return load
 
 
-def _render_item(item: GalleryItem, side: int, rank: str) -> str:
+def _render_item(item: GalleryItem, side: int, rank: str, folder: Path | None) -> str:
     image = item.load()
     picture = '<div class="unreadable">not readable</div>'
     if image is not None:
         alt = escape(f"{item.title} ({item.verdict})")
         picture = f'<img src="{thumbnail_uri(image, side=side)}" alt="{alt}">'
+    path = ""
+    if item.path is not None:
+        path = f' data-path="{escape(escape_name(item.path))}"'
+        if image is not None and os.path.isabs(item.path):
+            address = escape(file_address(item.path, folder))
+            picture = (
+                f'<a class="open" href="{address}" target="_blank" rel="noopener">'
+                f"{picture}</a>"
+            )
     similarity = ""
     if item.similarity is not None:
         similarity = f'<span class="similarity">similarity {item.similarity:.3f}</span>'
     badge = BADGES[item.verdict]
     if badge:
         badge = f'<span class="badge">{badge}</span>'
+    note = f'<span class="item-note">{escape(item.note)}</span>' if item.note else ""
     # A long path is broken behind its folders first.
     title = escape(item.title).replace("/", "/<wbr>")
     return (
-        f'<figure class="item {item.verdict}">{rank}{picture}<figcaption>'
+        f'<figure class="item {item.verdict}"{path}>{rank}{picture}<figcaption>'
         f'<span class="title">{title}</span>{similarity} '
-        f"{badge}</figcaption></figure>"
+        f"{badge}{note}</figcaption></figure>"
     )

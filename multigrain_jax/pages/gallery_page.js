@@ -8,23 +8,30 @@
   const filter = controls.querySelector("[name=filter]");
   const order = controls.querySelector("[name=order]");
   const count = controls.querySelector("output");
-  const rows = [...gallery.children].map((element) => ({
+  const rows = [...gallery.children].map((element, place) => ({
     element,
+    place,
+    name: element.getAttribute("aria-label"),
+    similarity: Number(element.dataset.similarity ?? -Infinity),
     text: [...element.querySelectorAll(".title")]
       .map((title) => title.textContent)
       .join("\n")
       .toLowerCase(),
     score: Number(element.dataset.averagePrecision),
   }));
-  const directions = { worst: 1, best: -1 };
+  const orders = {
+    worst: (a, b) => a.score - b.score,
+    best: (a, b) => b.score - a.score,
+    listed: (a, b) => a.place - b.place,
+    similar: (a, b) => b.similarity - a.similarity || a.place - b.place,
+    different: (a, b) => a.similarity - b.similarity || a.place - b.place,
+    name: (a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }),
+  };
+  const offered = [...order.options].map((option) => option.value);
 
   function show() {
     const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const sorted = [...rows];
-    if (order) {
-      const direction = directions[order.value];
-      sorted.sort((a, b) => direction * (a.score - b.score));
-    }
+    const sorted = [...rows].sort(orders[order.value]);
     let shown = 0;
     for (const row of sorted) {
       row.element.hidden = !words.every((word) => row.text.includes(word));
@@ -37,16 +44,15 @@
   function readAddress() {
     const state = new URLSearchParams(location.hash.slice(1));
     filter.value = state.get("filter") ?? "";
-    if (order) {
-      order.value = state.get("order") in directions ? state.get("order") : "worst";
-    }
+    const wanted = state.get("order");
+    order.value = offered.includes(wanted) ? wanted : offered[0];
     show();
   }
 
   function choose() {
     const state = new URLSearchParams();
     if (filter.value) state.set("filter", filter.value);
-    if (order && order.value !== "worst") state.set("order", order.value);
+    if (order.value !== offered[0]) state.set("order", order.value);
     history.replaceState(null, "", `#${state}`);
     show();
   }
@@ -93,7 +99,7 @@
     for (const item of element.querySelectorAll(".item")) item.tabIndex = -1;
   }
   filter.addEventListener("input", choose);
-  order?.addEventListener("change", choose);
+  order.addEventListener("change", choose);
   addEventListener("hashchange", readAddress);
   addEventListener("keydown", move);
   controls.hidden = false;

@@ -10,7 +10,12 @@ from typing import Literal
 
 import numpy as np
 
-from multigrain_jax.pages.gallery import GalleryRow, gallery_body, render_row
+from multigrain_jax.pages.gallery import (
+    GalleryRow,
+    gallery_body,
+    render_row,
+    viewer_script,
+)
 from multigrain_jax.pages.page import (
     Result,
     Section,
@@ -34,10 +39,21 @@ PICKS: Mapping[Pick, str] = {
     "first": ", the first",
 }
 
-ORDERS = (
-    '<label>Order <select name="order"><option value="worst">worst first</option>'
-    '<option value="best">best first</option></select></label>'
-)
+# Of scored rows, and of the others; the first is how the page has them without a
+# script. What a word means is in gallery_page.js.
+ORDERS_SCORED: Mapping[str, str] = {
+    "worst": "worst first",
+    "best": "best first",
+    "similar": "most similar first",
+    "name": "by name",
+}
+ORDERS: Mapping[str, str] = {
+    "listed": "as found",
+    "similar": "most similar first",
+    "different": "least similar first",
+    "name": "by name",
+}
+ORDERS_OF_GROUPS = {**ORDERS, "listed": "largest first"}
 
 
 def write_retrieval_page(
@@ -78,13 +94,22 @@ def write_retrieval_page(
                 {"histogram of average precision": figure}, heading="Distribution"
             )
         )
-    sections.append(_gallery(rows, heading=heading, note=note, rows_are=rows_are))
-    script = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
+    folder = path.parent
+    sections.append(
+        _gallery(rows, heading=heading, note=note, rows_are=rows_are, folder=folder)
+    )
+    script = viewer_script()
+    script += Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
     save_report(path, title=title, subtitle=subtitle, sections=sections, script=script)
 
 
 def _gallery(
-    rows: Sequence[GalleryRow], *, heading: str, note: str, rows_are: RowKind
+    rows: Sequence[GalleryRow],
+    *,
+    heading: str,
+    note: str,
+    rows_are: RowKind,
+    folder: Path,
 ) -> Section:
     # All rows have an average precision or none has; they may be made when asked for.
     scored = len(rows) > 0 and rows[0].average_precision is not None
@@ -92,18 +117,24 @@ def _gallery(
     pick: Pick = "ends" if scored else "spread"
     if rows_are != "queries":
         pick = "first"
-    shown = _render_some(rows, order, pick)
+    shown = _render_some(rows, order, pick, folder)
     kept = [shown[index] for index in order if index in shown]
     which = ""
     if len(kept) < len(rows):
         which = PICKS[pick]
     note = f"{note} Shown are {len(kept)} of {len(rows)} {rows_are}{which}.".strip()
+    orders = ORDERS_OF_GROUPS if rows_are == "groups" else ORDERS
+    options = "".join(
+        f'<option value="{value}">{words}</option>'
+        for value, words in (ORDERS_SCORED if scored else orders).items()
+    )
     controls = (
         f'<div class="controls" data-rows="{rows_are}" hidden><label>Filter by name '
         '<input name="filter" type="search" autocomplete="off" spellcheck="false">'
-        f'</label>{ORDERS if scored else ""}<output aria-live="polite"></output></div>'
+        f'</label><label>Order <select name="order">{options}</select></label>'
+        '<output aria-live="polite"></output></div>'
         f'<p class="keys">Keys: / to the filter, ↑ ↓ through the {rows_are}, ← → along '
-        "the photos.</p>"
+        "the photos, Enter shows one large.</p>"
     )
     return Section(heading, note, controls + gallery_body(kept))
 
@@ -114,7 +145,7 @@ def _worst_first(rows: Sequence[GalleryRow]) -> list[int]:
 
 
 def _render_some(
-    rows: Sequence[GalleryRow], order: Sequence[int], pick: Pick
+    rows: Sequence[GalleryRow], order: Sequence[int], pick: Pick, folder: Path
 ) -> dict[int, str]:
     """HTML by the number of the row, of as many rows as fit."""
     # In all cases, any first part of the sequence is a fair choice.
@@ -129,7 +160,7 @@ def _render_some(
     rendered: dict[int, str] = {}
     size = 0
     for place in picks[:MAX_ROWS]:
-        html = render_row(rows[order[place]], side=PAGE_THUMBNAIL_SIDE)
+        html = render_row(rows[order[place]], side=PAGE_THUMBNAIL_SIDE, folder=folder)
         size += len(html)
         if size > MAX_GALLERY_BYTES:
             break

@@ -79,12 +79,16 @@ def render_page(
     *, title: str, subtitle: str, sections: Sequence[Section], script: str = ""
 ) -> str:
     """The HTML text that `save_report` writes."""
-    script_policy, script_element = "", ""
+    script_policy, script_element, images = "", "", "data:"
     if script:
-        # This text alone may run, whatever else came into the page.
+        # This text alone may run, whatever else came into the page. It may show photos
+        # that lie where the page does: nothing is loaded from a network.
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         script_policy = f"; script-src 'sha256-{digest}'"
+        images = "data: 'self' file:"
         script_element = f"<script>{script}</script>\n"
+    policy = f"default-src 'none'; img-src {images}; style-src 'unsafe-inline'"
+    policy += script_policy
     css = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
     parts = "\n".join(_render_section(section) for section in sections)
     return f"""<!DOCTYPE html>
@@ -93,7 +97,7 @@ def render_page(
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'{script_policy}">
+  content="{policy}">
 <title>{escape(title)}</title>
 <style>
 {css}</style>

@@ -40,7 +40,7 @@ class Found(LazyRows):
             query = queries[number]
             return GalleryRow(
                 GalleryItem(
-                    partial(load_query, query), short_name(query), None, "query"
+                    partial(load_query, query), short_name(query), None, "query", query
                 ),
                 [_found(load_found, *pair) for pair in neighbours[number]],
             )
@@ -60,6 +60,8 @@ def group_rows(
     read_descriptor: Callable[[int], np.ndarray],
     paths: Mapping[int, str],
     load: LoadPhoto,
+    lowest: Sequence[float] | np.ndarray | None = None,
+    notes: Mapping[int, str] | None = None,
 ) -> LazyRows:
     """A row for each group: its first photo, and how similar to it the others are.
 
@@ -68,7 +70,10 @@ def group_rows(
         read_descriptor: the descriptor [D] of a number.
         paths: of all photos of the groups, by their numbers.
         load: reads a photo for the page.
+        lowest: of each group, the least similarity of any two of its photos.
+        notes: a few words about some photos, by their numbers.
     """
+    said = notes or {}
 
     def make_row(number: int) -> GalleryRow:
         first, *others = groups[number].tolist()[:MAX_PHOTOS_PER_GROUP]
@@ -77,12 +82,21 @@ def group_rows(
             (float(query @ read_descriptor(other).astype(np.float32)), other)
             for other in others
         ]
+        count, least = len(groups[number]), None
+        note = f"{count} photos"
+        if lowest is not None:
+            least = float(lowest[number])
+            note += f", each two at least {least:.3f} similar"
+        if count > MAX_PHOTOS_PER_GROUP:
+            note += f"; shown are {MAX_PHOTOS_PER_GROUP}"
         return GalleryRow(
-            _found(load, paths[first], None),
+            _found(load, paths[first], None, said.get(first, "")),
             [
-                _found(load, paths[other], similarity)
+                _found(load, paths[other], min(1.0, similarity), said.get(other, ""))
                 for similarity, other in sorted(similar, key=lambda pair: -pair[0])
             ],
+            similarity=least,
+            note=note,
         )
 
     return LazyRows(len(groups), make_row)
@@ -93,5 +107,9 @@ def short_name(path: str) -> str:
     return "/".join(Path(path).parts[-2:])
 
 
-def _found(load: LoadPhoto, path: str, similarity: float | None) -> GalleryItem:
-    return GalleryItem(partial(load, path), short_name(path), similarity, "found")
+def _found(
+    load: LoadPhoto, path: str, similarity: float | None, note: str = ""
+) -> GalleryItem:
+    return GalleryItem(
+        partial(load, path), short_name(path), similarity, "found", path, note
+    )

@@ -20,6 +20,7 @@ from multigrain_jax.pages.gallery import (
     Verdict,
     gallery_section,
     photos_of,
+    viewer_script,
 )
 from multigrain_jax.pages.page import (
     Result,
@@ -88,10 +89,12 @@ def write_final_page(
                 gallery_rows(source, photos),
                 note="Each photo on the left looks for its five nearest among the "
                 "others, by the inner product of the embeddings.",
+                folder=workdir,
             ),
             *confusions,
             figures_section(draw_plots(read_metrics(workdir / METRICS_FILE))),
         ],
+        script=viewer_script(),
     )
     return path
 
@@ -132,12 +135,15 @@ def gallery_rows(source: ImageSource, photos: Embedded) -> list[GalleryRow]:
                 _class_name(source, int(photos.labels[index])),
                 float(similarity[index]),
                 _verdict(label, int(photos.labels[index])),
+                source.describe(int(index)),
             )
             for index in nearest
         ]
         image = partial(load, int(query))
         name = _class_name(source, label)
-        rows.append(GalleryRow(GalleryItem(image, name, None, "query"), neighbours))
+        path = source.describe(int(query))
+        shown = GalleryItem(image, name, None, "query", path)
+        rows.append(GalleryRow(shown, neighbours))
     return rows
 
 

@@ -22,7 +22,12 @@ from multigrain_jax.descriptors.roots import identity_of
 from multigrain_jax.descriptors.same_content import same_bytes
 from multigrain_jax.growing_file import dispensable
 from multigrain_jax.pages.gallery_page import write_retrieval_page
-from multigrain_jax.pages.search_page import MAX_PHOTOS_PER_GROUP, Found, group_rows
+from multigrain_jax.pages.search_page import (
+    MAX_PHOTOS_PER_GROUP,
+    Found,
+    group_rows,
+    short_name,
+)
 from multigrain_jax.tasks.bounds import number_problems
 from multigrain_jax.tasks.check import (
     choice_problems,
@@ -219,6 +224,11 @@ def _write_page(
                 read_descriptor=lambda row: joined.read_rows(np.array([row]))[0],
                 paths=report.paths,
                 load=photos,
+                lowest=report.lowest,
+                notes={
+                    row: f"the same bytes as {short_name(report.paths[other])}"
+                    for row, other in report.same_bytes.items()
+                },
             ),
             heading="Groups",
             rows_are="groups",

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from multigrain_jax.pages.gallery import (
     GalleryItem,
     GalleryRow,
     LazyRows,
+    file_address,
     gallery_section,
     load_photo,
     photos_of,
@@ -66,6 +68,39 @@ def test_a_long_path_may_be_broken_behind_its_folders():
     html = render_row(GalleryRow(item, []))
     assert '<span class="title">&lt;i&gt;/<wbr>photo.jpg</span>' in html
     assert 'alt="&lt;i&gt;/photo.jpg (query)"' in html
+
+
+@pytest.mark.parametrize(
+    ("path", "address"),
+    [
+        ("/a/b/w/1.jpg", "./1.jpg"),
+        ("/a/b/photos/é#1?.jpg", "./../photos/%C3%A9%231%3F.jpg"),
+        ("/a/x:y/1.jpg", "./../../x%3Ay/1.jpg"),
+        ("/z/1.jpg", "file:///z/1.jpg"),
+        ("/z/\udcff.jpg", "file:///z/%FF.jpg"),
+    ],
+)
+def test_a_link_to_a_near_file_is_relative(path, address):
+    assert file_address(path, Path("/a/b/w")) == address
+    assert file_address(path, None).startswith("file:///")
+
+
+def test_a_photo_has_its_path_to_copy_and_a_link(tmp_path):
+    path = f'{tmp_path}/<i>"\udcff.jpg'
+    item = GalleryItem(picture, "a photo", 0.5, "found", path, "a <note>")
+    row = GalleryRow(item, [item._replace(load=lambda: None)], note="said & done")
+    body = render_row(row, folder=tmp_path)
+    assert texts(body) == [
+        *("said &amp; done", "a photo", "similarity 0.500", "a &lt;note&gt;"),
+        *("1", "not readable", "a photo", "similarity 0.500", "a &lt;note&gt;"),
+    ]
+    written = f"{tmp_path}/&lt;i&gt;&quot;\\xff.jpg"
+    assert re.findall('data-path="([^"]*)"', body) == [written] * 2
+    # What is not there cannot be opened; where a file is none, its name may be copied.
+    assert re.findall('href="([^"]*)"', body) == ["./%3Ci%3E%22%FF.jpg"]
+    named = render_row(GalleryRow(item._replace(path="set [3]"), []), folder=tmp_path)
+    assert 'data-path="set [3]"' in named and "href" not in named
+    assert 'data-similarity="0.5"' in body
 
 
 def test_without_an_average_precision_there_is_none_on_the_page():

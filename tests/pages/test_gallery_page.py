@@ -1,11 +1,14 @@
 """The retrieval page, as text and in a browser."""
 
+import html
 import os
 import re
 import shutil
 import subprocess
+import urllib.parse
 from functools import partial
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,7 +98,8 @@ def test_the_worst_queries_come_first(tmp_path):
 def test_without_average_precision_the_order_stays(tmp_path):
     page = write(tmp_path / "r.html", ["b", "c", "a"], [None] * 3)
     assert queries(page) == ["b", "c", "a"]
-    assert 'name="order"' not in page
+    assert re.findall('option value="([a-z]+)"', page)[0] == "listed"
+    assert "average_precision" not in page.split("<script>")[0]
     assert "histogram" not in page
 
 
@@ -158,9 +162,9 @@ def test_names_from_outside_stay_text(tmp_path):
 
 
 def test_the_script_cannot_end_its_element():
-    path = retrieval_page.__file__.replace(".py", ".js")
-    with open(path, encoding="utf-8") as file:
-        assert "</" not in file.read()
+    for name in ("gallery_page.js", "gallery.js"):
+        file = Path(retrieval_page.__file__).with_name(name)
+        assert "</" not in file.read_text(encoding="utf-8")
 
 
 def answers(program):
@@ -225,6 +229,84 @@ def test_a_browser_filters_orders_and_shows_a_row(tmp_path, open_in_browser):
     # The hostile names neither ran nor became elements.
     assert "<title>hacked" not in dom
     assert [tag for tag, _ in Page(dom).tags].count("script") == 1
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        ("listed", ["IMG 10", "b", "IMG 9", "a"]),
+        ("similar", ["a", "b", "IMG 9", "IMG 10"]),
+        ("different", ["IMG 10", "b", "IMG 9", "a"]),
+        ("name", ["a", "b", "IMG 9", "IMG 10"]),
+        ("no order", ["IMG 10", "b", "IMG 9", "a"]),
+    ],
+)
+def test_a_browser_sorts_groups(tmp_path, open_in_browser, order, expected):
+    similarities = {"IMG 10": 0.1, "b": 0.5, "IMG 9": 0.5, "a": 0.9}
+    rows = [
+        GalleryRow(
+            GalleryItem(lambda: None, name, None, "found"), [], similarity=similarity
+        )
+        for name, similarity in similarities.items()
+    ]
+    path = tmp_path / "r.html"
+    write_retrieval_page(path, title="t", results=[], rows=rows, rows_are="groups")
+    assert Page(open_in_browser(path, f"order={order}")).visible() == expected
+
+
+VIEWER = """
+<script>
+const all = [...document.querySelectorAll(".item")];
+const viewer = document.querySelector("dialog.viewer");
+const text = (selector) => viewer.querySelector(selector).textContent;
+const press = (target, key) => target.dispatchEvent(
+  new KeyboardEvent("keydown", {key, bubbles: true, cancelable: true}));
+const seen = [viewer.open];
+all[1].querySelector("img").click();
+seen.push(viewer.open, text(".title"), text(".path"),
+  viewer.querySelector("a.file").getAttribute("href").split("/").pop());
+press(viewer, "ArrowRight");
+seen.push(text(".title"), viewer.querySelector("a.file").hidden);
+viewer.querySelector("[name=previous]").click();
+viewer.querySelector("[name=previous]").click();
+seen.push(text(".title"), viewer.querySelector("[name=previous]").disabled);
+viewer.querySelector("[name=close]").click();
+seen.push(viewer.open);
+all[2].focus();
+press(all[2], "Enter");
+seen.push(viewer.open, text(".said"));
+document.title = seen.join("|");
+</script></body>
+"""
+
+
+def test_a_click_or_enter_shows_a_photo_large(tmp_path, open_in_browser):
+    file = tmp_path / "photos" / HOSTILE.replace("/", "")
+    file.parent.mkdir()
+    photo(0).save(file, format="PNG")
+    rows = [
+        GalleryRow(
+            GalleryItem(partial(photo, 0), "first", None, "query"),
+            [
+                GalleryItem(partial(photo, 1), "near", 0.5, "found", str(file)),
+                GalleryItem(lambda: None, "gone", 0.25, "found", "/gone.jpg"),
+            ],
+        )
+    ]
+    path = tmp_path / "w" / "r.html"
+    path.parent.mkdir()
+    write_retrieval_page(path, title="t", results=[], rows=rows)
+    page = path.read_text()
+    assert 'href="./../photos/' in page
+    page = re.sub("; script-src '[^']+'", "; script-src 'unsafe-inline'", page)
+    path.write_text(page.replace("</body>", VIEWER), encoding="utf-8")
+    title = re.findall("<title>(.*)</title>", open_in_browser(path, ""))[0]
+    expected = [
+        *("false", "true", "near", str(file), urllib.parse.quote(file.name)),
+        *("gone", "true", "first", "true", "false"),
+        *("true", "This photo is not readable."),
+    ]
+    assert html.unescape(title) == "|".join(expected)
 
 
 KEYS = """

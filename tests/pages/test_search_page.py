@@ -44,6 +44,21 @@ def test_a_group_is_ordered_by_the_similarity_to_its_first_photo():
     assert titles(row) == [f"photos/{number}.jpg" for number in (0, 3, 2, 1)]
     assert [item.similarity for item in row.neighbours] == pytest.approx([1, 0.5, 0])
     assert row.query.similarity is None
+    assert (row.similarity, row.note) == (None, "4 photos")
+    (row,) = group_rows(
+        [np.arange(4)],
+        read_descriptor=descriptors.__getitem__,
+        paths={number: f"photos/{number}.jpg" for number in range(4)},
+        load=lambda path: None,
+        lowest=[0.25],
+        notes={3: "the same"},
+    )
+    assert (row.similarity, row.note) == (
+        0.25,
+        "4 photos, each two at least 0.250 similar",
+    )
+    assert [item.note for item in row.neighbours] == ["the same", "", ""]
+    assert [item.path for item in row.neighbours][:1] == ["photos/3.jpg"]
 
 
 def test_of_a_large_group_the_first_photos_are_shown():

@@ -18,6 +18,9 @@ class Nameless:
 
     class_names = ("kiwi", "plum")
 
+    def describe(self, index):
+        return f"/photos/{index}.jpg"
+
 
 def embedded(degrees, labels, predictions):
     angles = np.deg2rad(degrees)
@@ -60,6 +63,9 @@ class Unreadable:
 
     def read(self, index):
         raise OSError(f"photo {index} is gone")
+
+    def describe(self, index):
+        return f"/photos/{index}.jpg"
 
 
 def predicted(source, shift):
