@@ -82,6 +82,9 @@ SMOOTHED: Changes = {
     **CLASSIFICATION["decay_norms"],
     **CLASSIFICATION["ema"],
 }
+# What helped alone on the validation folds, without what did not.
+HELPED: Changes = {**CLASSIFICATION["label_smoothing"], **CLASSIFICATION["ema"]}
+INFONCE_HELPED: Changes = {**HELPED, **COPIES["infonce_0.05"]}
 ALL_FOR_COPIES: Changes = {
     **COPIES["infonce_0.1"],
     **COPIES["koleo_0.1"],
@@ -106,6 +109,11 @@ RECIPES: Mapping[str, Changes] = {
     "copies_all": ALL_FOR_COPIES,
     "copies_mild": {**COPIES["koleo_0.1"], **COPIES["copies"]},
     "copies_modern": {**SMOOTHED, **ALL_FOR_COPIES},
+    "smoothed_erasing": {**HELPED, **CLASSIFICATION["erasing"]},
+    "smoothed_koleo": {**HELPED, "koleo_weight": 0.05},
+    "infonce_smoothed": INFONCE_HELPED,
+    "infonce_smoothed_0.75": {**INFONCE_HELPED, "classification_weight": 0.75},
+    "infonce_all": {**INFONCE_HELPED, **COPIES["koleo_0.1"], **COPIES["copies"]},
 }
 
 
