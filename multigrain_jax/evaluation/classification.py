@@ -105,6 +105,8 @@ def for_several(
         several: Sequence[Variables], batch: dict[str, jax.Array]
     ) -> dict[str, jax.Array]:
         first, *others = (eval_step(variables, batch) for variables in several)
+        if not others:
+            return first
         return {
             name: value
             if name in COUNTS
