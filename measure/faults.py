@@ -28,7 +28,7 @@ def disk_full(stage: Stage, task: str) -> str:
 
 
 def passing_errors(stage: Stage, task: str) -> str:
-    """Each photo with another error of the system at its first reads."""
+    """Photos that are away for a moment, with every error of the system in turn."""
     return _run(stage, task, failing_reads=True)
 
 
@@ -184,7 +184,7 @@ def _wait_for_work(stage: Stage, task: str, trial: Trial) -> bool:
 
 FAULTS: dict[str, Fault] = {
     "disk full": disk_full,
-    "every errno once": passing_errors,
+    "every errno for 0.3 s": passing_errors,
     "EIO for good": lasting_error,
     "a read hangs": hanging_read,
     "a photo is cut": damaged_photo,

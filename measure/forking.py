@@ -4,6 +4,7 @@ The process that is forked (`serve`) runs with the code of a clone, which may be
 another version than this file.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -36,7 +37,9 @@ def serve(tasks: Sequence[str]) -> None:
         tasks: whose modules are imported before the first request.
     """
     for name in (*LIBRARIES, *(f"multigrain_jax.tasks.{task}" for task in tasks)):
-        importlib.import_module(name)
+        # Older versions have their tasks elsewhere: these take longer to start.
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     warnings.filterwarnings("ignore", message=".*os.fork.*")
     for line in iter(sys.stdin.readline, ""):
         request = json.loads(line)
@@ -84,6 +87,7 @@ class Commands:
             compiled: the folder of compiled programs.
         """
         self._clone = clone
+        self._codes: dict[int, int] = {}
         self._server = subprocess.Popen(
             [
                 sys.executable,
@@ -133,7 +137,12 @@ class Commands:
 
     def poll(self, process: int) -> int | None:
         """The exit code of a process that was started here; None: it runs."""
-        return self._ask({"poll": process})
+        if process not in self._codes:
+            code = self._ask({"poll": process})
+            if code is None:
+                return None
+            self._codes[process] = code
+        return self._codes[process]
 
     def wait(self, process: int, timeout_s: float) -> int | None:
         """The exit code, or None if there is none after so long."""

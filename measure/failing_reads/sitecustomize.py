@@ -1,19 +1,20 @@
 """Lets reads of photos fail, in every process that has this folder on its path.
 
-FAILING_READS names the folder; each file below it fails with another error of the
-system, at its first reads or, where its name begins with `lasting`, at all of them.
+FAILING_READS names the folder: files below it are away for a moment from the first read
+on, with all errors of the system in turn; for ever if their names begin with `lasting`.
 """
 
 import builtins
 import errno
 import io
+import itertools
 import os
-from collections import Counter
+import time
 
-_ERRORS = sorted(errno.errorcode)
-_FAILED_READS = 2
+_AWAY_S = 0.3
+_errors = itertools.cycle(sorted(errno.errorcode))
 _open, _os_open = io.open, os.open
-_reads: Counter[str] = Counter()
+_since: list[float] = []
 
 
 def _fail(path) -> None:
@@ -23,14 +24,12 @@ def _fail(path) -> None:
     name = os.fspath(path)
     if not name.startswith(folder) or not os.path.isfile(name):
         return
-    _reads[name] += 1
-    if os.path.basename(name).startswith("lasting"):
-        number = errno.EIO
-    elif _reads[name] <= _FAILED_READS:
-        number = _ERRORS[sum(name.encode()) % len(_ERRORS)]
-    else:
-        return
-    raise OSError(number, os.strerror(number), name)
+    now = time.monotonic()
+    _since[:] = _since or [now]
+    lasting = os.path.basename(name).startswith("lasting")
+    if lasting or now < _since[0] + _AWAY_S:
+        number = errno.EIO if lasting else next(_errors)
+        raise OSError(number, os.strerror(number), name)
 
 
 def _failing_open(file, *arguments, **options):
