@@ -67,8 +67,13 @@ def quiet_libraries() -> None:
     logging.set_verbosity(logging.WARNING)
     logging.get_absl_logger().addFilter(_is_without_stack)
     sys.unraisablehook = _tell_unraisable
+    if _LEFT_TO_TRACKER not in sys.warnoptions:
+        sys.warnoptions.append(_LEFT_TO_TRACKER)
 
 
+# Reading processes are told too. A run whose reads hang ends without clearing its
+# semaphores; the process that Python has for that clears them, and would warn of it.
+_LEFT_TO_TRACKER = "ignore:resource_tracker:UserWarning"
 # As Python has it, or whoever has replaced that.
 _usual_hook = sys.unraisablehook
 

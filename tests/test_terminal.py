@@ -72,3 +72,22 @@ def test_what_libraries_log_is_one_line_and_no_stack():
     assert lines[1:3] == ["by the older name", "by the newer name"]
     # What nobody knows of is not kept quiet.
     assert lines[3].startswith("Exception ignored in") and "another" in lines[-1]
+
+
+LEAVING = """
+import multiprocessing, os
+from multigrain_jax.terminal import quiet_libraries
+quiet_libraries()
+semaphore = multiprocessing.get_context("spawn").Semaphore()
+os._exit(3)
+"""
+
+
+def test_leaving_at_once_warns_of_no_semaphores():
+    command = [sys.executable, "-c", LEAVING]
+    # Ends when the process that clears them has closed its standard error.
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (3, "")
+    warned = [*command[:2], LEAVING.replace("quiet_libraries()\n", "")]
+    done = subprocess.run(warned, capture_output=True, text=True, check=False)
+    assert "resource_tracker" in done.stderr
