@@ -15,6 +15,7 @@ from measure.fault_stage import WITHOUT_READING, Stage, Trial
 Fault = Callable[[Stage, str], str]
 # Of time, that a run with a read that hangs gets before it is signalled.
 INTO_THE_READING_S = 3.0
+STARTED_AFTER_S = 20.0
 UNTRIED = "–"
 
 
@@ -174,7 +175,9 @@ def _hang_reads(stage: Stage) -> None:
 def _wait_for_work(stage: Stage, task: str, trial: Trial) -> bool:
     """Wait until a run is well under way; whether it still runs then."""
     begun = stage.fresh(task) / "config.json"
-    while trial.is_running() and not begun.exists():
+    end = time.monotonic() + STARTED_AFTER_S
+    # Some tasks read headers, which hang here, before they write anything.
+    while trial.is_running() and not begun.exists() and time.monotonic() < end:
         time.sleep(0.05)
     end = time.monotonic() + INTO_THE_READING_S
     while trial.is_running() and time.monotonic() < end:

@@ -2,8 +2,9 @@
 
     python measure/reliability.py --kills 10 --seconds 30
 
-Prints the machine and two JSON objects: what a save costs at the size of a backbone's
-training state, and what is lost when a small run is killed (SIGKILL) again and again.
+Prints the machine and three JSON objects: what a row of metrics costs the loop, what a
+save costs at the size of a backbone's training state, and what is lost when a small run
+is killed (SIGKILL) again and again.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -32,7 +34,7 @@ from multigrain_jax.checkpoint import (
     load_checkpoint,
     load_optimizer,
 )
-from multigrain_jax.metric_writer import read_metrics
+from multigrain_jax.metric_writer import MetricWriter, read_metrics
 from multigrain_jax.models.multigrain import create_model
 from multigrain_jax.train.optimizer import make_optimizer
 from multigrain_jax.train.state import (
@@ -111,6 +113,24 @@ def measure_saves(backbone: str, repetitions: int = 3) -> dict[str, float]:
     }
 
 
+def measure_metrics(rows: int = 2000) -> dict[str, float]:
+    """What a row of metrics costs the loop: its thread's time of the processor."""
+    metrics = {f"train/{number}": float(number) for number in range(12)}
+    walls = []
+    with tempfile.TemporaryDirectory() as folder:
+        writer = MetricWriter(Path(folder))
+        began = time.thread_time()
+        for step in range(rows):
+            walls.append(seconds_of(partial(writer.record, step, metrics)))
+        taken = time.thread_time() - began
+        writer.close()
+    return {
+        "metrics_row_cpu_ms": 1000 * taken / rows,
+        "metrics_row_median_ms": 1000 * statistics.median(walls),
+        "metrics_row_longest_ms": 1000 * max(walls),
+    }
+
+
 def make_photos(root: Path, count: int = 240) -> None:
     """Noise in three classes."""
     rng = np.random.default_rng(0)
@@ -185,6 +205,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=30.0, help="between kills")
     options = parser.parse_args(arguments)
     print_machine(["jax", "flax", "orbax-checkpoint"])
+    print_figures(measure_metrics())
     print_figures(measure_saves(options.backbone))
     if options.kills:
         print_figures(measure_kills(options.kills, options.seconds))
