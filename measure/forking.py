@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -57,6 +58,9 @@ def serve(tasks: Sequence[str]) -> None:
 def _become(request: Mapping[str, object]) -> None:
     """Be the command: its output, variables and arguments, to the process's end."""
     os.setsid()
+    # A shell has what runs in its background ignore the one, `nohup` the other.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     for number, flags in enumerate((os.O_RDONLY, os.O_WRONLY, os.O_WRONLY)):
         path = (os.devnull, request["stdout"], request["stderr"])[number]
         descriptor = os.open(str(path), flags | os.O_CREAT | os.O_TRUNC, 0o644)

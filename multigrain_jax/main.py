@@ -98,10 +98,10 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         resumed = config.task in RESUMED
         then = AGAIN if resumed else "; nothing that is incomplete was kept"
-        print(f"stopped: by SIGINT (Ctrl-C){then}", file=sys.stderr)
-        code = EXIT_STOPPED_EARLY if resumed else EXIT_FAILED
-        _leave_if_reading_hangs(code)
-        return code
+        print(f"stopped: by SIGINT (Ctrl-C){then}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        # Python would wait for threads, of which some may hang in the file system.
+        os._exit(EXIT_STOPPED_EARLY if resumed else EXIT_FAILED)
     except DataStalledError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.stdout.flush()

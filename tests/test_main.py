@@ -193,8 +193,12 @@ def test_a_storage_that_fails_is_no_bad_input(command, capsys, error, code):
 
 
 @pytest.mark.parametrize(("task", "code"), [("embed", 3), ("whiten", 1)])
-def test_ctrl_c_is_one_line(command, capsys, task, code):
-    assert command(task, KeyboardInterrupt()) == code
+def test_ctrl_c_is_one_line(command, monkeypatch, capsys, task, code):
+    """And the process ends without waiting for threads."""
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    with pytest.raises(SystemExit) as ended:
+        command(task, KeyboardInterrupt())
+    assert ended.value.code == code
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("stopped: by SIGINT (Ctrl-C); ")
     assert ("the same command goes on" in line) == (code == 3)
