@@ -96,7 +96,7 @@ def _watched(
     wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
     answers: queue.SimpleQueue[HostBatch | Exception] = queue.SimpleQueue()
     reader = threading.Thread(
-        target=_answer, args=(dataset, wanted, answers), daemon=True
+        target=_answer_undisturbed, args=(dataset, wanted, answers), daemon=True
     )
     reader.start()
     patience = None
@@ -162,6 +162,20 @@ def stalled(what: str, timeout_s: float) -> DataStalledError:
     )
 
 
+def _answer_undisturbed(
+    dataset: grain.IterDataset,
+    wanted: queue.SimpleQueue[bool],
+    answers: queue.SimpleQueue[HostBatch | Exception],
+) -> None:
+    """As `_answer`; Ctrl-C, which reaches all processes, is the main thread's.
+
+    What is blocked here is so in the processes that start here, from their first moment
+    on: they would end with the stacks of their calls, in the midst of their imports.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    _answer(dataset, wanted, answers)
+
+
 def _answer(
     dataset: grain.IterDataset,
     wanted: queue.SimpleQueue[bool],
@@ -210,14 +224,13 @@ def end_with_parent(worker: int, num_workers: int) -> None:
     """Let this reading process end with the one that started it, however that ends.
 
     A parent that is killed cannot stop its processes, and they, and the memory that
-    they share, would stay. Ctrl-C reaches all of them, and is the parent's to answer.
+    they share, would stay.
 
     Args:
         worker: which of the processes this is; Grain gives both.
         num_workers: how many there are.
     """
     del worker, num_workers
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(

@@ -184,6 +184,19 @@ def test_ctrl_c_ends_the_wait_for_a_reader_that_hangs(monkeypatch):
         released.set()
 
 
+def test_processes_that_a_reader_starts_do_not_see_ctrl_c():
+    script = "import os, signal; os.kill(os.getpid(), signal.SIGINT); print('lives')"
+    command, said = [sys.executable, "-c", script], []
+
+    def start():
+        said.append(subprocess.run(command, capture_output=True, text=True, check=True))
+
+    assert read(lambda first: Numbers(first, fails_at=0, fail=start)) == [0, 1, 2, 3, 4]
+    assert [(done.stdout, done.stderr) for done in said] == [("lives\n", "")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "KeyboardInterrupt" in ended.stderr
+
+
 def test_time_in_which_the_process_was_stopped_does_not_count(monkeypatch):
     """The clock jumps by an hour at each look, and a batch comes at the fifth."""
     now, looks = [0.0], []
@@ -204,16 +217,12 @@ def test_time_in_which_the_process_was_stopped_does_not_count(monkeypatch):
 
 
 def test_a_process_ends_with_its_parent():
-    """A parent is killed; its reading process, which sleeps, ends by itself.
-
-    Not by Ctrl-C, which is the parent's to answer.
-    """
+    """A parent is killed; its reading process, which sleeps, ends by itself."""
     script = (
         "import multiprocessing, os, signal, time\n"
         "from multigrain_jax.data.watchdog import end_with_parent\n"
         "def work():\n"
         "    end_with_parent(0, 1)\n"
-        "    signal.raise_signal(signal.SIGINT)\n"
         "    print(os.getpid(), flush=True)\n"
         "    time.sleep(600)\n"
         "if __name__ == '__main__':\n"
