@@ -161,7 +161,8 @@ class Stage:
             else:
                 found += ", told" if more else ", SILENT"
         elif trial.code > 0:
-            number = len([line for line in trial.errors.splitlines() if line.strip()])
+            # What is wrong with a checkpoint is a list, an indented line each.
+            number = len(re.findall(r"^\S", trial.errors, re.MULTILINE))
             found += ", one line" if number == 1 else f", {number} LINES"
         if "Traceback" in trial.said + trial.errors:
             found += ", TRACEBACK"

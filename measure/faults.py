@@ -116,20 +116,23 @@ def killed_worker(stage: Stage, task: str) -> str:
 
 
 def damaged_input(stage: Stage, task: str) -> str:
-    """A bit in the middle of every file of descriptors and newest checkpoints."""
-    for place in (stage.folder / "database", stage.folder / "model", stage.done(task)):
-        flipped = [*place.glob("descriptors/*.npy")]
-        checkpoints = sorted(place.glob("checkpoints/*"), key=lambda path: path.name)
-        if checkpoints:
-            newest = max(checkpoints, key=lambda path: int(path.name))
-            flipped += newest.glob("model/**/*")
-        for path in flipped:
-            if path.is_file() and path.stat().st_size:
-                data = bytearray(path.read_bytes())
-                data[len(data) // 2] ^= 16
-                path.write_bytes(data)
-    more = {"num_epochs": 3} if task == "train" else {}
-    return _again(stage, task, **more)
+    """A bit in the middle of every file of descriptors, or of a checkpoint's model."""
+    remembers = task in ("train", "embed")
+    reads_descriptors = task in ("search", "near_duplicates")
+    place = stage.folder / ("database" if reads_descriptors else "model")
+    place = stage.done(task) if remembers else place
+    flipped = [*place.glob("descriptors/*.npy")]
+    steps = [int(path.name) for path in place.glob("checkpoints/*")]
+    if steps:
+        flipped += place.glob(f"checkpoints/{max(steps)}/model/**/*")
+    for path in flipped:
+        if path.is_file() and path.stat().st_size:
+            data = bytearray(path.read_bytes())
+            data[len(data) // 2] ^= 16
+            path.write_bytes(data)
+    if not remembers:
+        return _run(stage, task)
+    return _again(stage, task, **({"num_epochs": 3} if task == "train" else {}))
 
 
 def cut_files(stage: Stage, task: str) -> str:
