@@ -2,12 +2,13 @@
 
 import contextlib
 import errno
+import json
 import os
 import re
 import secrets
 from collections.abc import Generator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 # How the name of a file ends that is being written, or whose writer was killed.
 PARTIAL_SUFFIX = ".partial"
@@ -17,6 +18,9 @@ _KEPT_OF_NAME = 40
 _STRAY_BYTE = re.compile("[\udc80-\udcff]")
 _ESCAPED = re.compile(r"\\x(5c|[89a-f][0-9a-f])")
 _LOOKS_ESCAPED = re.compile(r"\\(x(?:5c|[89a-f][0-9a-f]))")
+# What files of JSON and of text may have: a small file of lists takes 25 times itself.
+MAX_JSON_BYTES = 16 << 20
+MAX_TEXT_BYTES = 256 << 20
 _OWN_PARTIAL = re.compile(r"\.[0-9a-f]{16}" + re.escape(PARTIAL_SUFFIX) + "$")
 
 
@@ -73,6 +77,42 @@ def append_durably(path: Path, data: bytes) -> None:
     except OSError as error:
         error.filename = str(path)
         raise
+
+
+def read_small(path: Path, *, max_bytes: int) -> bytes:
+    """The bytes of a file that has no reason to be large.
+
+    Raises:
+        OSError: it cannot be read, or it is larger.
+    """
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size <= max_bytes:
+            data = file.read()
+            size = len(data)  # which may have grown
+            if size <= max_bytes:
+                return data
+    raise OSError(
+        errno.EFBIG, f"{size} bytes, at most {max_bytes >> 20} MiB", str(path)
+    )
+
+
+def read_json(path: Path) -> Any:
+    """What a file of JSON holds.
+
+    Raises:
+        OSError: it cannot be read, or is too large to be one that is read here.
+        ValueError: it is no JSON, or no UTF-8.
+    """
+    return parse_json(read_small(path, max_bytes=MAX_JSON_BYTES).decode())
+
+
+def parse_json(text: str) -> Any:
+    """What a text of JSON holds; ValueError for whatever is wrong with it."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
 
 
 def remove_partial_files(folder: Path) -> None:

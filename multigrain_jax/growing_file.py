@@ -13,7 +13,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
-from multigrain_jax.files import write_atomically
+from multigrain_jax.files import MAX_TEXT_BYTES, read_small, write_atomically
 
 # What waits in memory for room on the disk; more is dropped, and counted.
 MAX_WAITING_BYTES = 64 << 20
@@ -251,7 +251,8 @@ def listed_lines(path: Path) -> list[str]:
     """
     lines: list[str] = []
     with contextlib.suppress(FileNotFoundError):
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        data = read_small(path, max_bytes=MAX_TEXT_BYTES)
+        lines = data.decode(errors="replace").splitlines()
     file = _lists.get(path.absolute())
     return lines if file is None else file.with_waiting(lines)
 

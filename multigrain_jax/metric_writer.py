@@ -12,7 +12,7 @@ from tensorboardX.record_writer import register_writer_factory
 from tqdm import tqdm
 
 from multigrain_jax.errors import InputError
-from multigrain_jax.files import write_durably
+from multigrain_jax.files import parse_json, read_small, write_durably
 from multigrain_jax.growing_file import GrowingFile
 from multigrain_jax.workdir import METRICS_FILE
 
@@ -33,6 +33,8 @@ TERMINAL_NAMES = {
 }
 # tensorboardX opens what begins so with the factory that is registered below.
 _EVENTS_PREFIX = "growing"
+# A million rows have a half.
+MAX_METRICS_BYTES = 1 << 30
 
 
 class MetricWriter:
@@ -191,16 +193,24 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     A last line that a crash cut off is left out.
 
     Raises:
-        InputError: another line is not a JSON object with a `step`.
+        InputError: it cannot be read, or another line is not a JSON object with a
+            `step`.
     """
     if not path.exists():
         return []
     rows = []
-    lines = path.read_text(errors="replace").split("\n")
+    try:
+        text = read_small(path, max_bytes=MAX_METRICS_BYTES).decode(errors="replace")
+    except OSError as error:
+        raise InputError(
+            f"{path}: reading it failed ({error.strerror}), expected the record of a "
+            "run, a line for each log; remove it to start the record anew"
+        ) from error
+    lines = text.split("\n")
     for number, line in enumerate(lines[:-1], start=1):
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
+            row = parse_json(line)
+        except ValueError:
             row = None
         if not isinstance(row, dict) or not isinstance(row.get("step"), int):
             raise InputError(

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,6 +31,8 @@ WRITTEN_FILES = (
     "links.csv",
     "per_query.csv",
 )
+# Characters of a line of a CSV file that is read here: a path, and some numbers.
+MAX_LINE = 1 << 20
 # A spreadsheet takes a cell that begins like this for a formula.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -131,6 +133,22 @@ def guarded(cell: str | int | float) -> str | int | float:
         return cell
     text = escape_name(cell)
     return "'" + text if text.lstrip("'").startswith(FORMULA_STARTS) else text
+
+
+def csv_rows(file: IO[str]) -> Iterator[list[str]]:
+    """The rows of an open CSV file, whose lines have no reason to be long.
+
+    Raises:
+        csv.Error: a line, or a cell, is far too long.
+    """
+
+    def lines() -> Iterator[str]:
+        while line := file.readline(MAX_LINE + 1):
+            if len(line) > MAX_LINE:
+                raise csv.Error(f"a line of more than {MAX_LINE} characters")
+            yield line
+
+    return csv.reader(lines())
 
 
 def open_csv(path: Path | int, mode: str, *, closefd: bool = True) -> IO[str]:

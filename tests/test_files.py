@@ -15,6 +15,9 @@ import pytest
 from multigrain_jax.files import (
     PARTIAL_SUFFIX,
     escape_name,
+    parse_json,
+    read_json,
+    read_small,
     remove_partial_files,
     unescape_name,
     write_atomically,
@@ -271,3 +274,31 @@ def test_any_name_is_escaped_into_utf8_and_back():
         assert (text.encode() and unescape_name(text) == name) or not name
     assert escape_name("\udcffé") == "\\xffé"
     assert escape_name("C:\\x\\é \\n") == "C:\\x\\é \\n"
+
+
+SPARSE = 1 << 40
+
+
+def test_a_file_that_has_no_reason_to_be_large_is_read_only_if_it_is_small(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"abc")
+    assert read_small(path, max_bytes=3) == b"abc"
+    with pytest.raises(OSError, match="3 bytes, at most 0 MiB"):
+        read_small(path, max_bytes=2)
+    with path.open("wb") as file:
+        file.truncate(SPARSE)  # which takes no room on the disk
+    with pytest.raises(OSError, match=rf"{SPARSE} bytes, at most 1 MiB.*{path}"):
+        read_small(path, max_bytes=1 << 20)
+    with pytest.raises(OSError, match=f"{SPARSE} bytes, at most 16 MiB"):
+        read_json(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[" * 100_000, '{"a":' * 100_000, "1" * 5000, "\ud800", "nul"]
+)
+def test_any_text_that_is_no_json_is_one_kind_of_error(tmp_path, text):
+    with pytest.raises(ValueError):
+        parse_json(text)
+    (tmp_path / "file").write_bytes(text.encode(errors="surrogatepass"))
+    with pytest.raises(ValueError):
+        read_json(tmp_path / "file")

@@ -144,3 +144,19 @@ def test_a_progress_bar_in_a_terminal(monkeypatch, capsys):
     assert "10/20" in terminal.getvalue()
     assert "loss 0.25" in terminal.getvalue()
     assert capsys.readouterr().out == "step 10/20  epoch 0.50  val top-1 0.75\n"
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"step": ' + "1" * 5000 + "}"])
+def test_any_line_that_is_none_is_named(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n' + line + "\n")
+    with pytest.raises(InputError, match="line 2 is "):
+        read_metrics(path)
+
+
+def test_a_huge_file_is_not_read(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(InputError, match="1099511627776 bytes, at most 1024 MiB"):
+        read_metrics(path)

@@ -9,7 +9,10 @@ import pytest
 
 from multigrain_jax.files import unescape_name
 from multigrain_jax.workdir import (
+    MAX_LINE,
+    csv_rows,
     escape_names,
+    open_csv,
     print_table,
     unescape_names,
     write_config,
@@ -127,3 +130,17 @@ def test_results_tell_how_many_notes_there_are_and_what_was_passed_over(tmp_path
     write_results(tmp_path, {"top1": 0.5})
     results = json.loads((tmp_path / "results.json").read_text())
     assert results == {"top1": 0.5, "num_notes": 2, "passed_over": [over]}
+
+
+def test_a_line_of_csv_without_an_end_is_not_read(tmp_path):
+    path = tmp_path / "index.csv"
+    path.write_text('path,size\n"a\nb",1\nc,2\n')
+    with open_csv(path, "r") as file:
+        assert list(csv_rows(file)) == [["path", "size"], ["a\nb", "1"], ["c", "2"]]
+    with path.open("ab") as file:
+        file.truncate(1 << 40)
+    for start in ("", "d,3\n" + "e," * MAX_LINE):
+        with path.open("rb+") as file:
+            file.write(start.encode())
+        with open_csv(path, "r") as file, pytest.raises(csv.Error, match="characters"):
+            list(csv_rows(file))

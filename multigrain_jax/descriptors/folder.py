@@ -16,7 +16,7 @@ from types import NoneType
 from typing import Any, NamedTuple
 
 from multigrain_jax.errors import InputError
-from multigrain_jax.files import escape_name, unescape_name
+from multigrain_jax.files import escape_name, read_json, unescape_name
 from multigrain_jax.trees import json_digest
 
 # 2 adds sizes and digests, and what is known of how photos were decoded; of version 1
@@ -154,8 +154,8 @@ def read_head(folder: Path) -> Head:
     """
     path = folder / HEAD_FILE
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        values = read_json(path)
+    except (OSError, ValueError) as error:
         raise InputError(
             f"{folder}: a folder of descriptors was expected, and reading {HEAD_FILE} "
             f"failed: {error}; the task `embed` makes one"

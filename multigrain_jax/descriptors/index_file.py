@@ -25,7 +25,7 @@ from multigrain_jax.descriptors.folder import (
 )
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import escape_name, unescape_name
-from multigrain_jax.workdir import open_csv
+from multigrain_jax.workdir import csv_rows, open_csv
 
 COLUMNS = (*ImageStamp._fields, *IndexRow._fields[1:])
 HEADER = (",".join(COLUMNS) + "\r\n").encode()
@@ -137,7 +137,7 @@ def index_text(descriptor: int) -> IO[str]:
 def _parse(
     file: IO[str], num_rows: int, *, folder: Path, escaped: bool
 ) -> Iterator[IndexRow]:
-    lines = csv.reader(file)
+    lines = csv_rows(file)
     number = 1
     try:
         with suppress(StopIteration):

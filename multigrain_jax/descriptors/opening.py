@@ -1,6 +1,5 @@
 """Opens a folder of descriptors to read it, on its last complete state."""
 
-import csv
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +21,7 @@ from multigrain_jax.descriptors.index_file import (
 )
 from multigrain_jax.descriptors.shards import ShardFile
 from multigrain_jax.errors import InputError
+from multigrain_jax.workdir import csv_rows
 
 
 class OpenFolder(NamedTuple):
@@ -144,7 +144,7 @@ def _places(
         return table[:, 0], table[:, 1], table[:, 2].astype(bool)
     shards, rows, live = [], [], []
     with index_text(descriptor) as file:
-        lines = csv.reader(file)
+        lines = csv_rows(file)
         next(lines)
         for _, line in zip(range(head.num_rows), lines, strict=False):
             if line[3]:

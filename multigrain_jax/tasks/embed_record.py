@@ -1,6 +1,5 @@
 """What `embed` recorded of the run that made a descriptor folder, and its photos."""
 
-import json
 import os
 from collections.abc import Mapping
 from functools import partial
@@ -18,7 +17,7 @@ from multigrain_jax.descriptors.folder import DESCRIPTOR_FOLDER
 from multigrain_jax.descriptors.index import DescriptorIndex
 from multigrain_jax.descriptors.roots import old_root
 from multigrain_jax.errors import InputError
-from multigrain_jax.files import escape_name
+from multigrain_jax.files import escape_name, read_json
 from multigrain_jax.pages.stored_photos import PhotoReader
 from multigrain_jax.tasks.inputs import data_set_from_config
 from multigrain_jax.workdir import CONFIG_FILE, unescape_names
@@ -66,10 +65,10 @@ def embed_config(database: str | Path, keys: Keys) -> dict[str, Any] | None:
     for folder in (path, path.absolute().parent):
         file = folder / CONFIG_FILE
         try:
-            config = json.loads(file.read_text(encoding="utf-8"))
+            config = read_json(file)
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise _damaged(file, reason) from error
         config = unescape_names(config)

@@ -1,7 +1,6 @@
 """What every task does first: paths made plain, and a workdir that is its own."""
 
 import functools
-import json
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from multigrain_jax.checkpoint import CHECKPOINTS_FOLDER, Checkpoint, save_deriv
 from multigrain_jax.data.sources.folder import split_folders
 from multigrain_jax.descriptors.folder import DESCRIPTOR_FOLDER, HEAD_FILE
 from multigrain_jax.errors import StoppedEarly
+from multigrain_jax.files import read_json
 from multigrain_jax.growing_file import close_lists
 from multigrain_jax.lock import WorkdirLock, lock_workdir
 from multigrain_jax.runtime import look_for_devices
@@ -204,10 +204,10 @@ def _other_task(settings: Mapping[str, Any], workdir: Path) -> list[str]:
     """What other tasks have left in the workdir, which this one would overwrite."""
     task, found, where = settings["task"], None, ""
     try:
-        config = json.loads((workdir / CONFIG_FILE).read_text(encoding="utf-8"))
+        config = read_json(workdir / CONFIG_FILE)
         found = config.get("task", "none of these tasks")
         where = f" in its {CONFIG_FILE}"
-    except (OSError, ValueError, AttributeError, RecursionError):
+    except (OSError, ValueError, AttributeError):
         pass  # none yet, or one that is cut off: what else is there tells
     if found is None:
         left = [name for name in MARKS if _left(workdir, name, task)]

@@ -22,6 +22,7 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from multigrain_jax.errors import InputError
+from multigrain_jax.files import read_json
 
 _CHUNK = 2**16
 # A connection that brought as much counts as no failure.
@@ -118,7 +119,7 @@ class _Part:
         self.validator: str | None = None
         self.total: int | None = None
         try:
-            note = json.loads(self._note.read_text(encoding="utf-8"))
+            note = read_json(self._note)
             self.validator, self.total = note["validator"], note["total"]
         except (OSError, ValueError, KeyError, TypeError):
             self.remove()

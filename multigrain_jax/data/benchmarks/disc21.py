@@ -4,6 +4,7 @@ Douze et al., "The 2021 image similarity dataset and challenge", arXiv 2106.0967
 """
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from multigrain_jax.data.benchmarks.benchmark import (
     require_count,
 )
 from multigrain_jax.errors import InputError
+from multigrain_jax.files import MAX_TEXT_BYTES, read_small
 
 ORIGIN = (
     "the images are on the page of the Image Similarity dataset DISC21, and the ground "
@@ -129,8 +131,8 @@ def _read_truth(path: Path) -> tuple[list[tuple[str, str]], list[str]]:
     """The (query, reference) pairs, and all queries, those without reference too."""
     pairs, queries = [], []
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.reader(file) if row]
+        text = read_small(path, max_bytes=MAX_TEXT_BYTES).decode()
+        rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"ground truth {path}: cannot be read ({error}), expected a CSV file; "
@@ -154,7 +156,7 @@ def _read_truth(path: Path) -> tuple[list[tuple[str, str]], list[str]]:
 
 def _read_list(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").split()
+        lines = read_small(path, max_bytes=MAX_TEXT_BYTES).decode().split()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"query_list {path}: cannot be read ({error}), expected a text file with "

@@ -17,6 +17,7 @@ from multigrain_jax.data.benchmarks.benchmark import (
     require_count,
 )
 from multigrain_jax.errors import InputError
+from multigrain_jax.files import MAX_TEXT_BYTES, read_small
 
 ORIGIN = (
     "the photos are on INRIA's page of the Holidays dataset (Jégou, Douze and Schmid "
@@ -85,7 +86,7 @@ def load_holidays(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark
 def _read_rotations(path: Path, names: list[str]) -> dict[int, TurnAndCrop]:
     """Lines such as `"100600.jpg": 90,`, in braces or not."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_small(path, max_bytes=MAX_TEXT_BYTES).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"rotations {path}: cannot be read ({error}); {ROTATIONS_ORIGIN}"

@@ -7,6 +7,7 @@ from multigrain_jax.data.image_file import image_suffixes
 from multigrain_jax.data.sources.folder import ImageFile, index_folder
 from multigrain_jax.data.sources.scan import Sieve
 from multigrain_jax.errors import InputError
+from multigrain_jax.files import MAX_TEXT_BYTES, read_small
 
 SPLIT_FOLDERS = {
     "train": ("train", "ILSVRC2012_img_train"),
@@ -63,7 +64,7 @@ def _flat_validation(
             "ILSVRC2012_devkit_t12 there"
         )
     ids_by_number = _read_meta(meta)
-    lines = truth.read_text().split()
+    lines = read_small(truth, max_bytes=MAX_TEXT_BYTES).decode(errors="replace").split()
     wrong = [line for line in lines if line not in ids_by_number]
     if wrong:
         raise InputError(

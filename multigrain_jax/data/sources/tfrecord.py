@@ -13,6 +13,7 @@ from multigrain_jax.data.cache import kept_labels
 from multigrain_jax.data.decoding import PLAIN
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError
+from multigrain_jax.files import MAX_TEXT_BYTES, read_json, read_small
 
 # A record: its length (8 bytes), 4 bytes of checksum, the data, 4 bytes of checksum.
 HEADER, FOOTER = 12, 4
@@ -76,7 +77,8 @@ class TfrecordSource(ImageSource):
                 f"{names}: not found; it is expected to list the classes, as TFDS "
                 "writes it for a ClassLabel: copy it from the prepared data set"
             )
-        self.class_names = names.read_text(encoding="utf-8").split("\n")
+        text = read_small(names, max_bytes=MAX_TEXT_BYTES).decode()
+        self.class_names = text.split("\n")
         self.class_names = [name for name in self.class_names if name]
         self._firsts = np.array([shard.first for shard in self.shards])
 
@@ -122,7 +124,7 @@ class TfrecordSource(ImageSource):
 
 def _read_info(root: Path) -> dict[str, Any]:
     try:
-        return json.loads((root / INFO_FILE).read_text(encoding="utf-8"))
+        return read_json(root / INFO_FILE)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{root}: the folder of a version prepared by TFDS was expected, with "
