@@ -1,20 +1,33 @@
-"""Output that may lose its reader without ending the run."""
+"""Output that may lose its reader without ending the run, and steers no terminal."""
 
 import io
 import os
+import re
 import sys
 from logging import LogRecord
 from typing import Any, TextIO
 
 from absl import logging
 
+from multigrain_jax.errors import printable
+
+# Of one's own lines and progress bars.
+KEPT = "\n\r\t"
+# How a progress bar below another one goes back to its line: a text of its own.
+_UP = re.compile(r"\n*(?:\x1b\[A)*")
+
 
 class _Patient(io.TextIOWrapper):
-    """Text that goes nowhere once its reader has gone, as with `| head`."""
+    """Text that goes nowhere once its reader has gone, as with `| head`.
+
+    What a terminal would obey is written out: whatever message has a name in it.
+    """
 
     def write(self, text: str) -> int:
+        shown = text if _UP.fullmatch(text) else printable(text, keep=KEPT)
         try:
-            return super().write(text)
+            super().write(shown)
+            return len(text)
         except BrokenPipeError:
             self._forget_reader()
             return len(text)

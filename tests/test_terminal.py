@@ -91,3 +91,22 @@ def test_leaving_at_once_warns_of_no_semaphores():
     warned = [*command[:2], LEAVING.replace("quiet_libraries()\n", "")]
     done = subprocess.run(warned, capture_output=True, text=True, check=False)
     assert "resource_tracker" in done.stderr
+
+
+def test_no_message_steers_the_terminal():
+    """Errors that nobody expects among them; a bar's way up is let through."""
+    script = (
+        "import sys\n"
+        "from multigrain_jax.terminal import outlive_readers\n"
+        "outlive_readers()\n"
+        "print('a \\x1b[2J b \\x9b c \\u202e d \\udcff e \\r f \\t ä')\n"
+        "sys.stdout.write('\\n\\x1b[A')\n"
+        "raise OSError('\\x1b]0;title\\x07')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8", "-c", script], capture_output=True, check=False
+    )
+    line = "a \\x1b[2J b \\x9b c \\u202e d \\udcff e \r f \t ä\n"
+    assert done.stdout.decode() == line + "\n\x1b[A"
+    assert done.stderr.decode().splitlines()[-1] == "OSError: \\x1b]0;title\\x07"
+    assert b"\x1b" not in done.stderr

@@ -17,8 +17,8 @@ import numpy as np
 
 from multigrain_jax.convert.architecture import likely_architecture
 from multigrain_jax.convert.keymaps import KEYMAPS, KeyMap
-from multigrain_jax.convert.unwrap import printable, shown
-from multigrain_jax.errors import InputError
+from multigrain_jax.convert.unwrap import shown
+from multigrain_jax.errors import InputError, printable
 from multigrain_jax.models.multigrain import (
     Variables,
     abstract_model,

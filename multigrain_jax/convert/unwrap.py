@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from multigrain_jax.convert.keymaps import KEYMAPS
-from multigrain_jax.errors import InputError
+from multigrain_jax.errors import InputError, printable
 
 # Where a state dict may be, the one to be preferred first: running averages of the
 # weights are what such a run is evaluated with.
@@ -194,11 +194,6 @@ def shown(name: object) -> str:
     """A name of a file for a message: short, and without control characters."""
     text = str(name)
     return printable(text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…")
-
-
-def printable(text: str) -> str:
-    """A text of a file for a message: what a terminal would obey is written out."""
-    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def _find(content: object, names: tuple[str, ...], depth: int) -> FoundStateDict | None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from multigrain_jax.files import PARTIAL_SUFFIX, escape_name, write_atomically
+from multigrain_jax.errors import printable
+from multigrain_jax.files import PARTIAL_SUFFIX, write_atomically
 
 # The names of copies, of the folders they are in, and of those half written.
 _PART, _COPY = re.compile("[0-9a-f]{2}"), re.compile("[0-9a-f]{64}")
@@ -75,7 +76,7 @@ class LocalCache:
             return data
         if kept is not None:
             print(
-                f"{escape_name(str(path))}: the local copy was of another content, and "
+                f"{printable(str(path))}: the local copy was of another content, and "
                 "is made anew",
                 flush=True,
             )

@@ -8,8 +8,8 @@ import numpy as np
 
 from multigrain_jax.data.decoding import UndecodableImageError
 from multigrain_jax.data.reading import read_noted
-from multigrain_jax.data.skips import printable
 from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.errors import printable
 from multigrain_jax.growing_file import append_lines, listed_lines
 
 NOTES_FILE = "notes.txt"

@@ -8,7 +8,7 @@ import numpy as np
 from multigrain_jax.data.reading import why_unreadable
 from multigrain_jax.data.sources.folder import UNLABELLED
 from multigrain_jax.data.sources.source import ImageSource
-from multigrain_jax.errors import InputError
+from multigrain_jax.errors import InputError, printable
 from multigrain_jax.growing_file import append_lines, listed_lines
 
 SKIPPED_FILE = "skipped.txt"
@@ -87,13 +87,3 @@ class SkipLog:
             if self._seen.issuperset(np.flatnonzero(labels == label).tolist()):
                 name = printable(self._source.class_names[label])
                 print(f"class {name!r}: none of its images could be read")
-
-
-def printable(text: str) -> str:
-    """The text with escapes for what is no character, or steers a terminal.
-
-    File names may hold line breaks, escape sequences and bytes that are no UTF-8.
-    """
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
-    )

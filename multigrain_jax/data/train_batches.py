@@ -18,7 +18,7 @@ from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.data.simd_resize import CropResizer, crop_resizer
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.data.trivialaugment import apply_trivial
-from multigrain_jax.errors import InputError
+from multigrain_jax.errors import InputError, printable
 
 # How many other images are tried in place of an unreadable one.
 REPLACEMENT_ATTEMPTS = 20
@@ -89,7 +89,7 @@ class _Train:
             try:
                 return read_noted(self.source, candidate), candidate
             except (OSError, UndecodableImageError) as error:
-                tried.append(f"{self.source.describe(candidate)}: {error}")
+                tried.append(printable(f"{self.source.describe(candidate)}: {error}"))
         listed = "\n  ".join(tried[:5])
         raise InputError(
             f"{len(tried)} images in a row could not be read, one in place of the "

@@ -20,7 +20,7 @@ from multigrain_jax.descriptors.index_file import (
     read_open_index,
 )
 from multigrain_jax.descriptors.shards import ShardFile
-from multigrain_jax.errors import InputError
+from multigrain_jax.errors import InputError, printable
 from multigrain_jax.workdir import csv_rows
 
 
@@ -57,7 +57,10 @@ def find_folder(path: str | Path) -> Path:
     if len(found) > 1:
         newest = max(found, key=lambda each: (each / HEAD_FILE).stat().st_mtime_ns)
         others = ", ".join(str(each.parent) for each in found if each != newest)
-        print(f"{path}: {newest.parent} is opened, the newest; others are {others}")
+        others = printable(
+            f"{newest.parent} is opened, the newest; others are {others}"
+        )
+        print(f"{path}: {others}")
         return newest
     if found:
         return found[0]

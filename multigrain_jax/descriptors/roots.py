@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 from multigrain_jax.descriptors.folder import OUTDATED, ImageStamp, IndexRow
+from multigrain_jax.errors import printable
 
 # So many images of a folder are looked for to tell whether it is still there.
 SAMPLE = 50
@@ -54,7 +55,7 @@ def moved_rows(
         own = [image for image in stamps if is_below(image.path, old)]
         kept = sum(now.get(rebased(i.path, old, root)) == i[1:] for i in own)
         if 2 * kept > len(own) and not _any_is_there(image.path for image in own):
-            print(f"{kept} images of {old} are now in {root}", flush=True)
+            print(printable(f"{kept} images of {old} are now in {root}"), flush=True)
             return [
                 row._replace(
                     image=row.image._replace(path=rebased(row.image.path, old, root))

@@ -43,7 +43,7 @@ from multigrain_jax.distributed import (
     quiet_unless_first,
     start_hosts,
 )
-from multigrain_jax.errors import InputError, StoppedEarly
+from multigrain_jax.errors import InputError, StoppedEarly, printable
 from multigrain_jax.inference import OpenedModel
 from multigrain_jax.lock import WorkdirLock, lock_workdir
 from multigrain_jax.runtime import look_for_devices
@@ -212,7 +212,7 @@ def _run(
     if not results["num_images"]:
         raise InputError(
             f"nothing was embedded: none of the {len(source)} images could be read, "
-            f"among them {source.describe(0)}; skipped.txt says why"
+            f"among them {printable(source.describe(0))}; skipped.txt says why"
         )
     return results
 

@@ -16,8 +16,8 @@ from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.descriptors.folder import DESCRIPTOR_FOLDER
 from multigrain_jax.descriptors.index import DescriptorIndex
 from multigrain_jax.descriptors.roots import old_root
-from multigrain_jax.errors import InputError
-from multigrain_jax.files import escape_name, read_json
+from multigrain_jax.errors import InputError, printable
+from multigrain_jax.files import read_json
 from multigrain_jax.pages.stored_photos import PhotoReader
 from multigrain_jax.tasks.inputs import data_set_from_config
 from multigrain_jax.workdir import CONFIG_FILE, unescape_names
@@ -117,7 +117,9 @@ def open_database(
             f"folder that {' or '.join(roots) or 'their folder'} is now; give that one"
         )
     if old != new:
-        print(f"photos of {old} are looked for in {new}")
+        print(
+            f"photos of {printable(str(old))} are looked for in {printable(str(new))}"
+        )
         index.move(old, new)
     return index
 
@@ -134,7 +136,7 @@ def print_missing(photos: PhotoReader) -> None:
     if photos.missing:
         print(
             f"{len(photos.missing)} photos that the page shows are not there any more, "
-            f"such as {escape_name(min(photos.missing))}: if the collection was moved, "
+            f"such as {printable(min(photos.missing))}: if the collection was moved, "
             "say where with --config.data.root=DIR"
         )
 

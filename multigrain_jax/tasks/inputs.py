@@ -13,7 +13,7 @@ from multigrain_jax.data.reading import HostBatch, Reading
 from multigrain_jax.data.sources.open import DataSet, open_split
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.data.watchdog import never
-from multigrain_jax.errors import InputError
+from multigrain_jax.errors import InputError, printable
 from multigrain_jax.evaluation.classification import require_classes
 from multigrain_jax.evaluation.inputs import recorded_batches
 from multigrain_jax.inference import OpenedModel
@@ -125,7 +125,7 @@ def readable_batches(
     if not num_readable:
         raise InputError(
             f"none of the {len(source)} images could be read, among them "
-            f"{source.describe(0)}; skipped.txt says why"
+            f"{printable(source.describe(0))}; skipped.txt says why"
         )
 
 

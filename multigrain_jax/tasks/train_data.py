@@ -14,7 +14,7 @@ from multigrain_jax.data.sources.open import (
     open_split,
 )
 from multigrain_jax.data.sources.source import ImageSource
-from multigrain_jax.errors import InputError
+from multigrain_jax.errors import InputError, printable
 from multigrain_jax.tasks.inputs import data_set_from_config
 
 
@@ -86,8 +86,8 @@ def refuse_images(config: Mapping[str, Any], source: ImageSource) -> None:
     if unlabelled.size:
         raise InputError(
             f"{unlabelled.size} of {len(source)} images have no label, among them "
-            f"{source.describe(int(unlabelled[0]))}; training needs one folder per "
-            "class and no images beside the folders, or with "
+            f"{printable(source.describe(int(unlabelled[0])))}; training needs one "
+            "folder per class and no images beside the folders, or with "
             "--config.classification_weight=0 no labels at all"
         )
     if found == 1:
@@ -106,10 +106,12 @@ def _what_is_inside(source: ImageSource, name: str) -> str:
     around = next((p for p in path.parents if p.name == name), None)
     if around is None or not around.is_dir():
         return ""
-    inner = sorted(p.name for p in around.iterdir() if p.is_dir())[:LISTED_CLASSES]
+    inner = sorted(printable(p.name) for p in around.iterdir() if p.is_dir())[
+        :LISTED_CLASSES
+    ]
     if not inner:
         return ""
     return (
-        f"{around} holds the folders {', '.join(inner)}: if these are the classes or "
-        f"parts, give --config.data.root={around}; else "
+        f"{printable(str(around))} holds the folders {', '.join(inner)}: if these are "
+        f"the classes or parts, give --config.data.root={printable(str(around))}; else "
     )

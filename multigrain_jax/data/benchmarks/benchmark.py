@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from multigrain_jax.data.sources.scan import DEFAULT_EXCLUDE
-from multigrain_jax.errors import InputError
+from multigrain_jax.errors import InputError, printable
 
 NAMED_MISSING = 10  # so many missing files are named in an error
 # Of rankings, and of one threshold for all queries that tells what is right.
@@ -196,7 +196,7 @@ def require_count(
 
 def name_some(names: Collection[str]) -> str:
     """The first ten names, and an ellipsis if there are more."""
-    some = ", ".join(list(names)[:NAMED_MISSING])
+    some = ", ".join(map(printable, list(names)[:NAMED_MISSING]))
     return f"{some}, …" if len(names) > NAMED_MISSING else some
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from multigrain_jax.data.cache import KEPT_FROM, cache_folder, write_whole
 from multigrain_jax.data.image_file import image_suffixes
 from multigrain_jax.data.sources.scan import APPLE_DOUBLE, Scan, Sieve, scan
-from multigrain_jax.errors import InputError
+from multigrain_jax.errors import InputError, printable
 
 UNLABELLED = -1
 # Fourteen million paths fit; what is larger is no list.
@@ -99,11 +99,11 @@ def _split_folder(root: Path, split: str | None) -> Path:
     # Asked for by its plain name, a part may have another of the usual ones.
     chosen = [path for path, part in parts.items() if PARTS.get(split) == part]
     if len(chosen) == 1:
-        print(f"{root}: {chosen[0].name} is taken as {split!r}")
+        print(f"{root}: {printable(chosen[0].name)} is taken as {split!r}")
         return chosen[0]
     if parts:
         # Taking root itself would make classes of the other splits.
-        names = ", ".join(path.name for path in chosen or parts)
+        names = ", ".join(printable(path.name) for path in chosen or parts)
         raise InputError(
             f"{root}: no folder {split!r}, but {names}; set the split to one of these"
         )
@@ -168,7 +168,7 @@ def list_of_split(lists: Path, split: str | None) -> Path:
         return lists
     path = lists / f"{split}.txt"
     if not path.is_file():
-        found = ", ".join(sorted(file.name for file in lists.glob("*.txt")))
+        found = ", ".join(sorted(printable(f.name) for f in lists.glob("*.txt")))
         raise InputError(
             f"list_file {lists}: a folder of lists has one for each split; for split "
             f"{split!r} {path.name} was expected, found {found or 'no .txt file'}; add "
@@ -211,7 +211,7 @@ def _first_names(folder: Path, count: int = 5) -> str:
         names += [os.path.relpath(f"{base}/{name}", folder) for name in sorted(files)]
         if len(names) >= count:
             break
-    return ", ".join(names[:count]) or "no files at all"
+    return ", ".join(map(printable, names[:count])) or "no files at all"
 
 
 def read_list_file(

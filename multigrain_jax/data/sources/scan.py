@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from multigrain_jax.data.image_file import EXTRAS, image_suffixes
-from multigrain_jax.errors import InputError
+from multigrain_jax.errors import InputError, printable
 
 # What systems and programs leave in folders of photos: names and paths, in any case.
 DEFAULT_EXCLUDE = (
@@ -146,8 +146,9 @@ def scan(folder: Path, sieve: Sieve) -> Scan:
                 found.unreadable[relative] = error.strerror or str(error)
                 continue
             raise InputError(
-                f"{folder / relative}: listing the folder failed: {error}; make it "
-                "readable, move it out of the data set, or name it in data.exclude"
+                f"{printable(str(folder / relative))}: listing the folder failed: "
+                f"{error}; make it readable, move it out of the data set, or name it "
+                "in data.exclude"
             ) from error
         identity = (status.st_dev, status.st_ino)
         if identity in above:

@@ -12,7 +12,7 @@ import numpy as np
 from multigrain_jax.data.cache import kept_labels
 from multigrain_jax.data.decoding import PLAIN
 from multigrain_jax.data.sources.source import ImageSource
-from multigrain_jax.errors import InputError
+from multigrain_jax.errors import InputError, printable
 from multigrain_jax.files import MAX_TEXT_BYTES, read_json, read_small
 
 # A record: its length (8 bytes), 4 bytes of checksum, the data, 4 bytes of checksum.
@@ -137,8 +137,9 @@ def _find_shards(root: Path, info: dict[str, Any], split: str) -> list[Shard]:
     splits = {row["name"]: row for row in info.get("splits", [])}
     if split not in splits:
         raise InputError(
-            f"{root}: split {split!r} was expected, found {', '.join(splits) or 'none'}"
-            "; slices such as 'train[:10%]' need the array_record format"
+            f"{root}: split {split!r} was expected, found "
+            f"{', '.join(map(printable, splits)) or 'none'}; slices such as "
+            "'train[:10%]' need the array_record format"
         )
     row = splits[split]
     lengths = [int(length) for length in row["shardLengths"]]
