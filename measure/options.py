@@ -1,4 +1,6 @@
-"""What each option of training (docs/options.md) adds to a step, in % of the plain one.
+"""What each option of training adds to a step, in % of the plain one.
+
+Of the options in docs/options.md and docs/views.md.
 
 One update of a ResNet with R augmentations per image, λ = 0.5, p = 3, `full`
 augmentation on the device; the batch lies on the device already. Steps with and without
@@ -32,16 +34,17 @@ from multigrain_jax.losses.koleo import koleo_loss
 from multigrain_jax.losses.sampling import sample_pairs
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
 from multigrain_jax.models.multigrain import BACKBONES, create_model
-from multigrain_jax.ops.color import augment
 from multigrain_jax.runtime import compiler_options
+from multigrain_jax.tasks.train_views import make_mix_views, make_prepare_images
 from multigrain_jax.train.optimizer import make_optimizer
 from multigrain_jax.train.state import create_state, split_for_training, with_average
 from multigrain_jax.train.step import make_train_step
 
 CLASSES = 1000
+PLAIN = "plain"
 # The first is what the others are compared with.
 VARIANTS: dict[str, dict[str, Any]] = {
-    "plain": {},
+    PLAIN: {},
     "plain again": {},
     "label_smoothing": {"label_smoothing": 0.1},
     "decay_norms=False": {"decay_norms": False},
@@ -50,7 +53,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "ema_decay": {"ema": True},
     "optimizer=lars": {"optimizer": "lars"},
     "optimizer=lamb": {"optimizer": "lamb"},
+    "random_erasing": {"random_erasing": 0.25},
+    "mixup_alpha": {"mixup_alpha": 0.2},
+    "cutmix_alpha": {"cutmix_alpha": 1.0},
+    "both mixtures": {"mixup_alpha": 0.2, "cutmix_alpha": 1.0},
     "all but the optimiser": {
+        "random_erasing": 0.25,
+        "mixup_alpha": 0.2,
+        "cutmix_alpha": 1.0,
         "label_smoothing": 0.1,
         "decay_norms": False,
         "infonce": True,
@@ -87,15 +97,15 @@ def build(
         max_positives=options.repeats - 1,
     )
     infonce = partial(infonce_loss, temperature=0.05, group_size=group)
+    views = view_settings(options, variant)
     has_infonce = variant.get("infonce", False)
     step = make_train_step(
         graphdef,
         tx,
         mesh=mesh,
         seed=0,
-        prepare_images=partial(
-            augment, augmentation="full", mean=row.mean, std=row.std
-        ),
+        prepare_images=make_prepare_images(views),
+        mix_views=make_mix_views(views),
         select_pairs=(lambda *_: None) if has_infonce else pairs,
         classification_weight=0.5,
         label_smoothing=variant.get("label_smoothing", 0.0),
@@ -115,6 +125,22 @@ def build(
         return metrics["loss"]
 
     return update
+
+
+def view_settings(
+    options: argparse.Namespace, variant: dict[str, Any]
+) -> dict[str, Any]:
+    """The keys of a recipe that say what becomes of crops on the device."""
+    keys = ("random_erasing", "mixup_alpha", "cutmix_alpha")
+    return {
+        **{key: variant.get(key, 0.0) for key in keys},
+        "backbone": options.backbone,
+        "augmentation": "full",
+        "classification_weight": 0.5,
+        "koleo_weight": 0.1,
+        "batch_norm_group_size": options.group_size,
+        "sampling_group_size": options.group_size,
+    }
 
 
 def make_batch(options: argparse.Namespace) -> dict[str, np.ndarray]:
@@ -151,10 +177,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=4, help="steps per round")
+    parser.add_argument(
+        "--only", nargs="+", choices=tuple(VARIANTS), default=tuple(VARIANTS)
+    )
     options = parser.parse_args(arguments)
     print_machine(["jax", "flax", "optax"])
     mesh = make_mesh(1)
-    updates = {name: build(options, mesh, v) for name, v in VARIANTS.items()}
+    chosen = {n: v for n, v in VARIANTS.items() if n == PLAIN or n in options.only}
+    updates = {name: build(options, mesh, v) for name, v in chosen.items()}
     for update in updates.values():
         for _ in range(2):  # compiles, and then once more
             jax.block_until_ready(update())
