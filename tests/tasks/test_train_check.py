@@ -1,6 +1,6 @@
 import pytest
 
-from configs import base, joint_1B, joint_3B, joint_3BAA, quickstart
+from configs import base, copies, joint_1B, joint_3B, joint_3BAA, modern, quickstart
 from multigrain_jax.errors import InputError
 from multigrain_jax.tasks import train_check as check
 from multigrain_jax.tasks.train_check import check_train_config
@@ -21,10 +21,23 @@ def config(**changes):
 def test_the_recipes_are_accepted():
     check_train_config(config(), num_devices=8)
     check_train_config(quickstart.get_config().to_dict(), num_devices=1)
-    for recipe in (joint_1B, joint_3B, joint_3BAA):
+    for recipe in (joint_1B, joint_3B, joint_3BAA, modern, copies):
         joint = recipe.get_config("0.5")
         joint.data.root = "/images"
         check_train_config(joint.to_dict(), num_devices=8)
+
+
+@pytest.mark.parametrize("weight", ["0", "0.3", "0.5"])
+@pytest.mark.parametrize("recipe", [modern, copies])
+def test_the_later_recipes_are_accepted_for_other_weights(recipe, weight):
+    config = recipe.get_config(weight)
+    config.data.root = "/images"
+    check_train_config(config.to_dict(), num_devices=8)
+    joint = joint_3B.get_config(weight)
+    # "Cost as joint_3B": as many crops of the same size, of as many photos.
+    for key in ("num_epochs", "epoch_len_factor", "batch_size", "train_size"):
+        assert config[key] == joint[key]
+    assert config.num_repeats == joint.num_repeats
 
 
 def test_the_paper_recipes_are_named_by_their_exponent():
