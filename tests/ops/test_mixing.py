@@ -1,3 +1,4 @@
+import re
 from functools import partial
 
 import jax
@@ -5,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from multigrain_jax.mesh import make_mesh, put_batch
+from multigrain_jax.mesh import batch_sharding, make_mesh, put_batch
 from multigrain_jax.ops.mixing import last_views, mix_views, of_partners
 
 BATCH, GROUP, HEIGHT, WIDTH = 96, 16, 12, 9
@@ -157,6 +158,28 @@ def test_the_mixtures_do_not_depend_on_the_devices():
         results.append(jax.tree.map(np.asarray, batch))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), *results)
     np.testing.assert_array_equal(results[0].labels.share, results[1].labels.share)
+
+
+# Twelve samples a device: groups of 12 lie in one, of 24 on two.
+@pytest.mark.parametrize(("group_size", "travels"), [(12, False), (24, True)])
+def test_images_travel_to_their_partner_alone_and_not_within_a_device(
+    group_size, travels
+):
+    mesh = make_mesh(8)
+    arrays = {"images": IMAGES, "labels": LABELS, "instance_ids": INSTANCES}
+    mix = jax.jit(
+        mixing("mixup", group_size=group_size),
+        out_shardings=batch_sharding(mesh),
+    )
+    program = mix.lower(jax.random.key(0), **put_batch(mesh, arrays)).compile()
+    moved = [
+        line
+        for line in (program.as_text() or "").splitlines()
+        if re.search(r" (all-gather|all-to-all|all-reduce|collective-\w+)\(", line)
+        and f",{HEIGHT},{WIDTH},3]" in line
+    ]
+    assert bool(moved) == travels
+    assert all(" collective-permute(" in line for line in moved)
 
 
 def test_narrow_images_keep_their_dtype_and_no_kind_is_refused():
