@@ -13,12 +13,16 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from helpers.hosts import embed_validation, hosts_config, use_devices
 
 from multigrain_jax.checkpoint import (
     checkpoint_steps,
     load_checkpoint,
     load_optimizer_arrays,
 )
+from multigrain_jax.errors import StoppedEarly
+from multigrain_jax.mesh import make_mesh
+from multigrain_jax.tasks.train import run
 
 DRIVER = Path(__file__).parent / "hosts_driver.py"
 TIMEOUT = 300
@@ -31,18 +35,18 @@ def free_port():
 
 
 @contextlib.contextmanager
-def hosts(count, photos, workdir, *, epochs=2, stop=0, embed="-", output="-"):
-    """Processes that train together; none is left behind."""
+def hosts(photos, workdir, *, epochs=2, stop=0, embed="-", output="-"):
+    """Two processes that train together; none is left behind."""
     coordinator = f"127.0.0.1:{free_port()}"
     environment = {
         **os.environ,
-        "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / f"cache{count}"),
+        "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "cache"),
     }
     processes = [
         subprocess.Popen(
             [
                 sys.executable,
-                *map(str, (DRIVER, photos, workdir, coordinator, count, index)),
+                *map(str, (DRIVER, photos, workdir, coordinator, index)),
                 *map(str, (epochs, stop, embed, output)),
             ],
             stdout=subprocess.PIPE,
@@ -50,7 +54,7 @@ def hosts(count, photos, workdir, *, epochs=2, stop=0, embed="-", output="-"):
             text=True,
             env=environment,
         )
-        for index in range(count)
+        for index in range(2)
     ]
     try:
         yield processes
@@ -60,11 +64,16 @@ def hosts(count, photos, workdir, *, epochs=2, stop=0, embed="-", output="-"):
             process.communicate()
 
 
-def train(count, photos, workdir, **arguments):
-    with hosts(count, photos, workdir, **arguments) as processes:
+def train_on_two(photos, workdir, **arguments):
+    with hosts(photos, workdir, **arguments) as processes:
         said = [process.communicate(timeout=TIMEOUT)[0] for process in processes]
-        assert [p.returncode for p in processes] == [0] * count, "\n".join(said)
+        assert [p.returncode for p in processes] == [0, 0], "\n".join(said)
         return said
+
+
+def train_on_one(photos, workdir, *, stop=None):
+    with contextlib.suppress(StoppedEarly) if stop else contextlib.nullcontext():
+        run(hosts_config(photos, stop_at_step=stop), workdir)
 
 
 def wait_for(process, line):
@@ -77,7 +86,7 @@ def wait_for(process, line):
 
 
 def kill_at(photos, workdir, line):
-    with hosts(2, photos, workdir) as processes:
+    with hosts(photos, workdir) as processes:
         wait_for(processes[0], line)
 
 
@@ -96,16 +105,20 @@ def assert_close(one, other):
 
 
 @pytest.mark.slow
-def test_one_two_and_one_process_continue_each_other(photos, tmp_path):
+def test_one_two_and_one_process_continue_each_other(photos, tmp_path, monkeypatch):
     one, many = tmp_path / "one", tmp_path / "many"
-    train(1, photos, one, embed=one, output=tmp_path / "one.npz")
-    train(1, photos, many, stop=3)
+    use_devices(monkeypatch, 4)
+    with jax.enable_x64(True):
+        train_on_one(photos, one)
+        alone = embed_validation(photos, one, make_mesh(4))
+        train_on_one(photos, many, stop=3)
     kill_at(photos, many, "step 7/10")
     assert checkpoint_steps(many / "checkpoints") == [3, 5]
-    said = train(2, photos, many, stop=8, embed=one, output=tmp_path / "two.npz")
+    said = train_on_two(photos, many, stop=8, embed=one, output=tmp_path / "two.npz")
     assert "resuming from" in said[0] and "step 8/10" in said[0]
     assert "step 8/10" not in said[1]
-    train(1, photos, many)
+    with jax.enable_x64(True):
+        train_on_one(photos, many)
 
     samples = [(path / "sample_ids.jsonl").read_text() for path in (one, many)]
     assert samples[0] == samples[1]
@@ -127,15 +140,17 @@ def test_one_two_and_one_process_continue_each_other(photos, tmp_path):
         [rows[1][name] for name in same], [rows[0][name] for name in same], rtol=1e-9
     )
     assert (5, "val/top1") in same
-    with np.load(tmp_path / "one.npz") as a, np.load(tmp_path / "two.npz") as b:
-        assert len(a["labels"]) == 6
-        np.testing.assert_array_equal(a["labels"], b["labels"])
-        np.testing.assert_allclose(a["descriptors"], b["descriptors"], atol=1e-6)
+    with np.load(tmp_path / "two.npz") as together:
+        assert len(alone.labels) == 6
+        np.testing.assert_array_equal(together["labels"], alone.labels)
+        np.testing.assert_allclose(
+            together["descriptors"], alone.descriptors, atol=1e-6
+        )
 
 
 @pytest.mark.slow
 def test_a_signal_to_one_host_stops_both_at_the_same_step(photos, tmp_path):
-    with hosts(2, photos, tmp_path / "run", epochs=400) as processes:
+    with hosts(photos, tmp_path / "run", epochs=400) as processes:
         wait_for(processes[0], "step 1/2000")
         processes[1].send_signal(signal.SIGTERM)
         said = [process.communicate(timeout=TIMEOUT)[0] for process in processes]

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from helpers.configs import fault_config
+from helpers.hosts import use_devices
 
 from multigrain_jax.checkpoint import (
     describe_checkpoint,
@@ -14,9 +15,6 @@ from multigrain_jax.checkpoint import (
 )
 from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.errors import InputError, StoppedEarly
-from multigrain_jax.mesh import make_mesh
-from multigrain_jax.tasks import train as run_module
-from multigrain_jax.tasks import train_build as build
 from multigrain_jax.tasks.train import run
 
 
@@ -58,11 +56,6 @@ def test_resumed_anywhere_it_is_bit_equal(photos, whole, tmp_path, stops):
     assert describe_checkpoint(tmp_path).digest == describe_checkpoint(whole).digest
     assert samples_of(tmp_path) == samples_of(whole)
     assert losses_of(tmp_path) == losses_of(whole)
-
-
-def use_devices(monkeypatch, count):
-    monkeypatch.setattr(build, "make_mesh", lambda: make_mesh(count))
-    monkeypatch.setattr(run_module.jax, "device_count", lambda: count)
 
 
 @pytest.mark.slow
