@@ -9,8 +9,15 @@
     rparis6k    medium and hard
     disc21      the Image Similarity Challenge: µAP, recall at a precision of 90 % and
                 at ranks 1 and 10; data.training: the folder from which scores are
+                normalised; data.query_list, data.reference_list, data.ground_truth: a
+                subset, such as the challenge's subset_1
+    copies      the same scores of copies that are made of one's own photos, by six
+                edits: a third of the photos is looked for, a third distracts, and
+                copies of a third find nothing; data.distractors: a folder that joins
+                the database; data.training: as of disc21
+    folder      one's own: a subfolder per object, each image looks for the others: mAP;
+                data.training: a folder of other images, from which scores are
                 normalised
-    folder      one's own: a subfolder per object, each image looks for the others: mAP
 
 Published (MultiGrain, arXiv 1902.05509; DISC21: arXiv 2106.09672):
 
@@ -33,6 +40,10 @@ downloaded; what is missing is named, with where it comes from.
         --config.data.root=/data/disc21 --config.data.training=/data/disc21/train \
         --config.test_size=512 --config.pooling_exponent=7 \
         --config.init_from=workdirs/whiten
+
+    python -m multigrain_jax.main --config configs/eval_retrieval.py:copies \
+        --config.data.root=/data/photos --config.init_from=workdirs/quickstart \
+        --config.test_size=64 --config.test_mode=square
 
 Descriptors of several sizes are averaged: --config.test_size="(352, 500, 707)".
 """

@@ -20,12 +20,11 @@ from measure.quality_photos import (
 )
 from measure.quality_recipes import Changes, Setting, recipe_config
 from measure.quality_scores import Outcomes, kept_outcomes, summarise
-from multigrain_jax.data.benchmarks.copies import assign_roles
+from multigrain_jax.data.benchmarks.copies import ROLES_SEED, assign_roles
 from multigrain_jax.data.edits import EDITS
 from multigrain_jax.files import write_atomically
 
 EMBED_BATCH = 256
-ROLES_SEED = 0
 # As the Image Similarity Challenge normalises scores.
 WEIGHT, NEIGHBOURS = 2.0, 10
 

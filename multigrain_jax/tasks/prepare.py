@@ -31,6 +31,7 @@ PATH_KEYS = (
     "data.list_file",
     "data.local_cache_dir",
     "data.query_list",
+    "data.reference_list",
     "data.root",
     "data.rotations",
     "data.training",

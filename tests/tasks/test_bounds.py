@@ -24,7 +24,15 @@ from multigrain_jax.tasks.bounds import (
 )
 
 ROOT = Path(__file__).parents[2]
-BENCHMARKS = ("copydays", "disc21", "folder", "holidays", "roxford5k", "ukbench")
+BENCHMARKS = (
+    "copies",
+    "copydays",
+    "disc21",
+    "folder",
+    "holidays",
+    "roxford5k",
+    "ukbench",
+)
 # What each task needs to be given, so that nothing else is wrong.
 GIVEN = ("data.root", "database", "queries", "init_from")
 # The numbers that mean something although they are zero or below.

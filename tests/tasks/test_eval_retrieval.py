@@ -159,6 +159,21 @@ def test_holidays_are_turned_upright(holidays, tiny_checkpoint, tmp_path):
     assert results["num_queries"] == 3
 
 
+def test_copies_of_a_folder_s_photos_are_looked_for(objects, tiny_checkpoint, tmp_path):
+    config = make_config("copies", objects, tiny_checkpoint, test_mode="square")
+    results = run(config, tmp_path / "out")
+    # Four references and four strangers, by six edits, among eight photos.
+    assert (results["num_queries"], results["num_database"]) == (48, 8)
+    assert results["copies/raw/num_without_positives"] == 24
+    assert 0 < results["copies/raw/micro_ap"] < 1
+    # Compression changes least of noise.
+    jpeg, strong = (results[f"copies/{n}/recall_at_1"] for n in ("jpeg_10", "strong"))
+    assert jpeg >= strong
+    with open(tmp_path / "out" / "per_query.csv", newline="") as file:
+        asked = {row["query"] for row in csv.DictReader(file)}
+    assert {name.rpartition(" (")[2] for name in asked} >= {"overlay)", "strong)"}
+
+
 @pytest.fixture
 def disc21(objects, tmp_path):
     """Three references, a copy of the second of them, and three training photos."""

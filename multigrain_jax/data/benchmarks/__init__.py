@@ -10,6 +10,7 @@ from multigrain_jax.data.benchmarks.benchmark import (
     Protocol,
     TurnAndCrop,
 )
+from multigrain_jax.data.benchmarks.copies import load_copies
 from multigrain_jax.data.benchmarks.copydays import load_copydays
 from multigrain_jax.data.benchmarks.disc21 import load_disc21
 from multigrain_jax.data.benchmarks.folder import load_folder
@@ -70,9 +71,10 @@ BENCHMARKS: Mapping[str, BenchmarkRow] = {
             "matches": 4991,
             "training": 1_000_000,
         },
-        ("ground_truth", "query_list", "training"),
+        ("ground_truth", "query_list", "reference_list", "training"),
     ),
-    "folder": BenchmarkRow(load_folder, {}),
+    "copies": BenchmarkRow(load_copies, {}, ("distractors", "training")),
+    "folder": BenchmarkRow(load_folder, {}, ("training",)),
 }
 
 

@@ -17,6 +17,14 @@ from multigrain_jax.errors import InputError, printable
 NAMED_MISSING = 10  # so many missing files are named in an error
 # Of rankings, and of one threshold for all queries that tells what is right.
 METRICS_WITH_THRESHOLD = ("map", "recall_at_p90", "threshold_at_p90")
+# Of all pairs of a query and an image, ranked together.
+METRICS_OVER_ALL = (
+    "micro_ap",
+    "recall_at_p90",
+    "threshold_at_p90",
+    "recall_at_1",
+    "recall_at_10",
+)
 
 Box = tuple[float, float, float, float]
 
@@ -64,13 +72,14 @@ class Benchmark:
     Attributes:
         name: the first part of the results' names.
         root: the folder that it was read from.
-        paths: every image file once.
+        paths: every image file once, and those that are edited once more for each edit.
         queries: int64 [Q], positions in `paths`.
         database: int64 [N], positions in `paths`.
         protocols: the ways to score.
         training: int64 [T], positions in `paths`: images that are neither, from which
             scores are normalised.
         turned_or_cropped: what is done to which image, by its position in `paths`.
+        edited: which edit of `EDITS` makes a copy of which image, likewise.
         apply_exif_orientation: whether these are one's own photos, which are shown
             upright; the published ones are taken as they are stored.
         remarks: lines about what was passed over when the images were listed.
@@ -86,15 +95,19 @@ class Benchmark:
     protocols: Sequence[Protocol]
     training: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     turned_or_cropped: Mapping[int, TurnAndCrop] = field(default_factory=dict)
+    edited: Mapping[int, str] = field(default_factory=dict)
     apply_exif_orientation: bool = False
     remarks: Sequence[str] = ()
     lowered_by: Sequence[str] = ()
 
     def image_name(self, index: int) -> str:
-        """An image's path below the benchmark's folder, or all of it elsewhere."""
+        """An image's path below the benchmark's folder, or all of it elsewhere.
+
+        In brackets behind it: the edit of a copy.
+        """
         path = self.paths[index]
-        prefix = f"{self.root}{os.sep}"
-        return path.removeprefix(prefix)
+        name = path.removeprefix(f"{self.root}{os.sep}")
+        return f"{name} ({self.edited[index]})" if index in self.edited else name
 
 
 @dataclass(frozen=True)
@@ -104,11 +117,12 @@ class BenchmarkFiles:
     Attributes:
         root: its folder.
         rotations: holidays: the table of degrees clockwise that turn photos upright.
-        distractors: copydays: a folder of images that join the database.
+        distractors: copydays, copies: a folder of images that join the database.
         distractor_list: copydays: only these of them, one path a line.
         ground_truth: roxford5k, rparis6k, disc21: the file, where it is not in root.
         query_list: disc21: names of queries, one a line, beyond the ground truth's.
-        training: disc21: the folder of the training set, to normalise scores.
+        reference_list: disc21: names of the references, one a line, where not all are.
+        training: disc21, copies, folder: a folder of other images, to normalise scores.
         exclude: patterns of names and paths that are passed over in folders.
     """
 
@@ -118,6 +132,7 @@ class BenchmarkFiles:
     distractor_list: Path | None = None
     ground_truth: Path | None = None
     query_list: Path | None = None
+    reference_list: Path | None = None
     training: Path | None = None
     exclude: Sequence[str] = DEFAULT_EXCLUDE
 

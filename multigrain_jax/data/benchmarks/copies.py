@@ -6,9 +6,32 @@ sure of it. Douze et al., "The 2021 image similarity dataset and challenge", arX
 2106.09672.
 """
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from multigrain_jax.data.benchmarks.benchmark import (
+    METRICS_OVER_ALL,
+    Benchmark,
+    BenchmarkFiles,
+    Protocol,
+)
+from multigrain_jax.data.sources.folder import index_folder
+from multigrain_jax.data.sources.scan import Sieve
+from multigrain_jax.errors import InputError
+
+# protocol -> the edit of `EDITS` whose copies are its queries
+ONE_EDIT = {
+    "crop_50": "crop 50 %",
+    "crop_20": "crop 20 %",
+    "jpeg_10": "JPEG 10",
+    "rotation_flip": "rotation 15° + flip",
+    "overlay": "overlay",
+    "strong": "strong",
+}
+ROLES_SEED = 0
 
 
 class Roles(NamedTuple):
@@ -34,3 +57,84 @@ def assign_roles(count: int, *, seed: int) -> Roles:
     """
     order = np.random.default_rng(seed).permutation(count)
     return Roles(*(np.sort(part) for part in np.array_split(order, 3)))
+
+
+def load_copies(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
+    """Copies of a folder's photos look for their originals, among distractors.
+
+    `assign_roles` says which photos are what: always the same ones. The queries are
+    copies of references and strangers by every edit of `EDITS`. Protocols: all edits
+    ("raw", and "normalized" by the photos of `training`), and each edit alone.
+
+    Args:
+        files: `root`, a folder of photos, whatever its subfolders; `distractors`, a
+            folder of others that join the database; `training`, a folder of others, by
+            which scores are normalised.
+        counts: none.
+
+    Raises:
+        InputError: fewer than three photos, or none in one of the other folders.
+    """
+    sieve = Sieve(files.exclude, "refuse")
+    photos = _list(files.root, sieve)
+    if len(photos) < 3:
+        raise InputError(
+            f"{files.root}: found {len(photos)} photos, expected three or more: one to "
+            "be found, one to distract and one that is not there; give a larger folder"
+        )
+    distractors = [] if files.distractors is None else _list(files.distractors, sieve)
+    training = [] if files.training is None else _list(files.training, sieve)
+    roles = assign_roles(len(photos), seed=ROLES_SEED)
+    database = [*roles.references, *roles.distractors]
+    asked = [*roles.references, *roles.strangers]
+    paths = [*(photos[n] for n in database), *distractors, *training]
+    first_query = len(paths)
+    paths += [photos[n] for _ in ONE_EDIT for n in asked]
+    edits = np.repeat(list(ONE_EDIT.values()), len(asked)).tolist()
+    return Benchmark(
+        name="copies",
+        root=files.root,
+        paths=paths,
+        queries=np.arange(first_query, len(paths)),
+        database=np.arange(len(database) + len(distractors)),
+        training=len(database) + len(distractors) + np.arange(len(training)),
+        protocols=_protocols(
+            len(asked), len(roles.references), with_training=bool(training)
+        ),
+        edited={first_query + number: edit for number, edit in enumerate(edits)},
+        apply_exif_orientation=True,
+        remarks=sieve.remarks,
+    )
+
+
+def _list(folder: Path, sieve: Sieve) -> list[str]:
+    return [file.path for file in index_folder(folder, split=None, sieve=sieve)[0]]
+
+
+def _protocols(
+    num_asked: int, num_references: int, *, with_training: bool
+) -> list[Protocol]:
+    """All edits together, and each alone; copy n of an edit is of reference n."""
+    nothing = np.empty(0, np.int64)
+    of_one = [
+        np.array([n]) if n < num_references else nothing for n in range(num_asked)
+    ]
+
+    def protocol(name: str, first: int, count: int, *, normalized: bool) -> Protocol:
+        return Protocol(
+            name,
+            METRICS_OVER_ALL,
+            first + np.arange(count * num_asked),
+            of_one * count,
+            [nothing] * (count * num_asked),
+            normalized=normalized,
+        )
+
+    count = len(ONE_EDIT)
+    protocols = [protocol("raw", 0, count, normalized=False)]
+    if with_training:
+        protocols.append(protocol("normalized", 0, count, normalized=True))
+    return protocols + [
+        protocol(name, number * num_asked, 1, normalized=False)
+        for number, name in enumerate(ONE_EDIT)
+    ]

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from multigrain_jax.data.benchmarks.benchmark import (
+    METRICS_OVER_ALL,
     Benchmark,
     BenchmarkFiles,
     Protocol,
@@ -26,13 +27,6 @@ ORIGIN = (
     "the images are on the page of the Image Similarity dataset DISC21, and the ground "
     "truth is there and in the repository of the Image Similarity Challenge 2021"
 )
-METRICS = (
-    "micro_ap",
-    "recall_at_p90",
-    "threshold_at_p90",
-    "recall_at_1",
-    "recall_at_10",
-)
 QUERY_FOLDERS = ("queries", "dev_queries")
 TRUTH_FILES = ("ground_truth.csv", "public_ground_truth.csv", "dev_ground_truth.csv")
 
@@ -40,13 +34,17 @@ TRUTH_FILES = ("ground_truth.csv", "public_ground_truth.csv", "dev_ground_truth.
 def load_disc21(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
     """DISC21: all (query, reference) pairs are ranked together.
 
-    The queries are those that the ground truth lists, with or without a reference.
+    The queries are those that the ground truth lists, with or without a reference, and
+    those of `query_list`; the references all of their folder, or those of
+    `reference_list`. What is listed is a subset, such as the challenge's subset_1 (its
+    ground truth is one's own to give), whose numbers are those of its lists.
 
     Args:
         files: `root` has the folders `queries` (or `dev_queries`) and `references`,
             and, if `ground_truth` is not given, a ground truth such as
             public_ground_truth.csv, also in a folder `list_files`.
-        counts: `queries`, `references`, `matches` and, if it is given, `training`.
+        counts: `queries`, `references`, `matches` and, if it is given, `training`; the
+            first three are not asked for where there is a list of references.
 
     Raises:
         InputError: files are missing, or the ground truth cannot be read.
@@ -56,9 +54,9 @@ def load_disc21(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
     truth_file = files.ground_truth or _find_truth(files.root)
     pairs, query_names = _read_truth(truth_file)
     if files.query_list is not None:
-        query_names += _read_list(files.query_list)
+        query_names += _read_list(files.query_list, key="query_list")
     query_names = list(dict.fromkeys(query_names))
-    references = file_names(references_folder)
+    references = _references(references_folder, files.reference_list)
     positions = {Path(name).stem: number for number, name in enumerate(references)}
     query_files = {Path(name).stem: name for name in file_names(queries_folder)}
     _require_named("queries", queries_folder, query_names, query_files)
@@ -70,6 +68,8 @@ def load_disc21(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
         ("matches", truth_file, pairs, ""),
         ("training", files.training, training, "T"),
     ]
+    if files.reference_list is not None:
+        listings = listings[-1:]
     for what, folder, found, letter in listings:
         if folder is not None and len(found) != counts[what]:
             require_count(
@@ -105,12 +105,14 @@ def _protocols(
     found = [np.array(references, np.int64) for references in positives.values()]
     junk = [np.empty(0, np.int64)] * len(found)
     everything = np.arange(len(found))
-    raw = Protocol("raw", METRICS, everything, found, junk)
+    raw = Protocol("raw", METRICS_OVER_ALL, everything, found, junk)
     if not with_training:
         return [raw]
     return [
         raw,
-        Protocol("normalized", METRICS, everything, found, junk, normalized=True),
+        Protocol(
+            "normalized", METRICS_OVER_ALL, everything, found, junk, normalized=True
+        ),
     ]
 
 
@@ -154,14 +156,24 @@ def _read_truth(path: Path) -> tuple[list[tuple[str, str]], list[str]]:
     return list(dict.fromkeys(pairs)), queries
 
 
-def _read_list(path: Path) -> list[str]:
+def _references(folder: Path, listed: Path | None) -> list[str]:
+    """The files of the references, sorted by name: all of them, or those of a list."""
+    present = file_names(folder)
+    if listed is None:
+        return present
+    wanted = set(_read_list(listed, key="reference_list"))
+    files = {Path(name).stem: name for name in present}
+    _require_named("references", folder, sorted(wanted), files)
+    return [name for stem, name in files.items() if stem in wanted]
+
+
+def _read_list(path: Path, *, key: str) -> list[str]:
     try:
         lines = read_small(path, max_bytes=MAX_TEXT_BYTES).decode().split()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"query_list {path}: cannot be read ({error}), expected a text file with "
-            "the name of a query on each line; give it with "
-            "--config.data.query_list=FILE, or leave it out"
+            f"{key} {path}: cannot be read ({error}), expected a text file with a name "
+            f"on each line; give it with --config.data.{key}=FILE, or leave it out"
         ) from error
     return [Path(line).stem for line in lines]
 
@@ -172,8 +184,8 @@ def _require_named(
     missing = sorted({f"{name}.jpg" for name in names if name not in present})
     if missing:
         raise InputError(
-            f"disc21, {what}: {len(missing)} files of the ground truth are not "
-            f"in {folder}: {name_some(missing)}; nothing is downloaded, {ORIGIN}"
+            f"disc21, {what}: {len(missing)} files of the ground truth or a list are "
+            f"not in {folder}: {name_some(missing)}; nothing is downloaded, {ORIGIN}"
         )
 
 

@@ -23,7 +23,8 @@ def load_folder(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
     are there to be found wrongly.
 
     Args:
-        files: `root` has one subfolder of images per object.
+        files: `root` has one subfolder of images per object; `training`, a folder of
+            other images, by which the protocol "normalized" compares queries.
         counts: none.
 
     Raises:
@@ -42,17 +43,30 @@ def load_folder(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
             "the images of each object into a folder of their own"
         )
     positives, junk = rank_among_groups(groups, queries)
+    others = []
+    if files.training is not None:
+        others = index_folder(files.training, split=None, sieve=sieve)[0]
+    everything = np.arange(len(queries))
+    # A query's own ranking stays the same: only one threshold for all gains by it.
+    protocols = [
+        Protocol(
+            "normalized" if normalized else "all",
+            METRICS_WITH_THRESHOLD,
+            everything,
+            positives,
+            junk,
+            normalized=normalized,
+        )
+        for normalized in ((False, True) if others else (False,))
+    ]
     return Benchmark(
         name="folder",
         root=files.root,
-        paths=[file.path for file in listed],
+        paths=[file.path for file in (*listed, *others)],
         queries=queries,
         database=np.arange(len(listed)),
-        protocols=[
-            Protocol(
-                "all", METRICS_WITH_THRESHOLD, np.arange(len(queries)), positives, junk
-            )
-        ],
+        training=len(listed) + np.arange(len(others)),
+        protocols=protocols,
         apply_exif_orientation=True,
         remarks=sieve.remarks,
     )

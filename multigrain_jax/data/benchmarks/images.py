@@ -1,4 +1,4 @@
-"""A benchmark's images, turned and cropped as its protocol says."""
+"""A benchmark's images, turned, cropped and edited as its protocol says."""
 
 import io
 from typing import BinaryIO
@@ -7,6 +7,7 @@ from PIL import Image
 
 from multigrain_jax.data.benchmarks.benchmark import Benchmark, TurnAndCrop
 from multigrain_jax.data.decoding import Decoding, UndecodableImageError, decode
+from multigrain_jax.data.edits import EDITS
 from multigrain_jax.data.sources.folder import UNLABELLED, ImageFile
 from multigrain_jax.data.sources.open import FileSource
 
@@ -30,29 +31,35 @@ class BenchmarkSource(FileSource):
             local_cache_dir=None,
         )
         self._turned_or_cropped = dict(benchmark.turned_or_cropped)
+        self._edited = dict(benchmark.edited)
 
     def read(self, index: int) -> bytes:
-        """The file's bytes; of a turned or cropped image, those of a PNG file.
+        """The file's bytes; of an image that is changed, those of a PNG file.
 
         Raises:
             OSError: the file cannot be read.
-            UndecodableImageError: an image to be turned or cropped cannot be decoded.
+            UndecodableImageError: an image to be changed cannot be decoded.
         """
         data = super().read(index)
-        if index not in self._turned_or_cropped:
+        if not self._is_changed(index):
             return data
         image = decode(data, self.decoding)
+        if index in self._turned_or_cropped:
+            image = turn_and_crop(image, self._turned_or_cropped[index])
+        if index in self._edited:
+            image = EDITS[self._edited[index]](image)
         encoded = io.BytesIO()
-        turn_and_crop(image, self._turned_or_cropped[index]).save(
-            encoded, format="PNG", compress_level=0
-        )
+        image.save(encoded, format="PNG", compress_level=0)
         return encoded.getvalue()
 
     def open(self, index: int) -> BinaryIO:
         """The image's encoded bytes as an open file."""
-        if index in self._turned_or_cropped:
+        if self._is_changed(index):
             return io.BytesIO(self.read(index))
         return super().open(index)
+
+    def _is_changed(self, index: int) -> bool:
+        return index in self._turned_or_cropped or index in self._edited
 
 
 def turn_and_crop(image: Image.Image, how: TurnAndCrop) -> Image.Image:

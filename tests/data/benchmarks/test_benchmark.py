@@ -13,8 +13,11 @@ from multigrain_jax.data.benchmarks import (
 )
 from multigrain_jax.errors import InputError
 
+# Made of one's own photos.
+OWN = {"copies", "folder"}
 
-@pytest.mark.parametrize("name", sorted(BENCHMARKS.keys() - {"folder"}))
+
+@pytest.mark.parametrize("name", sorted(BENCHMARKS.keys() - OWN))
 def test_an_absent_benchmark_says_where_it_comes_from(name, tmp_path):
     with pytest.raises(InputError, match=r"nothing is downloaded, .* page"):
         load_benchmark(name, BenchmarkFiles(tmp_path / "nowhere"), expected_counts={})
@@ -48,7 +51,7 @@ def test_missing_files_are_named(makers, tmp_path, name, file, message):
         load_benchmark(name, files, expected_counts=counts)
 
 
-@pytest.mark.parametrize("name", sorted(BENCHMARKS.keys() - {"folder"}))
+@pytest.mark.parametrize("name", sorted(BENCHMARKS.keys() - OWN))
 def test_a_smaller_copy_is_refused_unless_its_counts_are_given(makers, tmp_path, name):
     files, counts = makers["roxford5k" if name == "rparis6k" else name](tmp_path)
     if name == "rparis6k":

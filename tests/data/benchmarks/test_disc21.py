@@ -30,6 +30,38 @@ def test_disc21_queries_come_from_the_ground_truth_and_a_list(makers, tmp_path):
         load_benchmark("disc21", chosen, expected_counts=counts)
 
 
+def test_disc21_takes_a_subset_by_its_lists(makers, tmp_path):
+    files, _ = makers["disc21"](tmp_path)
+    truth, lists = tmp_path / "subset_ground_truth.csv", tmp_path / "lists"
+    truth.write_text("Q00002,R000001\n")
+    lists.mkdir()
+    (lists / "queries").write_text("Q00002\nQ00003\n")
+    (lists / "references").write_text("R000004\nR000001\n")
+    chosen = dataclasses.replace(
+        files,
+        ground_truth=truth,
+        query_list=lists / "queries",
+        reference_list=lists / "references",
+    )
+    benchmark = load_benchmark("disc21", chosen, expected_counts={"training": 3})
+    images = [benchmark.image_name(int(index)) for index in benchmark.database]
+    assert images == ["references/R000001.jpg", "references/R000004.jpg"]
+    found = [benchmark.image_name(int(index)) for index in benchmark.queries]
+    assert found == ["queries/Q00002.jpg", "queries/Q00003.jpg"]
+    assert [list(p) for p in benchmark.protocols[0].positives] == [[0], []]
+    # What a list names is there, and what the ground truth names is in the list.
+    for listed, message in (
+        ("R000001\nR000009\n", "references: 1 files .*: R000009.jpg"),
+        ("R000004\n", "references: 1 files .*: R000001.jpg"),
+    ):
+        (lists / "references").write_text(listed)
+        with pytest.raises(InputError, match=message):
+            load_benchmark("disc21", chosen, expected_counts={"training": 3})
+    gone = dataclasses.replace(chosen, reference_list=tmp_path / "gone")
+    with pytest.raises(InputError, match=r"reference_list .*gone: cannot be read"):
+        load_benchmark("disc21", gone, expected_counts={"training": 3})
+
+
 def test_disc21_scores_as_plain_loops_do(load):
     benchmark = load("disc21")
     relevant = np.zeros((4, 5))
