@@ -3,8 +3,10 @@
 A copy of every test photo is made (centre crops of 50 % and 20 % of the area, JPEG of
 quality 10, a turn by 15 degrees with a flip, shapes and text on it, a strong chain of
 changes) and looks for its original among all test photos. Printed: the share of copies
-whose nearest photo is the original, and mAP. The first line is that of the quick start
-alone, the second that of the whole recipe.
+whose nearest photo is the original, and mAP; of all pairs of a copy and a photo, ranked
+together, the average precision (µAP), as it is and with scores normalised by another
+split (--background), as the Image Similarity Challenge does. The first line is that of
+the quick start alone, the second that of the whole recipe.
 
     python tools/measure_copies.py workdirs/quickstart --test-size 64 --test-mode square
     python tools/measure_copies.py workdirs/quickstart_p workdirs/quickstart_whiten
@@ -25,10 +27,11 @@ from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.sources.quickstart import SPLITS, QuickstartSource
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation.copy_detection import copy_scores
+from multigrain_jax.evaluation.copy_detection import Background, copy_scores
 from multigrain_jax.evaluation.embed import embed_source, make_embed_step
 from multigrain_jax.inference import open_model
 from multigrain_jax.mesh import make_mesh, put_replicated
+from multigrain_jax.ops.refinement import REDUCTIONS, Reduction
 from multigrain_jax.runtime import compute_dtype
 
 READING = Reading(num_workers=0, prefetch=4, timeout_s=600.0)
@@ -42,16 +45,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--test-mode", default="rect", choices=TEST_MODES)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--split", default="test", choices=SPLITS)
+    parser.add_argument("--background", default="train", choices=SPLITS)
+    parser.add_argument("--weight", type=float, default=2.0)
+    parser.add_argument("--neighbours", type=int, default=10)
+    parser.add_argument("--reduction", default="nth", choices=REDUCTIONS)
     options = parser.parse_args(arguments)
     try:
         source = QuickstartSource(options.split)
+        unrelated = QuickstartSource(options.background)
         print(f"{len(source)} photos, {options.test_mode} {options.test_size}")
         width = max(len("checkpoint"), *map(len, options.checkpoints)) + 2
-        print(f"{'checkpoint':<{width}}{'copy':<21}{'recall@1':>8}{'mAP':>9}")
+        print(
+            f"{'checkpoint':<{width}}{'copy':<21}{'recall@1':>8}{'mAP':>9}{'µAP':>9}{'normalised':>12}"
+        )
         for checkpoint in options.checkpoints:
             found = measure(
                 checkpoint,
                 source,
+                unrelated,
+                normalization=(options.weight, options.neighbours, options.reduction),
                 test_size=options.test_size,
                 test_mode=options.test_mode,
                 batch_size=options.batch_size,
@@ -59,7 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
             for name, scores in found.items():
                 print(
                     f"{checkpoint:<{width}}{name:<21}"
-                    f"{scores['recall_at_1']:8.4f}{scores['map']:9.4f}",
+                    f"{scores['recall_at_1']:8.4f}{scores['map']:9.4f}"
+                    f"{scores['micro_ap']:9.4f}{scores['micro_ap_normalized']:12.4f}",
                     flush=True,
                 )
     except InputError as error:
@@ -71,7 +84,9 @@ def main(arguments: list[str] | None = None) -> int:
 def measure(
     checkpoint: str,
     source: ImageSource,
+    unrelated: ImageSource,
     *,
+    normalization: tuple[float, int, Reduction],
     test_size: int,
     test_mode: str,
     batch_size: int,
@@ -81,6 +96,8 @@ def measure(
     Args:
         checkpoint: a workdir or a step folder.
         source: the photos, all of which are copied.
+        unrelated: photos that nothing is a copy of.
+        normalization: weight, neighbours and reduction, as of `normalize_scores`.
         test_size: S, in pixels.
         test_mode: "square" or "rect".
         batch_size: photos per step.
@@ -99,8 +116,11 @@ def measure(
         mesh=mesh,
     )
     photos, everything = embed(source), np.arange(len(source))
+    background = Background(embed(unrelated).descriptors, *normalization)
     return {
-        name: copy_scores(embed, source, photos, everything, edit=edit)
+        name: copy_scores(
+            embed, source, photos, everything, edit=edit, background=background
+        )
         for name, edit in EDITS.items()
     }
 

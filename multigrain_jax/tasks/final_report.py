@@ -105,7 +105,9 @@ def evaluate_and_report(
             "is nothing to report; skipped.txt says why"
         )
     originals = copy_query_indices(len(source))
-    found = copy_scores(embed, source, photos, originals, edit=EDITS[COPY_EDIT])
+    found = copy_scores(
+        embed, source, photos, originals, edit=EDITS[COPY_EDIT], background=None
+    )
     scores = {f"copy_{name}": value for name, value in found.items()}
     if np.any(photos.labels >= 0):
         of_classes = {}

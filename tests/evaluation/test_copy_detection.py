@@ -11,7 +11,7 @@ from PIL import Image
 from multigrain_jax.data.decoding import PLAIN, decode
 from multigrain_jax.data.edits import EDITS
 from multigrain_jax.data.sources.source import ImageSource
-from multigrain_jax.evaluation.copy_detection import copy_scores
+from multigrain_jax.evaluation.copy_detection import Background, copy_scores
 from multigrain_jax.evaluation.embed import Embedded
 
 TOOL = Path(__file__).parents[2] / "tools" / "measure_copies.py"
@@ -58,7 +58,7 @@ def test_each_copy_looks_for_its_own_original():
     photos = embed(source)
 
     def scores(originals, edit):
-        return copy_scores(embed, source, photos, originals, edit=edit)
+        return copy_scores(embed, source, photos, originals, edit=edit, background=None)
 
     same = scores([0, 1, 2, 3], lambda image: image)
     threshold = same.pop("threshold_at_p90")
@@ -74,21 +74,56 @@ def test_each_copy_looks_for_its_own_original():
     assert "threshold_at_p90" not in found
 
 
+def test_a_background_tells_copies_that_are_like_everything():
+    source = Colours()
+    photos = embed(source)
+    # A copy of 0 that has become green finds 1, as surely as that of 1 does.
+    copies = {(90, 0, 0): (0, 90, 0)}
+
+    def paint(image):
+        colour = copies.get(image.getpixel((0, 0)), image.getpixel((0, 0)))
+        return Image.new("RGB", image.size, colour)
+
+    def micro_aps(rows, **settings):
+        options = {"weight": 1.0, "num_neighbours": 1, "reduction": "nth", **settings}
+        background = Background(np.array(rows, np.float32), **options)
+        found = copy_scores(
+            embed, source, photos, [0, 2], edit=paint, background=background
+        )
+        return found["micro_ap"], found["micro_ap_normalized"]
+
+    # Pairs: of 0 wrong at 1, 0.7, 0 and right at 0, wrong first among equals; of 2
+    # right at 1, wrong at 0.7 and twice at 0.
+    plain = (1 / 2 + 2 / 8) / 2
+    assert micro_aps([[1, 0, 0]]) == pytest.approx((plain, plain))
+    # The background has green photos: the copy of 0 is like these, and told apart.
+    assert micro_aps([[0, 1, 0]]) == pytest.approx((plain, (1 + 2 / 8) / 2))
+    # The second nearest of the two is not green.
+    two = [[0, 1, 0], [1, 0, 0]]
+    assert micro_aps(two, num_neighbours=2) == pytest.approx((plain, plain))
+    mean = micro_aps(two, num_neighbours=2, reduction="mean")
+    assert mean == pytest.approx((plain, (1 + 2 / 8) / 2))
+
+
 def test_the_tool_prints_a_line_for_each_edit_and_checkpoint(tiny_checkpoint, capsys):
     main = runpy.run_path(str(TOOL))["main"]
-    options = ["--split", "val", "--test-size", "48", "--batch-size", "16"]
+    options = ["--split", "val", "--background", "val"]
+    options += ["--test-size", "48", "--batch-size", "16"]
     checkpoint = str(tiny_checkpoint)
     assert main([checkpoint, checkpoint, *options]) == 0
     heading, columns, *lines = capsys.readouterr().out.splitlines()
     assert heading == "57 photos, rect 48"
-    assert columns.split() == ["checkpoint", "copy", "recall@1", "mAP"]
+    heads = ["checkpoint", "copy", "recall@1", "mAP", "µAP", "normalised"]
+    assert columns.split() == heads
     count = len(EDITS)
     assert len(lines) == 2 * count
     assert lines[:count] == lines[count:]
     assert all(line.startswith(f"{checkpoint}  ") for line in lines)
-    scores = np.array([line.split()[-2:] for line in lines], float)
+    scores = np.array([line.split()[-4:] for line in lines], float)
     assert np.all((scores > 0) & (scores <= 1))
     assert np.all(scores[:, 0] <= scores[:, 1])
+    # All pairs together: no query by itself is harder than that.
+    assert np.all(scores[:, 2] <= scores[:, 1])
     # Compression changes little.
     assert scores[2, 0] >= scores[[0, 1, 3], 0].max()
 
