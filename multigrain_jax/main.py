@@ -42,6 +42,7 @@ TASKS = {
     "search": "multigrain_jax.tasks.search",
     "near_duplicates": "multigrain_jax.tasks.near_duplicates",
     "browse": "multigrain_jax.tasks.browse",
+    "health": "multigrain_jax.tasks.health",
 }
 
 # Tasks that keep what they have done when they end early.

@@ -32,6 +32,7 @@ SHRUNK = {
     "embed": {"test_size": 40, "batch_size": 8},
     "search": {"batch_size": 8},
     "near_duplicates": {},
+    "health": {},
 }
 
 

@@ -13,7 +13,7 @@
     place,
     name: element.getAttribute("aria-label"),
     similarity: Number(element.dataset.similarity ?? -Infinity),
-    text: [...element.querySelectorAll(".title")]
+    text: [...element.querySelectorAll(".title, .row-score")]
       .map((title) => title.textContent)
       .join("\n")
       .toLowerCase(),

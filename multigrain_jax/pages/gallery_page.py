@@ -53,7 +53,11 @@ ORDERS: Mapping[str, str] = {
     "different": "least similar first",
     "name": "by name",
 }
-ORDERS_OF_GROUPS = {**ORDERS, "listed": "largest first"}
+ORDERS_OF: Mapping[RowKind, Mapping[str, str]] = {
+    "queries": ORDERS,
+    "groups": {**ORDERS, "listed": "largest first"},
+    "photos": {**ORDERS, "listed": "worst first"},
+}
 
 
 def write_retrieval_page(
@@ -123,10 +127,9 @@ def _gallery(
     if len(kept) < len(rows):
         which = PICKS[pick]
     note = f"{note} Shown are {len(kept)} of {len(rows)} {rows_are}{which}.".strip()
-    orders = ORDERS_OF_GROUPS if rows_are == "groups" else ORDERS
     options = "".join(
         f'<option value="{value}">{words}</option>'
-        for value, words in (ORDERS_SCORED if scored else orders).items()
+        for value, words in (ORDERS_SCORED if scored else ORDERS_OF[rows_are]).items()
     )
     controls = (
         f'<div class="controls" data-rows="{rows_are}" hidden><label>Filter by name '
