@@ -88,6 +88,37 @@ def complete_groups(pairs: np.ndarray, similarities: np.ndarray) -> list[np.ndar
     return [g for g in _largest_first(nodes, roots) if len(g) > 1]
 
 
+def without_rows(
+    pairs: np.ndarray, similarities: np.ndarray, copies: np.ndarray, alive: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs and copies among the rows that are left, to be grouped anew.
+
+    Where a row is gone that others are copies of, the first of these takes its place.
+
+    Args:
+        pairs: int [P, 2].
+        similarities: [P], of each pair.
+        copies: int [C, 2], as `group_pairs` has them.
+        alive: bool [N], the rows that are left.
+
+    Returns:
+        The three of them, of fewer pairs and copies; pairs keep their order.
+    """
+    if len(copies):
+        own, of = np.concatenate([copies, copies[:, 1:].repeat(2, axis=1)]).T
+        first = np.full(len(alive), len(alive), np.int64)
+        np.minimum.at(first, of[alive[own]], own[alive[own]])
+        # Of which none is left, the row itself stands for them, and is gone too.
+        rows = np.arange(len(alive))
+        first = np.where(first < len(alive), first, rows)
+        pairs = np.sort(first[pairs], axis=1)
+        copies = np.stack([own, first[of]], axis=1)
+        copies = copies[alive[own] & (copies[:, 0] != copies[:, 1])]
+        copies = np.unique(copies, axis=0)
+    left = alive[pairs].all(axis=1)
+    return pairs[left], similarities[left], copies
+
+
 def lowest_of_pairs(
     groups: Sequence[np.ndarray], pairs: np.ndarray, similarities: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:

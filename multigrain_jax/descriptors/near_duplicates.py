@@ -1,6 +1,6 @@
 """Pairs of a collection that are nearly the same, and the groups that they form."""
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -60,6 +60,7 @@ def near_duplicates(
     rule: Rule = "any",
     labels: np.ndarray | None = None,
     block_bytes: int = SEARCH_BYTES,
+    on_progress: Callable[[float], None] = lambda share: None,
 ) -> NearDuplicates:
     """All pairs of live rows that are at least as similar as `threshold`, exactly.
 
@@ -78,6 +79,7 @@ def near_duplicates(
             ones.
         labels: int32 [N] for each row, of both collections; negative: in no pair.
         block_bytes: memory of the search, beside the pairs.
+        on_progress: told the share of the search that is done, from 0 to 1.
     """
     joined = JoinedIndex(*[index] if reference is None else [index, reference])
     live = joined.live if labels is None else joined.live & (labels >= 0)
@@ -89,7 +91,8 @@ def near_duplicates(
     if labels is None:
         labels = np.zeros(len(joined), np.int32)
     store = PairStore(MAX_PAIRS)
-    _search(joined, store, threshold, rule, live, labels, block_bytes)
+    for share in _search(joined, store, threshold, rule, live, labels, block_bytes):
+        on_progress(share)
     pairs, similarities = store.sorted()
     return NearDuplicates(
         pairs,
@@ -144,8 +147,11 @@ def _search(
     live: np.ndarray,
     labels: np.ndarray,
     block_bytes: int,
-) -> None:
-    """Give all pairs to the store, a block of rows against another at a time."""
+) -> Iterator[float]:
+    """Give all pairs to the store, a block of rows against another at a time.
+
+    Yields the share that is done.
+    """
     mesh = make_mesh()
     step = _pair_step(mesh, rule)
     unit = CHUNK * mesh.size
@@ -162,7 +168,9 @@ def _search(
         padded[1][:count] = labels[start : start + count]
         return joined.parts[part].read(first, side), *padded
 
-    split, other = batch_sharding(mesh), len(joined.parts) - 1
+    split, other, done = batch_sharding(mesh), len(joined.parts) - 1, 0
+    lefts, rights = (-(-len(joined.parts[n]) // side) for n in (0, other))
+    steps = lefts * rights if other else lefts * (lefts + 1) // 2
     for first in range(0, len(joined.parts[0]), side):
         left = put_replicated(mesh, block(0, first))
         for second in range(0 if other else first, len(joined.parts[other]), side):
@@ -177,6 +185,8 @@ def _search(
                 for b, a in _unpack(np.asarray(packed)):
                     pairs = np.stack([a + first, b + second], axis=1)
                     store.add(pairs, similarity[b, a])
+            done += 1
+            yield done / steps
 
 
 @lru_cache

@@ -9,6 +9,7 @@ from multigrain_jax.descriptors.grouping import (
     connected_groups,
     group_pairs,
     lowest_of_pairs,
+    without_rows,
 )
 
 
@@ -121,6 +122,34 @@ def test_copies_go_with_what_they_equal(linkage):
     assert [g.tolist() for g in found] == [[0, 5, 8, 9], [1, 10], [6, 7]]
     found = grouped(0.95)
     assert [g.tolist() for g in found] == [[5, 8, 9], [1, 10], [6, 7]]
+
+
+def test_what_is_left_is_grouped_as_if_nothing_else_had_been_there():
+    """Whatever goes, the groups are those of all pairs, copies written out."""
+    rng = np.random.default_rng(4)
+    for _ in range(30):
+        nodes = 12
+        # Two thirds of the rows are copies of one of the first.
+        of = np.where(np.arange(3 * nodes) < nodes, np.arange(3 * nodes), 0)
+        of[nodes:] = rng.integers(0, nodes, 2 * nodes)
+        copies = np.stack([np.arange(nodes, 3 * nodes), of[nodes:]], axis=1)
+        pairs, similarities = random_pairs(rng, nodes, 10, 50)
+        written = {(a, b): s for (a, b), s in zip(pairs, similarities, strict=True)}
+        every = [
+            (a, b)
+            for a in range(3 * nodes)
+            for b in range(a + 1, 3 * nodes)
+            if of[a] == of[b] or tuple(sorted((of[a], of[b]))) in written
+        ]
+        alive = rng.random(3 * nodes) < 0.5
+        left = without_rows(np.array(pairs), similarities, copies, alive)
+        assert alive[left[0]].all() and alive[left[2]].all()
+        found = group_pairs(*left[:2], threshold=-1, linkage="single", copies=left[2])
+        expected = plain_groups([(a, b) for a, b in every if alive[a] and alive[b]])
+        assert [group.tolist() for group in found] == expected
+    none = np.zeros((0, 2), np.int64)
+    left = without_rows(np.array([[0, 1], [1, 2]]), np.ones(2), none, np.arange(3) > 0)
+    assert left[0].tolist() == [[1, 2]] and len(left[1]) == 1 and not len(left[2])
 
 
 def test_the_lowest_of_the_known_pairs():

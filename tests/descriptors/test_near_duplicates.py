@@ -150,6 +150,23 @@ def test_pairs_with_a_reference_are_of_a_row_of_each(sizes, block_bytes):
     np.testing.assert_array_equal(found.similarities, similarities)
 
 
+@pytest.mark.parametrize("with_reference", [False, True])
+def test_progress_goes_from_nothing_to_all(with_reference):
+    index = DescriptorIndex([collection(np.random.default_rng(7), 2100)])
+    shares = []
+    near_duplicates(
+        index,
+        1.0,
+        linkage="single",
+        reference=index if with_reference else None,
+        block_bytes=1,
+        on_progress=shares.append,
+    )
+    # Blocks of 1024 rows: each with itself and those behind it, or with all.
+    steps = 9 if with_reference else 6
+    assert shares == [step / steps for step in range(1, steps + 1)]
+
+
 @pytest.mark.parametrize("block_bytes", [1 << 30, 1])
 def test_of_too_many_pairs_the_most_similar_are_kept(monkeypatch, block_bytes):
     rng = np.random.default_rng(4)
