@@ -174,8 +174,13 @@ def _search(
     for first in range(0, len(joined.parts[0]), side):
         left = put_replicated(mesh, block(0, first))
         for second in range(0 if other else first, len(joined.parts[other]), side):
-            right = jax.device_put(block(other, second), split)
+            yield done / steps
+            done, start = done + 1, second
             second += int(joined.starts[other])
+            # Where copies were left out, hardly any row may be left.
+            if not live[first:][:side].any() or not live[second:][:side].any():
+                continue
+            right = jax.device_put(block(other, start), split)
             least = max(min(threshold, 1 - TOLERANCE), store.floor)
             similarity, packed, found = step(
                 *left, *right, np.float32(least), np.int32(second - first)
@@ -185,8 +190,7 @@ def _search(
                 for b, a in _unpack(np.asarray(packed)):
                     pairs = np.stack([a + first, b + second], axis=1)
                     store.add(pairs, similarity[b, a])
-            done += 1
-            yield done / steps
+    yield 1.0
 
 
 @lru_cache
