@@ -136,7 +136,7 @@ class Api:
         """What the page needs to know of the collection."""
         del request
         services = self._services
-        collection, threshold = services.collection, services.threshold
+        collection = services.collection
         counts = collection.counts()
         classes = sorted({name.rpartition("/")[2] for name, _ in counts})
         return JSONResponse(
@@ -147,8 +147,8 @@ class Api:
                     for name, count in counts
                 ],
                 "classes": [escape_name(name) for name in classes],
-                "threshold": threshold.start,
-                "threshold_origin": threshold.origin,
+                "threshold": services.threshold,
+                "threshold_origin": services.threshold_origin,
                 "predicts_classes": bool(services.class_names),
             }
         )

@@ -21,6 +21,9 @@ from multigrain_jax.errors import InputError
 # "single": what pairs connect, also over others. "complete": each two are a pair.
 Linkage = Literal["single", "complete"]
 LINKAGES: tuple[Linkage, ...] = ("single", "complete")
+# Similarities so near to 1 are those of photos of the same pixels.
+TOLERANCE = 1e-5
+READ_ROWS = 16_384
 # Where nearly all photos are as similar, so much of what is left to 1 is kept.
 RAISED_BY = 0.5
 ATTEMPTS = 8
@@ -62,7 +65,12 @@ def find_pairs(
         rows = np.unique(found.pairs)
         paths = zip(rows.tolist(), index.paths(rows), strict=True)
         found, _ = without_links(found, {row: identity_of(p) for row, p in paths})
-        return Pairs(found.pairs, np.minimum(found.similarities, 1), lowest)
+        # Storing has rounded the lengths, to which two copies of a photo are as alike.
+        lengths = _lengths(index)[found.pairs]
+        similarities = found.similarities / lengths.prod(axis=1)
+        is_same = similarities >= 1 - TOLERANCE
+        similarities = np.where(is_same, np.float32(1), similarities)
+        return Pairs(found.pairs, similarities, lowest)
     raise InputError(
         f"lowest_threshold: nearly all photos are more similar than {lowest:.4f}, "
         "expected a model that tells them apart"
@@ -109,6 +117,15 @@ def group_pairs(
         members[a] += members.pop(b)
     groups = [np.array(sorted(rows), np.int64) for rows in members.values()]
     return sorted((g for g in groups if len(g) > 1), key=lambda g: (-len(g), g[0]))
+
+
+def _lengths(index: DescriptorIndex) -> np.ndarray:
+    """The length of every descriptor; 1 of those that are zero."""
+    lengths = np.ones(len(index), np.float32)
+    for first in range(0, len(index), READ_ROWS):
+        own = lengths[first : first + READ_ROWS]
+        own[:] = np.linalg.norm(index.read(first, len(own)).astype(np.float32), axis=1)
+    return np.where(lengths > 0, lengths, np.float32(1))
 
 
 def _watched(

@@ -16,19 +16,6 @@ from multigrain_jax.data.decoding import Decoding
 
 
 @dataclass(frozen=True)
-class Threshold:
-    """Where "the same photo" begins.
-
-    Attributes:
-        start: a similarity.
-        origin: where it comes from, in words.
-    """
-
-    start: float
-    origin: str
-
-
-@dataclass(frozen=True)
 class Services:
     """What the routes of the server share.
 
@@ -46,7 +33,8 @@ class Services:
         test_mode: "square" or "rect".
         smallest_side: the backbone's.
         class_names: of the logits; empty where there are none.
-        threshold: where "the same photo" begins.
+        threshold: the similarity at which "the same photo" begins at first.
+        threshold_origin: where that comes from, in words.
     """
 
     collection: Collection
@@ -62,7 +50,8 @@ class Services:
     test_mode: str
     smallest_side: int
     class_names: tuple[str, ...]
-    threshold: Threshold
+    threshold: float
+    threshold_origin: str
 
     def network_job(self, data: bytes) -> NetworkJob:
         """What makes an encoded photo the network's input."""

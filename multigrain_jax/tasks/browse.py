@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.util
-import json
 import os
 import re
 from collections.abc import Generator, Mapping, Sequence
@@ -26,16 +25,17 @@ from multigrain_jax.tasks.check import (
     refuse,
     require_photos,
 )
+from multigrain_jax.tasks.copy_threshold import threshold_of
 from multigrain_jax.tasks.embed_record import (
-    embed_config,
     open_database,
     open_photos,
+    roots_of,
     workdir_of,
 )
 from multigrain_jax.tasks.photos import decoding_of_database, photo_problems
 from multigrain_jax.tasks.prepare import one_writer
 from multigrain_jax.tasks.search import open_query_model
-from multigrain_jax.workdir import RESULTS_FILE, write_config
+from multigrain_jax.workdir import write_config
 
 if TYPE_CHECKING:
     from multigrain_jax.browse.collection import Collection
@@ -44,14 +44,12 @@ if TYPE_CHECKING:
     from multigrain_jax.browse.meters import Meters
     from multigrain_jax.browse.photo_files import PhotoFiles
     from multigrain_jax.browse.review import Review
-    from multigrain_jax.browse.services import Services, Threshold
+    from multigrain_jax.browse.services import Services
     from multigrain_jax.browse.thumbnails import Thumbnails
 
 PACKAGES = ("starlette", "uvicorn", "python_multipart")
 THUMBNAILS_FOLDER = "thumbnails"
 MARKS_FILE = "marks.json"
-THRESHOLD_KEY = "copy_threshold_at_p90"
-GUESSED_THRESHOLD = 0.9
 # Requests hold so much of what was uploaded, all of them together.
 MAX_HELD_BYTES = 1 << 30
 
@@ -153,6 +151,7 @@ def open_services(
     embedder = _start_embedder(
         opened, index.settings, meters, batch_size=settings["batch_size"]
     )
+    threshold = threshold_of(opened)
     try:
         yield Services(
             collection=collection,
@@ -168,7 +167,8 @@ def open_services(
             test_mode=index.settings.test_mode,
             smallest_side=opened.backbone.smallest_side,
             class_names=tuple(opened.class_names),
-            threshold=threshold_of(opened),
+            threshold=threshold.start,
+            threshold_origin=threshold.origin,
         )
     finally:
         decoders.close()
@@ -287,58 +287,6 @@ def restore(workdir: Path) -> dict[str, float]:
             "to be free; mend that and run this again:\n  " + "\n  ".join(problems)
         )
     return {}
-
-
-def threshold_of(opened: OpenedModel) -> "Threshold":
-    """Where "the same photo" begins, by what is known of the checkpoint.
-
-    That is `*/copy_threshold_at_p90` in the results.json beside it, else what is known
-    of published weights, else a guess.
-    """
-    from multigrain_jax.browse.services import Threshold
-
-    path = opened.checkpoint.path
-    for folder in (path, path.parent, path.parent.parent):
-        with contextlib.suppress(OSError, ValueError, RecursionError):
-            text = (folder / RESULTS_FILE).read_text(encoding="utf-8")
-            found = _copy_threshold(json.loads(text))
-            if found is not None:
-                return Threshold(found, f"measured by {folder}")
-    published = opened.checkpoint.meta.get("published")
-    if isinstance(published, dict):
-        found = _copy_threshold(published.get("results"))
-        if found is not None:
-            return Threshold(found, f"published for {published.get('name')}")
-    return Threshold(GUESSED_THRESHOLD, "a guess: nothing was measured")
-
-
-def _copy_threshold(results: Any) -> float | None:
-    if not isinstance(results, dict):
-        return None
-    for key in sorted(results):
-        value = results[key]
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if key.rpartition("/")[2] == THRESHOLD_KEY and is_number and -1 <= value <= 1:
-            return float(value)
-    return None
-
-
-def roots_of(index: DescriptorIndex, *, root: str | None) -> list[str]:
-    """The folders that the photos of a collection are below, where they are now.
-
-    Args:
-        index: the collection.
-        root: where the photos of one of its folders are now; None: where they were.
-    """
-    assert index.opened is not None  # it was opened from a folder
-    roots = list(index.opened.head.roots)
-    if not roots:
-        made_by = embed_config(workdir_of(index), {"data.root": (str, type(None))})
-        known = made_by["data"]["root"] if made_by else None
-        roots = [str(known)] if known else []
-    if root is not None:
-        roots.append(os.path.abspath(os.path.expanduser(root)))
-    return [each for each in roots if os.path.isabs(each)]
 
 
 def _require_outside(workdir: Path, roots: Sequence[str]) -> None:

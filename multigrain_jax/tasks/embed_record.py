@@ -124,6 +124,24 @@ def open_database(
     return index
 
 
+def roots_of(index: DescriptorIndex, *, root: str | None) -> list[str]:
+    """The folders that the photos of a collection are below, where they are now.
+
+    Args:
+        index: the collection.
+        root: where the photos of one of its folders are now; None: where they were.
+    """
+    assert index.opened is not None  # it was opened from a folder
+    roots = list(index.opened.head.roots)
+    if not roots:
+        made_by = embed_config(workdir_of(index), {"data.root": (str, NoneType)})
+        known = made_by["data"]["root"] if made_by else None
+        roots = [str(known)] if known else []
+    if root is not None:
+        roots.append(os.path.abspath(os.path.expanduser(root)))
+    return [each for each in roots if os.path.isabs(each)]
+
+
 def workdir_of(index: DescriptorIndex) -> Path:
     """The workdir of the run that made a collection."""
     assert index.opened is not None  # it was opened from a folder

@@ -9,8 +9,8 @@ from helpers.photos import noise_photo, write_noise_photos
 
 from configs import browse, embed
 from multigrain_jax.tasks import embed as run_embed
-from multigrain_jax.tasks.browse import open_services, roots_of
-from multigrain_jax.tasks.embed_record import open_database
+from multigrain_jax.tasks.browse import open_services
+from multigrain_jax.tasks.embed_record import open_database, roots_of
 
 HOSTILE = "<img src=x onerror=alert(1)>&\"'.png"
 STRANGE_BYTES = "caf\udce9.png"

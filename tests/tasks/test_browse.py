@@ -1,18 +1,16 @@
 """The task `browse`: what it refuses, and that it serves."""
 
 import http.client
-import json
 import re
 import signal
 import subprocess
-from types import SimpleNamespace
 
 import pytest
 from helpers.commands import ENVIRONMENT, ROOT, command_line
 
 from configs import browse
 from multigrain_jax.errors import InputError
-from multigrain_jax.tasks.browse import roots_of, run, threshold_of
+from multigrain_jax.tasks.browse import run
 
 
 def config_of(database, **changes):
@@ -45,36 +43,6 @@ def test_a_host_that_is_not_this_machine_is_refused(database, tmp_path):
     config = config_of(database, host="192.0.2.1", token="x")
     with pytest.raises(InputError, match=r"listening on 192\.0\.2\.1"):
         run(config, tmp_path / "w")
-
-
-def test_roots_are_those_of_the_collection():
-    def index(*roots):
-        return SimpleNamespace(
-            opened=SimpleNamespace(head=SimpleNamespace(roots=roots))
-        )
-
-    assert roots_of(index("/a", "/b"), root=None) == ["/a", "/b"]
-    assert roots_of(index("/a"), root="/c/../d") == ["/a", "/d"]
-
-
-def opened(path, **meta):
-    return SimpleNamespace(checkpoint=SimpleNamespace(path=path, meta=meta))
-
-
-def test_the_threshold_is_the_measured_one_else_the_published_one(tmp_path):
-    step = tmp_path / "run" / "checkpoints" / "5"
-    step.mkdir(parents=True)
-    assert threshold_of(opened(step)).start == 0.9
-    assert "guess" in threshold_of(opened(step)).origin
-    known = {"name": "n", "results": {"test/copy_threshold_at_p90": 0.6}}
-    found = threshold_of(opened(step, published=known))
-    assert (found.start, found.origin) == (0.6, "published for n")
-    results = tmp_path / "run" / "results.json"
-    results.write_text(json.dumps({"val/copy_threshold_at_p90": 0.7, "x": 1}))
-    assert threshold_of(opened(step, published=known)).start == 0.7
-    for broken in ("[]", "{", '{"a/copy_threshold_at_p90": "x"}'):
-        results.write_text(broken)
-        assert threshold_of(opened(step, published=known)).start == 0.6
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from multigrain_jax.tasks.embed_record import (
     PHOTO_KEYS,
     embed_config,
     photo_reader,
+    roots_of,
 )
 
 GREYS = [0, 50, 100, 150, 200]
@@ -243,3 +245,13 @@ def test_a_damaged_configuration_costs_the_page_its_photos_alone(
     assert f"the photos of {moved}: {moved}/config.json: " in said
     assert re.search(reason.format(key="data.source"), said)
     assert (tmp_path / "groups" / "report.html").read_text().count("not readable") == 5
+
+
+def test_roots_are_those_of_the_collection():
+    def index(*roots):
+        return SimpleNamespace(
+            opened=SimpleNamespace(head=SimpleNamespace(roots=roots))
+        )
+
+    assert roots_of(index("/a", "/b"), root=None) == ["/a", "/b"]
+    assert roots_of(index("/a"), root="/c/../d") == ["/a", "/d"]

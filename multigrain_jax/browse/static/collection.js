@@ -1,5 +1,5 @@
 // All photos by folder. Only those near the window are elements, however many there are.
-import { byId, element, fill, later, nameOf, number, thumbnail } from "./dom.js";
+import { byId, element, fill, later, nameOf, number, plural, thumbnail } from "./dom.js";
 import { get } from "./server.js";
 
 const BLOCK = 500; // photos per request
@@ -57,7 +57,7 @@ export function reset(counts) {
     return section;
   });
   byId("collection-status").textContent =
-    `${number(total)} photos in ${number(sections.length)} folders`;
+    `${plural(total, "photo")} in ${plural(sections.length, "folder")}`;
   active = 0;
   if (!byId("collection").hidden) layout();
 }

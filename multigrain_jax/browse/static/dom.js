@@ -29,6 +29,9 @@ export const photo = (row) => `/api/photo/${row}`;
 
 export const number = (value) => value.toLocaleString("en");
 
+/** "1 photo", "2 photos". */
+export const plural = (count, word) => `${number(count)} ${word}${count === 1 ? "" : "s"}`;
+
 /** Bytes for people. */
 export function size(bytes) {
   if (bytes < 1e6) return `${Math.max(1, Math.round(bytes / 1e3))} kB`;

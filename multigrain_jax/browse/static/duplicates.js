@@ -1,5 +1,5 @@
 // Groups of duplicates: a slider, marks by click or key, rules, undo, lists, moves.
-import { byId, element, fill, later, nameOf, number, photo, shortName, size, thumbnail } from "./dom.js";
+import { byId, element, fill, later, nameOf, number, photo, plural, shortName, size, thumbnail } from "./dom.js";
 import { get, post } from "./server.js";
 import { reset as resetCollection } from "./collection.js";
 import { open } from "./viewer.js";
@@ -166,7 +166,7 @@ async function load(first) {
     byId("more-groups").hidden = groups.length >= answer.num_groups;
     const some = answer.num_groups;
     say(some
-      ? `${number(some)} groups of ${number(answer.num_photos)} photos`
+      ? `${plural(some, "group")} of ${number(answer.num_photos)} photos`
       : "No duplicates at this similarity.");
   } catch (error) {
     if (mine === request) say(error.message, true);
@@ -303,14 +303,14 @@ function tellTrash() {
 async function moveToTrash() {
   const rows = Object.keys(marks).filter((row) => marks[row] === "away").map(Number);
   const empty = groups.filter(({ photos }) => photos.every(({ row }) => marks[row] === "away")).length;
-  const warning = empty ? ` Of ${empty} groups here nothing is kept.` : "";
-  if (!(await ask(`Move ${number(rows.length)} files to the trash?${warning} They can be restored.`))) return;
+  const warning = empty ? ` Of ${plural(empty, "group")} here nothing is kept.` : "";
+  if (!(await ask(`Move ${plural(rows.length, "file")} to the trash?${warning} It can be undone.`))) return;
   try {
     const answer = await post("/api/trash", { rows });
     await afterMoves();
     const stayed = answer.problems.length
       ? `; ${answer.problems.length} stayed, the first since ${answer.problems[0].reason}` : "";
-    say(`${number(answer.moved.length)} files are in the trash${stayed}`, answer.problems.length > 0);
+    say(`Moved to the trash: ${plural(answer.moved.length, "file")}${stayed}`, answer.problems.length > 0);
   } catch (error) {
     say(error.message, true);
   }
@@ -321,7 +321,7 @@ async function restore() {
     const answer = await post("/api/restore", {});
     await afterMoves();
     const stayed = answer.problems.length ? `; not back: ${answer.problems.join("; ")}` : "";
-    say(`${number(answer.restored)} files are back${stayed}`, answer.problems.length > 0);
+    say(`Brought back: ${plural(answer.restored, "file")}${stayed}`, answer.problems.length > 0);
   } catch (error) {
     say(error.message, true);
   }
@@ -330,7 +330,7 @@ async function restore() {
 async function afterMoves() {
   status = await get("/api/duplicates");
   tellTrash();
-  byId("count").textContent = `${number(status.num_photos)} photos`;
+  byId("count").textContent = plural(status.num_photos, "photo");
   resetCollection(status.folders);
   takeMarks(await get("/api/marks"));
   await load(0);

@@ -1,5 +1,5 @@
 // The pages of the page: search, collection, duplicates.
-import { byId, number } from "./dom.js";
+import { byId, plural } from "./dom.js";
 import { get, takeToken } from "./server.js";
 import * as search from "./search.js";
 import * as collection from "./collection.js";
@@ -21,7 +21,7 @@ function show() {
 
 await takeToken();
 const info = await get("/api/info");
-byId("count").textContent = `${number(info.num_photos)} photos`;
+byId("count").textContent = plural(info.num_photos, "photo");
 for (const page of Object.values(PAGES)) page.start(info);
 addEventListener("hashchange", () => {
   if (location.hash !== "#content") show();

@@ -4,6 +4,8 @@ import { post } from "./server.js";
 import { open } from "./viewer.js";
 
 const COUNTS = [60, 180, 540, 1000];
+// Descriptors are stored rounded: two files that are the same are as similar at least.
+const EQUAL = 0.9995;
 let query = null; // {source, name, row?, body}
 let found = [];
 let asked = 0;
@@ -165,7 +167,8 @@ function render() {
   const threshold = tellThreshold();
   const parts = { same: [], similar: [] };
   found.forEach((neighbour, at) => {
-    parts[neighbour.similarity >= threshold ? "same" : "similar"].push([neighbour, at]);
+    const isSame = neighbour.similarity >= Math.min(threshold, EQUAL);
+    parts[isSame ? "same" : "similar"].push([neighbour, at]);
   });
   for (const [name, members] of Object.entries(parts)) {
     byId(`${name}-part`).hidden = !members.length;
