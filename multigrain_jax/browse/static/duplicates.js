@@ -45,7 +45,7 @@ function page() {
           element("progress", { id: "finding-progress", class: "progress", max: 1, value: 0 }))),
       element("div", { id: "group-controls", hidden: true },
         element("div", { class: "controls" },
-          element("label", {}, "Same photo from ", element("output", { id: "group-value" }),
+          element("label", {}, element("span", {}, "Same photo from ", element("output", { id: "group-value" })),
             element("input", { id: "group-threshold", type: "range", min: 0, max: 1, step: 0.002 })),
           element("label", {}, "Groups ",
             element("select", { id: "linkage" },
