@@ -33,6 +33,7 @@ SHRUNK = {
     "search": {"batch_size": 8},
     "near_duplicates": {},
     "health": {},
+    "browse": {},
 }
 
 
