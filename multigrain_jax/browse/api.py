@@ -1,6 +1,7 @@
 """The HTTP API: photos in, descriptors and neighbours out; photos of the collection."""
 
 import asyncio
+import contextlib
 import re
 import time
 from html import escape
@@ -12,12 +13,14 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from multigrain_jax.browse.embedder import Embedding
+from multigrain_jax.browse.gate import GateFullError
 from multigrain_jax.browse.neighbours import Neighbour
 from multigrain_jax.browse.photo_files import PhotoGoneError, PhotoRefusedError
 from multigrain_jax.browse.services import Services
 from multigrain_jax.browse.uploads import (
     UploadRefusedError,
     content_type,
+    drain,
     read_json,
     read_photo,
 )
@@ -39,6 +42,8 @@ SHOWN_BY_BROWSERS = (
 # Of others, which are shown as JPEG files.
 PICTURE_SIDE = 4096
 KEPT_S = 3600
+# Fewer than there are threads: a search does not wait for what is scrolled by.
+THUMBNAILS_AT_ONCE = 4
 
 
 class Api:
@@ -47,7 +52,7 @@ class Api:
     def __init__(self, services: Services):
         """Answer from these."""
         self._services = services
-        self._shown_small = asyncio.Semaphore(8)
+        self._shown_small = asyncio.Semaphore(THUMBNAILS_AT_ONCE)
 
     def routes(self) -> list[Route]:
         """What is asked for, and what answers."""
@@ -190,7 +195,12 @@ class Api:
 
     async def _embedding(self, request: Request) -> Embedding:
         services = self._services
-        with services.gate.enter() as place:
+        with contextlib.ExitStack() as stack:
+            try:
+                place = stack.enter_context(services.gate.enter())
+            except GateFullError:
+                await drain(request)
+                raise
             data = await read_photo(request, place=place)
             job = services.network_job(data)
             image = await asyncio.wrap_future(services.decoders.submit(job))
@@ -264,5 +274,4 @@ def tile(error: Exception) -> Response:
         picture,
         status_code=404 if gone else 422,
         media_type="image/svg+xml",
-        headers={"x-reason": str(error).encode("ascii", "replace").decode()[:200]},
     )

@@ -1,6 +1,7 @@
 """What clients send: its length and its time bounded before any of it is looked at."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -17,6 +18,7 @@ MAX_JSON_BYTES = 1 << 20
 # So much more is read, and thrown away, for a client to hear that it was too much.
 MAX_DRAINED_BYTES = 256 << 20
 UPLOAD_TIMEOUT_S = 60.0
+DRAIN_TIMEOUT_S = 5.0
 # Names of parts and boundaries around a file.
 FORM_BYTES = 16 << 10
 
@@ -80,6 +82,21 @@ async def read_body(
     if length > max_bytes:
         raise too_long
     return b"".join(parts)
+
+
+async def drain(request: Request) -> None:
+    """Read what nobody wants, for a while: most clients listen once they have sent it.
+
+    Args:
+        request: of which nothing was read yet.
+    """
+    length = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_TIMEOUT_S):
+            async for part in request.stream():
+                length += len(part)
+                if length > MAX_UPLOAD_BYTES:
+                    return
 
 
 async def read_photo(request: Request, *, place: Place) -> bytes:

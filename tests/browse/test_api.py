@@ -223,7 +223,7 @@ def test_a_full_queue_says_when_to_come_again(client):
     for each in with_all:
         each.__enter__()
     try:
-        found = client.post("/api/embed", b"x")
+        found = client.post("/api/embed", bytes(20 << 20))  # all of it is sent
         assert found.status == 503
         assert 1 <= int(found.headers["retry-after"]) <= 30
         # What needs no network is answered.

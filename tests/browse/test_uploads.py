@@ -7,7 +7,12 @@ from starlette.requests import Request
 
 from multigrain_jax.browse import uploads
 from multigrain_jax.browse.gate import Gate, GateFullError
-from multigrain_jax.browse.uploads import UploadRefusedError, read_body, read_json
+from multigrain_jax.browse.uploads import (
+    UploadRefusedError,
+    drain,
+    read_body,
+    read_json,
+)
 
 
 def request(parts, headers=()):
@@ -51,6 +56,19 @@ def test_what_all_requests_hold_is_bounded():
     with gate.enter() as place:
         asyncio.run(read_body(request([b"abc"]), max_bytes=9, place=place))
         assert place.held == 3
+
+
+def test_what_nobody_wants_is_read_for_a_while(monkeypatch):
+    monkeypatch.setattr(uploads, "MAX_UPLOAD_BYTES", 3)
+    monkeypatch.setattr(uploads, "DRAIN_TIMEOUT_S", 0.05)
+    sent = request([b"abcd", b"never"])
+    asyncio.run(drain(sent))
+    assert asyncio.run(sent.receive())["body"] == b"never"
+
+    async def wait_for_ever():
+        await asyncio.sleep(60)
+
+    asyncio.run(drain(Request({"type": "http", "headers": []}, wait_for_ever)))
 
 
 @pytest.mark.parametrize("body", [b"", b"[1]", b"nul", b"\xff", b"[" * 100_000])
