@@ -1,7 +1,6 @@
 """Duplicates of a collection: looked for once, then grouped as the page asks."""
 
 import hashlib
-import io
 import threading
 import time
 from collections import defaultdict
@@ -142,8 +141,8 @@ class Duplicates:
             stamp = self._collection.stamp(row)
             width, height = 0, 0
             try:
-                data = io.BytesIO(self._files.read(row))
-                width, height = encoded_size(data, self._decoding)
+                with self._files.opened(row) as file:
+                    width, height = encoded_size(file, self._decoding)
             except (OSError, UndecodableImageError):
                 pass
             self._facts[row] = Facts(width, height, stamp.size, stamp.mtime_ns)
@@ -182,7 +181,9 @@ class Duplicates:
                 wanted |= {a, b}
         for done, row in enumerate(sorted(wanted)):
             try:
-                self._digests[row] = hashlib.sha256(self._files.read(row)).hexdigest()
+                with self._files.opened(row) as file:
+                    digest = hashlib.file_digest(file, "sha256")
+                self._digests[row] = digest.hexdigest()
             except OSError:
                 continue
             self._progress = done / len(wanted)

@@ -1,10 +1,10 @@
 """The files of a collection, read by row: nothing outside of its folders is."""
 
 import contextlib
+import io
 import os
 import stat
 from collections.abc import Callable, Generator
-from typing import IO
 
 from multigrain_jax.browse.collection import Collection
 from multigrain_jax.data.sources.source import ImageSource
@@ -52,31 +52,36 @@ class PhotoFiles:
             PhotoGoneError: it is not there, or cannot be read.
             PhotoRefusedError: it is not what was embedded, or too large.
         """
-        if not self._collection.has(row):
-            raise PhotoGoneError(f"there is no photo of row {row}")
-        if not os.path.isabs(self._collection.path(row)):
-            return self._read_of_source(row)
-        with self._opened(row) as file:
-            return file.read(self._max_bytes)
+        with self.opened(row) as file:
+            try:
+                return file.read(self._max_bytes)
+            except OSError as error:
+                raise _gone(error) from error
 
     def require_shown(self, row: int) -> None:
         """Check that a photo can be read, without reading it; errors as of `read`."""
         if not self._collection.has(row):
             raise PhotoGoneError(f"there is no photo of row {row}")
         if os.path.isabs(self._collection.path(row)):
-            with self._opened(row):
+            with self.opened(row):
                 pass
 
     @contextlib.contextmanager
-    def _opened(self, row: int) -> Generator[IO[bytes]]:
+    def opened(self, row: int) -> Generator[io.BufferedReader | io.BytesIO]:
+        """A photo's encoded bytes as an open file; errors as of `read`."""
+        if not self._collection.has(row):
+            raise PhotoGoneError(f"there is no photo of row {row}")
+        if not os.path.isabs(self._collection.path(row)):
+            yield io.BytesIO(self._read_of_source(row))
+            return
         try:
-            with open(self._open(row), "rb") as file:
-                yield file
+            descriptor = self._open(row)
         except (PhotoGoneError, PhotoRefusedError):
             raise
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "it cannot be read"
-            raise PhotoGoneError(reason) from error
+            raise _gone(error) from error
+        with open(descriptor, "rb") as file:
+            yield file
 
     def is_unchanged(self, row: int) -> bool:
         """Whether a row's file is as it was embedded, and may be moved.
@@ -138,3 +143,7 @@ class PhotoFiles:
 
 def _below_any(path: str, roots: tuple[str, ...] | list[str]) -> bool:
     return any(is_below(path, root) for root in roots)
+
+
+def _gone(error: Exception) -> PhotoGoneError:
+    return PhotoGoneError(getattr(error, "strerror", None) or "it cannot be read")

@@ -27,6 +27,7 @@ from multigrain_jax.workdir import guarded
 
 GROUPS_PER_PAGE = 20
 MAX_SHOWN = 200  # photos of one group
+MAX_DIGITS = 12
 RULES = ("keep_folder", "keep_suggested", "clear")
 
 
@@ -110,7 +111,8 @@ class Review:
             )
         changes: dict[int, Mark | None] = {}
         for row, mark in sent.items():
-            if not row.isdecimal() or not self._collection.has(int(row)):
+            is_row = row.isdecimal() and len(row) <= MAX_DIGITS
+            if not is_row or not self._collection.has(int(row)):
                 raise UploadRefusedError(404, f"there is no photo of row {row[:20]}")
             if mark is not None and mark not in MARKS:
                 raise UploadRefusedError(400, f"a mark is {', '.join(MARKS)} or null")

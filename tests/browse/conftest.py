@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from helpers.browser import OPTIONS, find_chromium
 from helpers.browsing import make_collection, opened_services
 from helpers.served import serving
 
@@ -49,3 +50,17 @@ def wait():
         return status
 
     return until_ready
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, driven by Playwright, which runs a loop of its own meanwhile."""
+    from playwright.sync_api import sync_playwright
+
+    program = find_chromium()
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(
+            executable_path=program, args=list(OPTIONS)
+        )
+        yield launched
+        launched.close()

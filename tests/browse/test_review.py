@@ -62,6 +62,7 @@ BAD = [
     ("GET", "/api/export?format=exe", None, 400),
     ("POST", "/api/marks", {"marks": {"999": "away"}}, 404),
     ("POST", "/api/marks", {"marks": {"x": "away"}}, 404),
+    ("POST", "/api/marks", {"marks": {"9" * 5000: "away"}}, 404),
     ("POST", "/api/marks", {"marks": {"0": "delete"}}, 400),
     ("POST", "/api/marks", {"marks": [1]}, 400),
     ("POST", "/api/rules", {"rule": "away"}, 400),

@@ -10,6 +10,7 @@ from helpers.commands import ENVIRONMENT, ROOT, command_line
 
 from configs import browse
 from multigrain_jax.errors import InputError
+from multigrain_jax.lock import lock_workdir
 from multigrain_jax.tasks.browse import run
 
 
@@ -50,9 +51,13 @@ def test_the_command_prints_an_address_answers_and_ends(database, tmp_path):
     settings = {"database": database, "open_browser": False, "token": "secret"}
     settings["batch_size"] = 1
     command = command_line("browse", tmp_path / "w", settings)
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=ENVIRONMENT
-    ) as process:
+    # An `embed` may be at work where the collection is.
+    with (
+        lock_workdir(database),
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=ENVIRONMENT
+        ) as process,
+    ):
         assert process.stdout is not None
         lines = []
         for line in process.stdout:
