@@ -10,13 +10,14 @@ import numpy as np
 
 from multigrain_jax.browse.collection import Collection
 from multigrain_jax.browse.neighbours import NeighbourSearch
-from multigrain_jax.browse.pairs import Linkage, Pairs, find_pairs, group_pairs
+from multigrain_jax.browse.pairs import Pairs, find_pairs, group_alive
 from multigrain_jax.browse.photo_files import PhotoFiles
 from multigrain_jax.data.decoding import Decoding, UndecodableImageError, encoded_size
+from multigrain_jax.descriptors.grouping import Linkage
 
 # Files of equal size are compared where photos are as similar.
 SAME_PHOTO = 0.999
-# Of larger groups the lowest similarity is that of the pairs that are known.
+# Of larger groups, so many photos are compared for their lowest similarity.
 MAX_COMPARED = 1000
 SIMILAR, EXACT = "similar", "exact"
 KINDS = (SIMILAR, EXACT)
@@ -110,21 +111,19 @@ class Duplicates:
         if kind == EXACT:
             groups = self._exact()
         else:
-            pairs, similarities, _ = self._pairs
-            counts = alive[pairs].all(axis=1)
-            groups = group_pairs(
-                pairs[counts],
-                similarities[counts],
-                threshold=threshold,
-                linkage=linkage,
+            groups = group_alive(
+                self._pairs, alive, threshold=threshold, linkage=linkage
             )
         with self._lock:
             self._grouped = key, groups
         return groups
 
     def lowest(self, rows: np.ndarray) -> float:
-        """The similarity of the two photos of a group that are least alike."""
+        """The similarity of the two of the first `MAX_COMPARED` that are least alike."""
         descriptors = self._search.descriptors(rows[:MAX_COMPARED])
+        # Storing has rounded their lengths.
+        lengths = np.linalg.norm(descriptors, axis=1, keepdims=True)
+        descriptors = descriptors / np.where(lengths > 0, lengths, np.float32(1))
         return float(np.clip((descriptors @ descriptors.T).min(), -1, 1))
 
     def are_exact(self, rows: np.ndarray) -> bool:
@@ -175,7 +174,8 @@ class Duplicates:
     def _compare_files(self, found: Pairs) -> None:
         """Find which files of equal size, of photos that are the same, are equal."""
         wanted: set[int] = set()
-        for a, b in found.rows[found.similarities >= SAME_PHOTO].tolist():
+        same = found.rows[found.similarities >= SAME_PHOTO]
+        for a, b in np.concatenate([same, found.copies]).tolist():
             size = self._collection.stamp(a).size
             if size and size == self._collection.stamp(b).size:
                 wanted |= {a, b}

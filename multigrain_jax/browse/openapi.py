@@ -83,6 +83,7 @@ GROUP = {
         "num_photos": INTEGER,
         "photos": {"type": "array", "items": NEIGHBOUR},
         "lowest": NUMBER,
+        "num_compared": INTEGER,
         "same_bytes": BOOLEAN,
         "suggested": INTEGER,
     },

@@ -15,12 +15,12 @@ from starlette.routing import Route
 
 from multigrain_jax.browse.api import integer
 from multigrain_jax.browse.collection import Collection
-from multigrain_jax.browse.duplicates import KINDS, Duplicates
+from multigrain_jax.browse.duplicates import KINDS, MAX_COMPARED, Duplicates
 from multigrain_jax.browse.marks import MARKS, Mark, Marks
-from multigrain_jax.browse.pairs import LINKAGES, Linkage
 from multigrain_jax.browse.photo_files import PhotoFiles
 from multigrain_jax.browse.trash import Trash
 from multigrain_jax.browse.uploads import UploadRefusedError, read_json
+from multigrain_jax.descriptors.grouping import LINKAGES, Linkage
 from multigrain_jax.descriptors.roots import is_below
 from multigrain_jax.files import escape_name, unescape_name
 from multigrain_jax.workdir import guarded
@@ -243,6 +243,7 @@ class Review:
             "num_photos": len(rows),
             "photos": photos,
             "lowest": found.lowest(rows),
+            "num_compared": min(len(rows), MAX_COMPARED),
             "same_bytes": found.are_exact(rows),
             "suggested": found.suggested(shown),
         }

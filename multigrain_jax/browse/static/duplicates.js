@@ -176,7 +176,8 @@ async function load(first) {
 }
 
 function describe(group) {
-  const lowest = group.same_bytes ? "the same bytes" : `lowest similarity ${group.lowest.toFixed(3)}`;
+  const some = group.num_compared < group.num_photos ? ` of the first ${number(group.num_compared)}` : "";
+  const lowest = group.same_bytes ? "the same bytes" : `lowest similarity${some} ${group.lowest.toFixed(3)}`;
   const more = group.num_photos > group.photos.length ? `, ${group.photos.length} of them shown` : "";
   const heading = `Group ${group.number}: ${group.num_photos} photos${more}, ${lowest}`;
   return element(
