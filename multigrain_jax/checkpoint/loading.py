@@ -114,7 +114,7 @@ def find_checkpoint(path: str | Path, *, step: int | None = None) -> Path:
     Raises:
         InputError: there is no such checkpoint; the message lists what there is.
     """
-    path = Path(path).expanduser().absolute()
+    path = Path(os.path.expanduser(path)).absolute()
     if path.is_file():
         raise InputError(
             f"checkpoint {path}: a workdir or step folder was expected, found a file; "

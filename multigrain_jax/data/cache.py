@@ -1,10 +1,14 @@
 """What is kept on the local disk: copies of slow files, and lists."""
 
+import atexit
 import contextlib
+import functools
 import hashlib
 import io
 import os
 import re
+import shutil
+import tempfile
 import time
 import zlib
 from collections.abc import Callable
@@ -170,9 +174,26 @@ def cache_folder(kind: str) -> Path:
     """
     own = os.environ.get("MULTIGRAIN_CACHE")
     if own:
-        return Path(own).expanduser().absolute() / kind
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return Path(os.path.expanduser(own)).absolute() / kind
+    home = os.environ.get("XDG_CACHE_HOME") or _home_cache()
     return Path(home) / "multigrain_jax" / kind
+
+
+@functools.cache
+def _home_cache() -> Path:
+    """`~/.cache`, or for a user without a home a folder that goes with the process."""
+    try:
+        return Path.home() / ".cache"
+    except RuntimeError:
+        # Not a known name below /tmp, which anybody may have made before.
+        folder = tempfile.mkdtemp(prefix="multigrain_jax-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        print(
+            "this user has no home: what is kept between runs is kept for this one; "
+            "name a folder by MULTIGRAIN_CACHE",
+            flush=True,
+        )
+        return Path(folder)
 
 
 def kept_labels(

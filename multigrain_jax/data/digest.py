@@ -26,7 +26,7 @@ def data_digest(source: ImageSource, *, root: str | Path | None) -> dict[str, st
     parts = [names[i : i + FILES_AT_ONCE] for i in range(0, len(names), FILES_AT_ONCE)]
     with ThreadPoolExecutor(THREADS) as pool:
         sizes = [size for part in pool.map(_sizes, parts) for size in part]
-    prefix = "" if root is None else str(Path(root).expanduser())
+    prefix = "" if root is None else str(Path(os.path.expanduser(root)))
     relative = (name.removeprefix(prefix) for name in names)
     return {
         "names": _digest(b"\0".join(os.fsencode(name) for name in relative)),

@@ -61,7 +61,7 @@ def embed_config(database: str | Path, keys: Keys) -> dict[str, Any] | None:
     Raises:
         InputError: it cannot be read, or is not what `embed` writes.
     """
-    path = Path(database).expanduser()
+    path = Path(os.path.expanduser(database))
     for folder in (path, path.absolute().parent):
         file = folder / CONFIG_FILE
         try:
@@ -99,7 +99,7 @@ def open_database(
     Raises:
         InputError: no such folder, damage, or none of its photos is below `root`.
     """
-    index = DescriptorIndex.open(Path(path).expanduser())
+    index = DescriptorIndex.open(Path(os.path.expanduser(path)))
     if verify:
         index.verify()
     if root is None:

@@ -1,6 +1,7 @@
 """Task `eval_retrieval`: a checkpoint's scores on a retrieval benchmark."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -145,7 +146,7 @@ def _problems(settings: Mapping[str, Any]) -> list[str]:
 def _load_benchmark(settings: Mapping[str, Any]) -> Benchmark:
     data = settings["data"]
     given = {name: data[name] for name in FILE_KEYS if data.get(name)}
-    files = {name: Path(path).expanduser() for name, path in given.items()}
+    files = {name: Path(os.path.expanduser(path)) for name, path in given.items()}
     return load_benchmark(
         settings["benchmark"],
         BenchmarkFiles(**files, exclude=data["exclude"]),

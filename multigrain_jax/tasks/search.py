@@ -1,5 +1,6 @@
 """Task `search`: the most similar photos of a collection, for photos or descriptors."""
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -86,7 +87,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     require_photos(int(index.live.sum()), "database", config.database)
     normalization = None
     if config.score_normalization.training:
-        path = Path(config.score_normalization.training).expanduser()
+        path = Path(os.path.expanduser(config.score_normalization.training))
         training = DescriptorIndex.open(path)
         _require_comparable(training, index, path)
         normalization = ScoreNormalization(
@@ -211,7 +212,7 @@ def _settings_of(index: DescriptorIndex) -> DescriptorSettings:
 def _open_queries(
     settings: Mapping[str, Any], index: DescriptorIndex, workdir: Path
 ) -> Queries:
-    path = Path(settings["queries"]).expanduser()
+    path = Path(os.path.expanduser(settings["queries"]))
     sieve = Sieve(settings["data"]["exclude"], "skip")
     folder = find_folder(path)
     if (folder / HEAD_FILE).exists():

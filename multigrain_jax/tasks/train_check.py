@@ -1,5 +1,6 @@
 """Refuses configurations that contradict themselves, before anything is built."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -173,7 +174,7 @@ def _group_problems(config: Mapping[str, Any]) -> list[str]:
 
 def _list_problems(data: Mapping[str, Any]) -> list[str]:
     listed = data["source"] == "folder" and data["list_file"]
-    if not listed or Path(listed).expanduser().is_dir():
+    if not listed or Path(os.path.expanduser(listed)).is_dir():
         return []  # a folder of lists has one for each split
     if data["val_split"] and not data["val_fraction"]:
         return [

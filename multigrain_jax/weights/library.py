@@ -95,7 +95,7 @@ def _may_be_name(text: str | Path) -> bool:
     plain = os.fspath(text)
     separators = [mark for mark in (os.sep, os.altsep, "/") if mark]
     has_separator = any(mark in plain for mark in separators)
-    return not has_separator and not Path(plain).expanduser().exists()
+    return not has_separator and not Path(os.path.expanduser(plain)).exists()
 
 
 def _kept(name: str, trusted: Sequence[str]) -> Path:

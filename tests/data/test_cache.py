@@ -318,3 +318,19 @@ def test_a_name_that_is_no_utf8_has_a_copy(tmp_path):
     cache = LocalCache(tmp_path / "cache")
     assert [cache.read(path), cache.read(path)] == [b"photo"] * 2
     assert len(list((tmp_path / "cache").glob("*/*"))) == 1
+
+
+def test_a_user_without_a_home_has_a_folder_that_goes(monkeypatch, capsys):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("MULTIGRAIN_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(cache.Path, "home", homeless)
+    cache._home_cache.cache_clear()
+    try:
+        one, other = cache.cache_folder("labels"), cache.cache_folder("folders")
+    finally:
+        cache._home_cache.cache_clear()
+    assert one.parent == other.parent and one.parent.parent.stat().st_mode & 0o77 == 0
+    assert capsys.readouterr().out.count("MULTIGRAIN_CACHE") == 1

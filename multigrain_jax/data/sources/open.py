@@ -183,7 +183,7 @@ def open_source(
             "it with --config.data.root=DIR"
         )
     elif source in ("folder", "imagenet"):
-        root = Path(root).expanduser()
+        root = Path(os.path.expanduser(root))
         if source == "imagenet":
             files, names = imagenet_files(root, split=split or TRAIN, sieve=sieve)
         else:
@@ -250,7 +250,7 @@ def _list_folder(
     sieve: Sieve,
 ) -> tuple[list[ImageFile], list[str]]:
     """The images of a folder or of a list file that belong to a split."""
-    lists = None if list_file is None else Path(list_file).expanduser()
+    lists = None if list_file is None else Path(os.path.expanduser(list_file))
     has_val = (
         has_validation_folder(root) if lists is None else has_validation_list(lists)
     )
