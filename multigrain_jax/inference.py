@@ -157,13 +157,20 @@ def _descriptor_dim(variables: Variables, backbone: Backbone) -> int:
     return backbone.embedding_dim
 
 
+def _names_of_logits(opened: OpenedModel) -> list[str]:
+    """A name for each; a classifier may have more rows than its images had classes."""
+    names = opened.class_names
+    unnamed = range(len(names), opened.num_classes if names else 0)
+    return [*names, *(f"class {number}, unnamed" for number in unnamed)]
+
+
 class LoadedModel:
     """A model in evaluation mode with its weights, made by `load_model`.
 
     Attributes:
         backbone: its name, a key of `BACKBONES`.
         pooling_exponent: p of the GeM pooling in use.
-        class_names: names of the classes, if the checkpoint has them.
+        class_names: a name for each of the logits; empty if the checkpoint has none.
         step: optimiser updates behind the weights.
         variables: the weights, as plain arrays.
     """
@@ -172,7 +179,7 @@ class LoadedModel:
         """Put the model's arrays on the default device."""
         self.backbone = opened.name
         self.pooling_exponent = opened.pooling_exponent
-        self.class_names = opened.class_names
+        self.class_names = _names_of_logits(opened)
         self.step = opened.checkpoint.step
         self.variables = jax.device_put(opened.variables)
         graphdef = opened.graphdef

@@ -17,7 +17,7 @@ from multigrain_jax.data.sources.open import FileSource
 from multigrain_jax.descriptors.folder import read_head, shard_path
 from multigrain_jax.descriptors.index_file import read_index
 from multigrain_jax.errors import InputError
-from multigrain_jax.inference import LoadedModel
+from multigrain_jax.inference import LoadedModel, open_model
 from multigrain_jax.models.multigrain import create_model, split_model
 from multigrain_jax.tasks import embed as run_embed
 
@@ -31,6 +31,14 @@ def workdir(tmp_path_factory):
     store.save(7, model=variables, meta=meta)
     store.close()
     return folder
+
+
+def test_every_logit_has_a_name(tiny_checkpoint):
+    opened = open_model(tiny_checkpoint)
+    assert LoadedModel(opened).class_names == opened.class_names
+    fewer = LoadedModel(opened._replace(class_names=["ant"])).class_names
+    assert fewer == ["ant", "class 1, unnamed", "class 2, unnamed"]
+    assert LoadedModel(opened._replace(class_names=[])).class_names == []
 
 
 def test_a_checkpoint_gives_features_in_one_call(workdir):

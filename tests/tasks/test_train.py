@@ -279,3 +279,22 @@ def test_a_run_whose_lock_is_taken_saves_its_state_apart_and_leaves(
     apart.rename(new / "checkpoints")
     run(small_train_config(photos), new)
     assert losses_of(new)[2] == losses_of(finished[0])[2]
+
+
+REFUSED = {
+    "no such folder": {"data": {"root": "/nowhere"}},
+    "no such split": {"data": {"split": "holdout"}},
+    "no such part to report": {"report_split": "holdout"},
+    "fewer classes than images have": {"num_classes": 2},
+    "no such checkpoint": {"init_from": "/nowhere"},
+    "no such trunk": {"pretrained_backbone": "/nowhere"},
+    "no such step": {"resume_step": 7},
+    "no such list": {"data": {"list_file": "/nowhere.txt"}},
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_refused_run_leaves_no_workdir(photos, tmp_path, kind):
+    with pytest.raises(InputError):
+        run(small_train_config(photos, **REFUSED[kind]), tmp_path / "a" / "b" / "run")
+    assert list(tmp_path.iterdir()) == []
