@@ -103,8 +103,10 @@ def test_hanging_processes_end_in_an_error(photos):
 def test_a_file_that_never_answers_ends_the_command(photos, tmp_path):
     root = tmp_path / "photos"
     shutil.copytree(photos, root)
-    # Opening a named pipe that nobody writes to waits for ever.
-    os.mkfifo(root / "train" / "disc" / "pipe.png")
+    # Opening a named pipe that nobody writes to waits for ever; one without a link
+    # to it would not be listed.
+    os.mkfifo(tmp_path / "pipe")
+    (root / "train" / "disc" / "pipe.png").symlink_to(tmp_path / "pipe")
     settings = {
         "backbone": "tiny",
         "data.source": "folder",
@@ -134,8 +136,9 @@ def test_a_file_that_never_answers_ends_the_command(photos, tmp_path):
 def test_a_header_that_never_comes_ends_in_an_error(photos, tmp_path):
     root = tmp_path / "photos"
     shutil.copytree(photos, root)
-    pipe = root / "train" / "disc" / "pipe.png"
+    pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
+    (root / "train" / "disc" / "pipe.png").symlink_to(pipe)
     with pytest.raises(DataStalledError, match=r"no image header came .* 5 sec"):
         plan_batches(
             open_photos(root, "train"),

@@ -25,6 +25,7 @@ UNREADABLE = ("refuse", "skip")
 # macOS writes one beside every photo on other disks.
 APPLE_DOUBLE = "._"
 NO_SUFFIX = "without a suffix"
+NO_FILES = "pipes, sockets or devices"
 SUFFIX = re.compile(r"\.\w{1,10}")
 SUFFIXES_NAMED = 30
 PATHS_NAMED = 10
@@ -42,6 +43,7 @@ REMEDIES: Mapping[str, str] = {
         for suffix in suffixes
     },
     NO_SUFFIX: "photos among them need one, such as .jpg",
+    NO_FILES: "to read one could wait for ever; put files in their places",
 }
 OTHER_REMEDY = "no suffix of an image; rename or convert what is one"
 
@@ -140,7 +142,10 @@ def scan(folder: Path, sieve: Sieve) -> Scan:
         try:
             status = os.stat(folder / relative)
             with os.scandir(folder / relative) as entries:
-                listed = [(entry.name, _is_folder(entry)) for entry in entries]
+                listed = [
+                    (entry.name, _is_folder(entry), _is_special(entry))
+                    for entry in entries
+                ]
         except OSError as error:
             if relative and sieve.unreadable == "skip":
                 found.unreadable[relative] = error.strerror or str(error)
@@ -154,13 +159,15 @@ def scan(folder: Path, sieve: Sieve) -> Scan:
         if identity in above:
             continue
         found.folders[relative] = status.st_mtime_ns
-        for name, is_folder in listed:
+        for name, is_folder, is_special in listed:
             path = f"{relative}/{name}" if relative else name
             pattern = is_excluded(name, path)
             if pattern is not None:
                 found.excluded[pattern] += 1
             elif is_folder:
                 waiting.append((path, above | {identity}))
+            elif is_special:
+                found.suffixes[NO_FILES] += 1
             elif name.lower().endswith(suffixes):
                 found.files.append(path)
             else:
@@ -179,6 +186,21 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:
         return False  # a link to itself
+
+
+def _is_special(entry: os.DirEntry[str]) -> bool:
+    """Whether a name is that of neither a file nor a folder nor a link.
+
+    The folder's own list tells, without a question for each file to the storage.
+    """
+    try:
+        return not (
+            entry.is_symlink()
+            or entry.is_file(follow_symlinks=False)
+            or entry.is_dir(follow_symlinks=False)
+        )
+    except OSError:
+        return False  # gone by now: reading it says so
 
 
 def _matcher(exclude: Sequence[str]):

@@ -36,6 +36,20 @@ def test_every_suffix_of_an_image_is_taken_in_any_case(tmp_path):
     assert found.suffixes == found.excluded == {}
 
 
+def test_what_could_keep_a_reader_waiting_is_passed_over_and_counted(tmp_path):
+    """Links are followed: what they lead to is only known when it is asked."""
+    touch(tmp_path, "a/1.jpg")
+    os.mkfifo(tmp_path / "a" / "2.jpg")
+    os.mkfifo(tmp_path / "a" / "3")
+    (tmp_path / "a" / "4.jpg").symlink_to("1.jpg")
+    found = scan(tmp_path, sieve())
+    assert found.files == ["a/1.jpg", "a/4.jpg"]
+    passing = sieve()
+    passing.remember(tmp_path, found)
+    (line,) = passing.remarks
+    assert "passed over 2 pipes, sockets or devices: to read one could wait" in line
+
+
 def test_what_is_passed_over_is_counted_by_suffix_with_a_remedy(tmp_path):
     touch(tmp_path, *(f"a/{n}.HEIC2" for n in range(2)), "a/1.mov", "a/x", "a/1.cr3")
     touch(tmp_path, "a/notes.txt", "b/notes.txt", "b/1.jpg", "b/1.svg")
