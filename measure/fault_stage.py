@@ -229,8 +229,9 @@ class Trial:
         return found
 
     def left_behind(self) -> str:
-        """The processes that are left of it after ten seconds, which are ended."""
-        end = time.monotonic() + 10
+        """The processes that are left of it after a minute, which are ended."""
+        # On busy cores: those that had just been started import all they need first.
+        end = time.monotonic() + 60
         while self.members() and time.monotonic() < end:
             time.sleep(0.1)
         left = ""
