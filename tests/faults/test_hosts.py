@@ -25,7 +25,7 @@ from multigrain_jax.mesh import make_mesh
 from multigrain_jax.tasks.train import run
 
 DRIVER = Path(__file__).parent / "hosts_driver.py"
-TIMEOUT = 300
+TIMEOUT = 600
 
 
 def free_port():
