@@ -9,8 +9,14 @@ import sys
 from collections import namedtuple
 
 import pytest
+from PIL import Image
 
 from multigrain_jax.data import workers
+from multigrain_jax.data.decoding import VIEWER
+from multigrain_jax.data.eval_batches import make_eval_batches, plan_batches
+from multigrain_jax.data.reading import Reading
+from multigrain_jax.data.sources.folder import ImageFile
+from multigrain_jax.data.sources.open import FileSource
 from multigrain_jax.data.workers import (
     Processes,
     begin_processes,
@@ -91,6 +97,11 @@ SCRIPT = """
 import json, multiprocessing.shared_memory, os
 import numpy as np
 from multigrain_jax.data import workers
+from multigrain_jax.data.decoding import VIEWER
+from multigrain_jax.data.eval_batches import make_eval_batches, plan_batches
+from multigrain_jax.data.reading import Reading
+from multigrain_jax.data.sources.folder import ImageFile
+from multigrain_jax.data.sources.open import FileSource
 workers.begin_processes(photo_bytes=1 << 20, batches_bytes=1 << 20)(0, 1)
 found = {}
 memory = multiprocessing.shared_memory.SharedMemory(create=True, size=8)
@@ -165,3 +176,30 @@ def test_shared_memory_that_fills_during_the_run_costs_no_batch(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "1 read 1 batches ahead each instead" in done.stdout
     assert "has 5 MiB free" in done.stdout
+
+
+@linux
+@pytest.mark.slow
+def test_a_photo_that_takes_more_than_a_process_may_is_one_bad_image(
+    monkeypatch, tmp_path
+):
+    """As if the limit of a photo did not count: 300 MiB beside the batches."""
+    monkeypatch.setattr(workers, "_COPIES_OF_PHOTO", 0)
+    monkeypatch.setattr(workers, "_SLACK_BYTES", 300 << 20)
+    files = []
+    for number, side in enumerate((64, 11_000, 64)):
+        path = tmp_path / f"{number}.png"
+        Image.new("L", (side, side), 200).save(path)  # as RGB, half a gigabyte
+        files.append(ImageFile(str(path), 0))
+    source = FileSource(files, class_names=["a"], decoding=VIEWER, local_cache_dir=None)
+    plan = plan_batches(
+        source,
+        test_size=32,
+        test_mode="square",
+        batch_size=3,
+        smallest_side=1,
+        timeout_s=600.0,
+    )
+    (batch,) = make_eval_batches(source, plan, reading=Reading(1, 1, 600.0))
+    assert batch["bad"].tolist() == [False, True, False]
+    assert batch["image"].max(axis=(1, 2, 3)).tolist() == [200, 0, 200]
