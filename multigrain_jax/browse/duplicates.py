@@ -119,7 +119,7 @@ class Duplicates:
         return groups
 
     def lowest(self, rows: np.ndarray) -> float:
-        """How similar the two least similar of the first `MAX_COMPARED` are."""
+        """The similarity of the least alike two of the first `MAX_COMPARED`."""
         descriptors = self._search.descriptors(rows[:MAX_COMPARED])
         # Storing has rounded their lengths.
         lengths = np.linalg.norm(descriptors, axis=1, keepdims=True)

@@ -55,8 +55,10 @@ def wait():
 @pytest.fixture(scope="module")
 def browser():
     """Chromium, driven by Playwright, which runs a loop of its own meanwhile."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    # A machine that others use too takes its time to start what decodes.
+    expect.set_options(timeout=60_000)
     program = find_chromium()
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(
