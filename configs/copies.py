@@ -13,11 +13,11 @@ Other differences: ResNet-50's own 2 048 dimensions in place of 512 (a whitening
 components is closest), statistics in groups of 64, plain SGD, three views, and no
 training on mixtures of images.
 
-Measured here: this recipe needs ImageNet and has not been run. Of its options on the quick
-start's photos (616 steps of ResNet-18, 2 or 3 seeds, validation folds; docs/tried.md):
-InfoNCE at 0.05 +8.9 ± 2.1 points of µAP with distractors and -8.8 ± 2.3 of class mAP,
-views of copies +1.2 ± 0.6 and -8.1 ± 2.2, KoLeo of weight 0.1 -0.6 ± 4.7 and -2.3 ± 0.8;
-of weight 1 it broke the classes there (top-1 -41).
+Measured here: this recipe needs ImageNet and has not been run. Of its options on the
+quick start's photos (616 steps of ResNet-18, 2 or 3 seeds, validation folds;
+docs/tried.md): InfoNCE at 0.05 +8.9 ± 2.1 points of µAP with distractors and -8.8 ± 2.3
+of class mAP, views of copies +1.2 ± 0.6 and -8.1 ± 2.2, KoLeo of weight 0.1 -0.6 ± 4.7
+and -2.3 ± 0.8; of weight 1 it broke the classes there (top-1 -41).
 
 Expected from the literature, not measured here: SSCD's ResNet-50 has µAP 61.4 on
 DISC21, 72.4 with normalised scores, trained on DISC21's own photos at λ = 0;

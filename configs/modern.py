@@ -6,11 +6,12 @@ random erasing; no decay of norms and biases; an average of the weights. Each ke
 told in docs/options.md or docs/views.md. λ is the argument behind the file's name, 0.5
 by default.
 
-Measured here: this recipe needs ImageNet and has not been run. Of its options on the quick
-start's photos (616 steps of ResNet-18, 2 or 3 seeds, validation folds; docs/tried.md):
-smoothed labels +5.1 ± 1.9 points of top-1, erasing +2.2 ± 1.8, the average +1.9 ± 1.5,
-CutMix and no decay of norms within 1, mixup -2.4 ± 1.3, TrivialAugment -8.5 ± 0.9, all of
-them together -6.5 ± 3.7: strong views want longer training than that.
+Measured here: this recipe needs ImageNet and has not been run. Of its options on the
+quick start's photos (616 steps of ResNet-18, 2 or 3 seeds, validation folds;
+docs/tried.md): smoothed labels +5.1 ± 1.9 points of top-1, erasing +2.2 ± 1.8, the
+average +1.9 ± 1.5, CutMix and no decay of norms within 1, mixup -2.4 ± 1.3,
+TrivialAugment -8.5 ± 0.9, all of them together -6.5 ± 3.7: strong views want longer
+training than that.
 
 Expected from the literature, not measured here: torchvision's ResNet-50 went from
 76.1 % to 80.9 % top-1 with these options in 600 epochs at 176 pixels, tested at 224;
