@@ -171,6 +171,8 @@ def _answer_undisturbed(
 
     What is blocked here is so in the processes that start here, from their first moment
     on: they would end with the stacks of their calls, in the midst of their imports.
+    (The very first one lifts it, with Python's tracker of resources that starts before
+    it, until `end_with_parent`.)
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     _answer(dataset, wanted, answers)
@@ -231,6 +233,7 @@ def end_with_parent(worker: int, num_workers: int) -> None:
         num_workers: how many there are.
     """
     del worker, num_workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(

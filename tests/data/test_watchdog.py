@@ -217,12 +217,16 @@ def test_time_in_which_the_process_was_stopped_does_not_count(monkeypatch):
 
 
 def test_a_process_ends_with_its_parent():
-    """A parent is killed; its reading process, which sleeps, ends by itself."""
+    """A parent is killed; its reading process, which sleeps, ends by itself.
+
+    Not by Ctrl-C, which is the parent's to answer.
+    """
     script = (
         "import multiprocessing, os, signal, time\n"
         "from multigrain_jax.data.watchdog import end_with_parent\n"
         "def work():\n"
         "    end_with_parent(0, 1)\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
         "    print(os.getpid(), flush=True)\n"
         "    time.sleep(600)\n"
         "if __name__ == '__main__':\n"
