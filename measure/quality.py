@@ -44,7 +44,7 @@ from measure.quality_photos import (
 )
 from measure.quality_recipes import RECIPES, SETTINGS, Setting, recipe_config
 from measure.quality_run import Job, run_job
-from measure.quality_table import tables, write_plot
+from measure.quality_table import renormalized, tables, write_plot
 from multigrain_jax.data.edits import EDITS
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import append_durably
@@ -68,12 +68,13 @@ def main(arguments: list[str] | None = None) -> int:
         if missing and options.processes:
             deadline = started + options.deadline if options.deadline else None
             work(missing, processes=options.processes, deadline=deadline)
-        runs = list(finished(jobs).values())
+        outcomes = folder / "outcomes"
+        runs = [renormalized(run, outcomes) for run in finished(jobs).values()]
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if runs:
-        text = tables(runs, None if options.no_intervals else folder / "outcomes")
+        text = tables(runs, None if options.no_intervals else outcomes)
         (folder / "tables.md").write_text(text, encoding="utf-8")
         write_plot(folder / "scores.png", runs)
         print(f"\n{text}\n{folder}: {RUNS_FILE}, tables.md, scores.png")

@@ -43,7 +43,7 @@ def summarise(outcomes: Outcomes) -> dict[str, float]:
     scores["micro_ap"] = micro_ap(outcomes, tuple(EDITS))
     scores["micro_ap_seen"] = micro_ap(outcomes, SEEN)
     scores["micro_ap_unseen"] = micro_ap(outcomes, UNSEEN)
-    scores["micro_ap_normalized"] = micro_ap(outcomes, tuple(EDITS), normalized=True)
+    scores["micro_ap_normalized"] = micro_ap(outcomes, tuple(EDITS), share=1.0)
     for name, recall, precision in zip(EDITS, recalls, precisions, strict=True):
         scores[f"{name}/recall_at_1"] = float(np.mean(recall))
         scores[f"{name}/map"] = float(np.mean(precision))
@@ -58,32 +58,30 @@ def precisions_of(ranks: np.ndarray) -> np.ndarray:
     return np.array(each).reshape(ranks.shape)
 
 
-def micro_ap(
-    outcomes: Outcomes, edits: Sequence[str], *, normalized: bool = False
-) -> float:
+def micro_ap(outcomes: Outcomes, edits: Sequence[str], *, share: float = 0.0) -> float:
     """The micro average precision of the benchmark of copies.
 
     Args:
         outcomes: `right` [E, R], `wrong` [E, R + S, K], `query_photos` and `offsets`.
         edits: the queries, keys of `EDITS`.
-        normalized: whether the offsets are subtracted.
+        share: of the offsets, that is subtracted.
     """
     from multigrain_jax.ops.ranking import micro_average_precision
 
-    scores, correct, _ = _candidates(outcomes, edits, normalized=normalized)
+    scores, correct, _ = _candidates(outcomes, edits, share=share)
     count = int(np.count_nonzero(correct))
     return micro_average_precision(scores, correct, num_positives=count)
 
 
 def _candidates(
-    outcomes: Outcomes, edits: Sequence[str], *, normalized: bool = False
+    outcomes: Outcomes, edits: Sequence[str], *, share: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scores of all pairs, whether they are right, and the photos of their queries."""
     chosen = [list(EDITS).index(name) for name in edits]
     right = outcomes["right"][chosen].astype(np.float32)
     wrong = outcomes["wrong"][chosen].astype(np.float32)
-    if normalized:
-        offsets = outcomes["offsets"][chosen].astype(np.float32)
+    if share:
+        offsets = np.float32(share) * outcomes["offsets"][chosen].astype(np.float32)
         right = right - offsets[:, : right.shape[1]]
         wrong = wrong - offsets[..., None]
     photos = np.broadcast_to(outcomes["query_photos"], wrong.shape[:2])

@@ -12,7 +12,7 @@ from measure import quality, quality_photos, quality_recipes, quality_table
 from measure.quality_photos import assign_folds, near_duplicate_groups
 from measure.quality_recipes import RECIPES, SETTINGS, Setting, recipe_config
 from measure.quality_run import class_outcomes, copy_outcomes
-from measure.quality_scores import Resampler, kept_outcomes, summarise
+from measure.quality_scores import Resampler, kept_outcomes, micro_ap, summarise
 from multigrain_jax.data.benchmarks.copies import assign_roles
 from multigrain_jax.data.edits import EDITS
 from multigrain_jax.errors import InputError
@@ -190,6 +190,20 @@ def test_intervals_hold_the_difference_and_tell_a_better_recipe(tmp_path, outcom
     assert same["top1"] == (0.0, 0.0)
     none = quality_table.intervals({}, grouped[1], tmp_path, resamples=20)
     assert np.isnan(none["ratio"]).all()
+
+
+def test_a_share_of_the_offsets_is_subtracted_from_what_was_kept(tmp_path, outcomes):
+    (run,) = runs_of("ema", [0])
+    assert quality_table.renormalized(run, tmp_path) == run
+    kept = kept_outcomes(outcomes)
+    np.savez(tmp_path / run["outcomes"], **kept)
+    found = quality_table.renormalized(run, tmp_path)["scores"]
+    share = quality_table.OFFSET_SHARE
+    scaled = {**kept, "offsets": share * kept["offsets"].astype(np.float32)}
+    expected = micro_ap(scaled, tuple(EDITS), share=1.0)
+    assert found["micro_ap_normalized"] == pytest.approx(expected, abs=1e-6)
+    assert found["micro_ap_normalized"] != summarise(outcomes)["micro_ap_normalized"]
+    assert found["top1"] == run["scores"]["top1"]
 
 
 def test_folds_are_blocks_of_neighbours_and_keep_near_duplicates_together():
