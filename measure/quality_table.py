@@ -26,8 +26,8 @@ HEADS = {
 RESAMPLES = 1000
 
 # Of the offsets that are kept, which are the challenge's: twice a similarity. That is
-# for whitened descriptors; of these, whose similarities are near 1, an eighth was best of
-# 1/8, 1/4, 1/2, 3/4 and 1 on the validation folds, the mean over five recipes.
+# for whitened descriptors; of these, whose similarities are near 1, an eighth was best
+# of 1/8, 1/4, 1/2, 3/4 and 1 on the validation folds, the mean over five recipes.
 OFFSET_SHARE = 0.125
 
 Runs = Sequence[Mapping[str, Any]]
