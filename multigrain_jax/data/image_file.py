@@ -54,6 +54,10 @@ TILE_WIDTH, TILE_LENGTH, SAMPLES, BITS = 322, 323, 277, 258  # tags of a TIFF
 COEFFICIENT_BYTES = 2  # of a JPEG whose parts come in several scans
 JPEG2000_BYTES = 4  # a number of any of its channels
 REDUCTIONS = (8, 4, 2)
+# Of a JPEG, before its pixels: depth maps of phones have some megabytes.
+MAX_HEAD_BYTES = 64 << 20
+MAX_EXIF_BYTES = 4 << 20
+MAX_JUNK = 4096
 
 # How files begin that are not read -> what they are, and what helps.
 OTHER_KINDS: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
@@ -199,6 +203,8 @@ def _of_its_format(file: BinaryIO, max_pixels: int) -> ImageFile.ImageFile:
         if name == "WEBP":
             # Its reader takes memory for the canvas when it is opened.
             _require_size(_webp_canvas(prefix), max_pixels)
+        if name == "JPEG":
+            _require_short_head(file)
         file.seek(0)
         try:
             # Not Image.open, which warns of large photos before they are reduced.
@@ -219,6 +225,32 @@ def _register(name: str) -> bool:
         return False
     importlib.import_module(EXTRAS[name][0]).register_heif_opener()
     return name in Image.OPEN
+
+
+def _require_short_head(file: BinaryIO) -> None:
+    """Refuse a JPEG whose parts before its pixels would take minutes to be read.
+
+    Pillow joins parts of EXIF data one by one, and looks at bytes between likewise.
+    """
+    exif = junk = 0
+    place = file.seek(2)
+    while exif <= MAX_EXIF_BYTES and junk <= MAX_JUNK and place <= MAX_HEAD_BYTES:
+        start = file.read(4)
+        if len(start) < 4 or start[:2] in (b"\xff\xda", b"\xff\xd9"):
+            return  # its pixels, or its end
+        if start[0] != 0xFF or start[1] in (0x00, 0xFF) or 0xD0 <= start[1] <= 0xD8:
+            junk += 1
+            place = file.seek(place + 1)
+            continue
+        length = int.from_bytes(start[2:])
+        if start[1] == 0xE1 and file.read(4) == b"Exif":
+            exif += length
+        place = file.seek(place + 2 + length)
+    raise UndecodableImageError(
+        f"more than {MAX_HEAD_BYTES >> 20} MiB before its pixels, "
+        f"{MAX_EXIF_BYTES >> 20} MiB of EXIF data or {MAX_JUNK} bytes between its "
+        "parts: over the limit"
+    )
 
 
 def _webp_canvas(prefix: bytes) -> tuple[int, int]:

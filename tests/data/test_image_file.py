@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import time
 import tracemalloc
 
 import numpy as np
@@ -90,6 +91,41 @@ def test_crops_of_large_photos_do_not_warn(monkeypatch):
     pytest.importorskip("cykooz_resizer")
     difference = np.asarray(simd_resize_crop(PHOTO, box, 20), int) - expected[0]
     assert np.abs(difference).max() <= 2
+
+
+def with_head(head):
+    data = encode(PHOTO, "JPEG")
+    return data[:2] + head + data[2:]
+
+
+EXIF_PART = b"\xff\xe1\xff\xffExif\0\0" + bytes(65527)
+XMP_PART = b"\xff\xe1\xff\xffhttp" + bytes(65529)
+
+
+@pytest.mark.parametrize(
+    ("head", "is_read"),
+    [
+        (EXIF_PART * 60, True),
+        (EXIF_PART * 70, False),
+        (XMP_PART * 300, True),
+        (XMP_PART * 1100, False),
+        (XMP_PART + bytes(3000), True),
+        (XMP_PART + bytes(10_000_000), False),
+        (b"\xff" * 3000, True),
+        (b"\xff" * 10_000_000, False),
+    ],
+)
+def test_what_is_before_the_pixels_of_a_jpeg_is_bounded(head, is_read):
+    """Each of the refused ones would take seconds to minutes."""
+    started = time.process_time()
+    if is_read:
+        assert decode(with_head(head), VIEWER).size == (64, 48)
+    else:
+        with pytest.raises(UndecodableImageError, match="before its pixels"):
+            decode(with_head(head), VIEWER)
+        with pytest.raises(UndecodableImageError, match="before its pixels"):
+            encoded_size(io.BytesIO(with_head(head)), VIEWER)
+    assert time.process_time() - started < 5
 
 
 def test_memory_follows_the_limit_for_sixteen_bits():
