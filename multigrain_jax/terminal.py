@@ -20,6 +20,8 @@ _UP = re.compile(r"\n*(?:\x1b\[A)*")
 class _Patient(io.TextIOWrapper):
     """Text that goes nowhere once its reader has gone, as with `| head`.
 
+    A file on a full disk and a terminal that was closed end no run either: Python keeps
+    what its buffer holds of the text until there is room, and the rest is lost.
     What a terminal would obey is written out: whatever message has a name in it.
     """
 
@@ -27,18 +29,19 @@ class _Patient(io.TextIOWrapper):
         shown = text if _UP.fullmatch(text) else printable(text, keep=KEPT)
         try:
             super().write(shown)
-            return len(text)
-        except BrokenPipeError:
-            self._forget_reader()
-            return len(text)
+        except OSError as error:
+            self._outlive(error)
+        return len(text)
 
     def flush(self) -> None:
         try:
             super().flush()
-        except BrokenPipeError:
-            self._forget_reader()
+        except OSError as error:
+            self._outlive(error)
 
-    def _forget_reader(self) -> None:
+    def _outlive(self, error: OSError) -> None:
+        if not isinstance(error, BrokenPipeError):
+            return
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.fileno())
         os.close(nowhere)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +29,19 @@ def test_a_process_goes_on_without_its_readers(tmp_path, closed):
     )
     # No line of the output has landed there.
     assert path.read_text() == "done"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("full", [">", "2>", "&>"])
+def test_a_process_goes_on_whose_output_has_no_room(tmp_path, full):
+    """As where the output goes to a file on the disk that is full."""
+    path = tmp_path / "file"
+    command = f'"$0" -c "$1" "$2" {full}/dev/full'
+    words = ["bash", "-c", command, sys.executable, SCRIPT, str(path)]
+    done = subprocess.run(words, check=False, capture_output=True, timeout=60)
+    assert (done.returncode, path.read_text()) == (0, "done")
+    for stream in (done.stdout, done.stderr):
+        assert stream.count(b"\n") in (0, 20_000)
 
 
 def test_what_has_a_reader_arrives(tmp_path):
