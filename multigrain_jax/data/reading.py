@@ -4,6 +4,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Generator
+from multiprocessing import resource_tracker
 from typing import NamedTuple
 
 import grain
@@ -101,6 +102,9 @@ def iterate(
     if num_workers and not flags.FLAGS.is_parsed():
         # Grain's processes read absl's flags; a Python user has not parsed any.
         flags.FLAGS(sys.argv[:1])
+    if num_workers:
+        # As it starts, it lifts what keeps Ctrl-C from processes that start meanwhile.
+        resource_tracker.ensure_running()
 
     starts = itertools.count()
 

@@ -171,8 +171,6 @@ def _answer_undisturbed(
 
     What is blocked here is so in the processes that start here, from their first moment
     on: they would end with the stacks of their calls, in the midst of their imports.
-    (The very first one lifts it, with Python's tracker of resources that starts before
-    it, until `end_with_parent`.)
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     _answer(dataset, wanted, answers)
