@@ -60,7 +60,7 @@ def write_durably(path: Path) -> Generator[IO[bytes]]:
         yield file
         file.flush()
         os.fsync(file.fileno())
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def append_durably(path: Path, data: bytes) -> None:
@@ -160,7 +160,7 @@ def _name_file(error: BaseException, path: Path, partial: Path) -> None:
             del error.filename2
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Bring the names in a folder to the disk, as `os.replace` alone does not."""
     if not hasattr(os, "O_DIRECTORY"):
         return  # Windows does not open folders

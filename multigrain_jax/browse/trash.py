@@ -18,7 +18,12 @@ from typing import Any, NamedTuple
 
 from multigrain_jax.descriptors.shards import file_digest
 from multigrain_jax.errors import InputError
-from multigrain_jax.files import append_durably, escape_name, unescape_name
+from multigrain_jax.files import (
+    append_durably,
+    escape_name,
+    sync_folder,
+    unescape_name,
+)
 
 TRASH_FOLDER = "trash"
 LOG_FILE = "log.jsonl"
@@ -100,7 +105,7 @@ class Trash:
             # First the log: a move that it does not know could not be undone.
             self._log({**entry._asdict(), "at": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
             try:
-                _move(path, str(self._folder / kept), entry)
+                _take(path, str(self._folder / kept), entry, _version(again))
             except OSError:
                 self._log({"restored": number})
                 raise
@@ -118,7 +123,10 @@ class Trash:
             for entry in sorted(self._entries.values(), reverse=True):
                 kept = self._folder / entry.kept
                 try:
-                    if os.path.lexists(kept):
+                    if _is_back_beside(kept, entry):
+                        # A move or a return was broken off behind its first half.
+                        os.unlink(kept)
+                    elif os.path.lexists(kept):
                         os.makedirs(os.path.dirname(entry.path), exist_ok=True)
                         _move(str(kept), entry.path, entry)
                     elif not _is_there(entry):
@@ -142,8 +150,26 @@ class Trash:
         append_durably(self._folder / LOG_FILE, (json.dumps(named) + "\n").encode())
 
 
+def _take(source: str, target: str, entry: Entry, version: tuple[int, ...]) -> None:
+    """Move a file into a new folder; what has taken its place meanwhile stays."""
+    if _version(os.lstat(source)) != version:
+        raise NotMovedError("it has changed since it was embedded")
+    try:
+        # One step: between two of them another file could come to be the one removed.
+        os.rename(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _copy(source, target, entry)
+        if _version(os.lstat(source)) != version:
+            os.unlink(target)
+            raise NotMovedError("it has changed since it was embedded") from error
+        os.unlink(source)
+    sync_folder(Path(target).parent)
+
+
 def _move(source: str, target: str, entry: Entry) -> None:
-    """Move a file to a place where nothing is; a copy is compared before it counts."""
+    """Bring a file back where nothing is; a copy is compared before it counts."""
     if os.path.lexists(target):
         raise NotMovedError("another file has taken its place")
     try:
@@ -153,6 +179,7 @@ def _move(source: str, target: str, entry: Entry) -> None:
         if error.errno == errno.EEXIST:
             raise NotMovedError("another file has taken its place") from error
         _copy(source, target, entry)
+    sync_folder(Path(target).parent)
     os.unlink(source)
 
 
@@ -169,6 +196,15 @@ def _copy(source: str, target: str, entry: Entry) -> None:
         except BaseException:
             os.unlink(target)
             raise
+
+
+def _is_back_beside(kept: Path, entry: Entry) -> bool:
+    """Whether what the trash keeps is at its old place too."""
+    if not os.path.lexists(kept) or not _is_there(entry):
+        return False
+    if os.path.samestat(os.lstat(kept), os.lstat(entry.path)):
+        return True
+    return file_digest(Path(entry.path)) == entry.digest == file_digest(kept)
 
 
 def _is_there(entry: Entry) -> bool:

@@ -91,7 +91,7 @@ def test_a_move_that_was_broken_off_is_undone(root, tmp_path, monkeypatch):
     def kill(*arguments):
         raise Killed
 
-    monkeypatch.setattr(module, "_move", kill)
+    monkeypatch.setattr(module, "_take", kill)
     with pytest.raises(Killed):  # behind the line in the log, before the move
         move(trash, root / "a.jpg")
     monkeypatch.undo()
@@ -111,7 +111,7 @@ def test_a_move_that_fails_leaves_the_file_and_no_entry(root, tmp_path, monkeypa
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module, "_move", full)
+    monkeypatch.setattr(module, "_take", full)
     with pytest.raises(OSError, match="No space"):
         move(trash, root / "a.jpg")
     assert contents(root) == before
@@ -125,6 +125,7 @@ def test_to_another_file_system_a_file_is_copied_and_compared(
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "rename", refuse)
     before = contents(root)
     trash = Trash(tmp_path / "trash")
     move(trash, root / "a.jpg")
@@ -156,3 +157,54 @@ def test_without_its_log_no_folder_is_used_again(root, tmp_path):
     move(Trash(tmp_path / "trash"), root / "a.jpg")
     (tmp_path / "trash" / "log.jsonl").unlink()
     assert move(Trash(tmp_path / "trash"), root / "sub" / "a.jpg").number == 2
+
+
+@pytest.mark.parametrize("same_file_system", [True, False])
+def test_what_an_editor_puts_in_a_files_place_meanwhile_stays(
+    root, tmp_path, monkeypatch, same_file_system
+):
+    path = root / "a.jpg"
+
+    def replace_it(*arguments):
+        (tmp_path / "new").write_bytes(b"edited!")
+        os.utime(tmp_path / "new", ns=(0, 1000))  # the same size and time
+        os.replace(tmp_path / "new", path)
+
+    trash = Trash(tmp_path / "trash")
+    if same_file_system:
+        log = module.append_durably
+
+        def log_and_replace(*arguments):
+            log(*arguments)
+            if path.read_bytes() != b"edited!":
+                replace_it()
+
+        monkeypatch.setattr(module, "append_durably", log_and_replace)
+    else:
+
+        def refuse(*arguments):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+        copy = module.shutil.copystat
+        monkeypatch.setattr(os, "rename", refuse)
+        monkeypatch.setattr(
+            module.shutil,
+            "copystat",
+            lambda *both: (copy(*both), replace_it()),
+        )
+    with pytest.raises(NotMovedError, match="has changed"):
+        move(trash, path)
+    assert path.read_bytes() == b"edited!"
+    assert trash.entries() == []
+
+
+@pytest.mark.parametrize("is_link", [True, False])
+def test_a_return_that_was_broken_off_halfway_is_finished(root, tmp_path, is_link):
+    before = contents(root)
+    entry = move(Trash(tmp_path / "trash"), root / "a.jpg")
+    kept = tmp_path / "trash" / entry.kept
+    (os.link if is_link else module.shutil.copy2)(kept, entry.path)
+    restored, problems = Trash(tmp_path / "trash").restore()
+    assert (len(restored), problems) == (1, [])
+    assert contents(root) == before
+    assert not kept.exists()
