@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+import stat
 from collections.abc import Generator
 from pathlib import Path
 from typing import IO, Any
@@ -83,8 +84,9 @@ def read_small(path: Path, *, max_bytes: int) -> bytes:
     """The bytes of a file that has no reason to be large.
 
     Raises:
-        OSError: it cannot be read, or it is larger.
+        OSError: it cannot be read, is larger, or is a pipe or a device.
     """
+    require_content(path)
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size <= max_bytes:
@@ -95,6 +97,17 @@ def read_small(path: Path, *, max_bytes: int) -> bytes:
     raise OSError(
         errno.EFBIG, f"{size} bytes, at most {max_bytes >> 20} MiB", str(path)
     )
+
+
+def require_content(path: Path) -> None:
+    """Refuse what is no file on a disk: opening a named pipe waits for ever.
+
+    Raises:
+        OSError: there is nothing of the name, or it is a pipe, a socket or a device.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a folder fails
+        raise OSError(errno.EINVAL, "a pipe, a socket or a device", str(path))
 
 
 def read_json(path: Path) -> Any:

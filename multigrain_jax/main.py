@@ -133,6 +133,8 @@ def _remedy(error: OSError, workdir: Path, *, task: str) -> str | None:
         return f"; {workdir}: {free_space(workdir)}{again}"
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return "; raise the limit (ulimit -n) or set num_workers to 0"
+    if error.errno is not None and error.filename is not None:
+        return "; mend that place (its kind, its permissions), or name another"
     return None
 
 

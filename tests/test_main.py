@@ -1,5 +1,6 @@
 """The command line: help, and mistakes that end in one line with a suggestion."""
 
+import errno
 import io
 import os
 import shutil
@@ -190,6 +191,21 @@ def command(tmp_path, monkeypatch):
 def test_a_storage_that_fails_is_no_bad_input(command, capsys, error, code):
     assert command("train", error("what is wrong")) == code
     assert capsys.readouterr().err == "error: what is wrong\n"
+
+
+@pytest.mark.parametrize(
+    "error", [FileExistsError, NotADirectoryError, PermissionError, FileNotFoundError]
+)
+def test_a_place_that_is_not_what_it_should_be_is_one_line(command, capsys, error):
+    """Such as a file in the checkpoints' place; what names no place is looked at."""
+    number = {FileExistsError: errno.EEXIST, NotADirectoryError: errno.ENOTDIR}
+    number |= {PermissionError: errno.EACCES, FileNotFoundError: errno.ENOENT}
+    reason = os.strerror(number[error])
+    assert command("train", error(number[error], reason, "/run/checkpoints")) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: [Errno ") and "'/run/checkpoints'; mend" in line
+    with pytest.raises(error):
+        command("train", error("of a library"))
 
 
 @pytest.mark.parametrize(("task", "code"), [("embed", 3), ("whiten", 1)])

@@ -240,6 +240,9 @@ def load_optimizer_arrays(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _read_json(folder: Path, item: str) -> dict[str, Any]:
     def read() -> dict[str, Any]:
+        file = folder / item / _JSON_FILE
+        if file.is_fifo():
+            raise ValueError("a pipe, which has no end")
         with ocp.Checkpointer(
             ocp.JsonCheckpointHandler(multiprocessing_options=this_process_alone()),
             multiprocessing_options=this_process_alone(),

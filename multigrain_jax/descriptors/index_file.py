@@ -24,7 +24,7 @@ from multigrain_jax.descriptors.folder import (
     read_head,
 )
 from multigrain_jax.errors import InputError
-from multigrain_jax.files import escape_name, unescape_name
+from multigrain_jax.files import escape_name, require_content, unescape_name
 from multigrain_jax.workdir import csv_rows, open_csv
 
 COLUMNS = (*ImageStamp._fields, *IndexRow._fields[1:])
@@ -41,6 +41,7 @@ def read_index(folder: Path, num_rows: int) -> Iterator[IndexRow]:
     """
     escaped = read_head(folder).version > 1
     try:
+        require_content(folder / INDEX_FILE)
         file = open_csv(folder / INDEX_FILE, "r")
     except OSError as error:
         raise _unreadable(folder, error) from error
@@ -60,6 +61,7 @@ def open_index(folder: Path) -> tuple[Head, int]:
     for attempt in range(_ATTEMPTS):
         head = read_head(folder)
         try:
+            require_content(folder / INDEX_FILE)
             descriptor = os.open(folder / INDEX_FILE, os.O_RDONLY)
         except OSError as error:
             raise _unreadable(folder, error) from error

@@ -19,6 +19,7 @@ from multigrain_jax.descriptors.shards import (
     size_problem,
     unknown_shard,
 )
+from multigrain_jax.files import require_content
 
 NAMES_SHOWN = 3
 # Version 1 has no blocks; they are cut like this.
@@ -109,6 +110,7 @@ def _sound_blocks(
     folder: Path, head: Head
 ) -> tuple[list[list[IndexRow] | None], list[str], bool]:
     try:
+        require_content(folder / INDEX_FILE)
         data = (folder / INDEX_FILE).read_bytes()
     except OSError as error:
         data, reason = b"", error.strerror or str(error)

@@ -1,9 +1,9 @@
 """From which similarity on two photos are the same, as far as that is known."""
 
 import contextlib
-import json
 from typing import Any, NamedTuple
 
+from multigrain_jax.files import read_json
 from multigrain_jax.inference import OpenedModel
 from multigrain_jax.workdir import RESULTS_FILE
 
@@ -31,9 +31,8 @@ def threshold_of(opened: OpenedModel) -> Threshold:
     """
     path = opened.checkpoint.path
     for folder in (path, path.parent, path.parent.parent):
-        with contextlib.suppress(OSError, ValueError, RecursionError):
-            text = (folder / RESULTS_FILE).read_text(encoding="utf-8")
-            found = _copy_threshold(json.loads(text))
+        with contextlib.suppress(OSError, ValueError):
+            found = _copy_threshold(read_json(folder / RESULTS_FILE))
             if found is not None:
                 return Threshold(found, f"measured by {folder}")
     published = opened.checkpoint.meta.get("published")

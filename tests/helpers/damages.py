@@ -1,6 +1,7 @@
 """What can be done to a file that a user can break."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,12 @@ def make_unreadable(path):
     path.symlink_to(path.name)  # a link to itself
 
 
+def make_pipe(path):
+    """Whoever opens it waits for ever."""
+    path.unlink()
+    os.mkfifo(path)
+
+
 def of_another_task(path):
     path.write_text(json.dumps({"task": "train", "test/top1": 0.5}))
 
@@ -37,6 +44,7 @@ DAMAGES = {
     "folder": make_folder,
     "not UTF-8": lambda path: path.write_bytes(b"\xff\xfe\x00\x9f" * 9),
     "unreadable": make_unreadable,
+    "pipe": make_pipe,
     "of another task": of_another_task,
     "of a later version": of_a_later_version,
 }
