@@ -31,6 +31,7 @@ MAX_NEIGHBOURS = 1000
 DEFAULT_NEIGHBOURS = 10
 MAX_ROWS = 2000
 LIKELY_CLASSES = 5
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 # How files begin that browsers show themselves -> their media type.
 SHOWN_BY_BROWSERS = (
     (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
@@ -41,7 +42,6 @@ SHOWN_BY_BROWSERS = (
 )
 # Of others, which are shown as JPEG files.
 PICTURE_SIDE = 4096
-KEPT_S = 3600
 # Fewer than there are threads: a search does not wait for what is scrolled by.
 THUMBNAILS_AT_ONCE = 4
 
@@ -125,15 +125,18 @@ class Api:
 
     async def thumbnail(self, request: Request) -> Response:
         """A small JPEG file of a photo."""
-        row = request.path_params["row"]
+        row, thumbnails = request.path_params["row"], self._services.thumbnails
+        # Browsers keep it, and ask each time whether it is the same: on one port there
+        # may be another collection, with other photos by these rows, tomorrow.
+        headers = {"cache-control": "private, no-cache"}
         try:
             async with self._shown_small:
-                data = await asyncio.to_thread(self._services.thumbnails.get, row)
-            return Response(
-                data,
-                media_type="image/jpeg",
-                headers={"cache-control": f"private, max-age={KEPT_S}"},
-            )
+                key = await asyncio.to_thread(thumbnails.key, row)
+                headers["etag"] = f'"{key}"'
+                if request.headers.get("if-none-match") == headers["etag"]:
+                    return Response(status_code=304, headers=headers)
+                data = await asyncio.to_thread(thumbnails.get, row, key)
+            return Response(data, media_type="image/jpeg", headers=headers)
         except (PhotoGoneError, PhotoRefusedError, UndecodableImageError) as error:
             return tile(error)
 
@@ -209,12 +212,7 @@ class Api:
     def _query(self, body: dict[str, Any]) -> tuple[np.ndarray, int | None]:
         """The descriptor that JSON means, and the row that is not to be found."""
         if body.keys() == {"descriptor"}:
-            try:
-                return np.array(body["descriptor"], np.float32), None
-            except (ValueError, TypeError, OverflowError) as error:
-                raise UploadRefusedError(
-                    400, "descriptor: expected a list of numbers"
-                ) from error
+            return descriptor_of(body["descriptor"]), None
         row = body.get("row")
         if body.keys() != {"row"} or not isinstance(row, int) or isinstance(row, bool):
             raise UploadRefusedError(
@@ -228,8 +226,26 @@ class Api:
         return {
             "row": found.row,
             "path": escape_name(self._services.collection.path(found.row)),
-            "similarity": found.similarity,
+            # Rounding makes some of equal photos a little more than 1.
+            "similarity": min(1.0, max(-1.0, found.similarity)),
         }
+
+
+def descriptor_of(value: object) -> np.ndarray:
+    """A descriptor that a client sent, of unit length: float32.
+
+    Raises:
+        UploadRefusedError: it is none, or has no direction.
+    """
+    numbers = value if isinstance(value, list) else []
+    is_plain = all(type(n) in (int, float) and n == n for n in numbers)
+    largest = max(map(abs, numbers), default=0) if is_plain else 0
+    if not 0 < largest <= FLOAT32_MAX:
+        raise UploadRefusedError(
+            400, "descriptor: expected a list of numbers, finite and not all zero"
+        )
+    scaled = np.array(numbers, np.float64) / float(largest)
+    return (scaled / np.linalg.norm(scaled)).astype(np.float32)
 
 
 def integer(request: Request, name: str, default: int, least: int, most: int) -> int:

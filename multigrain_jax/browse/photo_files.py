@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator
 
 from multigrain_jax.browse.collection import Collection
 from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.descriptors.folder import ImageStamp
 from multigrain_jax.descriptors.roots import is_below
 
 
@@ -58,13 +59,16 @@ class PhotoFiles:
             except OSError as error:
                 raise _gone(error) from error
 
-    def require_shown(self, row: int) -> None:
-        """Check that a photo can be read, without reading it; errors as of `read`."""
+    def stamp(self, row: int) -> ImageStamp:
+        """The file of a photo as it is now, without reading it; errors as of `read`."""
         if not self._collection.has(row):
             raise PhotoGoneError(f"there is no photo of row {row}")
-        if os.path.isabs(self._collection.path(row)):
-            with self.opened(row):
-                pass
+        known = self._collection.stamp(row)
+        if not os.path.isabs(known.path):
+            return known
+        with self.opened(row) as file:
+            found = os.fstat(file.fileno())
+        return known._replace(size=found.st_size, mtime_ns=found.st_mtime_ns)
 
     @contextlib.contextmanager
     def opened(self, row: int) -> Generator[io.BufferedReader | io.BytesIO]:

@@ -1,5 +1,7 @@
 """A socket, an address that is printed, and a server until it is told to stop."""
 
+import contextlib
+import signal
 import socket
 import threading
 import webbrowser
@@ -70,6 +72,23 @@ def make_server(app: ASGIApp) -> uvicorn.Server:
             timeout_graceful_shutdown=STOP_TIMEOUT_S,
         )
     )
+
+
+def serve(app: ASGIApp, opened: socket.socket) -> None:
+    """Serve from a socket until SIGINT (Ctrl-C) or SIGTERM; both end it alike.
+
+    Args:
+        app: the application.
+        opened: a socket that listens.
+    """
+    # The server sends itself the signal again once it has ended: what SIGTERM does by
+    # itself would leave processes and locks to the system.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            make_server(app).run(sockets=[opened])
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def open_in_browser(address: str) -> None:

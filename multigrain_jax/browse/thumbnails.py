@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ from multigrain_jax.files import write_atomically
 SIDE = 320  # pixels, the longer side
 # Once the folder is full, so much of it is freed at once, the longest unused first.
 FREED_SHARE = 0.2
+# What this module writes; anything else in the folder is left alone.
+OWN_FILE = re.compile(r"[0-9a-f]{38}\.jpg")
 
 
 class ThumbnailCache:
@@ -69,6 +72,8 @@ class ThumbnailCache:
         """When each file was last used, its size, and its path."""
         found = []
         for path in self._folder.glob("??/*"):
+            if not OWN_FILE.fullmatch(path.name):
+                continue
             with contextlib.suppress(OSError):
                 status = path.stat()
                 found.append((status.st_mtime_ns, status.st_size, path))
@@ -86,7 +91,6 @@ class Thumbnails:
         files: PhotoFiles,
         cache: ThumbnailCache,
         *,
-        stamp: Callable[[int], ImageStamp],
         decode: Callable[[bytes], bytes],
     ):
         """Take what is needed.
@@ -94,24 +98,32 @@ class Thumbnails:
         Args:
             files: reads the photos.
             cache: keeps the thumbnails.
-            stamp: what tells a row's photo, in the form in which it was embedded.
             decode: makes an encoded photo a JPEG file of at most `SIDE` pixels.
         """
         self._files = files
         self._cache = cache
-        self._stamp = stamp
         self._decode = decode
 
-    def get(self, row: int) -> bytes:
+    def key(self, row: int) -> str:
+        """What tells a photo, and the form that its file has now, from all others.
+
+        Raises:
+            PhotoGoneError, PhotoRefusedError: as of `PhotoFiles.read`.
+        """
+        # Also where there is a thumbnail: what may not be shown is not shown small.
+        return _key(self._files.stamp(row))
+
+    def get(self, row: int, key: str) -> bytes:
         """The thumbnail as a JPEG file.
+
+        Args:
+            row: of the photo.
+            key: from `key`.
 
         Raises:
             PhotoGoneError, PhotoRefusedError: as of `PhotoFiles.read`.
             UndecodableImageError: the file is no photo any more.
         """
-        # Also where there is a thumbnail: what may not be shown is not shown small.
-        self._files.require_shown(row)
-        key = _key(self._stamp(row))
         data = self._cache.get(key)
         if data is None:
             data = self._decode(self._files.read(row))

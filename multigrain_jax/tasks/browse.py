@@ -70,8 +70,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     from multigrain_jax.browse.server import (
         address_of,
         listen,
-        make_server,
         open_in_browser,
+        serve,
     )
 
     index = open_database(config.database, verify=config.verify, root=config.data.root)
@@ -97,8 +97,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
             if config.open_browser:
                 secret = f"/#token={quote(config.token)}" if config.token else ""
                 open_in_browser(address + secret)
-            with contextlib.suppress(KeyboardInterrupt):
-                make_server(app).run(sockets=[opened])
+            serve(app, opened)
     return {}
 
 
@@ -196,7 +195,6 @@ def _open_photos(
     thumbnails = Thumbnails(
         files,
         ThumbnailCache(folder, max_bytes=max_bytes),
-        stamp=collection.stamp,
         decode=lambda data: decoders.submit(PictureJob(data, decoding, SIDE)).result(),
     )
     return files, thumbnails
@@ -322,9 +320,11 @@ def _problems(settings: Mapping[str, Any]) -> list[str]:
             f"token: found none, expected one where host = {settings['host']!r} lets "
             "other machines in; give it with --config.token=SECRET"
         )
-    if settings["token"] and not re.fullmatch(r"[!-~]+", settings["token"]):
+    given = settings["token"]
+    if given is not None and not re.fullmatch(r"[!-~]+", given):
         problems.append(
-            "token: found other characters, expected letters, digits and signs of "
-            "ASCII, without spaces, as HTTP sends them"
+            f"token: found {'other characters' if given else 'an empty one'}, "
+            "expected letters, digits and signs of ASCII, without spaces, as HTTP "
+            "sends them"
         )
     return problems

@@ -105,6 +105,33 @@ def test_photos_and_thumbnails_are_pictures(client, made):
     assert Image.open(io.BytesIO(small.body)).size == (60, 48)
 
 
+def test_a_browser_asks_whether_a_thumbnail_is_still_that_photos(client, made):
+    first, second = (client.get(f"/api/thumbnail/{row}") for row in (0, 1))
+    # Of another collection on the same port the same row is another photo.
+    assert "no-cache" in first.headers["cache-control"]
+    assert first.headers["etag"] != second.headers["etag"]
+    known = {"if-none-match": first.headers["etag"]}
+    assert client.get("/api/thumbnail/0", known).status == 304
+    other = client.get("/api/thumbnail/1", known)
+    assert (other.status, other.body) == (200, second.body)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-3, 7, 1e37])
+def test_a_descriptor_of_any_length_finds_by_its_direction(client, scale):
+    descriptor = client.services.search.descriptor(0).astype(float)
+    sent = {"descriptor": (scale * descriptor).tolist()}
+    first = client.post("/api/search", sent).json()["neighbours"][0]
+    assert first["similarity"] == pytest.approx(1, abs=1e-5)
+    assert first["similarity"] <= 1
+
+
+@pytest.mark.parametrize("value", [0, 1e39, "1"])
+def test_a_descriptor_without_a_direction_is_refused(client, value):
+    length = len(client.services.search.descriptor(0))
+    answer = client.post("/api/search", {"descriptor": [value] * length})
+    assert answer.status == 400, answer.body
+
+
 @pytest.mark.parametrize("path", ["photo/999", "thumbnail/999"])
 def test_a_photo_that_is_not_there_is_a_grey_tile(client, path):
     found = client.get(f"/api/{path}")

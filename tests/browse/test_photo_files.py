@@ -39,7 +39,8 @@ def root(tmp_path):
 def test_a_photo_is_read(root):
     files = make_files(root, [root / "a.jpg"])
     assert files.read(0) == b"a photo"
-    files.require_shown(0)
+    found = os.stat(root / "a.jpg")
+    assert files.stamp(0)[1:] == (found.st_size, found.st_mtime_ns)
     assert files.is_unchanged(0)
     for row in (-1, 1):
         with pytest.raises(PhotoGoneError):
@@ -52,7 +53,7 @@ def test_a_photo_that_vanished_is_told(root):
     with pytest.raises(PhotoGoneError, match="No such file"):
         files.read(0)
     with pytest.raises(PhotoGoneError):
-        files.require_shown(0)
+        files.stamp(0)
     assert not files.is_unchanged(0)
 
 

@@ -1,14 +1,19 @@
 """The task `browse`: what it refuses, and that it serves."""
 
 import http.client
+import os
 import re
 import signal
 import subprocess
+import threading
 
 import pytest
 from helpers.commands import ENVIRONMENT, ROOT, command_line
+from starlette.responses import PlainTextResponse
 
 from configs import browse
+from multigrain_jax.browse.server import listen, serve
+from multigrain_jax.browse.trash import Trash
 from multigrain_jax.errors import InputError
 from multigrain_jax.lock import lock_workdir
 from multigrain_jax.tasks.browse import run
@@ -33,6 +38,11 @@ def test_a_token_that_http_cannot_send_is_refused(database, tmp_path):
         run(config_of(database, token="ü b"), tmp_path / "w")
 
 
+def test_an_empty_token_as_an_unset_variable_gives_it_is_refused(database, tmp_path):
+    with pytest.raises(InputError, match="token: found an empty one"):
+        run(config_of(database, token=""), tmp_path / "w")
+
+
 def test_a_workdir_among_the_photos_is_refused(database, tmp_path):
     workdir = database.parent / "photos" / "w"
     with pytest.raises(InputError, match="inside of"):
@@ -44,6 +54,40 @@ def test_a_host_that_is_not_this_machine_is_refused(database, tmp_path):
     config = config_of(database, host="192.0.2.1", token="x")
     with pytest.raises(InputError, match=r"listening on 192\.0\.2\.1"):
         run(config, tmp_path / "w")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_either_signal_ends_the_server_and_what_called_it_goes_on(number):
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+
+    def end_once_it_answers(port):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("GET", "/")
+        assert connection.getresponse().status == 200
+        connection.close()
+        os.kill(os.getpid(), number)
+
+    with listen("127.0.0.1", 0) as opened:
+        port = opened.getsockname()[1]
+        thread = threading.Thread(target=end_once_it_answers, args=(port,))
+        thread.start()
+        serve(PlainTextResponse("here"), opened)
+        thread.join()
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def test_restore_is_a_command_that_needs_no_collection(tmp_path, capsys):
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"photo")
+    found = photo.stat()
+    Trash(tmp_path / "w" / "trash").move(
+        str(photo), size=found.st_size, mtime_ns=found.st_mtime_ns, digest=None
+    )
+    config = browse.get_config()
+    config.restore = True
+    run(config, tmp_path / "w")
+    assert photo.read_bytes() == b"photo"
+    assert "1 files are back" in capsys.readouterr().out
 
 
 @pytest.mark.slow
