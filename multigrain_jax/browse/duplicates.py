@@ -104,7 +104,7 @@ class Duplicates:
         if self._pairs is None:
             return []
         alive = self._collection.alive
-        key = threshold, linkage, kind, int(alive.sum())
+        key = threshold, linkage, kind, alive.tobytes()
         with self._lock:
             if self._grouped is not None and self._grouped[0] == key:
                 return self._grouped[1]
@@ -173,13 +173,15 @@ class Duplicates:
 
     def _compare_files(self, found: Pairs) -> None:
         """Find which files of equal size, of photos that are the same, are equal."""
-        wanted: set[int] = set()
         same = found.rows[found.similarities >= SAME_PHOTO]
-        for a, b in np.concatenate([same, found.copies]).tolist():
-            size = self._collection.stamp(a).size
-            if size and size == self._collection.stamp(b).size:
-                wanted |= {a, b}
-        for done, row in enumerate(sorted(wanted)):
+        pairs = np.concatenate([same, found.copies])
+        # Millions of pairs are of far fewer photos.
+        rows, places = np.unique(pairs, return_inverse=True)
+        sizes = np.array([self._collection.stamp(r).size for r in rows.tolist()], int)
+        of_pairs = sizes[places.reshape(pairs.shape)]
+        equal = (of_pairs[:, 0] == of_pairs[:, 1]) & (of_pairs[:, 0] > 0)
+        wanted = np.unique(pairs[equal]).tolist()
+        for done, row in enumerate(wanted):
             try:
                 with self._files.opened(row) as file:
                     digest = hashlib.file_digest(file, "sha256")

@@ -163,10 +163,7 @@ class Review:
 
     async def move(self, request: Request) -> Response:
         """Move files that are marked to the trash."""
-        if not self._allow_moves:
-            raise UploadRefusedError(
-                403, "files may not be moved: start with --config.allow_moves=True"
-            )
+        self._require_moves()
         rows = (await read_json(request)).get("rows")
         if not isinstance(rows, list) or not all(type(row) is int for row in rows):
             raise UploadRefusedError(400, 'expected {"rows": [5, 6]}')
@@ -176,6 +173,7 @@ class Review:
     async def restore(self, request: Request) -> Response:
         """Bring all files back from the trash."""
         del request
+        self._require_moves()
         async with self._one_at_a_time:
             restored, problems = await asyncio.to_thread(self._trash.restore)
         for entry in restored:
@@ -190,6 +188,12 @@ class Review:
             row = self._collection.row_of(entry.path)
             if row is not None and not self._files.is_unchanged(row):
                 self._collection.alive[row] = False
+
+    def _require_moves(self) -> None:
+        if not self._allow_moves:
+            raise UploadRefusedError(
+                403, "files may not be moved: start with --config.allow_moves=True"
+            )
 
     def _status(self) -> JSONResponse:
         return JSONResponse(

@@ -272,7 +272,11 @@ async function rule(sent) {
 }
 
 async function undo() {
-  takeMarks(await post("/api/marks/undo", {}));
+  try {
+    takeMarks(await post("/api/marks/undo", {}));
+  } catch (error) {
+    say(error.message, true);
+  }
 }
 
 function onKey(event) {
@@ -297,7 +301,7 @@ function otherGroup(event) {
 
 function tellTrash() {
   byId("trash").hidden = !status.allow_moves;
-  byId("restore").hidden = !status.num_in_trash;
+  byId("restore").hidden = !status.allow_moves || !status.num_in_trash;
   byId("restore").textContent = `Restore ${number(status.num_in_trash)} from trash`;
 }
 
