@@ -64,7 +64,9 @@ class GrowingFile:
         self._pieces: deque[_Piece] = deque()
         self._waiting_bytes = 0
         self._dropped = 0
+        # The last warning, and whether it is yet to be taken back.
         self._warned_at: float | None = None
+        self._told = False
         self._failing = False
         self._closing = False
         # Guards all above; told of new pieces, and of pieces that are written.
@@ -195,9 +197,9 @@ class GrowingFile:
 
     def _report(self, error: OSError | None) -> str | None:
         if error is None:
-            if self._warned_at is None:
+            if not self._told:
                 return None
-            self._warned_at = None
+            self._told = False
             lost = f"{self._dropped} entries are lost" if self._dropped else "whole"
             return f"{self._path}: written again, {lost}"
         now = time.monotonic()
@@ -206,7 +208,7 @@ class GrowingFile:
         )
         if recent:
             return None
-        self._warned_at = now
+        self._warned_at, self._told = now, True
         return (
             f"WARNING: {self._path} cannot be written: {error.strerror or error} "
             f"({free_space(self._path)}); {len(self._pieces)} entries wait in memory"

@@ -97,6 +97,23 @@ def test_what_a_disk_keeps_out_follows_whole(tmp_path, disk, capsys, code, room)
     assert "written again, whole" in said
 
 
+def test_a_disk_that_is_full_again_and_again_is_told_of_once_a_minute(
+    tmp_path, disk, capsys
+):
+    file = GrowingFile(tmp_path / "rows")
+    for _ in range(5):
+        disk.error = errno.ENOSPC
+        file.write(b"a row\n")
+        assert not file.flush()
+        disk.error = None
+        while not file.flush():
+            time.sleep(0.01)
+    file.close()
+    assert (tmp_path / "rows").read_bytes() == b"a row\n" * 5
+    said = capsys.readouterr().out
+    assert said.count("WARNING") == said.count("written again") == 1
+
+
 def test_a_disk_that_hangs_keeps_nobody_waiting(tmp_path, disk):
     disk.answers.clear()
     file = GrowingFile(tmp_path / "rows")
