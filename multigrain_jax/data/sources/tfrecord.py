@@ -1,6 +1,7 @@
 """A data set that TFDS prepared as TFRecord files, read without TensorFlow."""
 
 import json
+import os
 import struct
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
@@ -92,12 +93,30 @@ class TfrecordSource(ImageSource):
         return kept_labels(key, len(self), self._read_labels)
 
     def _read_labels(self) -> np.ndarray:
-        labels = [self._features(index)[self.label_key] for index in range(len(self))]
-        return np.array(labels, np.int32)
+        return np.array([self._label(i) for i in range(len(self))], np.int32)
+
+    def _label(self, index: int) -> int:
+        try:
+            label = self._features(index)[self.label_key]
+        except OSError as error:
+            raise InputError(
+                f"{self.describe(index)}: reading the label failed: {error}; copy the "
+                "file again"
+            ) from error
+        if not isinstance(label, int) or not 0 <= label < len(self.class_names):
+            raise InputError(
+                f"{self.describe(index)}: the label {str(label)[:40]} was found, a "
+                f"number of the {len(self.class_names)} classes expected; copy the "
+                "file again"
+            )
+        return label
 
     def read(self, index: int) -> bytes:
-        """The encoded bytes of one image."""
-        return self._features(index)[self.image_key]
+        """The encoded bytes of one image; OSError if its record is damaged."""
+        data = self._features(index)[self.image_key]
+        if not isinstance(data, bytes):
+            raise OSError("damaged record: a number in the image's place")
+        return data
 
     def describe(self, index: int) -> str:
         """The file and the number of the record in it."""
@@ -112,7 +131,11 @@ class TfrecordSource(ImageSource):
         offset, length = _places(shard)[index - shard.first]
         with open(shard.path, "rb") as file:
             file.seek(offset)
-            features = parse_example(file.read(length))
+            data = file.read(length)
+        try:
+            features = parse_example(data)
+        except (IndexError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise OSError(f"damaged record: {error}") from error
         missing = {self.image_key, self.label_key} - features.keys()
         if missing:
             raise InputError(
@@ -124,7 +147,10 @@ class TfrecordSource(ImageSource):
 
 def _read_info(root: Path) -> dict[str, Any]:
     try:
-        return read_json(root / INFO_FILE)
+        info = read_json(root / INFO_FILE)
+        if not isinstance(info, dict):
+            raise ValueError(f"{str(info)[:40]} is no object")
+        return info
     except (OSError, ValueError) as error:
         raise InputError(
             f"{root}: the folder of a version prepared by TFDS was expected, with "
@@ -134,20 +160,34 @@ def _read_info(root: Path) -> dict[str, Any]:
 
 
 def _find_shards(root: Path, info: dict[str, Any], split: str) -> list[Shard]:
-    splits = {row["name"]: row for row in info.get("splits", [])}
+    try:
+        splits = {row["name"]: row for row in info.get("splits", [])}
+        all_lengths = {
+            name: [int(length) for length in row["shardLengths"]]
+            for name, row in splits.items()
+        }
+        dataset = str(info["name"])
+        templates = {
+            name: str(row.get("filepathTemplate", DEFAULT_TEMPLATE))
+            for name, row in splits.items()
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{root / INFO_FILE}: names, and the numbers of images of each file were "
+            f"expected, and reading them failed: {error!r}; copy it again"
+        ) from error
     if split not in splits:
         raise InputError(
             f"{root}: split {split!r} was expected, found "
             f"{', '.join(map(printable, splits)) or 'none'}; slices such as "
             "'train[:10%]' need the array_record format"
         )
-    row = splits[split]
-    lengths = [int(length) for length in row["shardLengths"]]
+    lengths = all_lengths[split]
     shards, first = [], 0
     for number, length in enumerate(lengths):
         name = (
-            row.get("filepathTemplate", DEFAULT_TEMPLATE)
-            .replace("{DATASET}", info["name"])
+            templates[split]
+            .replace("{DATASET}", dataset)
             .replace("{SPLIT}", split)
             .replace("{FILEFORMAT}", "tfrecord")
             .replace("{SHARD_X_OF_Y}", f"{number:05d}-of-{len(lengths):05d}")
@@ -164,12 +204,15 @@ def _places(shard: Shard) -> list[tuple[int, int]]:
     """Offset and length of every record of a file."""
     places, offset = [], 0
     with open(shard.path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
         while header := file.read(HEADER):
             if len(header) < HEADER:
                 break
             (length,) = struct.unpack("<Q", header[:8])
-            places.append((offset + HEADER, length))
-            offset += HEADER + length + FOOTER
+            start, offset = offset + HEADER, offset + HEADER + length + FOOTER
+            if offset > size:
+                break
+            places.append((start, length))
             file.seek(offset)
     if len(places) != shard.length:
         raise InputError(
@@ -226,3 +269,5 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
         if byte < 128:
             return value, position
         shift += 7
+        if shift > 63:
+            raise ValueError("an integer without an end")

@@ -1,5 +1,7 @@
 """TFRecord data sets as a source, without TensorFlow."""
 
+import contextlib
+
 import numpy as np
 import pytest
 from helpers.sources import open_photos
@@ -13,7 +15,12 @@ from helpers.tfrecord import (
 )
 
 from multigrain_jax.data import cache
-from multigrain_jax.data.sources.tfrecord import TfrecordSource, parse_example
+from multigrain_jax.data.sources.tfrecord import (
+    TfrecordSource,
+    _places,
+    is_tfrecord,
+    parse_example,
+)
 from multigrain_jax.errors import InputError
 
 
@@ -58,6 +65,62 @@ def test_what_is_missing_is_named(folder, spoil, message):
     spoil(folder)
     with pytest.raises(InputError, match=message):
         TfrecordSource(folder, "train").read(0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "7",
+        '{"splits": 7}',
+        '{"splits": [7]}',
+        '{"splits": [{"name": "train"}]}',
+        '{"name": "in", "splits": [{"name": "train", "shardLengths": ["x"]}]}',
+        '{"splits": [{"name": "train", "shardLengths": ["5"]}]}',
+    ],
+)
+def test_an_info_of_any_content_is_refused_in_one_line(folder, text):
+    (folder / "dataset_info.json").write_text(text)
+    with pytest.raises(InputError, match=r"dataset_info\.json"):
+        TfrecordSource(folder, "train")
+    is_tfrecord(folder)
+
+
+def test_damage_is_an_unreadable_image_or_one_line(folder):
+    """Bits flipped, bytes of lengths raised, files cut: no record asks for memory."""
+    rng, read, refused = np.random.default_rng(0), 0, 0
+    files = sorted(folder.glob("*.tfrecord-*"))
+    originals = {file: file.read_bytes() for file in files}
+    for number in range(300):
+        file = files[int(rng.choice([0, 2, 3]))]
+        data = bytearray(originals[file])
+        place = int(rng.integers(64 if number % 2 else len(data)))
+        kind = number % 3
+        if kind == 0:
+            data[place] ^= 1 << int(rng.integers(8))
+        elif kind == 1:
+            data[place : place + 4] = b"\xff" * 4
+        else:
+            data = data[:place]
+        file.write_bytes(data)
+        _places.cache_clear()
+        try:
+            source = TfrecordSource(folder, "train")
+            assert source.labels.min() >= 0 and source.labels.max() < 3
+            for index in range(len(source)):
+                with contextlib.suppress(OSError):
+                    assert isinstance(source.read(index), bytes)
+            read += 1
+        except InputError as error:
+            assert str(folder) in str(error) and str(error).isprintable()
+            refused += 1
+        file.write_bytes(originals[file])
+    assert read > 20 and refused > 100
+
+
+def test_an_integer_without_an_end_is_refused():
+    with pytest.raises(ValueError, match="without an end"):
+        parse_example(b"\xff" * 1_000_000)
 
 
 def test_another_split_or_feature_is_refused(folder):
