@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from multigrain_jax.data.watchdog import end_with_parent
+from multigrain_jax.terminal import outlive_readers
 
 SHARED_MEMORY = Path("/dev/shm")
 # How pieces of shared memory are named: this, and who made them.
@@ -118,6 +119,7 @@ def begin_processes(
 
 def _begin(worker: int, num_workers: int, *, token: str | None, num_bytes: int) -> None:
     end_with_parent(worker, num_workers)
+    outlive_readers()  # a line that nobody reads is no error of the photo's
     if token is not None and hasattr(multiprocessing.shared_memory, "_SHM_NAME_PREFIX"):
         name = f"/{_PREFIX}{token}"
         multiprocessing.shared_memory._SHM_NAME_PREFIX = name  # pyright: ignore[reportAttributeAccessIssue] - no public way to name them

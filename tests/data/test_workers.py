@@ -94,7 +94,7 @@ def test_what_killed_runs_have_left_is_cleared_and_nothing_else(monkeypatch, tmp
 
 
 SCRIPT = """
-import json, multiprocessing.shared_memory, os
+import json, multiprocessing.shared_memory, os, sys
 import numpy as np
 from multigrain_jax.data import workers
 from multigrain_jax.data.decoding import VIEWER
@@ -103,6 +103,7 @@ from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.sources.folder import ImageFile
 from multigrain_jax.data.sources.open import FileSource
 workers.begin_processes(photo_bytes=1 << 20, batches_bytes=1 << 20)(0, 1)
+print("a line for which there is no room", file=sys.stderr, flush=True)
 found = {}
 memory = multiprocessing.shared_memory.SharedMemory(create=True, size=8)
 found["name"] = memory.name
@@ -121,9 +122,11 @@ print(json.dumps(found))
 
 @linux
 def test_a_process_names_what_it_shares_and_takes_a_bounded_amount_of_memory():
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-c", SCRIPT]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=full, text=True, check=True
+        )
     found = json.loads(done.stdout)
     assert found["limit"] == "MemoryError"
     assert found["name"][:2] == "mg" and f"{found['name'][:8]}.lock" in found["locks"]

@@ -116,6 +116,15 @@ def test_links_that_lead_in_circles_are_followed_once(tmp_path):
     assert files == ["a/1.jpg", "a/to_b/1.jpg", "b/1.jpg", "b/to_a/1.jpg"]
 
 
+def test_links_that_double_the_ways_without_an_end_are_refused(tmp_path):
+    for number in range(40):
+        (tmp_path / str(number)).mkdir()
+        for name in ("a", "b"):
+            (tmp_path / str(number) / name).symlink_to(tmp_path / str(number + 1))
+    with pytest.raises(InputError, match="in more than 1000 ways"):
+        scan(tmp_path / "0", SIEVE)
+
+
 HOSTILE_NAMES = [
     b"line\nbreak.jpg",
     b"\x1b[2Jescape.jpg",

@@ -29,6 +29,8 @@ NO_FILES = "pipes, sockets or devices"
 SUFFIX = re.compile(r"\.\w{1,10}")
 SUFFIXES_NAMED = 30
 PATHS_NAMED = 10
+# Links to folders of links double the ways with each of them, without an end.
+MAX_WAYS = 1000
 RAW = ".arw .cr2 .cr3 .dng .nef .orf .pef .raf .raw .rw2 .srw"
 VIDEO = ".3gp .avi .m4v .mkv .mov .mp4 .mpg .mts .webm .wmv"
 # Of JPEG XL, the readers for Pillow decode a file before its size is known.
@@ -131,12 +133,13 @@ def scan(folder: Path, sieve: Sieve) -> Scan:
 
     Raises:
         InputError: a folder cannot be listed; where `sieve` skips such ones, only
-            `folder` itself matters.
+            `folder` itself matters. Or links lead to one in too many ways.
     """
     suffixes, is_excluded = image_suffixes(), _matcher(sieve.exclude)
     found = Scan([], {}, Counter(), Counter(), {})
     # Each with the folders it is in: real ones, since links can lead in circles.
     waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
+    ways: Counter[tuple[int, int]] = Counter()
     while waiting:
         relative, above = waiting.pop()
         try:
@@ -158,6 +161,12 @@ def scan(folder: Path, sieve: Sieve) -> Scan:
         identity = (status.st_dev, status.st_ino)
         if identity in above:
             continue
+        ways[identity] += 1
+        if ways[identity] > MAX_WAYS:
+            raise InputError(
+                f"{printable(str(folder / relative))}: links lead to this folder in "
+                f"more than {MAX_WAYS} ways; remove some, or name them in data.exclude"
+            )
         found.folders[relative] = status.st_mtime_ns
         for name, is_folder, is_special in listed:
             path = f"{relative}/{name}" if relative else name
