@@ -11,16 +11,19 @@ from pathlib import Path
 
 import pytest
 from helpers.commands import ENVIRONMENT, ROOT, command_line, mounted
-from helpers.configs import small_train_config
+from helpers.configs import fault_config, small_train_config
 from helpers.descriptor_folders import all_found, contents, stamps
 from helpers.descriptor_folders import embed as embed_stamps
 
 from multigrain_jax import growing_file
+from multigrain_jax.checkpoint import describe_checkpoint, store
 from multigrain_jax.descriptors.folder import HEAD_FILE, read_head
 from multigrain_jax.descriptors.index import DescriptorIndex
 from multigrain_jax.growing_file import PASSING_ERRORS
+from multigrain_jax.metric_writer import read_metrics
 from multigrain_jax.pages import page, plots
 from multigrain_jax.tasks import train
+from multigrain_jax.train.recorder import Recorder
 
 
 def test_pages_plots_and_lists_end_no_training(photos, tmp_path, monkeypatch, capsys):
@@ -133,6 +136,60 @@ def test_a_disk_that_fails_at_any_write_loses_no_descriptor(tmp_path, monkeypatc
         assert contents(folder) == contents(whole)
         failing_at += 1
     assert failing_at > 20
+
+
+def rows_and_digest(workdir):
+    """The metrics but for the timings, how many events, and the last state."""
+    rows = read_metrics(workdir / "metrics.jsonl")
+    timings = ("train/images_per_second", "train/data_wait_fraction")
+    rows = [{k: v for k, v in row.items() if k not in timings} for row in rows]
+    events = sum(path.stat().st_size for path in workdir.glob("events.out.*"))
+    return rows, events, describe_checkpoint(workdir).digest
+
+
+@pytest.mark.slow
+def test_errors_of_a_full_disk_for_a_while_cost_a_training_nothing(
+    photos, tmp_path, monkeypatch, capsys
+):
+    """Where no file system can be mounted: every write fails from step 3 to step 7."""
+    full, write, log = False, os.write, Recorder.log
+    save = store.ocp.CheckpointManager.save
+
+    def failing(original, *arguments, **options):
+        if full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return original(*arguments, **options)
+
+    def logging(recorder, step, metrics):
+        nonlocal full
+        if full and step == 7:
+            # On a slow machine they may not have been tried yet.
+            assert recorder.writer._rows.flush(60) is False
+            assert recorder.run.checkpoints._store._newest.exception(60) is not None
+        full = faulty and 3 <= step < 7
+        log(recorder, step, metrics)
+
+    monkeypatch.setattr(growing_file, "RETRY_S", 0.05)
+    monkeypatch.setattr(growing_file.os, "write", partial(failing, write))
+    monkeypatch.setattr(
+        store.ocp.CheckpointManager,
+        "save",
+        lambda manager, *a, **options: failing(save, manager, *a, **options),
+    )
+    monkeypatch.setattr(Recorder, "log", logging)
+    found = []
+    for faulty in (False, True):
+        config = fault_config(photos, num_workers=0, log_every_steps=1)
+        config.log_sample_ids = True
+        train.run(config, tmp_path / str(faulty))
+        found.append(rows_and_digest(tmp_path / str(faulty)))
+        ids = (tmp_path / str(faulty) / "sample_ids.jsonl").read_text()
+        assert len(ids.splitlines()) == 10
+    assert found[0] == found[1]
+    said = capsys.readouterr().out
+    assert "checkpoint of step 5 could not be stored" in said
+    assert "checkpoint of step 5 is stored now" in said
+    assert "metrics.jsonl: written again, whole" in said
 
 
 @pytest.mark.slow
