@@ -1,5 +1,6 @@
 """A reader that goes, or was never there, does not end a process."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,18 @@ def test_a_process_goes_on_whose_output_has_no_room(tmp_path, full):
     assert (done.returncode, path.read_text()) == (0, "done")
     for stream in (done.stdout, done.stderr):
         assert stream.count(b"\n") in (0, 20_000)
+
+
+def test_a_process_goes_on_whose_terminal_is_closed(tmp_path):
+    path = tmp_path / "file"
+    terminal, end = os.openpty()
+    command = [sys.executable, "-c", SCRIPT, str(path)]
+    with subprocess.Popen(command, stdout=end, stderr=end) as process:
+        os.close(end)
+        assert os.read(terminal, 100)
+        os.close(terminal)
+        assert process.wait(60) == 0
+    assert path.read_text() == "done"
 
 
 def test_what_has_a_reader_arrives(tmp_path):
