@@ -141,12 +141,13 @@ class GrowingFile:
                 pieces = list(self._pieces)
             written, error = self._write_some(pieces)
             with self._changed:
-                for _ in range(min(written, len(self._pieces))):
-                    self._waiting_bytes -= len(self._pieces.popleft().data)
-                line = self._report(error)
+                line = self._report(error, len(self._pieces) - written)
             if line:
+                # Before anybody takes the file for written, and goes on or ends.
                 print(line, flush=True)
             with self._changed:
+                for _ in range(min(written, len(self._pieces))):
+                    self._waiting_bytes -= len(self._pieces.popleft().data)
                 self._failing = error is not None
                 self._changed.notify_all()
             if error is not None:
@@ -195,7 +196,7 @@ class GrowingFile:
             return done, error
         return done, None
 
-    def _report(self, error: OSError | None) -> str | None:
+    def _report(self, error: OSError | None, waiting: int) -> str | None:
         if error is None:
             if not self._told:
                 return None
@@ -211,7 +212,7 @@ class GrowingFile:
         self._warned_at, self._told = now, True
         return (
             f"WARNING: {self._path} cannot be written: {error.strerror or error} "
-            f"({free_space(self._path)}); {len(self._pieces)} entries wait in memory"
+            f"({free_space(self._path)}); {waiting} entries wait in memory"
         )
 
 
