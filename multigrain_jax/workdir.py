@@ -29,6 +29,7 @@ WRITTEN_FILES = (
     "groups.csv",
     "pairs.csv",
     "links.csv",
+    "health.csv",
     "per_query.csv",
 )
 # Characters of a line of a CSV file that is read here: a path, and some numbers.

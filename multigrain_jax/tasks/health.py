@@ -18,6 +18,7 @@ from multigrain_jax.descriptors.oddities import (
     nearest_others,
     outlier_deviations,
 )
+from multigrain_jax.growing_file import dispensable
 from multigrain_jax.pages.gallery import GalleryItem, GalleryRow, LazyRows
 from multigrain_jax.pages.gallery_page import write_retrieval_page
 from multigrain_jax.pages.search_page import short_name
@@ -30,7 +31,7 @@ from multigrain_jax.tasks.embed_record import (
     print_missing,
     workdir_of,
 )
-from multigrain_jax.tasks.prepare import one_writer
+from multigrain_jax.tasks.prepare import leave_if_taken, one_writer
 from multigrain_jax.workdir import write_config, write_results, write_table
 
 SHOWN_NEIGHBOURS = 5
@@ -86,6 +87,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     if config.look_at_photos:
         findings += _faults_of_pictures(paths, photos, settings)
     by_photo = _worst_first(findings)
+    leave_if_taken(workdir)
     write_table(
         workdir / "health.csv",
         ("path", "severity", "reasons", "details"),
@@ -99,7 +101,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
             for place, own in by_photo
         ),
     )
-    _write_page(workdir, by_photo, neighbours, paths, photos)
+    with dispensable(workdir / "report.html"):
+        _write_page(workdir, by_photo, neighbours, paths, photos)
     print_missing(photos)
     results: dict[str, float] = {"num_images": num_photos, "num_found": len(by_photo)}
     for reason, name in REASONS.items():

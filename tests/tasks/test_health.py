@@ -1,6 +1,8 @@
 """The task `health`: what was made to be odd, and nothing else."""
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -12,7 +14,10 @@ from PIL import Image, ImageFilter
 
 from configs import embed, health
 from multigrain_jax.data.picture_faults import PictureFacts
+from multigrain_jax.errors import StoppedEarly
 from multigrain_jax.files import unescape_name
+from multigrain_jax.lock import LOCK_FILE
+from multigrain_jax.pages import page
 from multigrain_jax.tasks import embed as run_embed
 from multigrain_jax.tasks import health as module
 from multigrain_jax.tasks.health import faults_of, run
@@ -126,3 +131,32 @@ def test_the_limits_are_those_of_the_configuration(facts, reasons):
     assert all(0 <= f.severity <= 1 and f.place == 3 for f in found)
     none = {"dark_below": 0, "blurred_above": 1, "tiny_below": 0, "empty_above": 1}
     assert faults_of(3, facts, {**SETTINGS, **none}) == []
+
+
+def test_a_page_that_cannot_be_written_costs_no_table(
+    collection, tmp_path, monkeypatch, capsys
+):
+    def failing(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(page, "write_atomically", failing)
+    results = run_health(collection, tmp_path / "run", look_at_photos=False)
+    assert json.loads((tmp_path / "run" / "results.json").read_text()) == results
+    assert (tmp_path / "run" / "health.csv").exists()
+    said = capsys.readouterr().out
+    assert "report.html cannot be written: No space left" in said
+
+
+def test_a_run_whose_lock_is_taken_writes_no_results(collection, tmp_path, monkeypatch):
+    workdir = tmp_path / "run"
+    found = module.nearest_others
+
+    def taken(*arguments):
+        (workdir / LOCK_FILE).unlink()
+        (workdir / LOCK_FILE).write_text("process 1 on elsewhere")
+        return found(*arguments)
+
+    monkeypatch.setattr(module, "nearest_others", taken)
+    with pytest.raises(StoppedEarly, match="process 1 on elsewhere"):
+        run_health(collection, workdir, look_at_photos=False)
+    assert {path.name for path in workdir.iterdir()} == {"config.json", LOCK_FILE}
