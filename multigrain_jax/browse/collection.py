@@ -40,7 +40,7 @@ class Collection:
         folders = {row: os.path.dirname(path) for row, path in self._paths.items()}
         known = sorted(set(folders.values()), key=lambda name: name.split("/"))
         numbers = {folder: number for number, folder in enumerate(known)}
-        self.folders = [self._short(folder) for folder in known]
+        self.folders = self._names(known)
         self.folder_of = np.full(len(index), -1, np.int32)
         self.folder_of[rows] = [numbers[folders[row]] for row in rows.tolist()]
         self.order = np.array(
@@ -102,14 +102,18 @@ class Collection:
         ).tolist()
         return [pair for pair in zip(self.folders, count, strict=True) if pair[1]]
 
-    def _short(self, folder: str) -> str:
-        """A folder as it is below the root, where there is one root."""
+    def _names(self, folders: Sequence[str]) -> list[str]:
+        """Folders as they are below the root, where there is one root."""
         if len(self.roots) != 1:
-            return folder
+            return list(folders)
         root = self.roots[0].rstrip("/")
-        if folder == root:
-            return os.path.basename(root) or root
-        return folder[len(root) + 1 :] if is_below(folder, root) else folder
+        names = [f[len(root) + 1 :] if is_below(f, root) else f for f in folders]
+        if root in folders:
+            own = os.path.basename(root) or "/"
+            # No folder within it is to be taken for it.
+            is_taken = any(name == own or is_below(name, own) for name in names)
+            names[folders.index(root)] = "." if is_taken else own
+        return names
 
 
 def _stamps(index: DescriptorIndex) -> dict[int, tuple[int, int]]:

@@ -11,8 +11,8 @@ from multigrain_jax.descriptors.index import DescriptorIndex
 NAMES = ("b/2.jpg", "b/1.jpg", "a/b/1.jpg", "a/1.jpg", "top.jpg", "b2/1.jpg")
 
 
-def make(tmp_path, *, root="/p"):
-    images = [ImageStamp(f"{root}/{n}", 101 + i, 7) for i, n in enumerate(NAMES)]
+def make(tmp_path, *, root="/p", names=NAMES):
+    images = [ImageStamp(f"{root}/{n}", 101 + i, 7) for i, n in enumerate(names)]
     images = [image._replace(size=image.size * 10 + 1) for image in images]
     write_descriptors(tmp_path / "d", images, settings=SETTINGS)
     return Collection(DescriptorIndex.open(tmp_path / "d"), roots=[root])
@@ -43,6 +43,14 @@ def test_a_folder_has_its_subfolders_and_no_folder_that_begins_alike(tmp_path):
     assert names("a", "b") == ["a/b/1.jpg"]
     assert names("nothing", None) == []
     assert len(names(None, None)) == len(collection) == 6
+
+
+def test_a_folder_named_as_the_root_is_another(tmp_path):
+    collection = make(tmp_path, names=("1.jpg", "p/x/2.jpg", "p/3.jpg"))
+    assert collection.folders == [".", "p", "p/x"]
+    rows = collection.shown(collection.within("p", None)).tolist()
+    assert [collection.path(row) for row in rows] == ["/p/p/3.jpg", "/p/p/x/2.jpg"]
+    assert collection.within(".", None).sum() == 1
 
 
 def test_what_was_moved_away_is_not_shown(tmp_path):

@@ -15,36 +15,6 @@ SERIOUS = ("serious", "critical")
 
 
 @pytest.fixture
-def open_page(browser):
-    """(client, path, **options) -> a page whose console stays free of errors."""
-    problems, contexts = [], []
-
-    def open_one(client, path="", **options):
-        context = browser.new_context(
-            **{"viewport": {"width": 1400, "height": 900}, **options}
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(30_000)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on(
-            "console",
-            lambda message: (
-                problems.append(message.text)
-                if message.type in ("error", "warning")
-                else None
-            ),
-        )
-        page.goto(f"{client.address}/{path}")
-        return page
-
-    yield open_one
-    for context in contexts:
-        context.close()
-    assert problems == []
-
-
-@pytest.fixture
 def movable(tmp_path, tiny_checkpoint):
     """A server whose files may be moved: (client, made)."""
     made = make_collection(tmp_path / "own", tiny_checkpoint)

@@ -167,6 +167,23 @@ def test_only_what_is_marked_and_unchanged_is_moved_and_all_comes_back(movable):
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before[path]
 
 
+def test_groups_follow_whichever_photos_are_gone(movable, wait):
+    client, made, _ = movable
+    wait(client)
+    groups = "/api/groups?kind=exact"
+    rows = [row_of(client, made, name) for name in ("copy.png", "trip/hill/0.png")]
+    client.post("/api/marks", {"marks": {str(row): "away" for row in rows}})
+    for row in rows:  # first one is gone, then as many, but another one
+        assert client.post("/api/trash", {"rows": [row]}).json()["moved"] == [row]
+        is_whole = row == rows[1]
+        assert client.get(groups).json()["num_groups"] == int(is_whole)
+        client.post("/api/restore", b"")
+
+
+def test_nothing_comes_back_where_nothing_may_be_moved(client):
+    assert client.post("/api/restore", b"").status == 403
+
+
 def test_restore_undoes_all_moves_and_names_what_is_in_the_way(movable, capsys):
     client, made, workdir = movable
     before = snapshot(made.root)

@@ -2,7 +2,7 @@
 import { byId, element, fill, later, nameOf, number, photo, plural, shortName, size, thumbnail } from "./dom.js";
 import { get, post } from "./server.js";
 import { reset as resetCollection } from "./collection.js";
-import { open } from "./viewer.js";
+import { open, tellMark } from "./viewer.js";
 
 const PER_PAGE = 20;
 const PROGRESS_MS = 400;
@@ -227,6 +227,7 @@ function enlarge(group, at) {
       set({ [row]: KEYS[key] });
       return true;
     },
+    markOf: (row) => WORDS[marks[row]],
   });
 }
 
@@ -247,6 +248,7 @@ function paint(item) {
 function takeMarks(answer) {
   marks = answer.marks;
   for (const item of document.querySelectorAll("#groups li")) paint(item);
+  tellMark();
   byId("undo").disabled = !answer.can_undo;
   const count = (mark) => Object.values(marks).filter((each) => each === mark).length;
   byId("mark-count").textContent = `${number(count("keep"))} to keep, ${number(count("away"))} to go`;

@@ -9,10 +9,11 @@ let state = null;
  *
  * query: {source, name} of what stands on the left, or null.
  * photos: [{row, path, similarity}], through which the arrow keys go.
- * marks: called with a key and the photo; says whether it knew the key.
+ * onMark: called with a key and the photo; says whether it knew the key.
+ * markOf: the mark of a photo's row, in words.
  */
-export function open({ query, photos, at, onMark }) {
-  state = { query, photos, at, onMark, difference: false, from: document.activeElement };
+export function open({ query, photos, at, onMark, markOf }) {
+  state = { query, photos, at, onMark, markOf, difference: false, from: document.activeElement };
   render();
   dialog.showModal();
   byId("viewer-next").focus();
@@ -25,6 +26,7 @@ function render() {
     shown.similarity === undefined ? "" : ` · similarity ${shown.similarity.toFixed(3)}`;
   byId("viewer-title").textContent =
     `${at + 1} of ${photos.length} · ${nameOf(shown.path)}${similarity}`;
+  tellMark();
   byId("viewer-path").textContent = shown.path;
   byId("viewer-copied").textContent = "";
   const right = element("img", { src: photo(shown.row), alt: nameOf(shown.path) });
@@ -40,6 +42,11 @@ function render() {
   }
   byId("viewer-previous").disabled = at === 0;
   byId("viewer-next").disabled = at === photos.length - 1;
+}
+
+/** Show the mark of the photo again, which may have changed. */
+export function tellMark() {
+  byId("viewer-mark").textContent = state?.markOf?.(state.photos[state.at].row) ?? "";
 }
 
 function step(by) {
@@ -72,8 +79,7 @@ dialog.addEventListener("keydown", (event) => {
   if (event.key === "ArrowRight") step(1);
   else if (event.key === "ArrowLeft") step(-1);
   else if (event.key === "d" && !byId("viewer-difference").hidden) toggle();
-  else if (state.onMark?.(event.key, state.photos[state.at])) render();
-  else return;
+  else if (!state.onMark?.(event.key, state.photos[state.at])) return;
   event.preventDefault();
 });
 dialog.addEventListener("click", (event) => {
