@@ -156,7 +156,7 @@ class Api:
                 ],
                 "classes": [escape_name(name) for name in classes],
                 "threshold": services.threshold,
-                "threshold_origin": services.threshold_origin,
+                "threshold_origin": escape_name(services.threshold_origin),
                 "predicts_classes": bool(services.class_names),
             }
         )

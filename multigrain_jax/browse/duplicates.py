@@ -19,6 +19,8 @@ from multigrain_jax.descriptors.grouping import Linkage
 SAME_PHOTO = 0.999
 # Of larger groups, so many photos are compared for their lowest similarity.
 MAX_COMPARED = 1000
+# A block of the search, or a file, that is under way is waited for.
+CLOSE_TIMEOUT_S = 30.0
 SIMILAR, EXACT = "similar", "exact"
 KINDS = (SIMILAR, EXACT)
 
@@ -68,6 +70,8 @@ class Duplicates:
         self._lock = threading.Lock()
         self._state, self._progress, self._error = "idle", 0.0, ""
         self._started = 0.0
+        self._thread: threading.Thread | None = None
+        self._is_closing = False
         self._pairs: Pairs | None = None
         self._digests: dict[int, str] = {}
         self._facts: dict[int, Facts] = {}
@@ -80,7 +84,14 @@ class Duplicates:
                 return
             self._state, self._progress = "pairs", 0.0
             self._started = time.monotonic()
-        threading.Thread(target=self._look, daemon=True).start()
+            self._thread = threading.Thread(target=self._look, daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """Break off the search, which would go on while Python comes down."""
+        self._is_closing = True
+        if self._thread is not None:
+            self._thread.join(CLOSE_TIMEOUT_S)
 
     def status(self) -> dict[str, str | float]:
         """How far that is."""
@@ -169,6 +180,8 @@ class Duplicates:
             self._error, self._state = str(error) or type(error).__name__, "failed"
 
     def _advance(self, share: float) -> None:
+        if self._is_closing:
+            raise InterruptedError("the server has ended")
         self._progress = share
 
     def _compare_files(self, found: Pairs) -> None:
@@ -182,13 +195,13 @@ class Duplicates:
         equal = (of_pairs[:, 0] == of_pairs[:, 1]) & (of_pairs[:, 0] > 0)
         wanted = np.unique(pairs[equal]).tolist()
         for done, row in enumerate(wanted):
+            self._advance(done / len(wanted))
             try:
                 with self._files.opened(row) as file:
                     digest = hashlib.file_digest(file, "sha256")
                 self._digests[row] = digest.hexdigest()
             except OSError:
                 continue
-            self._progress = done / len(wanted)
 
     def _exact(self) -> list[np.ndarray]:
         same: dict[str, list[int]] = defaultdict(list)

@@ -189,6 +189,10 @@ class Review:
             if row is not None and not self._files.is_unchanged(row):
                 self._collection.alive[row] = False
 
+    def close(self) -> None:
+        """Break off what goes on beside requests."""
+        self._duplicates.close()
+
     def _require_moves(self) -> None:
         if not self._allow_moves:
             raise UploadRefusedError(

@@ -160,7 +160,9 @@ class Guard:
 
 def refused(status: int, reason: str) -> JSONResponse:
     """An answer that says why there is no other."""
-    return JSONResponse({"error": reason}, status_code=status)
+    # It may quote what was sent, of which UTF-8 has not all.
+    words = reason.encode("utf-8", "backslashreplace").decode()
+    return JSONResponse({"error": words}, status_code=status)
 
 
 def host_name(header: str) -> str | None:

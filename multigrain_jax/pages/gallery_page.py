@@ -56,7 +56,7 @@ ORDERS: Mapping[str, str] = {
 ORDERS_OF: Mapping[RowKind, Mapping[str, str]] = {
     "queries": ORDERS,
     "groups": {**ORDERS, "listed": "largest first"},
-    "photos": {**ORDERS, "listed": "worst first"},
+    "photos": {**ORDERS, "listed": "as listed"},
 }
 
 

@@ -98,6 +98,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
                 secret = f"/#token={quote(config.token)}" if config.token else ""
                 open_in_browser(address + secret)
             serve(app, opened)
+            review.close()
     return {}
 
 

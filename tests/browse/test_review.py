@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from helpers.browsing import make_collection, opened_services
 from helpers.descriptors import stored_descriptors
 from helpers.served import serving
 
+from multigrain_jax.browse import duplicates as module
 from multigrain_jax.tasks.browse import open_review, restore
 
 
@@ -178,6 +180,33 @@ def test_groups_follow_whichever_photos_are_gone(movable, wait):
         is_whole = row == rows[1]
         assert client.get(groups).json()["num_groups"] == int(is_whole)
         client.post("/api/restore", b"")
+
+
+def test_a_search_that_goes_on_is_broken_off(services, tmp_path, monkeypatch):
+    broken_off = []
+
+    def endless(index, lowest, *, on_progress):
+        try:
+            while True:
+                on_progress(0.5)
+                time.sleep(0.001)
+        except InterruptedError:
+            broken_off.append(True)
+            raise
+
+    monkeypatch.setattr(module, "find_pairs", endless)
+    review = open_review(services, tmp_path, lowest=0.5, allow_moves=False)
+    review.close()  # where none was begun, too
+    review = open_review(services, tmp_path, lowest=0.5, allow_moves=False)
+    review._duplicates.start()
+    review.close()
+    assert broken_off == [True]
+    assert review._duplicates.status()["state"] == "failed"
+
+
+def test_a_refusal_may_quote_what_utf8_does_not_have(client):
+    found = client.post("/api/marks", {"marks": {"\ud800": None}})
+    assert found.status == 404 and "\\ud800" in found.json()["error"]
 
 
 def test_nothing_comes_back_where_nothing_may_be_moved(client):
