@@ -66,6 +66,12 @@ def get_config() -> ml_collections.ConfigDict:
     # Of source "folder": a list of files, or a folder of train.txt, val.txt, …
     config.data.list_file = config_dict.placeholder(str)
     config.data.num_images = config_dict.placeholder(int)
+    # Of source "folder": what names the thing that several photos show: a level of
+    # folders ("1" is the class's) or "list", the list file's third column. The other
+    # photos are positives then, and m of them stand side by side, R times each
+    # (docs/own_data.md). None: each photo is an instance of its own.
+    config.data.instances = config_dict.placeholder(str)
+    config.data.photos_per_instance = 2
     # Files are copied to this folder when they are first read; the oldest copies go
     # before all of them have so many gigabytes (None: all stay).
     config.data.local_cache_dir = config_dict.placeholder(str)

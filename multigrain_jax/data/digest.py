@@ -19,6 +19,8 @@ UNKNOWN_SIZE = -1
 def data_digest(source: ImageSource, *, root: str | Path | None) -> dict[str, str]:
     """Digests of the `names`, `sizes` and `labels` of a set of images, in its order.
 
+    And of its `instances`, where they are known.
+
     Names are paths relative to `root`, so that a set that was moved stays the same.
     What is no file of its own (a record of a data set) has a name alone.
     """
@@ -28,10 +30,12 @@ def data_digest(source: ImageSource, *, root: str | Path | None) -> dict[str, st
         sizes = [size for part in pool.map(_sizes, parts) for size in part]
     prefix = "" if root is None else str(Path(os.path.expanduser(root)))
     relative = (name.removeprefix(prefix) for name in names)
+    known = {} if source.instances is None else {"instances": source.instances}
     return {
         "names": _digest(b"\0".join(os.fsencode(name) for name in relative)),
         "sizes": _digest(np.array(sizes, "<i8").tobytes()),
         "labels": _digest(np.asarray(source.labels).astype("<i4").tobytes()),
+        **{name: _digest(a.astype("<i4").tobytes()) for name, a in known.items()},
     }
 
 

@@ -1,7 +1,8 @@
 """Repeated augmentation: which image stands at which place of which batch.
 
 Every image of a shuffled data set is emitted R times in a row, each time to be
-augmented anew (MultiGrain, section 3.2). All of it is arithmetic on (seed, position):
+augmented anew (MultiGrain, section 3.2). Where it is known which images show the same
+thing, a few of those follow one another. All of it is arithmetic on (seed, position):
 nothing depends on workers, hosts or on what was read before.
 """
 
@@ -26,13 +27,49 @@ class Slot(NamedTuple):
     repeats: int
 
 
+class KnownInstances:
+    """Which images show the same thing, and how many of them stand side by side."""
+
+    def __init__(self, instances: np.ndarray, *, photos_per_instance: int):
+        """Take the instances as they are.
+
+        Args:
+            instances: int [N], a number for each image.
+            photos_per_instance: m, the most images of an instance in a row.
+        """
+        _, self._instances = np.unique(instances, return_inverse=True)
+        self._sizes = np.bincount(self._instances)
+        self._parts = -(-self._sizes // photos_per_instance)
+
+    @property
+    def largest(self) -> int:
+        """How many images the instance has that has the most."""
+        return int(self._sizes.max())
+
+    def permutation(self, rng: np.random.Generator) -> np.ndarray:
+        """All images once, int64 [N], those of an instance in rows of at most m.
+
+        The images of an instance are dealt anew into the fewest rows, whose lengths
+        differ by at most one, and the rows of all instances are shuffled.
+        """
+        order = rng.permutation(len(self._instances))
+        order = order[np.argsort(self._instances[order], kind="stable")]
+        instance = self._instances[order]
+        place = np.arange(len(order)) - (np.cumsum(self._sizes) - self._sizes)[instance]
+        first_part = np.cumsum(self._parts) - self._parts
+        part = place * self._parts[instance] // self._sizes[instance]
+        turn = rng.permutation(int(self._parts.sum()))[first_part[instance] + part]
+        return order[np.argsort(turn, kind="stable")]
+
+
 class RepeatedStream:
     """The order of samples of a whole training run.
 
     Sample j of an epoch is image perm[j // R mod N], with a new permutation whenever
     one is used up, and every epoch starts a new one. An epoch has
     int(N · epoch_len_factor) samples; its last batch is filled from the continuing
-    stream, so that every batch is whole.
+    stream, so that every batch is whole. With known instances, the permutations are
+    those that keep m images of an instance side by side.
     """
 
     def __init__(
@@ -43,6 +80,7 @@ class RepeatedStream:
         epoch_len_factor: float,
         batch_size: int,
         seed: int,
+        known: KnownInstances | None = None,
     ):
         """Fix the order.
 
@@ -52,25 +90,28 @@ class RepeatedStream:
             epoch_len_factor: samples of an epoch over N.
             batch_size: samples of a batch.
             seed: of the permutations.
+            known: of the N images; None: each is an instance of its own.
         """
         self.num_images = num_images
         self.num_repeats = num_repeats
         self.batch_size = batch_size
         self.seed = seed
+        self._known = known
         self.steps_per_epoch = max(
             1, ceil(int(num_images * epoch_len_factor) / batch_size)
         )
 
     @property
     def max_positives(self) -> int:
-        """The most other augmentations of one image that a batch can hold."""
+        """The most other samples of one instance that a batch can hold."""
         round_length = self.num_images * self.num_repeats
         if self.steps_per_epoch * self.batch_size <= round_length:
             rounds = 1
         else:
             # A batch can see the end of one permutation and the start of the next.
             rounds = ceil((self.batch_size - 1) / round_length) + 1
-        return min(rounds * self.num_repeats, self.batch_size) - 1
+        images = self._known.largest if self._known else 1
+        return min(rounds * images * self.num_repeats, self.batch_size) - 1
 
     def max_slots(self, count: int) -> int:
         """The most images that `count` consecutive samples can be cut from."""
@@ -83,7 +124,9 @@ class RepeatedStream:
         ids = np.empty(self.batch_size, np.int64)
         for number in np.unique(offsets // self.num_images):
             here = offsets // self.num_images == number
-            order = _permutation(self.num_images, self.seed, epoch, int(number))
+            order = _permutation(
+                self.num_images, self.seed, epoch, int(number), self._known
+            )
             ids[here] = order[offsets[here] % self.num_images]
         return ids
 
@@ -147,6 +190,13 @@ def reference_epoch(
 
 
 @lru_cache(maxsize=4)
-def _permutation(num_images: int, seed: int, epoch: int, number: int) -> np.ndarray:
+def _permutation(
+    num_images: int,
+    seed: int,
+    epoch: int,
+    number: int,
+    known: KnownInstances | None,
+) -> np.ndarray:
     sequence = np.random.SeedSequence([seed, epoch, number])
-    return np.random.Generator(np.random.Philox(sequence)).permutation(num_images)
+    rng = np.random.Generator(np.random.Philox(sequence))
+    return rng.permutation(num_images) if known is None else known.permutation(rng)

@@ -187,8 +187,8 @@ def make_tfrecord_batches(
         prefetch: batches that are made ahead.
 
     Yields:
-        `image` uint8 [b, S, S, 3], `label` int32 [b], `instance_id` int32 [b] and
-        `bad_index` and `noted_index` int32 [0].
+        `image` uint8 [b, S, S, 3], `label` int32 [b], `instance_id` and `image_index`
+        int32 [b], which are one, and `bad_index` and `noted_index` int32 [0].
 
     Raises:
         InputError: no TensorFlow, fewer files than hosts, or a damaged record.
@@ -221,6 +221,7 @@ def make_tfrecord_batches(
                 "image": images,
                 "label": labels,
                 "instance_id": instances,
+                "image_index": instances,
                 "bad_index": np.empty(0, np.int32),
                 "noted_index": np.empty(0, np.int32),
             }

@@ -50,7 +50,7 @@ class _Train:
         """The share of batch `step`; every crop is written to its place at once."""
         count, size = self.stop - self.start, self.train_size
         images = np.empty((count, size, size, 3), np.uint8)
-        instances = np.empty(count, np.int32)
+        indices = np.empty(count, np.int32)
         bad = np.full(self.stream.max_slots(count), -1, np.int32)
         noted = bad.copy()
         row = 0
@@ -61,14 +61,16 @@ class _Train:
                 bad[number] = slot.index
             if notes:
                 noted[number] = used
-            instances[row : row + slot.repeats] = used
+            indices[row : row + slot.repeats] = used
             for repeat in range(slot.repeats):
                 images[row] = self._crop(image, slot.first_position + repeat)
                 row += 1
+        known = self.source.instances
         return {
             "image": images,
-            "label": self.source.labels[instances].astype(np.int32),
-            "instance_id": instances,
+            "label": self.source.labels[indices].astype(np.int32),
+            "instance_id": indices if known is None else known[indices],
+            "image_index": indices,
             "bad_index": bad,
             "noted_index": noted,
         }
@@ -136,10 +138,12 @@ def make_train_batches(
         reading: how batches are read ahead.
 
     Yields:
-        `image` uint8 [b, S, S, 3], `label` int32 [b], `instance_id` int32 [b] and
-        `bad_index` int32 [slots]: the index of each unreadable image that another one
-        (with that one's own label and instance) stands in for, or -1; `noted_index`
-        int32 [slots]: the index of each image that there is something to say of, or -1.
+        `image` uint8 [b, S, S, 3], `label` int32 [b], `instance_id` int32 [b]: the
+        instance, which is the image itself where the source knows of none,
+        `image_index` int32 [b] and `bad_index` int32 [slots]: the index of each
+        unreadable image that another one (with that one's own label and instance)
+        stands in for, or -1; `noted_index` int32 [slots]: the index of each image that
+        there is something to say of, or -1.
 
     Raises:
         InputError: another `crop_resize`, or its package is missing.

@@ -110,6 +110,7 @@ BOUNDS: dict[str, Bound] = {
         "above 0 and at most 1000", math.nextafter(0, 1), 1000
     ),
     "data.num_images": optional(COUNT),
+    "data.photos_per_instance": at_least(2),
     "data.val_fraction": Bound("from 0 to below 1", 0, math.nextafter(1, 0)),
     "data_timeout_s": SECONDS,
     "decode_processes": optional(COUNT),

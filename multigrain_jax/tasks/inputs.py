@@ -142,6 +142,8 @@ def data_set_from_config(config: Mapping[str, Any]) -> DataSet:
         decoding=decoding_from_config(data, own_photos=data["source"] == "folder"),
         exclude=tuple(data["exclude"]),
         unreadable_folders="refuse",
+        # A key of training alone.
+        instances=data.get("instances"),
     )
 
 

@@ -10,8 +10,9 @@ import optax
 
 from multigrain_jax.data.digest import data_digest
 from multigrain_jax.data.notes import NoteLog
-from multigrain_jax.data.repeated import RepeatedStream
+from multigrain_jax.data.repeated import KnownInstances, RepeatedStream
 from multigrain_jax.data.skips import SkipLog
+from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.data.sources.tfrecord import TfrecordSource
 from multigrain_jax.data.tfrecord_batches import make_tfrecord_batches
 from multigrain_jax.data.train_batches import make_train_batches
@@ -44,7 +45,7 @@ def build_run(config: Mapping[str, Any], workdir: Path) -> Run:
     mesh = make_mesh()
     data = open_train_data(config)
     source = data.train
-    stream = _make_stream(config, num_images=len(source))
+    stream = _make_stream(config, source)
     # Without labels the classifier is there, and its one row is not trained.
     num_classes = config["num_classes"] or max(1, len(source.class_names))
     model = create_model(
@@ -101,13 +102,18 @@ def build_run(config: Mapping[str, Any], workdir: Path) -> Run:
     )
 
 
-def _make_stream(config: Mapping[str, Any], *, num_images: int) -> RepeatedStream:
+def _make_stream(config: Mapping[str, Any], source: ImageSource) -> RepeatedStream:
+    known = None
+    if source.instances is not None:
+        photos = config["data"]["photos_per_instance"]
+        known = KnownInstances(source.instances, photos_per_instance=photos)
     return RepeatedStream(
-        num_images=num_images,
+        num_images=len(source),
         num_repeats=config["num_repeats"],
         epoch_len_factor=config["epoch_len_factor"],
         batch_size=config["batch_size"] * config["gradient_accumulation_steps"],
         seed=config["seed"],
+        known=known,
     )
 
 

@@ -9,6 +9,7 @@ from PIL import features
 
 from multigrain_jax.data.eval_batches import TEST_MODES
 from multigrain_jax.data.simd_resize import crop_resizer, resolve_crop_resize
+from multigrain_jax.data.sources.instances import LIST, is_instance_rule
 from multigrain_jax.data.train_batches import HOST_AUGMENTATIONS
 from multigrain_jax.errors import InputError
 from multigrain_jax.losses.joint import INSTANCE_LOSSES
@@ -22,7 +23,11 @@ from multigrain_jax.tasks.check import (
     dtype_problems,
     refuse,
 )
-from multigrain_jax.tasks.train_views import mixing_problems
+from multigrain_jax.tasks.train_views import (
+    compares_instances,
+    mixing_problems,
+    views_of_instance,
+)
 from multigrain_jax.train.optimizer import LEARNING_RATE_SCHEDULES, OPTIMIZERS
 
 # What reads the images: Grain by random access, or tf.data in the files' order.
@@ -48,6 +53,7 @@ def check_train_config(config: Mapping[str, Any], *, num_devices: int) -> None:
             *_loss_problems(config),
             *mixing_problems(config),
             *_list_problems(config["data"]),
+            *_instance_problems(config),
             *_batch_problems(config, num_devices),
         ]
     )
@@ -134,11 +140,12 @@ def _drop_problems(config: Mapping[str, Any]) -> list[str]:
 
 
 def _loss_problems(config: Mapping[str, Any]) -> list[str]:
-    if config["num_repeats"] == 1 and config["classification_weight"] != 1:
+    if views_of_instance(config) == 1 and config["classification_weight"] != 1:
+        loss = "InfoNCE" if config["instance_loss"] == "infonce" else "margin loss"
         return [
             f"num_repeats = 1 with classification_weight = "
             f"{config['classification_weight']}: with one repetition there are no "
-            "positives and no margin loss; set classification_weight to 1 or "
+            f"positives and no {loss}; set classification_weight to 1 or "
             "num_repeats to 2 or more"
         ]
     return [*_infonce_problems(config), *_group_problems(config)]
@@ -161,13 +168,18 @@ def _group_problems(config: Mapping[str, Any]) -> list[str]:
         *(["instance_loss"] if config["instance_loss"] == "infonce" else []),
     ]
     group = min(config["sampling_group_size"], config["batch_size"])
-    if group > config["num_repeats"]:
+    if group > views_of_instance(config):
         return []
+    photos = ""
+    if config["data"]["instances"]:
+        photos = (
+            f" and data.photos_per_instance = {config['data']['photos_per_instance']}"
+        )
     return [
         f"{key} = {config[key]!r} with groups of {group} samples (sampling_group_size, "
         f"or batch_size where that is smaller) and num_repeats = "
-        f"{config['num_repeats']}: a group may hold one instance, and there is no "
-        "other to compare with; choose larger groups"
+        f"{config['num_repeats']}{photos}: a group may hold one instance, and there is "
+        "no other to compare with; choose larger groups"
         for key in wanted
     ]
 
@@ -181,6 +193,36 @@ def _list_problems(data: Mapping[str, Any]) -> list[str]:
             f"data.list_file = {data['list_file']!r} has no parts, and the validation "
             "would see the training images; set data.val_fraction to hold a share "
             "out, or data.val_split to None"
+        ]
+    return []
+
+
+def _instance_problems(config: Mapping[str, Any]) -> list[str]:
+    data = config["data"]
+    rule, source = data["instances"], data["source"]
+    if rule is None:
+        return []
+    if source != "folder":
+        return [
+            f"data.instances = {rule!r} with data.source = {source!r}: instances are "
+            'known by folders or a list file; set data.source to "folder", or '
+            "data.instances to None"
+        ]
+    if not is_instance_rule(rule):
+        return [
+            f"data.instances: found {rule!r}, expected the number of a level of "
+            f"folders (1 is the class's), {LIST!r} or None"
+        ]
+    if rule == LIST and not data["list_file"]:
+        return [
+            f"data.instances = {rule!r} without data.list_file, in whose third column "
+            "they would stand; give it with --config.data.list_file=FILE"
+        ]
+    if not compares_instances(config):
+        return [
+            f"data.instances = {rule!r} with classification_weight = 1.0 and "
+            "koleo_weight = 0: no loss tells instances apart; set "
+            "classification_weight below 1, or data.instances to None"
         ]
     return []
 

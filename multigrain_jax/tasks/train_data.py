@@ -47,6 +47,8 @@ def open_train_data(config: Mapping[str, Any]) -> TrainData:
     if source.class_names:
         print(f"classes: {class_listing(source)}")
     refuse_images(config, source)
+    if config["data"]["instances"]:
+        print(_instance_statistics(config["data"], source))
     # What the report is about must not turn out to be missing after the training.
     parts: dict[str, ImageSource] = {}
     validated = val_split if source.class_names else None
@@ -98,6 +100,32 @@ def refuse_images(config: Mapping[str, Any], source: ImageSource) -> None:
             "folder with one subfolder per class, or train without labels with "
             "--config.classification_weight=0"
         )
+
+
+def _instance_statistics(data: Mapping[str, Any], source: ImageSource) -> str:
+    """How many photos there are of an instance, for people to check at a glance.
+
+    Raises:
+        InputError: no two photos are of one instance.
+    """
+    known = source.instances
+    sizes = np.zeros(0, np.int64) if known is None else np.bincount(known)
+    several = sizes[sizes > 1]
+    if not several.size:
+        what = data["instances"]
+        raise InputError(
+            f"data.instances = {what!r}: no two of the {len(source)} photos are of one "
+            f"instance, the first is {printable(source.describe(0))}; expected "
+            "the level of folders that hold the photos of one (1 is the class), or "
+            '"list" with a third column of data.list_file; or leave it out'
+        )
+    text = (
+        f"instances: {several.size} with {several.min()} to {several.max()} photos, "
+        f"{len(sizes) - several.size} with one"
+    )
+    if data["val_fraction"]:
+        text += "; photos of one may be on both sides of data.val_fraction"
+    return text
 
 
 def _what_is_inside(source: ImageSource, name: str) -> str:

@@ -46,7 +46,7 @@ def make_mix_views(config: Mapping[str, Any]) -> MixViews | None:
         cutmix_alpha=config["cutmix_alpha"],
         group_size=config["batch_norm_group_size"],
         instance_group_size=(
-            config["sampling_group_size"] if _compares_instances(config) else None
+            config["sampling_group_size"] if compares_instances(config) else None
         ),
     )
 
@@ -70,9 +70,9 @@ def mixing_problems(config: Mapping[str, Any]) -> list[str]:
             "larger groups"
         ]
     views = min(
-        config["num_repeats"], config["sampling_group_size"], config["batch_size"]
+        views_of_instance(config), config["sampling_group_size"], config["batch_size"]
     )
-    if _compares_instances(config) and views < VIEWS_OF_MIXED:
+    if compares_instances(config) and views < VIEWS_OF_MIXED:
         return [
             f"{alphas} with {views} views of an instance (num_repeats, or "
             "sampling_group_size where that is smaller): one of them is mixed, and two "
@@ -82,5 +82,13 @@ def mixing_problems(config: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def _compares_instances(config: Mapping[str, Any]) -> bool:
+def views_of_instance(config: Mapping[str, Any]) -> int:
+    """How many samples of one instance stand side by side."""
+    data = config["data"]
+    photos = data["photos_per_instance"] if data["instances"] else 1
+    return photos * config["num_repeats"]
+
+
+def compares_instances(config: Mapping[str, Any]) -> bool:
+    """Whether a term of the loss tells instances apart."""
     return config["classification_weight"] != 1 or config["koleo_weight"] > 0

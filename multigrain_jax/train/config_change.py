@@ -20,6 +20,8 @@ ORDER_KEYS = (
     "data.list_file",
     "data.num_images",
     "data.val_fraction",
+    "data.instances",
+    "data.photos_per_instance",
 )
 # … and fill the same arrays.
 SHAPE_KEYS = ("backbone", "num_classes", "optimizer", "train_size")
@@ -107,6 +109,7 @@ PATH_KEYS = ("data.list_file", "data.root", "init_from", "pretrained_backbone")
 # What versions did that had no such key, and recorded none in their checkpoints.
 BEFORE = {
     "cutmix_alpha": 0.0,
+    "data.photos_per_instance": 2,
     "decay_norms": True,
     "ema_decay": None,
     "init_raw": False,
@@ -165,7 +168,7 @@ def check_resumed_config(
         InputError: a change of the data's order or of a shape that is not allowed, or
             of what a run that has begun cannot change any more.
     """
-    saved = {**{k: v for k, v in BEFORE.items() if k in current}, **saved}
+    saved = _with_absent_keys(saved, current)
     known = _flatten(saved)
     changes = [
         change
@@ -201,12 +204,26 @@ def as_it_ran(current: Mapping[str, Any], idle: Iterable[Change]) -> dict[str, A
     """The config of a run that trained to its end before these changes were made."""
     record = copy.deepcopy(dict(current))
     for change in idle:
-        *outer, name = change.key.split(".")
-        part = record
-        for inner in outer:
-            part = part.setdefault(inner, {})
-        part[name] = change.saved
+        _put(record, change.key, change.saved)
     return record
+
+
+def _with_absent_keys(
+    saved: Mapping[str, Any], current: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A recorded config with what its version did without the keys that it lacks."""
+    whole = copy.deepcopy(dict(saved))
+    absent = _flatten(current).keys() - _flatten(saved).keys()
+    for key in absent & BEFORE.keys():
+        _put(whole, key, BEFORE[key])
+    return whole
+
+
+def _put(tree: dict[str, Any], key: str, value: Any) -> None:
+    *outer, name = key.split(".")
+    for inner in outer:
+        tree = tree.setdefault(inner, {})
+    tree[name] = value
 
 
 def _listed(changes: Sequence[Change]) -> str:

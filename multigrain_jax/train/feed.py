@@ -58,7 +58,7 @@ def train_batches(
             skips.record(batch["bad_index"])
             notes.record(batch["noted_index"])
             if sample_log is not None:
-                order = _whole_order(batch["instance_id"], microbatches)
+                order = _whole_order(batch["image_index"], microbatches)
                 sample_log.write(step, order)
             arrays = {name: batch[name] for name in ("image", "label", "instance_id")}
             if microbatches > 1:

@@ -53,6 +53,7 @@ def test_other_names_sizes_and_labels_are_told_apart(photos):
 def test_what_is_no_file_has_a_name_alone():
     class Records:
         labels = np.zeros(2, np.int32)
+        instances = None
 
         def __len__(self):
             return 2
@@ -63,3 +64,13 @@ def test_what_is_no_file_has_a_name_alone():
     found = data_digest(Records(), root=None)
     assert found == data_digest(Records(), root="/elsewhere")
     assert {len(value) for value in found.values()} == {64}
+
+
+def test_known_instances_are_a_part_of_the_set(photos):
+    plain, known = digest_of(photos), digest_of(photos, instances="1")
+    assert others(known, plain | {"instances": ""}) == {"instances"}
+    assert known == digest_of(photos, instances="1")
+    (photos / "a" / "x").mkdir()
+    (photos / "a" / "0.png").rename(photos / "a" / "x" / "0.png")
+    assert plain.keys() == {"names", "sizes", "labels"}
+    assert others(digest_of(photos, instances="2"), known) >= {"instances"}

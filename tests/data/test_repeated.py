@@ -3,7 +3,11 @@ import json
 import numpy as np
 import pytest
 
-from multigrain_jax.data.repeated import RepeatedStream, reference_epoch
+from multigrain_jax.data.repeated import (
+    KnownInstances,
+    RepeatedStream,
+    reference_epoch,
+)
 
 
 def make_stream(**changes):
@@ -163,3 +167,87 @@ def test_no_image_has_more_positives_than_the_bound(changes, bound):
         most_positives(make_stream(**(changes | {"seed": seed}))) for seed in range(20)
     )
     assert seen == bound if bound < 11 else seen <= bound
+
+
+# Of one photo to seven, of numbers with gaps.
+INSTANCES = np.array([5, 9, 9, 2, 2, 2, 7, 7, 7, 7, 7, 11, 11, 11, 11, 11, 11, 11])
+
+
+def known(photos=2, instances=INSTANCES):
+    return KnownInstances(instances, photos_per_instance=photos)
+
+
+def rows_of(ids, instances=INSTANCES):
+    """Lengths of the runs of one instance, by instance."""
+    cuts = np.flatnonzero(np.diff(instances[ids])) + 1
+    rows: dict[int, list[int]] = {}
+    for part in np.split(ids, cuts):
+        rows.setdefault(int(instances[part[0]]), []).append(len(part))
+    return rows
+
+
+@pytest.mark.parametrize("photos", [2, 3, 4, 20])
+def test_photos_of_an_instance_stand_side_by_side(photos):
+    permutations = [
+        known(photos).permutation(np.random.default_rng(seed)) for seed in range(40)
+    ]
+    for ids in permutations:
+        # Every photo once: instances change the order, and not how often one is seen.
+        assert sorted(ids.tolist()) == list(range(len(INSTANCES)))
+        for instance, lengths in rows_of(ids).items():
+            size = int(np.sum(instance == INSTANCES))
+            fewest = -(-size // photos)
+            # Rows of one instance may happen to meet, and look like one.
+            assert len(lengths) <= fewest
+            if len(lengths) == fewest:
+                assert max(lengths) <= photos and max(lengths) - min(lengths) <= 1
+    assert len({tuple(ids) for ids in permutations}) == 40
+    # Each photo meets each other one of its instance in some of them.
+    pairs = {
+        frozenset(ids[place : place + 2].tolist())
+        for ids in permutations
+        for place in range(len(ids) - 1)
+    }
+    sevens = np.flatnonzero(INSTANCES == 11).tolist()
+    assert {frozenset((a, b)) for a in sevens for b in sevens if a < b} <= pairs
+
+
+def test_instances_repeat_and_resume_as_photos_do():
+    stream = make_stream(num_images=18, epoch_len_factor=4.0, known=known(3))
+    ids = all_ids(stream, range(14))[: 18 * 3]
+    photos = ids.reshape(18, 3)
+    assert (photos == photos[:, :1]).all() and len(set(photos[:, 0])) == 18
+    again = make_stream(num_images=18, epoch_len_factor=4.0, known=known(3))
+    for step in (25, 3, 40):
+        np.testing.assert_array_equal(again.sample_ids(step), stream.sample_ids(step))
+        slots = again.image_slots(step, 1, 4)
+        spelled = [slot.index for slot in slots for _ in range(slot.repeats)]
+        assert spelled == stream.sample_ids(step)[1:4].tolist()
+    epochs = [tuple(all_ids(stream, range(step, step + 9))) for step in (0, 18, 36)]
+    assert len(set(epochs)) == 3
+
+
+def test_what_is_not_known_changes_nothing():
+    expected = [8, 8, 8, 0, 0, 0, 3, 3]
+    assert make_stream(batch_size=8).sample_ids(0).tolist() == expected
+    assert make_stream(batch_size=8, known=None).sample_ids(0).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "bound"),
+    [
+        ({"num_repeats": 1, "epoch_len_factor": 1.0, "batch_size": 18}, 6),
+        ({"num_repeats": 2, "epoch_len_factor": 1.0, "batch_size": 18}, 13),
+        ({"num_repeats": 2, "batch_size": 8}, 7),
+    ],
+)
+def test_no_instance_has_more_positives_than_the_bound(changes, bound):
+    seen = 0
+    for seed in range(300):
+        stream = make_stream(num_images=18, known=known(3), seed=seed, **changes)
+        assert stream.max_positives == bound
+        for step in range(stream.steps_per_epoch):
+            counts = np.bincount(INSTANCES[stream.sample_ids(step)])
+            seen = max(seen, int(counts.max()) - 1)
+    assert seen <= bound
+    assert seen == bound or changes["num_repeats"] > 1

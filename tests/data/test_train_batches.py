@@ -11,7 +11,7 @@ from multigrain_jax.data import reading
 from multigrain_jax.data.crops import random_crop_box, resize_crop
 from multigrain_jax.data.decoding import VIEWER, decode, decode_noted
 from multigrain_jax.data.reading import Reading, why_unreadable
-from multigrain_jax.data.repeated import RepeatedStream
+from multigrain_jax.data.repeated import KnownInstances, RepeatedStream
 from multigrain_jax.data.sources.folder import ImageFile
 from multigrain_jax.data.sources.open import FileSource
 from multigrain_jax.data.train_batches import HOST_AUGMENTATIONS, make_train_batches
@@ -83,6 +83,7 @@ def test_batches_equal_a_plain_loop_over_samples(source, augmentation):
         assert batch["image"].dtype == np.uint8
         assert batch["image"].shape == (BATCH_SIZE, 16, 16, 3)
         np.testing.assert_array_equal(batch["instance_id"], ids)
+        np.testing.assert_array_equal(batch["image_index"], ids)
         np.testing.assert_array_equal(batch["label"], source.labels[ids])
         assert {batch[name].dtype for name in ("label", "instance_id")} == {
             np.dtype(np.int32)
@@ -270,3 +271,27 @@ def test_the_loader_starts_no_accelerator():
         "    assert not xla_bridge.backends_are_initialized()\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_known_instances_are_told_beside_the_images(source, tmp_path):
+    (tmp_path / "4.jpg").write_bytes(b"broken")
+    source.instances = np.array([3, 0, 3, 1, 2, 0, 0], np.int32)
+    known = KnownInstances(source.instances, photos_per_instance=2)
+    stream = make_stream(source, num_repeats=2, known=known)
+    got = batches(source, stream)
+    for step, batch in enumerate(got):
+        ids = stream.sample_ids(step)
+        good = ids != 4
+        np.testing.assert_array_equal(batch["image_index"][good], ids[good])
+        # A stand-in is of its own instance.
+        index = batch["image_index"]
+        np.testing.assert_array_equal(batch["instance_id"], source.instances[index])
+        np.testing.assert_array_equal(batch["label"], source.labels[index])
+    parts = [
+        batches(source, stream, batch_slice=cut, first_step=2, num_steps=4)
+        for cut in (slice(0, 3), slice(3, 8))
+    ]
+    for step, batch in enumerate(got[2:]):
+        for name in ("image", "label", "instance_id", "image_index"):
+            joined = np.concatenate([part[step][name] for part in parts])
+            np.testing.assert_array_equal(joined, batch[name])

@@ -108,3 +108,26 @@ def test_other_images_are_refused(photos, tmp_path):
     fewer.data.num_images = 30
     with pytest.raises(InputError, match=r"num_images: None -> 30"):
         run(fewer, tmp_path)
+
+
+@pytest.mark.slow
+def test_with_known_instances_it_is_bit_equal_too(photos, tmp_path):
+    def config(**changes):
+        data = {"val_split": None, "instances": "1", "photos_per_instance": 3}
+        return fault_config(
+            photos, log_sample_ids=True, num_repeats=1, data=data, **changes
+        )
+
+    run(config(), tmp_path / "whole")
+    with pytest.raises(StoppedEarly):
+        run(config(stop_at_step=4), tmp_path / "cut")
+    run(config(), tmp_path / "cut")
+    one, other = tmp_path / "cut", tmp_path / "whole"
+    assert describe_checkpoint(one).digest == describe_checkpoint(other).digest
+    assert samples_of(one) == samples_of(other)
+    assert losses_of(one) == losses_of(other)
+    rows = map(json.loads, samples_of(one).splitlines())
+    # The samples that are written are photos, 33 of them, not the three instances.
+    assert {index for row in rows for index in row["sample_ids"]} == set(range(33))
+    with pytest.raises(InputError, match=r"data\.instances: '1' -> None"):
+        run(fault_config(photos, num_repeats=1, classification_weight=1.0), one)

@@ -47,6 +47,14 @@ def test_the_paper_recipes_are_named_by_their_exponent():
         assert config.classification_weight == 0.5
 
 
+# Other photos are positives: each of them need not be seen twice.
+INSTANCES = {
+    "data__source": "folder",
+    "data__instances": "1",
+    "classification_weight": 0.5,
+}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -71,6 +79,15 @@ def test_the_paper_recipes_are_named_by_their_exponent():
         ({"temperature": 0.0}, "temperature: found 0.0, expected more than 0"),
         ({"label_smoothing": 1.0}, "label_smoothing: found 1.0, expected from 0 to"),
         ({"init_from": "a", "pretrained_backbone": "b"}, "keep one"),
+        ({"data__instances": "1"}, "known by folders or a list file"),
+        ({**INSTANCES, "data__instances": "0"}, "'0', expected the number of a level"),
+        ({**INSTANCES, "data__instances": "list"}, r"--config\.data\.list_file=FILE"),
+        ({**INSTANCES, "classification_weight": 1.0}, "no loss tells instances apart"),
+        ({**INSTANCES, "data__photos_per_instance": 1}, "found 1, expected at least 2"),
+        (
+            {**INSTANCES, "instance_loss": "infonce", "sampling_group_size": 2},
+            r"and data\.photos_per_instance = 2: a group may hold one",
+        ),
     ],
 )
 def test_contradictions_are_refused(changes, message):
@@ -81,7 +98,7 @@ def test_contradictions_are_refused(changes, message):
 def test_infonce_wants_positives_and_negatives_in_each_group():
     wanted = {"instance_loss": "infonce", "classification_weight": 0.5}
     check_train_config(config(**wanted, num_repeats=3), num_devices=8)
-    with pytest.raises(InputError, match="num_repeats = 1 with classification_weight"):
+    with pytest.raises(InputError, match=r"num_repeats = 1 .* and no InfoNCE;"):
         check_train_config(config(**wanted), num_devices=8)
     for group in (2, 4):
         with pytest.raises(InputError, match=rf"groups of {group} .*larger groups"):
@@ -134,3 +151,12 @@ def test_tfrecord_files_are_read_as_they_are():
         check_train_config(config(**data, augmentation="AA"), num_devices=1)
     with pytest.raises(InputError, match="'tf', expected one of grain, tfdata"):
         check_train_config(config(data__backend="tf"), num_devices=1)
+
+
+def test_other_photos_of_an_instance_are_positives_without_repetition():
+    check_train_config(config(**INSTANCES), num_devices=8)
+    check_train_config(config(**INSTANCES, instance_loss="infonce"), num_devices=8)
+    mixed = {**INSTANCES, "mixup_alpha": 0.2}
+    with pytest.raises(InputError, match="2 views of an instance"):
+        check_train_config(config(**mixed), num_devices=8)
+    check_train_config(config(**mixed, data__photos_per_instance=3), num_devices=8)

@@ -116,3 +116,17 @@ def test_labels_are_to_be_there_and_to_fit():
     with pytest.raises(InputError, match="found 2, and the images have 3 classes"):
         refuse_images(config("/photos", num_classes=2), source_of([0, 1, 2], 3))
     refuse_images(config("/photos", classification_weight=0.0), source_of([-1], 0))
+
+
+def test_known_instances_are_told_and_missed(tmp_path, capsys):
+    names = [f"train/{name}.png" for name in ("a/x/1", "a/x/2", "a/y/1", "b/1", "b/2")]
+    root = write_plain_photos(tmp_path / "photos", names)
+    whole = {"val_fraction": 0.0, "val_split": None, "report_split": None}
+    source = open_train_data(config(root, **whole, instances="2")).train
+    assert source.instances.tolist() == [0, 0, 1, 2, 3]
+    assert "instances: 1 with 2 to 2 photos, 3 with one\n" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"'3': no two of the 5 photos .*a/x/1\.png"):
+        open_train_data(config(root, **whole, instances="3"))
+    parted = {"val_split": None, "report_split": None, "instances": "1"}
+    open_train_data(config(root, **parted))
+    assert "on both sides of data.val_fraction" in capsys.readouterr().out

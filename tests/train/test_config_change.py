@@ -92,10 +92,14 @@ def test_a_key_that_an_older_version_did_not_have_is_no_change():
 def test_what_an_older_version_did_without_a_key_is_no_change():
     saved = config()
     for key in BEFORE:
-        del saved[key]
+        *outer, name = key.split(".")
+        del (saved[outer[0]] if outer else saved)[name]
     assert check_resumed_config(saved, config(), allowed=False) == []
     (change,) = check_resumed_config(saved, config(label_smoothing=0.1), allowed=False)
     assert str(change) == "label_smoothing: 0.0 -> 0.1"
+    three = config(data={"photos_per_instance": 3})
+    with pytest.raises(InputError, match=r"data\.photos_per_instance: 2 -> 3"):
+        check_resumed_config(saved, three, allowed=False)
 
 
 def test_the_same_path_may_be_written_otherwise(monkeypatch):

@@ -27,6 +27,7 @@ class Shares:
                     "image": np.full((len(ids), 2, 2, 3), step, np.uint8),
                     "label": ids % 3,
                     "instance_id": ids,
+                    "image_index": ids,
                     "bad_index": np.array([step, -1]),
                     "noted_index": np.array([-1, step]),
                 }

@@ -11,6 +11,7 @@ import numpy as np
 
 from multigrain_jax.data.cache import KEPT_FROM, cache_folder, write_whole
 from multigrain_jax.data.image_file import image_suffixes
+from multigrain_jax.data.sources.instances import name_instance
 from multigrain_jax.data.sources.scan import APPLE_DOUBLE, Scan, Sieve, scan
 from multigrain_jax.errors import InputError, printable
 
@@ -37,14 +38,15 @@ PLAIN_NAMES = ("train", "val", "valid", "validation", "test")
 
 
 class ImageFile(NamedTuple):
-    """A file and its label (-1: none)."""
+    """A file, its label (-1: none), and its instance (None: one of its own)."""
 
     path: str
     label: int
+    instance: str | None = None
 
 
 def index_folder(
-    root: Path, *, split: str | None, sieve: Sieve
+    root: Path, *, split: str | None, sieve: Sieve, instances: str | None = None
 ) -> tuple[list[ImageFile], list[str]]:
     """The images of a class-per-subfolder data set, in sorted order.
 
@@ -54,6 +56,7 @@ def index_folder(
             part; None: `root` itself. Where `root` has no folders of parts, "train" is
             `root` itself too.
         sieve: what is kept out; it remembers what was passed over.
+        instances: which level of folders names them, as of `name_instance`.
 
     Returns:
         The files with labels, and the class names. A folder with images and no
@@ -78,7 +81,11 @@ def index_folder(
     class_names = sorted({top for top in tops if top is not None})
     labels = {name: label for label, name in enumerate(class_names)}
     listed = [
-        ImageFile(f"{folder}/{file}", UNLABELLED if top is None else labels[top])
+        ImageFile(
+            f"{folder}/{file}",
+            UNLABELLED if top is None else labels[top],
+            name_instance(instances, file),
+        )
         for file, top in zip(files, tops, strict=True)
     ]
     return listed, class_names
@@ -215,18 +222,20 @@ def _first_names(folder: Path, count: int = 5) -> str:
 
 
 def read_list_file(
-    path: Path, *, root: Path, sieve: Sieve
+    path: Path, *, root: Path, sieve: Sieve, instances: str | None = None
 ) -> tuple[list[ImageFile], list[str]]:
     """The images that a text file names, one path a line, relative to `root`.
 
     The class stands behind the path and a tab. Without one it is the first folder of
-    the path; paths without a folder are unlabelled. Spaces around a path and a class
-    do not count, those inside do. Empty lines and those that begin with # say nothing.
+    the path; paths without a folder are unlabelled. Behind the class and another tab
+    may stand the instance. Spaces around each of them do not count, those inside do.
+    Empty lines and those that begin with # say nothing.
 
     Args:
         path: the text file.
         root: the folder that its paths are relative to.
         sieve: remembers what was passed over.
+        instances: what names them, as of `name_instance`.
 
     Raises:
         InputError: no such file, no line in it, no text, or a path outside root.
@@ -251,15 +260,20 @@ def read_list_file(
                 "paths relative to it: change data.root or the line"
             )
     _refuse_spaces_for_tabs(path, root, names)
+    columns = [rest.partition("\t") for _, _, rest in rows]
     tops = [
         label.strip() or (Path(name).parts[0] if len(Path(name).parts) > 1 else None)
-        for name, _, label in rows
+        for name, (label, _, _) in zip(names, columns, strict=True)
     ]
     class_names = sorted({top for top in tops if top is not None})
     labels = {name: label for label, name in enumerate(class_names)}
     return [
-        ImageFile(str(root / name), UNLABELLED if top is None else labels[top])
-        for name, top in zip(names, tops, strict=True)
+        ImageFile(
+            str(root / name),
+            UNLABELLED if top is None else labels[top],
+            name_instance(instances, name, listed=listed),
+        )
+        for name, top, (_, _, listed) in zip(names, tops, columns, strict=True)
     ], class_names
 
 

@@ -27,6 +27,7 @@ from multigrain_jax.data.sources.folder import (
     split_folders,
 )
 from multigrain_jax.data.sources.imagenet import imagenet_files
+from multigrain_jax.data.sources.instances import number_instances
 from multigrain_jax.data.sources.quickstart import QuickstartSource
 from multigrain_jax.data.sources.scan import Sieve
 from multigrain_jax.data.sources.source import ImageSource
@@ -53,7 +54,7 @@ class FileSource(ImageSource):
         """Take the files as they are listed.
 
         Args:
-            files: path and label of each image.
+            files: path, label and instance of each image.
             class_names: the name of each label.
             decoding: how they become pixels.
             remarks: lines about what was passed over when they were listed.
@@ -66,6 +67,7 @@ class FileSource(ImageSource):
         self.class_names = list(class_names)
         self.decoding = decoding
         self.remarks = tuple(remarks)
+        self.instances = number_instances([file.instance for file in files])
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -115,6 +117,8 @@ class Subset(ImageSource):
         self.class_names = source.class_names
         self.decoding = source.decoding
         self.remarks = source.remarks
+        if source.instances is not None:
+            self.instances = source.instances[self._indices]
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -144,6 +148,7 @@ def open_source(
     decoding: Decoding,
     exclude: Sequence[str],
     unreadable_folders: str,
+    instances: str | None = None,
     class_names: Sequence[str] | None = None,
 ) -> ImageSource:
     """Open a set of images.
@@ -155,8 +160,9 @@ def open_source(
         root: the folder; not needed for "quickstart".
         split: which part.
         list_file: only these files of a folder; one path a line, relative to root, and
-            where the first folder is not the class, a tab and the class. A folder of
-            lists has one for each split: train.txt, val.txt. None: all files.
+            where the first folder is not the class, a tab and the class; behind another
+            tab the instance. A folder of lists has one for each split: train.txt,
+            val.txt. None: all files.
         val_fraction: where a folder or a list has no part for validation, this share
             of each class is the split "val" and the rest is "train", as `hold_out`
             chooses; 0 holds nothing out.
@@ -166,6 +172,7 @@ def open_source(
         decoding: how its photos become pixels.
         exclude: patterns of names and paths that are passed over.
         unreadable_folders: what a folder that cannot be listed means, as `Sieve` says.
+        instances: of "folder": what names the known instances, as of `name_instance`.
         class_names: number the labels like these (the training set's); None numbers
             the classes that are found, in sorted order.
 
@@ -187,7 +194,9 @@ def open_source(
         if source == "imagenet":
             files, names = imagenet_files(root, split=split or TRAIN, sieve=sieve)
         else:
-            files, names = _list_folder(root, split, list_file, val_fraction, sieve)
+            files, names = _list_folder(
+                root, split, list_file, val_fraction, sieve, instances
+            )
         opened = FileSource(
             files,
             class_names=names,
@@ -225,6 +234,7 @@ class DataSet:
     decoding: Decoding
     exclude: tuple[str, ...]
     unreadable_folders: str
+    instances: str | None = None
 
 
 def open_split(
@@ -248,6 +258,7 @@ def _list_folder(
     list_file: str | Path | None,
     val_fraction: float,
     sieve: Sieve,
+    instances: str | None,
 ) -> tuple[list[ImageFile], list[str]]:
     """The images of a folder or of a list file that belong to a split."""
     lists = None if list_file is None else Path(os.path.expanduser(list_file))
@@ -257,15 +268,14 @@ def _list_folder(
     parted = val_fraction > 0 and split in (TRAIN, VAL) and not has_val
     if lists is not None:
         path = list_of_split(lists, TRAIN if parted else split)
-        files, names = read_list_file(path, root=root, sieve=sieve)
+        files, names = read_list_file(path, root=root, sieve=sieve, instances=instances)
     elif parted:
         # A folder of tests beside the images is not to become a class.
         has_parts = bool(split_folders(root))
-        files, names = index_folder(
-            root, split=TRAIN if has_parts else None, sieve=sieve
-        )
+        part = TRAIN if has_parts else None
+        files, names = index_folder(root, split=part, sieve=sieve, instances=instances)
     else:
-        return index_folder(root, split=split, sieve=sieve)
+        return index_folder(root, split=split, sieve=sieve, instances=instances)
     if parted:
         # The same on every machine and in every task.
         wanted = hold_out(files, val_fraction, root=root) == (split == VAL)

@@ -17,12 +17,15 @@ class ImageSource(Protocol):
         class_names: the name of each label.
         decoding: how its photos become pixels.
         remarks: lines about what was passed over when the images were listed.
+        instances: int32 [N], the same number for images that are known to show the
+            same thing; None: each image is an instance of its own.
     """
 
     labels: np.ndarray
     class_names: list[str]
     decoding: Decoding
     remarks: Sequence[str] = ()
+    instances: np.ndarray | None = None
 
     def __len__(self) -> int:
         """How many images there are."""
