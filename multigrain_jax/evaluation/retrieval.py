@@ -14,8 +14,10 @@ import numpy as np
 from multigrain_jax.data.benchmarks import Benchmark, Protocol
 from multigrain_jax.ops.ranking import (
     average_precision,
+    map_at_r,
     micro_average_precision,
     precision_at_k,
+    r_precision,
     ranks_in_row,
     recall_at_precision,
     recall_at_rank,
@@ -40,6 +42,8 @@ PER_QUERY: Mapping[str, Callable[[np.ndarray, int], float]] = {
     "mp_at_5": lambda ranks, _: precision_at_k(ranks, 5),
     "mp_at_10": lambda ranks, _: precision_at_k(ranks, 10),
     "score": lambda ranks, _: ukbench_score(ranks),
+    "r_precision": r_precision,
+    "map_at_r": map_at_r,
 }
 
 

@@ -53,6 +53,32 @@ def average_precision(ranks: Sequence[int] | np.ndarray, num_positives: int) -> 
     return float(np.sum((before + after) / 2) / num_positives) if len(ranks) else 0.0
 
 
+def r_precision(ranks: np.ndarray, num_positives: int) -> float:
+    """Share of positives among the R first of one query's ranking of R positives.
+
+    Musgrave et al., arXiv 2003.08505.
+
+    Args:
+        ranks: ranks of the positives that were found, 0-based.
+        num_positives: R, how many there are in the database.
+    """
+    return float(np.count_nonzero(ranks < num_positives) / num_positives)
+
+
+def map_at_r(ranks: np.ndarray, num_positives: int) -> float:
+    """Mean over the R first places of the precision there, 0 where one is wrong.
+
+    Musgrave et al., arXiv 2003.08505; its mean over the queries is MAP@R.
+
+    Args:
+        ranks: ranks of the positives that were found, 0-based.
+        num_positives: R, how many there are in the database.
+    """
+    first = np.sort(ranks[ranks < num_positives])
+    precisions = np.arange(1, len(first) + 1) / (first + 1)
+    return float(np.sum(precisions) / num_positives)
+
+
 def rank_positives(
     similarity: np.ndarray, relevant: np.ndarray, *, ignored: np.ndarray | None = None
 ) -> list[np.ndarray]:

@@ -26,6 +26,8 @@ METRICS: Mapping[str, tuple[str, float]] = {
     "mp_at_1": ("share of queries whose first image is a right one", 1.0),
     "mp_at_5": ("mean share of right images among the first five", 1.0),
     "mp_at_10": ("mean share of right images among the first ten", 1.0),
+    "r_precision": ("mean share of right images among the R first, of R right", 1.0),
+    "map_at_r": ("mean precision at the right images among the R first", 1.0),
     "score": ("mean number of right images among the first four", 4.0),
     "micro_ap": ("average precision of all queries' candidates, ranked together", 1.0),
     "recall_at_1": ("share of right pairs that are the first of their query", 1.0),

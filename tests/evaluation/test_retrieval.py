@@ -27,7 +27,7 @@ def benchmark():
     rng = np.random.default_rng(3)
     protocols = []
     for name, metrics in (
-        ("first", ("map", "mp_at_5")),
+        ("first", ("map", "mp_at_5", "r_precision", "map_at_r")),
         ("second", ("micro_ap", "recall_at_p90", "threshold_at_p90", "map")),
         ("third", ("micro_ap", "recall_at_1", "recall_at_10")),
     ):
@@ -65,6 +65,7 @@ def loop_results(benchmark, similarity, offsets, max_candidates):
     results = {}
     for protocol in benchmark.protocols:
         precisions, at_five, pairs, total = [], [], [], 0
+        among_r, at_r = [], []
         for number, query in enumerate(protocol.queries):
             positives, junk = protocol.positives[number], protocol.junk[number]
             row = similarity[query] - protocol.normalized * offsets[query]
@@ -79,6 +80,12 @@ def loop_results(benchmark, similarity, offsets, max_candidates):
                 for n, r in enumerate(ranks)
             ]
             precisions.append(sum(parts) / len(ranks))
+            among_r.append(0)
+            at_r.append(0)
+            for place in range(len(ranks)):
+                if order[place] in positives:
+                    among_r[-1] += 1 / len(ranks)
+                    at_r[-1] += among_r[-1] / (place + 1)
             looked_at = min(5, ranks[-1] + 1)
             at_five.append(sum(rank < looked_at for rank in ranks) / looked_at)
         pairs = sorted(pairs)[:max_candidates]
@@ -92,6 +99,8 @@ def loop_results(benchmark, similarity, offsets, max_candidates):
         values = {
             "map": np.mean(precisions),
             "mp_at_5": np.mean(at_five),
+            "r_precision": np.mean(among_r),
+            "map_at_r": np.mean(at_r),
             "micro_ap": sum(p for p, r in zip(precision, right, strict=True) if r)
             / total,
             "recall_at_p90": sum(right[: best[-1] + 1]) / total if best else 0,

@@ -10,9 +10,11 @@ from multigrain_jax.ops.ranking import (
     MAX_COUNTED,
     average_precision,
     label_ranks,
+    map_at_r,
     mean_average_precision,
     micro_average_precision,
     precision_at_k,
+    r_precision,
     rank_positives,
     ranks_in_row,
     recall_at_k,
@@ -38,6 +40,23 @@ def test_average_precision_equals_the_original(goldens):
 
 def test_average_precision_does_not_depend_on_the_order_of_ranks():
     assert average_precision([7, 0, 3], 3) == average_precision([0, 3, 7], 3)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "among_r", "at_r"),
+    [
+        ([0, 1, 2, 3], 1.0, 1.0),
+        ([4, 5, 6, 7], 0.0, 0.0),
+        # Right, wrong, right, wrong, and two right ones behind the four first.
+        ([2, 0, 9, 4], 2 / 4, (1 + 2 / 3) / 4),
+        ([3], 1 / 4, (1 / 4) / 4),  # three were not found
+        ([], 0.0, 0.0),
+    ],
+)
+def test_scores_of_the_r_first_of_four(ranks, among_r, at_r):
+    found = np.array(ranks, np.int64)
+    assert r_precision(found, 4) == pytest.approx(among_r, abs=1e-12)
+    assert map_at_r(found, 4) == pytest.approx(at_r, abs=1e-12)
 
 
 def test_top_k_equals_the_original(goldens):

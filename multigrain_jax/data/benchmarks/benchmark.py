@@ -48,8 +48,8 @@ class Protocol:
     Attributes:
         name: part of the results' names; empty where a benchmark needs none.
         metrics: what is reported: "map", "mp_at_1", "mp_at_5", "mp_at_10", "score",
-            "micro_ap", "recall_at_p90", "threshold_at_p90", "recall_at_1",
-            "recall_at_10".
+            "r_precision", "map_at_r", "micro_ap", "recall_at_p90",
+            "threshold_at_p90", "recall_at_1", "recall_at_10".
         queries: int64 [q], which of the benchmark's queries take part.
         positives: for each of them, positions in the database: what should be found.
         junk: for each of them, positions in the database that are taken out of the

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from multigrain_jax.data.benchmarks.benchmark import (
-    METRICS_WITH_THRESHOLD,
     Benchmark,
     BenchmarkFiles,
     Protocol,
@@ -14,6 +13,8 @@ from multigrain_jax.data.benchmarks.benchmark import (
 from multigrain_jax.data.sources.folder import index_folder
 from multigrain_jax.data.sources.scan import Sieve
 from multigrain_jax.errors import InputError
+
+METRICS = ("map", "r_precision", "map_at_r", "recall_at_p90", "threshold_at_p90")
 
 
 def load_folder(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
@@ -51,7 +52,7 @@ def load_folder(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
     protocols = [
         Protocol(
             "normalized" if normalized else "all",
-            METRICS_WITH_THRESHOLD,
+            METRICS,
             everything,
             positives,
             junk,
