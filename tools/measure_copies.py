@@ -10,6 +10,9 @@ the quick start alone, the second that of the whole recipe.
 
     python tools/measure_copies.py workdirs/quickstart --test-size 64 --test-mode square
     python tools/measure_copies.py workdirs/quickstart_p workdirs/quickstart_whiten
+
+Of a checkpoint that has a running average of its weights (`ema_decay`), that is taken,
+and a line says so; --raw takes the last weights.
 """
 
 import argparse
@@ -33,6 +36,7 @@ from multigrain_jax.inference import open_model
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.ops.refinement import REDUCTIONS, Reduction
 from multigrain_jax.runtime import compute_dtype
+from multigrain_jax.tasks.weights import say_which_weights
 
 READING = Reading(num_workers=0, prefetch=4, timeout_s=600.0)
 
@@ -41,6 +45,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure and print; returns the exit code: 0, or 2 for what cannot be opened."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoints", nargs="+", help="workdirs or step folders")
+    parser.add_argument(
+        "--raw",
+        action="store_true",
+        help="the last weights also where a checkpoint has their average",
+    )
     parser.add_argument("--test-size", type=int, default=80)
     parser.add_argument("--test-mode", default="rect", choices=TEST_MODES)
     parser.add_argument("--batch-size", type=int, default=64)
@@ -67,6 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
                 test_size=options.test_size,
                 test_mode=options.test_mode,
                 batch_size=options.batch_size,
+                raw=options.raw,
             )
             for name, scores in found.items():
                 print(
@@ -90,6 +100,7 @@ def measure(
     test_size: int,
     test_mode: str,
     batch_size: int,
+    raw: bool,
 ) -> dict[str, dict[str, float]]:
     """The scores of every edit, by its name.
 
@@ -101,8 +112,11 @@ def measure(
         test_size: S, in pixels.
         test_mode: "square" or "rect".
         batch_size: photos per step.
+        raw: the weights of the last step also where there is their running average.
     """
-    opened, mesh = open_model(checkpoint, dtype=compute_dtype("auto")), make_mesh()
+    opened = open_model(checkpoint, raw=raw, dtype=compute_dtype("auto"))
+    say_which_weights(opened.checkpoint)
+    mesh = make_mesh()
     backbone = opened.backbone
     embed = partial(
         embed_source,

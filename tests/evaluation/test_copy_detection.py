@@ -11,6 +11,7 @@ from PIL import Image
 from multigrain_jax.data.decoding import PLAIN, decode
 from multigrain_jax.data.edits import EDITS
 from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.copy_detection import Background, copy_scores
 from multigrain_jax.evaluation.embed import Embedded
 
@@ -132,3 +133,19 @@ def test_the_tool_says_what_cannot_be_opened(tmp_path, capsys):
     main = runpy.run_path(str(TOOL))["main"]
     assert main([str(tmp_path / "nothing"), "--split", "val"]) == 2
     assert "error: " in capsys.readouterr().err
+
+
+def test_the_tool_takes_the_average_or_the_last_weights(monkeypatch, capsys):
+    main = runpy.run_path(str(TOOL))["main"]
+    asked = []
+
+    def open_nothing(path, *, raw, dtype):
+        del dtype
+        asked.append(raw)
+        raise InputError(path)
+
+    monkeypatch.setitem(main.__globals__, "open_model", open_nothing)
+    for arguments in (["x"], ["x", "--raw"]):
+        assert main([*arguments, "--split", "val"]) == 2
+    assert asked == [False, True]
+    assert "error: x" in capsys.readouterr().err
