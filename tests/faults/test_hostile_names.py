@@ -2,25 +2,30 @@
 
 import re
 from functools import partial
+from unittest import mock
 
 import pytest
 from helpers.configs import small_eval_config, small_train_config
 from helpers.photos import encode, noise_photo
 
 from configs import (
+    browse,
     embed,
     eval_base,
     eval_retrieval,
     finetune_p,
+    health,
     near_duplicates,
     search,
     sweep_p,
     whiten,
 )
+from multigrain_jax.browse import server
 from multigrain_jax.checkpoint import CheckpointStore
 from multigrain_jax.errors import InputError, printable
 from multigrain_jax.main import TASKS
 from multigrain_jax.models.multigrain import create_model, split_model
+from multigrain_jax.tasks import browse as run_browse
 from multigrain_jax.tasks import (
     embed as run_embed,
 )
@@ -33,6 +38,7 @@ from multigrain_jax.tasks import (
 from multigrain_jax.tasks import (
     eval_retrieval as run_retrieval,
 )
+from multigrain_jax.tasks import health as run_health
 from multigrain_jax.tasks import near_duplicates as run_near_duplicates
 from multigrain_jax.tasks import search as run_search
 from multigrain_jax.tasks import whiten as run_whiten
@@ -89,10 +95,27 @@ def find_near_duplicates(base, workdir):
     run_near_duplicates.run(config, workdir)
 
 
+def look_at_health(base, workdir):
+    evaluate(embed.get_config, run_embed, base, base / "embedded")
+    config = health.get_config()
+    config.database = str(base / "embedded")
+    run_health.run(config, workdir)
+
+
+def begin_to_browse(base, workdir):
+    evaluate(embed.get_config, run_embed, base, base / "embedded")
+    config = browse.get_config()
+    config.database, config.open_browser = str(base / "embedded"), False
+    with mock.patch.object(server, "serve"):
+        run_browse.run(config, workdir)
+
+
 RUNS = {
+    "browse": begin_to_browse,
     "train": train_there,
     "embed": partial(evaluate, embed.get_config, run_embed),
     "search": search_there,
+    "health": look_at_health,
     "near_duplicates": find_near_duplicates,
     "eval_classification": partial(
         evaluate, eval_base.get_config, eval_classification, data={"split": "val"}
@@ -131,8 +154,9 @@ def test_no_name_steers_the_terminal(base, tmp_path, capsys, task):
         check(path.read_text(encoding="utf-8"))
     # What is to be said of these photos has been said.
     told = printable(STEERING)
-    assert told in printed.out or task in ("search", "near_duplicates")
-    if task not in ("search", "near_duplicates"):
+    of_a_database = ("browse", "health", "near_duplicates", "search")
+    assert told in printed.out or task in of_a_database
+    if task not in of_a_database:
         (skipped,) = tmp_path.glob("run/skipped.txt")
         lines = skipped.read_text(encoding="utf-8").splitlines()
         assert lines and all(told in line for line in lines)
