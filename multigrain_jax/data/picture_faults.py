@@ -6,6 +6,7 @@ takes most of the differences between neighbouring pixels away, and few of a blu
 one's.
 """
 
+import io
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,14 +46,25 @@ class PictureFacts(NamedTuple):
 
 def look_at_file(path: str | Path) -> PictureFacts | None:
     """What the picture of a file is like; None where it cannot be read."""
+    if not Path(path).is_file():
+        return None  # a pipe would never end
     try:
         require_readable(Path(path), max_bytes=VIEWER.max_bytes)
-        with quiet_pillow(), Image.open(path) as opened:
-            width, height = opened.size
-        image = decode(Path(path).read_bytes(), VIEWER, side=LOOKED_AT)
-    except (OSError, ValueError, SyntaxError, UndecodableImageError):
+        data = Path(path).read_bytes()
+        image = decode(data, VIEWER, side=LOOKED_AT)
+    except (OSError, MemoryError, UndecodableImageError):
         return None
+    width, height = _stored_size(data)
     return look_at(image)._replace(width=width, height=height)
+
+
+def _stored_size(data: bytes) -> tuple[int | None, int | None]:
+    """Of a picture that can be decoded; None of one that Pillow finds too large."""
+    try:
+        with quiet_pillow(), Image.open(io.BytesIO(data)) as opened:
+            return opened.size
+    except Exception:
+        return None, None  # its header is broken, or mended by whoever decodes it
 
 
 def look_at(image: Image.Image) -> PictureFacts:

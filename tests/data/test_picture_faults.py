@@ -1,7 +1,10 @@
 """What a picture is like, against plain loops and pictures made to be so."""
 
+import os
+
 import numpy as np
 import pytest
+from helpers.bombs import BOMBS
 from helpers.photos import encode, noise_photo
 from PIL import Image, ImageFilter
 
@@ -88,3 +91,22 @@ def test_a_file_tells_its_whole_size_and_what_is_no_picture_nothing(tmp_path):
         assert look_at_file(tmp_path / "broken.jpg") is None
     assert look_at_file(tmp_path / "gone.jpg") is None
     assert look_at_file(tmp_path) is None
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_cannot_be_looked_at(tmp_path, name):
+    (tmp_path / "bomb.jpg").write_bytes(BOMBS[name])
+    assert look_at_file(tmp_path / "bomb.jpg") is None
+
+
+def test_a_pipe_cannot_be_looked_at(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert look_at_file(tmp_path / "pipe.jpg") is None
+
+
+def test_a_photo_that_pillow_finds_too_large_is_looked_at(tmp_path, monkeypatch):
+    """As one of 200 megapixels, which is decoded at a fraction of its size."""
+    (tmp_path / "large.jpg").write_bytes(encode(noise_photo(0, (640, 480)), "JPEG"))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
+    facts = look_at_file(tmp_path / "large.jpg")
+    assert facts is not None and facts.width is None and facts.blur is not None
