@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from multigrain_jax.files import write_atomically
+from multigrain_jax.files import remove_partial_files, write_atomically
 from multigrain_jax.growing_file import dispensable
 from multigrain_jax.metric_writer import read_metrics
 from multigrain_jax.workdir import METRICS_FILE
@@ -94,6 +94,7 @@ def save_plot(workdir: Path, name: str, figure: Figure) -> Path:
     path = workdir / "plots" / f"{name}.png"
     with dispensable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_partial_files(path.parent)  # of a run that was killed here
         with write_atomically(path) as file:
             figure.savefig(file, format="png", dpi=144)
     return path

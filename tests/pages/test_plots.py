@@ -67,6 +67,8 @@ def test_an_older_plot_is_replaced_and_not_overwritten(tmp_path):
     save([0.5])
     with path.open("rb") as reader:
         older = path.read_bytes()
+        # Of a run that was killed while it drew.
+        path.with_name("b.png.0123456789abcdef.partial").write_bytes(b"half")
         save([1.5, 2.5])
         assert reader.read() == older != path.read_bytes()
     assert list(path.parent.iterdir()) == [path]
