@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from multigrain_jax.errors import printable
+from multigrain_jax.errors import InputError, printable
 from multigrain_jax.files import PARTIAL_SUFFIX, write_atomically
 
 # The names of copies, of the folders they are in, and of those half written.
@@ -57,9 +57,18 @@ class LocalCache:
             max_bytes: the oldest copies go before all of them are larger than this;
                 None: all stay.
             compare: whether every copy is held against its file, which is read too.
+
+        Raises:
+            InputError: there can be no such folder.
         """
         self._folder = Path(folder).absolute()
-        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"data.local_cache_dir: {self._folder} cannot be made "
+                f"({error.strerror}), expected a folder to write to; name another place"
+            ) from error
         self._max_bytes = max_bytes
         self._compare = compare
         # What may be written before the folder is measured again: nothing is known yet.
@@ -179,21 +188,25 @@ def cache_folder(kind: str) -> Path:
     return Path(home) / "multigrain_jax" / kind
 
 
-@functools.cache
 def _home_cache() -> Path:
     """`~/.cache`, or for a user without a home a folder that goes with the process."""
     try:
         return Path.home() / ".cache"
     except RuntimeError:
-        # Not a known name below /tmp, which anybody may have made before.
-        folder = tempfile.mkdtemp(prefix="multigrain_jax-")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        print(
-            "this user has no home: what is kept between runs is kept for this one; "
-            "name a folder by MULTIGRAIN_CACHE",
-            flush=True,
-        )
-        return Path(folder)
+        return _folder_of_process()
+
+
+@functools.cache
+def _folder_of_process() -> Path:
+    # Not a known name below /tmp, which anybody may have made before.
+    folder = tempfile.mkdtemp(prefix="multigrain_jax-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    print(
+        "this user has no home: what is kept between runs is kept for this one; "
+        "name a folder by MULTIGRAIN_CACHE",
+        flush=True,
+    )
+    return Path(folder)
 
 
 def kept_labels(

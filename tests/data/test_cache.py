@@ -9,6 +9,7 @@ import pytest
 
 from multigrain_jax.data import cache
 from multigrain_jax.data.cache import LocalCache, cache_folder, kept_labels, write_whole
+from multigrain_jax.errors import InputError
 
 
 @pytest.fixture
@@ -327,10 +328,17 @@ def test_a_user_without_a_home_has_a_folder_that_goes(monkeypatch, capsys):
     for name in ("MULTIGRAIN_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(cache.Path, "home", homeless)
-    cache._home_cache.cache_clear()
+    cache._folder_of_process.cache_clear()
     try:
         one, other = cache.cache_folder("labels"), cache.cache_folder("folders")
     finally:
-        cache._home_cache.cache_clear()
+        cache._folder_of_process.cache_clear()
     assert one.parent == other.parent and one.parent.parent.stat().st_mode & 0o77 == 0
     assert capsys.readouterr().out.count("MULTIGRAIN_CACHE") == 1
+
+
+def test_a_cache_that_cannot_be_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(InputError, match=r"data\.local_cache_dir: .*name another"):
+            LocalCache(place)
