@@ -8,6 +8,7 @@ import numpy as np
 
 from multigrain_jax.descriptors.folder import DescriptorSettings, Shard
 from multigrain_jax.errors import InputError
+from multigrain_jax.files import require_content
 
 
 class ShardFile:
@@ -67,6 +68,7 @@ class ShardFile:
 
     def _load(self) -> np.ndarray:
         try:
+            require_content(self._path)
             array = np.load(self._path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise self._damaged(_in_short(error)) from error

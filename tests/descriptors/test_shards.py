@@ -1,6 +1,7 @@
 """Shards on disk: what is known of them, and what is not what it was."""
 
 import io
+import os
 
 import numpy as np
 import pytest
@@ -72,3 +73,8 @@ def test_files_that_are_no_shards_are_named(path, content):
     assert isinstance(reason, str) and "\n" not in reason
     path.unlink()
     assert unknown_shard(path, SETTINGS) == "No such file or directory"
+
+
+def test_a_pipe_in_the_place_of_a_shard_is_named(tmp_path):
+    os.mkfifo(tmp_path / "shard.npy")
+    assert "a pipe" in unknown_shard(tmp_path / "shard.npy", SETTINGS)
