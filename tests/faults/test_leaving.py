@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -82,10 +83,21 @@ def processes_of(session: int) -> set[int]:
     return found
 
 
-def large(paths: set[Path]) -> set[Path]:
-    """Those that are still there, and hold a batch of images."""
+def names_shared(process: int) -> str:
+    """How the names begin of what a process and its own share: as its lock file's."""
+    names = []
+    for path in Path(f"/proc/{process}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed by now
+            if found := re.fullmatch(r"/dev/shm/(\w+)\.lock", os.readlink(path)):
+                names.append(found[1])
+    (name,) = names
+    return name
+
+
+def batches_of(prefix: str) -> set[Path]:
+    """What is still shared under such names, and holds a batch of images."""
     found = set()
-    for path in paths:
+    for path in SHARED_MEMORY.glob(f"{prefix}*"):
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_size >= 16 * 33 * 33 * 3:
                 found.add(path)
@@ -94,17 +106,17 @@ def large(paths: set[Path]) -> set[Path]:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc here")
 def test_a_kill_leaves_no_process_and_no_shared_memory(photos, tmp_path):
-    before = set(SHARED_MEMORY.iterdir())
     with running(photos, tmp_path / "run", num_workers=2) as process:
         assert len(processes_of(process.pid)) > 2
+        prefix = names_shared(process.pid)
+        while not batches_of(prefix):
+            assert process.poll() is None
         process.kill()
         process.wait(timeout=60)
         end = time.monotonic() + 60
         while processes_of(process.pid) and time.monotonic() < end:
             time.sleep(0.1)
         assert not processes_of(process.pid)
-        # Other tests may use it at the same time: theirs does not stay for long.
-        left = {path for path in SHARED_MEMORY.iterdir() if path not in before}
-        while (left := large(left)) and time.monotonic() < end:
+        while batches_of(prefix) and time.monotonic() < end:
             time.sleep(0.1)
-        assert not left
+        assert not batches_of(prefix)
