@@ -88,7 +88,7 @@ def test_every_key_that_may_hold_a_path_is_known():
     # What else a key can be left out of: numbers, splits, and other hosts.
     none = {k for c in configs for k, v in leaves(c.to_dict()) if v is None}
     numbers = {"num_", "_step", "_exponent", "max_train", "distributed.", "split"}
-    numbers |= {"local_cache_gb", "ema_decay"}
+    numbers |= {"local_cache_gb", "ema_decay", "data.instances"}
     others = {key for key in none if any(word in key for word in numbers)}
     assert none - others == set(PATH_KEYS)
 
@@ -241,7 +241,7 @@ WRITES = re.compile(r"write_results|write_table|save_plot|save_derived|save_mode
 
 @pytest.mark.parametrize("task", sorted(set(TASKS) - {"train", "embed", "browse"}))
 def test_every_task_looks_at_its_lock_before_it_writes(task):
-    """Training does so at every save, `embed` at every shard; `browse` has no results."""
+    """Training does so at every save, `embed` at every shard; `browse` has none."""
     module = importlib.import_module(TASKS[task])
     source = inspect.getsource(module.run)
     first = WRITES.search(source)
