@@ -125,6 +125,10 @@ class Embedder:
                 else:
                     waiting.append(arrived)
             batch = take_batch(waiting, self.batch_sizes[-1])
+            # Nobody waits any more for what a server that ends has cancelled.
+            batch = [w for w in batch if w.future.set_running_or_notify_cancel()]
+            if not batch:
+                continue
             started = time.perf_counter()
             try:
                 found = self._run([each.image for each in batch])

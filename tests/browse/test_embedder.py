@@ -96,3 +96,15 @@ def test_an_error_of_the_device_is_told_to_those_of_its_batch(
         with pytest.raises(RuntimeError, match="out of memory"):
             future.result(20)
     embedder.close()
+
+
+def test_who_goes_away_costs_nobody_else_the_answer(tiny_checkpoint):
+    embedder = Embedder(
+        open_model(tiny_checkpoint), test_size=48, test_mode="square", batch_size=8
+    )
+    photo = np.zeros((48, 48, 3), np.uint8)
+    gone, stays = embedder.submit(photo), embedder.submit(photo)
+    assert gone.cancel()
+    embedder._thread.start()
+    assert stays.result(60).descriptor.shape == (8,)
+    embedder.close()
