@@ -248,16 +248,11 @@ def _write_leaks(
 ) -> dict[str, float]:
     """leaks.csv and the page: photos of val, each with those of train."""
     found, paths = report.found, report.paths
-    leaks: dict[int, list[tuple[str, float]]] = {}
-    pairs = zip(found.pairs.tolist(), found.similarities.tolist(), strict=True)
-    for (a, b), similarity in pairs:
-        val, train = (a, b) if in_val[a] else (b, a)
-        leaks.setdefault(val, []).append((paths[train], similarity))
     most_similar = {
-        val: sorted(others, key=lambda other: -other[1])
-        for val, others in leaks.items()
+        val: [(paths[train], similarity) for train, similarity in others]
+        for val, others in _of_val(found, in_val, MAX_PHOTOS_PER_GROUP - 1).items()
     }
-    order = sorted(leaks, key=lambda val: -most_similar[val][0][1])
+    order = sorted(most_similar, key=lambda val: -most_similar[val][0][1])
     write_table(
         workdir / "leaks.csv",
         ("val_path", "train_path", "similarity"),
@@ -265,7 +260,7 @@ def _write_leaks(
     )
     photos = photo_reader(workdir_of(joined.parts[0]))
     threshold = settings["threshold"]
-    said = f"{len(leaks)} photos of val have a near duplicate in train"
+    said = f"{len(most_similar)} photos of val have a near duplicate in train"
     with dispensable(workdir / "report.html"):
         write_retrieval_page(
             workdir / "report.html",
@@ -279,7 +274,31 @@ def _write_leaks(
         )
     print_missing(photos)
     print(f"{said}: see leaks.csv")
-    return {"num_leaks": len(leaks)}
+    return {"num_leaks": len(most_similar)}
+
+
+def _of_val(
+    found: NearDuplicates, in_val: np.ndarray, most: int
+) -> dict[int, list[tuple[int, float]]]:
+    """Rows of val, each with those of train and similarities, the largest first.
+
+    Args:
+        found: pairs of a row of each.
+        in_val: bool [N].
+        most: of train, for each of val: there may be millions of pairs.
+    """
+    is_val = in_val[found.pairs]
+    val = np.where(is_val[:, 0], found.pairs[:, 0], found.pairs[:, 1])
+    train = np.where(is_val[:, 0], found.pairs[:, 1], found.pairs[:, 0])
+    order = np.lexsort((-found.similarities, val))
+    _, starts, counts = np.unique(val[order], return_index=True, return_counts=True)
+    leaks: dict[int, list[tuple[int, float]]] = {}
+    for start, count in zip(starts.tolist(), counts.tolist(), strict=True):
+        own = order[start : start + min(count, most)]
+        leaks[int(val[own[0]])] = list(
+            zip(train[own].tolist(), found.similarities[own].tolist(), strict=True)
+        )
+    return leaks
 
 
 def _leaking(
@@ -290,7 +309,7 @@ def _leaking(
 ) -> Found:
     return Found(
         [paths[val] for val in order],
-        [most_similar[val][: MAX_PHOTOS_PER_GROUP - 1] for val in order],
+        [most_similar[val] for val in order],
         load_query=photos,
         load_found=photos,
     )
