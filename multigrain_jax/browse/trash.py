@@ -157,15 +157,25 @@ def _take(source: str, target: str, entry: Entry, version: tuple[int, ...]) -> N
     try:
         # One step: between two of them another file could come to be the one removed.
         os.rename(source, target)
+        # From here on the file is moved, also where this cannot be done.
+        with contextlib.suppress(OSError):
+            sync_folder(Path(target).parent)
     except OSError as error:
         if error.errno != errno.EXDEV:
-            raise
+            # File systems of a network may call failed what they have done.
+            if os.path.lexists(source) or not os.path.lexists(target):
+                raise
+            return
         _copy(source, target, entry)
-        if _version(os.lstat(source)) != version:
-            os.unlink(target)
-            raise NotMovedError("it has changed since it was embedded") from error
-        os.unlink(source)
-    sync_folder(Path(target).parent)
+        try:
+            if _version(os.lstat(source)) != version:
+                raise NotMovedError("it has changed since it was embedded") from error
+            os.unlink(source)
+        except OSError:
+            # Of the two, one is left in any case.
+            if os.path.lexists(source):
+                os.unlink(target)
+                raise
 
 
 def _move(source: str, target: str, entry: Entry) -> None:
@@ -193,6 +203,7 @@ def _copy(source: str, target: str, entry: Entry) -> None:
             shutil.copystat(source, target)
             if file_digest(Path(target)) != entry.digest:
                 raise NotMovedError("the copy differs from it")
+            sync_folder(Path(target).parent)
         except BaseException:
             os.unlink(target)
             raise

@@ -208,3 +208,70 @@ def test_a_return_that_was_broken_off_halfway_is_finished(root, tmp_path, is_lin
     assert (len(restored), problems) == (1, [])
     assert contents(root) == before
     assert not kept.exists()
+
+
+def test_a_file_that_is_moved_is_known_whatever_fails_behind_it(
+    root, tmp_path, monkeypatch
+):
+    before = contents(root)
+
+    def fail(folder):
+        raise OSError(errno.EIO, "Input/output error")
+
+    trash = Trash(tmp_path / "trash")
+    monkeypatch.setattr(module, "sync_folder", fail)
+    move(trash, root / "a.jpg")
+    assert not (root / "a.jpg").exists()
+    # The way back is told as failed, and finished the next time.
+    assert "Input/output error" in trash.restore()[1][0]
+    monkeypatch.undo()
+    assert Trash(tmp_path / "trash").restore()[1] == []
+    assert contents(root) == before
+
+
+def test_a_copy_goes_where_its_file_cannot(root, tmp_path, monkeypatch):
+    before = contents(root)
+
+    def refuse(*arguments):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    unlink = os.unlink
+
+    def keep_photos(path, **more):
+        if str(path).startswith(str(root)):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        unlink(path, **more)
+
+    trash = Trash(tmp_path / "trash")
+    monkeypatch.setattr(os, "rename", refuse)
+    monkeypatch.setattr(os, "unlink", keep_photos)
+    with pytest.raises(PermissionError):
+        move(trash, root / "a.jpg")
+    monkeypatch.undo()
+    assert contents(root) == before
+    assert not list((tmp_path / "trash").rglob("*.jpg"))
+    assert trash.entries() == Trash(tmp_path / "trash").entries() == []
+
+
+@pytest.mark.parametrize("step", ["rename", "unlink"])
+def test_a_step_that_is_done_and_called_failed_loses_nothing(
+    root, tmp_path, monkeypatch, step
+):
+    before = contents(root)
+    whole = {"rename": os.rename, "unlink": os.unlink}[step]
+
+    def refuse(*arguments):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    def done_and_failed(path, *more):
+        whole(path, *more)
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    trash = Trash(tmp_path / "trash")
+    monkeypatch.setattr(os, "rename", refuse)
+    monkeypatch.setattr(os, step, done_and_failed)
+    move(trash, root / "a.jpg")
+    monkeypatch.undo()
+    assert not (root / "a.jpg").exists()
+    assert Trash(tmp_path / "trash").restore()[1] == []
+    assert contents(root) == before
