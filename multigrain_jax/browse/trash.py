@@ -147,7 +147,15 @@ class Trash:
             key: escape_name(value) if isinstance(value, str) else value
             for key, value in line.items()
         }
-        append_durably(self._folder / LOG_FILE, (json.dumps(named) + "\n").encode())
+        path = self._folder / LOG_FILE
+        length = path.stat().st_size if path.exists() else 0
+        try:
+            append_durably(path, (json.dumps(named) + "\n").encode())
+        except OSError:
+            # Half a line, as a full disk leaves it, would spoil the next one.
+            with contextlib.suppress(OSError):
+                os.truncate(path, length)
+            raise
 
 
 def _take(source: str, target: str, entry: Entry, version: tuple[int, ...]) -> None:

@@ -275,3 +275,23 @@ def test_a_step_that_is_done_and_called_failed_loses_nothing(
     assert not (root / "a.jpg").exists()
     assert Trash(tmp_path / "trash").restore()[1] == []
     assert contents(root) == before
+
+
+def test_half_a_line_on_a_full_disk_spoils_no_other(root, tmp_path, monkeypatch):
+    before = contents(root)
+    trash = Trash(tmp_path / "trash")
+    move(trash, root / "a.jpg")
+
+    def write_half(path, data):
+        with path.open("ab") as file:
+            file.write(data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "append_durably", write_half)
+        with pytest.raises(OSError, match="No space"):
+            move(trash, root / "sub" / "a.jpg")
+    move(trash, root / "sub" / "a.jpg")
+    restored, problems = Trash(tmp_path / "trash").restore()
+    assert (len(restored), problems) == (2, [])
+    assert contents(root) == before
