@@ -23,7 +23,9 @@ def get_config() -> ml_collections.ConfigDict:
     config = eval_base.get_config()
     config.task = "embed"
     # The whole photo, its longer side as in the paper's retrieval results.
-    config.test_size = 500
+    del config.test_size
+    # Of several, "(352, 500)", the descriptor is the mean over the sizes.
+    config.test_size = config_dict.FieldReference(500, field_type=object)
     config.test_mode = "rect"
     config.batch_size = 32
     config.descriptor_dtype = "float16"  # or "float32", twice as large

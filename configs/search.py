@@ -22,6 +22,12 @@ def get_config() -> ml_collections.ConfigDict:
     config.queries = config_dict.placeholder(str)
     config.num_neighbours = 10  # a query is never among its own
 
+    # α-query expansion: so many neighbours join a query (0: none), weighted by
+    # similarity^alpha, and what they make together is looked for.
+    config.query_expansion = ml_collections.ConfigDict()
+    config.query_expansion.num_neighbours = 0
+    config.query_expansion.alpha = 3.0
+
     # Subtracts weight · (similarity of the num_neighbours-th nearest training image):
     # one threshold then serves all queries. training: the workdir of a third `embed`.
     config.score_normalization = ml_collections.ConfigDict()

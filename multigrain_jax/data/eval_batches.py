@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grain
@@ -145,6 +145,35 @@ def plan_ordered_batches(
         test_mode="rect",
         smallest_side=smallest_side,
     )
+
+
+def at_other_size(plan: EvalPlan, *, test_size: int) -> EvalPlan:
+    """The same batches, row by row, of images of another size.
+
+    A canvas depends on that of its own batch alone, so that a part of the batches lies
+    on the same ones. The share of wasted pixels is taken to be that of the plan.
+
+    Args:
+        plan: from `plan_batches`.
+        test_size: the other S, in pixels.
+    """
+    if plan.test_mode == "square":
+        shapes = np.full_like(plan.shapes, test_size)
+    else:
+        # Sides are whole numbers, cut off: that of a canvas was below it plus one.
+        sides = -(-test_size * (plan.shapes.astype(np.int64) + 1) // plan.test_size)
+        shapes = np.clip(sides, plan.smallest_side, None)
+        shapes = np.minimum(shapes, max(test_size, plan.smallest_side))
+    return replace(plan, shapes=shapes.astype(np.int32), test_size=test_size)
+
+
+def without_first(plan: EvalPlan, count: int) -> EvalPlan:
+    """The plan without the first `count` of its images; the batches stay the same."""
+    rows = plan.rows.copy()
+    flat = rows.reshape(-1)
+    flat[np.flatnonzero(flat >= 0)[:count]] = -1
+    kept = (rows >= 0).any(axis=1)
+    return replace(plan, rows=rows[kept], shapes=plan.shapes[kept])
 
 
 def _wasted_fraction(shapes: np.ndarray, batch_size: int, sizes: np.ndarray) -> float:

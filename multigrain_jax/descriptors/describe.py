@@ -1,14 +1,20 @@
 """From images to descriptors that fit a descriptor folder."""
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from multigrain_jax.checkpoint import Checkpoint
-from multigrain_jax.data.eval_batches import EvalPlan, plan_batches
+from multigrain_jax.data.eval_batches import (
+    EvalPlan,
+    at_other_size,
+    make_eval_batches,
+    plan_batches,
+)
 from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.descriptors.folder import DescriptorSettings, ImageStamp
@@ -23,30 +29,37 @@ from multigrain_jax.inference import OpenedModel
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
 from multigrain_jax.models.heads import HEAD_KEY
 from multigrain_jax.models.multigrain import BACKBONES
+from multigrain_jax.ops.refinement import merge_scales
 from multigrain_jax.runtime import images_at_once
 from multigrain_jax.trees import json_digest, leaf_digests
 
 
 def settings_of_model(
-    opened: OpenedModel, *, dtype: str, test_size: int, test_mode: str
+    opened: OpenedModel,
+    *,
+    dtype: str,
+    test_size: int | Sequence[int],
+    test_mode: str,
 ) -> DescriptorSettings:
     """What the descriptors of a model have in common.
 
     Args:
         opened: the model.
         dtype: in which they are stored.
-        test_size: S, in pixels.
+        test_size: S, in pixels; of several, in any order, the largest is S.
         test_mode: "square" or "rect".
     """
+    sizes = (test_size,) if isinstance(test_size, int) else tuple(sorted(test_size))
     return DescriptorSettings(
         dim=opened.descriptor_dim,
         dtype=dtype,
         model_digest=_model_digest(opened.checkpoint),
         backbone=opened.name,
         pooling_exponent=opened.pooling_exponent,
-        test_size=test_size,
+        test_size=sizes[-1],
         test_mode=test_mode,
         whitened=bool(opened.variables.whitening),
+        test_sizes=sizes if len(sizes) > 1 else (),
     )
 
 
@@ -91,6 +104,7 @@ def embed_plan(
     source: ImageSource,
     plan: EvalPlan,
     *,
+    sizes: Sequence[int] = (),
     reading: Reading,
     workdir: Path,
 ) -> Generator[EmbeddedBatch]:
@@ -102,16 +116,51 @@ def embed_plan(
         opened: the model.
         source: the images.
         plan: from `plan_descriptors`.
-        reading: how batches are read ahead.
+        sizes: at which to embed every image, that of the plan among them: the
+            embeddings are averaged, and made of unit length. Empty: the plan's alone.
+        reading: how batches are read ahead, for each size.
         workdir: the run's folder.
     """
+    first = _embed_at(opened, source, plan, reading=reading, workdir=workdir)
+    others = []
+    for size in sizes:
+        if size != plan.test_size:
+            other = at_other_size(plan, test_size=size)
+            # What cannot be read is told of once.
+            others.append(
+                _embed_at(opened, source, other, reading=reading, workdir=None)
+            )
+    return _merged([first, *others]) if others else first
+
+
+def _merged(sizes: Sequence[Generator[EmbeddedBatch]]) -> Generator[EmbeddedBatch]:
+    """Batches of the same images at several sizes as one; bad where any of them is."""
+    with contextlib.ExitStack() as stack:
+        for batches in sizes:
+            stack.enter_context(contextlib.closing(batches))
+        for parts in zip(*sizes, strict=True):
+            embeddings = [np.asarray(part.embedding, np.float32) for part in parts]
+            bad = np.any([part.bad for part in parts], axis=0)
+            yield parts[0]._replace(descriptors=merge_scales(embeddings), bad=bad)
+
+
+def _embed_at(
+    opened: OpenedModel,
+    source: ImageSource,
+    plan: EvalPlan,
+    *,
+    reading: Reading,
+    workdir: Path | None,
+) -> Generator[EmbeddedBatch]:
     mesh = make_mesh()
     step = make_embed_step(opened.graphdef, backbone=opened.backbone, mesh=mesh)
     (share,) = host_slices(plan.rows.shape[1], microbatches=1)
     own_plan = dataclasses.replace(plan, rows=plan.rows[:, share])
-    batches = recorded_batches(
-        source, own_plan, workdir=own_folder(workdir), reading=reading
-    )
+    if workdir is None:
+        batches = make_eval_batches(source, own_plan, reading=reading)
+    else:
+        folder = own_folder(workdir)
+        batches = recorded_batches(source, own_plan, workdir=folder, reading=reading)
     variables = put_replicated(mesh, opened.variables)
     return embed_batches(step, variables, batches, mesh=mesh, put=put_batch)
 

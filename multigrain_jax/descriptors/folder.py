@@ -51,6 +51,9 @@ class DescriptorSettings(NamedTuple):
         whitened: whether the model whitens.
         decoding: how photos became pixels, as `Decoding.record` says; None in folders
             older than that record, whose photos were turned upright and no more.
+        test_sizes: two or more, ascending, the last of them S: embeddings at all of
+            these are averaged, and made of unit length. Empty where S is the only one,
+            and then not in descriptors.json, so that older versions read that.
     """
 
     dim: int
@@ -62,6 +65,12 @@ class DescriptorSettings(NamedTuple):
     test_mode: str
     whitened: bool
     decoding: str | None = None
+    test_sizes: tuple[int, ...] = ()
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """All sizes that photos are embedded at, in pixels."""
+        return self.test_sizes or (self.test_size,)
 
 
 class ImageStamp(NamedTuple):
@@ -188,6 +197,7 @@ def _head(values: dict[str, Any], version: int) -> Head:
     )
     roots = tuple(unescape_name(root) for root in values.pop("roots", ()))
     values["pooling_exponent"] = float(values["pooling_exponent"])
+    values["test_sizes"] = _test_sizes(values)
     settings = DescriptorSettings(**values)
     if not isinstance(settings.decoding, (str, NoneType)):
         raise TypeError(f"decoding is {settings.decoding!r}")
@@ -204,6 +214,18 @@ def _head(values: dict[str, Any], version: int) -> Head:
     )
 
 
+def _test_sizes(values: dict[str, Any]) -> tuple[int, ...]:
+    if "test_sizes" not in values:
+        return ()
+    sizes = values["test_sizes"]
+    are_sizes = isinstance(sizes, list) and all(type(size) is int for size in sizes)
+    if not are_sizes or len(sizes) < 2 or sizes != sorted(set(sizes)):
+        raise TypeError(f"test_sizes is {sizes!r}")
+    if sizes[-1] != values["test_size"]:
+        raise ValueError(f"test_sizes is {sizes!r}, and test_size another")
+    return tuple(sizes)
+
+
 def head_bytes(head: Head) -> bytes:
     """descriptors.json of the present format, with its own digest."""
     values: dict[str, Any] = {
@@ -211,6 +233,8 @@ def head_bytes(head: Head) -> bytes:
         **{name: getattr(head, name) for name in _COUNTS},
         "roots": [escape_name(root) for root in head.roots],
     }
+    if not head.settings.test_sizes:
+        del values["test_sizes"]
     for name in ("shards", "blocks", "blocks_before"):
         values[name] = [part._asdict() for part in getattr(head, name)]
     if math.isinf(values["pooling_exponent"]):

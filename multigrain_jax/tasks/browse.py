@@ -118,7 +118,8 @@ def open_services(
         roots: folders that the photos are below.
 
     Raises:
-        InputError: the collection's model is not there.
+        InputError: the collection's model is not there, or its photos are embedded at
+            several sizes.
     """
     from multigrain_jax.browse.collection import Collection
     from multigrain_jax.browse.decoders import Decoders
@@ -127,10 +128,10 @@ def open_services(
     from multigrain_jax.browse.neighbours import NeighbourSearch
     from multigrain_jax.browse.services import Services
 
+    made = _made_at_one_size(index, database=settings["database"])
     opened = open_query_model(settings, index)
-    assert index.settings is not None  # it was opened from a folder
     decoding = decoding_of_database(
-        index.settings,
+        made,
         max_megapixels=settings["data"]["max_megapixels"],
         database=Path(settings["database"]),
     )
@@ -148,9 +149,7 @@ def open_services(
         folder=workdir / THUMBNAILS_FOLDER,
         max_bytes=settings["thumbnail_cache_mb"] * 1e6,
     )
-    embedder = _start_embedder(
-        opened, index.settings, meters, batch_size=settings["batch_size"]
-    )
+    embedder = _start_embedder(opened, made, meters, batch_size=settings["batch_size"])
     threshold = threshold_of(opened)
     try:
         yield Services(
@@ -163,8 +162,8 @@ def open_services(
             gate=gate,
             meters=meters,
             decoding=decoding,
-            test_size=index.settings.test_size,
-            test_mode=index.settings.test_mode,
+            test_size=made.test_size,
+            test_mode=made.test_mode,
             smallest_side=opened.backbone.smallest_side,
             class_names=tuple(opened.class_names),
             threshold=threshold.start,
@@ -173,6 +172,17 @@ def open_services(
     finally:
         decoders.close()
         embedder.close()
+
+
+def _made_at_one_size(index: DescriptorIndex, *, database: str) -> DescriptorSettings:
+    assert index.settings is not None  # it was opened from a folder
+    if index.settings.test_sizes:
+        raise InputError(
+            f"database: the photos of {database} are embedded at the sizes "
+            f"{index.settings.test_sizes}, and the server embeds at one; embed them at "
+            "one size into another workdir, or use configs/search.py"
+        )
+    return index.settings
 
 
 def _open_photos(

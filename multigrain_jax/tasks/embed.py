@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from multigrain_jax.data.eval_batches import EvalPlan
+from multigrain_jax.data.eval_batches import EvalPlan, without_first
 from multigrain_jax.data.reading import why_unreadable
 from multigrain_jax.data.sources.open import DataSet, open_split
 from multigrain_jax.data.sources.source import ImageSource
@@ -99,11 +99,12 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
                 iter(pooling_exponents(settings["pooling_exponent"])), None
             ),
         )
-        print(size_hint(opened.checkpoint.meta, config.test_size), end="")
+        sizes = as_tuple(settings["test_size"])
+        print(size_hint(opened.checkpoint.meta, max(sizes)), end="")
         of_model = settings_of_model(
             opened,
             dtype=config.descriptor_dtype,
-            test_size=config.test_size,
+            test_size=sizes,
             test_mode=config.test_mode,
         )
         workdir, data_set, wanted = place_for(workdir, of_model, settings)
@@ -193,7 +194,8 @@ def _run(
         f"{num_new} of them new or changed" + (f"; {plan}" if num_new else ""),
         flush=True,
     )
-    _embed(writer, opened, source, stamps, plan, settings, workdir, lock)
+    sizes = descriptor_settings.sizes
+    _embed(writer, opened, source, stamps, plan, sizes, settings, workdir, lock)
     seconds = time.perf_counter() - embedding_since
     if writer is None:
         return {}
@@ -239,6 +241,7 @@ def _embed(
     source: ImageSource,
     stamps: Sequence[ImageStamp],
     plan: EvalPlan,
+    sizes: Sequence[int],
     config: Mapping[str, Any],
     workdir: Path,
     lock: WorkdirLock,
@@ -248,7 +251,9 @@ def _embed(
     Every host computes; the writer is that of process 0.
     """
     reading = reading_from_config(config)
-    for batch in embed_plan(opened, source, plan, reading=reading, workdir=workdir):
+    for batch in embed_plan(
+        opened, source, plan, sizes=sizes, reading=reading, workdir=workdir
+    ):
         if writer is None:
             continue
         if not lock.is_own():
@@ -329,19 +334,11 @@ def _earlier_root(workdir: Path) -> str | None:
     return None
 
 
-def without_first(plan: EvalPlan, count: int) -> EvalPlan:
-    """The plan without the first `count` of its images; the batches stay the same."""
-    rows = plan.rows.copy()
-    flat = rows.reshape(-1)
-    flat[np.flatnonzero(flat >= 0)[:count]] = -1
-    kept = (rows >= 0).any(axis=1)
-    return dataclasses.replace(plan, rows=rows[kept], shapes=plan.shapes[kept])
-
-
 def _problems(settings: Mapping[str, Any]) -> list[str]:
     problems = evaluation_problems(settings, num_devices=jax.device_count())
     problems += choice_problems(settings, {"descriptor_dtype": DTYPES})
-    for key in ("pooling_exponent", "test_size"):
-        if len(as_tuple(settings[key])) > 1:
-            problems.append(f"{key}: found several, expected one")
+    if len(as_tuple(settings["pooling_exponent"])) > 1:
+        problems.append("pooling_exponent: found several, expected one")
+    if len(set(sizes := as_tuple(settings["test_size"]))) < len(sizes):
+        problems.append(f"test_size: found {sizes}, expected different ones")
     return problems

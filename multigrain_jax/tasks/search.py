@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +25,6 @@ from multigrain_jax.descriptors.folder import (
 )
 from multigrain_jax.descriptors.index import DescriptorIndex, ScoreNormalization
 from multigrain_jax.descriptors.opening import find_folder
-from multigrain_jax.descriptors.roots import identity_of
 from multigrain_jax.errors import InputError
 from multigrain_jax.growing_file import dispensable
 from multigrain_jax.inference import OpenedModel
@@ -50,6 +48,7 @@ from multigrain_jax.tasks.embed_record import (
     workdir_of,
 )
 from multigrain_jax.tasks.inputs import reading_from_config
+from multigrain_jax.tasks.neighbours import expand_by_neighbours, nearest_photos
 from multigrain_jax.tasks.photos import decoding_of_database, photo_problems
 from multigrain_jax.tasks.prepare import leave_if_taken, one_writer
 from multigrain_jax.tasks.weights import open_weights
@@ -97,7 +96,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
             config.score_normalization.reduction,
         )
     write_config(workdir, settings)
-    queries = _open_queries(settings, index, workdir)
+    queries = _expanded(_open_queries(settings, index, workdir), settings, index)
     photos = photo_reader(workdir_of(index))
     searching_since = time.perf_counter()
     found = find_neighbours(
@@ -158,31 +157,11 @@ def find_neighbours(
         normalization: of the similarities.
         load_found: reads a photo of the database for the page.
     """
-    neighbours: list[list[tuple[str, float]]] = [[] for _ in queries.paths]
-    identity = lru_cache(maxsize=None)(identity_of)
-    # One more than asked for: a query that is in the database finds itself.
-    pending, wanted = np.arange(len(queries.paths)), k + 1
-    while len(pending):
-        similarities, rows = index.search(
-            queries.descriptors[pending], wanted, normalization=normalization
-        )
-        distinct = np.unique(rows[rows >= 0])
-        paths = dict(zip(distinct.tolist(), index.paths(distinct), strict=True))
-        for number, own_rows, own_similarities in zip(
-            pending.tolist(), rows.tolist(), similarities.tolist(), strict=True
-        ):
-            # The same photo under another name is not found either, nor found twice.
-            listed = {identity(queries.paths[number]): ("", 0.0)}
-            for row, similarity in zip(own_rows, own_similarities, strict=True):
-                if row >= 0:
-                    listed.setdefault(identity(paths[row]), (paths[row], similarity))
-            neighbours[number] = list(listed.values())[1 : k + 1]
-        short = [len(neighbours[number]) < k for number in pending]
-        pending = pending[short] if wanted < len(index) else pending[:0]
-        wanted = min(4 * wanted, len(index))
-    return Found(
-        queries.paths, neighbours, load_query=queries.load, load_found=load_found
+    neighbours = nearest_photos(
+        index, queries.paths, queries.descriptors, k=k, normalization=normalization
     )
+    listed = [[(each.path, each.similarity) for each in own] for own in neighbours]
+    return Found(queries.paths, listed, load_query=queries.load, load_found=load_found)
 
 
 def _problems(settings: Mapping[str, Any]) -> list[str]:
@@ -237,6 +216,23 @@ def _open_queries(
     return _embed_queries(settings, files, index, workdir, sieve.remarks)
 
 
+def _expanded(
+    queries: Queries, settings: Mapping[str, Any], index: DescriptorIndex
+) -> Queries:
+    """The queries, joined by their neighbours where that is wanted."""
+    expansion = settings["query_expansion"]
+    if not expansion["num_neighbours"]:
+        return queries
+    descriptors = expand_by_neighbours(
+        index,
+        queries.paths,
+        queries.descriptors,
+        num_neighbours=expansion["num_neighbours"],
+        alpha=expansion["alpha"],
+    )
+    return queries._replace(descriptors=descriptors)
+
+
 def _embed_queries(
     settings: Mapping[str, Any],
     files: Sequence[ImageFile],
@@ -268,7 +264,9 @@ def _embed_queries(
     )
     paths: list[str] = []
     descriptors = [np.zeros((0, wanted.dim), np.float32)]
-    batches = embed_plan(opened, source, plan, reading=reading, workdir=workdir)
+    batches = embed_plan(
+        opened, source, plan, sizes=wanted.sizes, reading=reading, workdir=workdir
+    )
     for batch in batches:
         good = ~batch.bad
         paths += [source.describe(int(number)) for number in batch.indices[good]]
@@ -302,7 +300,7 @@ def open_query_model(
     own = settings_of_model(
         opened,
         dtype=wanted.dtype,
-        test_size=wanted.test_size,
+        test_size=wanted.sizes,
         test_mode=wanted.test_mode,
     )
     own = own._replace(decoding=wanted.decoding)

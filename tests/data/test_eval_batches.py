@@ -6,9 +6,15 @@ import pytest
 from helpers.photos import noise_photo
 from PIL import Image
 
-from multigrain_jax.data.crops import eval_transform
+from multigrain_jax.data.crops import eval_transform, resized_size
 from multigrain_jax.data.decoding import PLAIN, VIEWER, decode, encoded_size
-from multigrain_jax.data.eval_batches import make_eval_batches, plan_batches
+from multigrain_jax.data.eval_batches import (
+    EvalPlan,
+    at_other_size,
+    make_eval_batches,
+    plan_batches,
+    without_first,
+)
 from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.sources.folder import ImageFile
 from multigrain_jax.data.sources.open import FileSource
@@ -202,3 +208,53 @@ def test_an_iterator_can_be_closed_early(source):
     next(iterator)
     iterator.close()
     assert list(iterator) == []
+
+
+@pytest.mark.parametrize("test_mode", ["square", "rect"])
+@pytest.mark.parametrize("test_size", [40, 63, 97])
+def test_the_same_batches_at_another_size(mixed, test_mode, test_size):
+    whole = plan(mixed, test_mode=test_mode, test_size=64)
+    planned = without_first(whole, 3)
+    other = at_other_size(planned, test_size=test_size)
+    assert other.test_size == test_size
+    np.testing.assert_array_equal(other.rows, planned.rows)
+    # A run that goes on with a part of the batches makes the same numbers.
+    shapes = at_other_size(whole, test_size=test_size).shapes
+    np.testing.assert_array_equal(other.shapes, shapes[-len(planned) :])
+    for batch in read(mixed, other):
+        assert not batch["bad"].any()
+        for row in np.flatnonzero(batch["mask"]):
+            image = decode(mixed.read(int(batch["index"][row])), VIEWER)
+            expected = np.asarray(
+                eval_transform(image, test_size, test_mode, smallest_side=1)
+            )
+            height, width = expected.shape[:2]
+            corner = batch["image"][row][:height, :width]
+            np.testing.assert_array_equal(corner, expected)
+    nothing = plan(mixed, test_mode=test_mode, indices=[])
+    assert len(at_other_size(nothing, test_size=test_size)) == 0
+
+
+def test_every_proportion_fits_the_canvas_of_another_size():
+    rng = np.random.default_rng(0)
+    for _ in range(3000):
+        width, height = (int(side) for side in rng.integers(1, 400, 2))
+        one, other = (int(size) for size in rng.integers(32, 500, 2))
+        side = int(rng.choice([1, 17, 32]))
+        first, second = (
+            resized_size(width, height, test_size=size, mode="rect", smallest_side=side)
+            for size in (one, other)
+        )
+        planned = EvalPlan(
+            np.zeros((1, 1), np.int32),
+            np.array([first[::-1]], np.int32),
+            0.0,
+            one,
+            "rect",
+            side,
+        )
+        canvas = at_other_size(planned, test_size=other).shapes[0]
+        assert (np.array(second[::-1]) <= canvas).all()
+        # And not much is wasted.
+        scale = max(1, other / one)
+        assert (canvas - second[::-1] <= 2 * scale + 1).all() or side > 1

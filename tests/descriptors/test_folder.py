@@ -19,6 +19,7 @@ from multigrain_jax.descriptors.folder import (
 from multigrain_jax.descriptors.index_file import read_index
 from multigrain_jax.descriptors.writer import DescriptorWriter
 from multigrain_jax.errors import InputError
+from multigrain_jax.trees import json_digest
 
 SETTINGS = descriptor_folders.SETTINGS._replace(dim=2, dtype="float32")
 
@@ -81,3 +82,37 @@ def test_files_that_were_edited_are_named(folder):
         head.write_text(json.dumps(edited))
         with pytest.raises(InputError, match=r"descriptors\.json"):
             read_head(folder)
+
+
+def write_head(folder, settings):
+    DescriptorWriter(folder, settings, rows_per_shard=9).begin([], lambda all: all)
+    return json.loads((folder / "descriptors.json").read_text())
+
+
+def test_several_sizes_are_a_setting_that_one_size_does_without(tmp_path):
+    several = SETTINGS._replace(test_sizes=(48, 64))
+    assert (SETTINGS.sizes, several.sizes) == ((64,), (48, 64))
+    # Older versions know no such key, and read what is made at one size.
+    assert "test_sizes" not in write_head(tmp_path / "one", SETTINGS)
+    values = write_head(tmp_path / "several", several)
+    assert (values["test_sizes"], values["test_size"]) == ([48, 64], 64)
+    assert read_head(tmp_path / "one").settings == SETTINGS
+    assert read_head(tmp_path / "several").settings == several
+    with pytest.raises(InputError, match=r"test_sizes: the folder has \(48, 64\)"):
+        require_same_settings(several, SETTINGS, folder=tmp_path)
+    with pytest.raises(InputError, match="made otherwise"):
+        DescriptorWriter(tmp_path / "several", SETTINGS, rows_per_shard=9)
+
+
+@pytest.mark.parametrize(
+    "sizes", [[], [64], [64, 48], [48, 48, 64], [48, 60], ["48", 64], "4864", None]
+)
+def test_sizes_that_embed_does_not_write_are_refused(tmp_path, sizes):
+    values = write_head(tmp_path, SETTINGS._replace(test_sizes=(48, 64)))
+    values = {name: value for name, value in values.items() if name != "digest"}
+    del values["format_version"]
+    values["test_sizes"] = sizes
+    sealed = {"format_version": 2, **values, "digest": json_digest(values)}
+    (tmp_path / "descriptors.json").write_text(json.dumps(sealed))
+    with pytest.raises(InputError, match=r"not what the task .* test_sizes is"):
+        read_head(tmp_path)

@@ -7,16 +7,21 @@ import signal
 import subprocess
 import threading
 
+import numpy as np
 import pytest
 from helpers.commands import ENVIRONMENT, ROOT, command_line
+from helpers.descriptor_folders import SETTINGS
 from starlette.responses import PlainTextResponse
 
 from configs import browse
 from multigrain_jax.browse.server import listen, serve
 from multigrain_jax.browse.trash import Trash
+from multigrain_jax.descriptors.folder import OK, ImageStamp
+from multigrain_jax.descriptors.index import DescriptorIndex
+from multigrain_jax.descriptors.writer import DescriptorWriter
 from multigrain_jax.errors import InputError
 from multigrain_jax.lock import lock_workdir
-from multigrain_jax.tasks.browse import run
+from multigrain_jax.tasks.browse import open_services, run
 
 
 def config_of(database, **changes):
@@ -41,6 +46,20 @@ def test_a_token_that_http_cannot_send_is_refused(database, tmp_path):
 def test_an_empty_token_as_an_unset_variable_gives_it_is_refused(database, tmp_path):
     with pytest.raises(InputError, match="token: found an empty one"):
         run(config_of(database, token=""), tmp_path / "w")
+
+
+def test_photos_embedded_at_several_sizes_are_refused(tmp_path):
+    settings = SETTINGS._replace(test_sizes=(48, 64))
+    writer = DescriptorWriter(tmp_path / "d", settings, rows_per_shard=4)
+    writer.begin([ImageStamp("/p/1.jpg", 1, 1)], lambda indices: indices)
+    writer.add([ImageStamp("/p/1.jpg", 1, 1)], np.eye(1, 3, dtype=np.float32), [OK])
+    writer.finish()
+    index = DescriptorIndex.open(tmp_path / "d")
+    with (
+        pytest.raises(InputError, match=r"sizes \(48, 64\), and the server embeds at"),
+        open_services({"database": "d"}, index, tmp_path, []),
+    ):
+        pass
 
 
 def test_a_workdir_among_the_photos_is_refused(database, tmp_path):

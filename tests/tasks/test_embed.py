@@ -203,7 +203,7 @@ def test_what_could_not_be_read_once_is_read_by_the_next_run(
         ("descriptor_dtype", "int8", "found 'int8', expected one of float32, float16"),
         ("rows_per_shard", 0, "rows_per_shard: found 0"),
         ("pooling_exponent", (1.0, 2.0), "pooling_exponent: found several"),
-        ("test_size", (48, 64), "test_size: found several"),
+        ("test_size", (64, 48, 64), r"48, 64\), expected different ones"),
         ("init_from", None, "init_from: found nothing"),
     ],
 )
@@ -296,3 +296,54 @@ def test_ten_kills_change_no_byte(photos, tiny_checkpoint, tmp_path):
     assert run(config, cut)["num_new"] == 321 - before
     run(config, tmp_path / "whole")
     assert contents(cut) == contents(tmp_path / "whole")
+
+
+def test_several_sizes_are_averaged_and_kept_apart(photos, tiny_checkpoint, tmp_path):
+    workdir = tmp_path / "w"
+    config = make_config(photos, tiny_checkpoint, test_size=(64, 48))
+    results = run(config, workdir)
+    assert (results["num_images"], results["num_unreadable"]) == (19, 2)
+    # Each bad file is told of once.
+    assert len((workdir / "skipped.txt").read_text().splitlines()) == 2
+    model = multigrain_jax.load_model(tiny_checkpoint)
+    for path, descriptor in stored_descriptors(workdir).items():
+        total = np.zeros_like(descriptor)
+        with Image.open(path) as photo:
+            for size in (48, 64):
+                pixels = model.preprocess(photo, size, "rect")
+                total += np.asarray(model(pixels[None]).embedding[0])
+        expected = total / np.linalg.norm(total)
+        np.testing.assert_allclose(descriptor, expected, atol=2e-6)
+    settings = read_head(workdir / "descriptors").settings
+    assert (settings.test_size, settings.test_sizes) == (64, (48, 64))
+    # The order of the sizes is no other way to make them.
+    before = contents(workdir)
+    assert run(config, workdir)["num_new"] == 0
+    other = make_config(photos, tiny_checkpoint, test_size=[48, 64])
+    assert run(other, workdir)["num_new"] == 0
+    assert contents(workdir) == before
+    # One of them is: it goes to a folder of its own.
+    run(make_config(photos, tiny_checkpoint, test_size=64), workdir)
+    assert contents(workdir) == before
+    (own,) = (path.parent for path in workdir.glob("tiny-64-*/descriptors"))
+    assert read_head(own / "descriptors").settings.test_sizes == ()
+
+
+def test_at_several_sizes_a_run_goes_on_with_the_same_bits(
+    photos, tiny_checkpoint, tmp_path, monkeypatch
+):
+    config = make_config(photos, tiny_checkpoint, test_size=(64, 40))
+    run(config, tmp_path / "whole")
+    real = run_module.embed_plan
+
+    def cut_off(*args, **options):
+        batches = real(*args, **options)
+        yield next(batches)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module, "embed_plan", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "cut")
+    monkeypatch.undo()
+    assert 0 < run(config, tmp_path / "cut")["num_new"] < 21
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")

@@ -251,3 +251,39 @@ def test_descriptors_of_another_size_are_refused(
 def test_what_cannot_be_searched_is_refused(database, tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         run(**{"database": database, "queries": database, **changes}, workdir=tmp_path)
+
+
+def test_neighbours_join_a_query(database, tmp_path):
+    photo = sorted(stored_descriptors(database))[0]
+    plain = run(database, tmp_path / "plain", photo)
+    expansion = {"num_neighbours": 2, "alpha": 1.0}
+    joined = run(database, tmp_path / "joined", photo, query_expansion=expansion)
+    assert joined["num_queries"] == plain["num_queries"] == 1
+    stored = stored_descriptors(database)
+    near = neighbours(stored, stored[photo], photo)[:2]
+    query = stored[photo] + sum(score * stored[path] for path, score in near)
+    query /= np.linalg.norm(query)
+    rows = read_table(tmp_path / "joined" / "results.csv")
+    check_rows(rows, neighbours(stored, query, photo))
+    assert rows != read_table(tmp_path / "plain" / "results.csv")
+
+
+def test_queries_are_embedded_at_the_sizes_of_the_database(
+    photo_folder, tiny_checkpoint, tmp_path
+):
+    config = small_eval_config(
+        embed.get_config, photo_folder, tiny_checkpoint, descriptor_dtype="float32"
+    )
+    config.test_size = (64, 40)
+    run_embed.run(config, tmp_path / "several")
+    photo = next((photo_folder / "train").rglob("0.png"))
+    shutil.copy(photo, tmp_path / "query.png")
+    run(tmp_path / "several", tmp_path / "w", tmp_path / "query.png")
+    first = read_table(tmp_path / "w" / "results.csv")[0]
+    assert first["path"] == str(photo)
+    assert float(first["similarity"]) == pytest.approx(1, abs=2e-6)
+    # Descriptors of one of the sizes are no queries of it.
+    config.test_size = 64
+    run_embed.run(config, tmp_path / "one")
+    with pytest.raises(InputError, match=r"test_sizes: the folder has \(\), this run"):
+        run(tmp_path / "several", tmp_path / "w", tmp_path / "one")

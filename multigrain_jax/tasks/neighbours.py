@@ -1,0 +1,95 @@
+"""The nearest photos of a collection, each once, and queries that these join."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from multigrain_jax.descriptors.index import DescriptorIndex, ScoreNormalization
+from multigrain_jax.descriptors.roots import identity_of
+from multigrain_jax.ops.refinement import expand_queries
+
+
+class Neighbour(NamedTuple):
+    """A photo that was found: its row of the index, its path, how similar it is."""
+
+    row: int
+    path: str
+    similarity: float
+
+
+def nearest_photos(
+    index: DescriptorIndex,
+    paths: Sequence[str],
+    descriptors: np.ndarray,
+    *,
+    k: int,
+    normalization: ScoreNormalization | None = None,
+) -> list[list[Neighbour]]:
+    """The k most similar photos of each query, itself not among them.
+
+    Links to one file are one photo, which is found by the path of the first of them.
+
+    Args:
+        index: the collection.
+        paths: of the Q queries.
+        descriptors: [Q, D].
+        k: how many.
+        normalization: of the similarities.
+    """
+    neighbours: list[list[Neighbour]] = [[] for _ in paths]
+    identity = lru_cache(maxsize=None)(identity_of)
+    # One more than asked for: a query that is in the collection finds itself.
+    pending, wanted = np.arange(len(paths)), k + 1
+    while len(pending):
+        similarities, rows = index.search(
+            descriptors[pending], wanted, normalization=normalization
+        )
+        distinct = np.unique(rows[rows >= 0])
+        found = dict(zip(distinct.tolist(), index.paths(distinct), strict=True))
+        for number, own_rows, own_similarities in zip(
+            pending.tolist(), rows.tolist(), similarities.tolist(), strict=True
+        ):
+            # The same photo under another name is not found either, nor found twice.
+            listed = {identity(paths[number]): Neighbour(-1, "", 0.0)}
+            for row, similarity in zip(own_rows, own_similarities, strict=True):
+                if row >= 0:
+                    photo = Neighbour(row, found[row], similarity)
+                    listed.setdefault(identity(photo.path), photo)
+            neighbours[number] = list(listed.values())[1 : k + 1]
+        short = [len(neighbours[number]) < k for number in pending]
+        pending = pending[short] if wanted < len(index) else pending[:0]
+        wanted = min(4 * wanted, len(index))
+    return neighbours
+
+
+def expand_by_neighbours(
+    index: DescriptorIndex,
+    paths: Sequence[str],
+    descriptors: np.ndarray,
+    *,
+    num_neighbours: int,
+    alpha: float,
+) -> np.ndarray:
+    """Queries joined by their nearest photos, as `expand_queries`: float32 [Q, D].
+
+    Args:
+        index: the collection.
+        paths: of the Q queries, which do not join themselves.
+        descriptors: [Q, D], of unit length.
+        num_neighbours: how many join; at least 1.
+        alpha: α; 0 is the plain mean.
+    """
+    queries = np.asarray(descriptors, np.float32)
+    expanded = np.empty_like(queries)
+    found = nearest_photos(index, paths, queries, k=num_neighbours)
+    for number, neighbours in enumerate(found):
+        photos = np.zeros((len(neighbours), index.dim), np.float32)
+        for place, neighbour in enumerate(neighbours):
+            photos[place] = index.read(neighbour.row, 1)[0]
+        query = queries[number : number + 1]
+        expanded[number] = expand_queries(
+            query, photos, num_neighbours=num_neighbours, alpha=alpha
+        )[0]
+    return expanded
