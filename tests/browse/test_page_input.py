@@ -3,7 +3,10 @@
 import base64
 import re
 
+from helpers.served import serving
 from playwright.sync_api import expect
+
+from multigrain_jax.tasks.browse import open_review
 
 HAND_OVER = """([event, field, name, data]) => {
   const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
@@ -61,11 +64,13 @@ def test_more_neighbours_come_by_scrolling(client, open_page):
     assert asked == [60, 180, 540]
 
 
-def test_a_mark_is_seen_where_the_photo_is_large(client, open_page):
-    page = open_page(client, "#duplicates")
-    page.locator("#groups .photo").first.click()
-    mark = page.locator("#viewer-mark")
-    expect(mark).to_have_text("")
-    for key, words in (("a", "✗ away"), ("k", "✓ keep"), ("u", "")):
-        page.keyboard.press(key)
-        expect(mark).to_have_text(words)
+def test_a_mark_is_seen_where_the_photo_is_large(services, tmp_path, open_page):
+    review = open_review(services, tmp_path, lowest=0.5, allow_moves=False)
+    with serving(services, review) as client:
+        page = open_page(client, "#duplicates")
+        page.locator("#groups .photo").first.click()
+        mark = page.locator("#viewer-mark")
+        expect(mark).to_have_text("")
+        for key, words in (("a", "✗ away"), ("k", "✓ keep"), ("u", "")):
+            page.keyboard.press(key)
+            expect(mark).to_have_text(words)
