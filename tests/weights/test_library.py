@@ -322,6 +322,7 @@ def test_training_starts_from_a_name(publish, tmp_path):
         beginning = Beginning(
             backbone="resnet18",
             init_step=None,
+            init_raw=False,
             resume=Resume(None, False, False, 1, False),
             **keys,
         )

@@ -1,6 +1,7 @@
 import io
 import pickle
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -54,7 +55,17 @@ def test_a_prepared_set_gives_its_files_and_labels(prepared):
     files = {plain_photo(40 * number): number % 2 for number in range(6)}
     assert {source.read(i): int(source.labels[i]) for i in range(6)} == files
     assert prepared in source.describe(2)
-    assert "tensorflow" not in sys.modules
+
+
+def test_a_prepared_set_is_read_without_tensorflow(prepared):
+    code = (
+        "import sys\n"
+        "from multigrain_jax.data.sources.tfds import TfdsSource\n"
+        "assert TfdsSource(sys.argv[1], 'train').read(0)\n"
+        "assert 'tensorflow' not in sys.modules\n"
+    )
+    # Other tests of this process may have imported it.
+    subprocess.run([sys.executable, "-c", code, str(prepared)], check=True)
 
 
 def test_slices_and_pickling(prepared):
