@@ -94,7 +94,7 @@ def check_page(page, prepared, *, expected_count):
         number = re.fullmatch(r"greys/1\.0\.0 test \[(\d)\]", name)[1]
         with Image.open(io.BytesIO(source.read(int(number)))) as photo:
             assert photo.getpixel((0, 0)) == (grey,) * 3
-    assert "not readable" not in page.read_text()
+    assert ">not readable<" not in page.read_text()
 
 
 def run_search_of_itself(database, workdir):
@@ -140,7 +140,7 @@ def test_a_data_set_that_is_gone_leaves_a_page_without_photos(
     (moved / "config.json").write_text(json.dumps(config))
     assert run_search_of_itself(moved, tmp_path)["num_queries"] == 5
     page = tmp_path / "report.html"
-    assert page.read_text().count("not readable") == 5 * (1 + 3)
+    assert page.read_text().count(">not readable<") == 5 * (1 + 3)
     # Once for the queries, once for what was found.
     assert capsys.readouterr().out.count("the page cannot show the photos of") == 2
 
@@ -244,7 +244,7 @@ def test_a_damaged_configuration_costs_the_page_its_photos_alone(
     (said,) = [line for line in lines if "cannot show" in line]
     assert f"the photos of {moved}: {moved}/config.json: " in said
     assert re.search(reason.format(key="data.source"), said)
-    assert (tmp_path / "groups" / "report.html").read_text().count("not readable") == 5
+    assert (tmp_path / "groups" / "report.html").read_text().count(">not readable<") == 5
 
 
 def test_roots_are_those_of_the_collection():

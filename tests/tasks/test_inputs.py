@@ -38,6 +38,7 @@ def test_recipes_of_training_and_evaluation_share_these_keys(recipe):
         "decoding": VIEWER,
         "exclude": DEFAULT_EXCLUDE,
         "unreadable_folders": "refuse",
+        "instances": None,
     }
 
 
