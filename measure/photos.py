@@ -79,7 +79,7 @@ def list_files(count: int) -> None:
         for what in ("first", "second"):
             since = time.perf_counter()
             sieve = Sieve(DEFAULT_EXCLUDE, "skip")
-            files, names = index_folder(root, split=None, sieve=sieve)
+            files, names = index_folder(root, split=None, sieve=sieve, instances=None)
             print(
                 f"{what} time: {len(files)} files of {len(names)} classes in "
                 f"{time.perf_counter() - since:.2f} s, peak memory {peak_mib()} MiB"

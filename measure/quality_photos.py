@@ -139,6 +139,7 @@ def _open(given: str, split: str) -> ImageSource:
         decoding=VIEWER,
         exclude=DEFAULT_EXCLUDE,
         unreadable_folders="refuse",
+        instances=None,
     )
 
 

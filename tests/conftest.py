@@ -27,11 +27,16 @@ import gzip
 import importlib
 import importlib.util
 import json
+import signal
 from pathlib import Path
 
 import jax
 import pytest
 from helpers.photos import CLASS_NAMES, MIXED_SIZES, write_noise_photos
+
+# What a script starts with `&` ignores Ctrl-C, and so does what it starts in turn.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

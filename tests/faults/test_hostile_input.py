@@ -87,20 +87,26 @@ def test_bad_list_files_are_refused(tmp_path, name):
     content, message = BAD_LISTS[name]
     (tmp_path / "list.txt").write_bytes(content)
     with pytest.raises(InputError, match=message):
-        read_list_file(tmp_path / "list.txt", root=tmp_path, sieve=SIEVE)
+        read_list_file(
+            tmp_path / "list.txt", root=tmp_path, sieve=SIEVE, instances=None
+        )
 
 
 def test_a_huge_list_file_is_refused_unread(tmp_path):
     with (tmp_path / "list.txt").open("wb") as file:
         file.truncate(1 << 40)  # a sparse file: it takes no room
     with pytest.raises(InputError, match="1099511627776 bytes"):
-        read_list_file(tmp_path / "list.txt", root=tmp_path, sieve=SIEVE)
+        read_list_file(
+            tmp_path / "list.txt", root=tmp_path, sieve=SIEVE, instances=None
+        )
 
 
 def test_a_list_that_is_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "list.txt")
     with pytest.raises(InputError, match="no such file"):
-        read_list_file(tmp_path / "list.txt", root=tmp_path, sieve=SIEVE)
+        read_list_file(
+            tmp_path / "list.txt", root=tmp_path, sieve=SIEVE, instances=None
+        )
 
 
 def test_links_that_lead_in_circles_are_followed_once(tmp_path):
@@ -141,7 +147,9 @@ def test_any_file_name_can_be_listed_and_skipped(tmp_path, capsys):
     for name in HOSTILE_NAMES:
         with open(folder + b"/" + name, "wb") as file:
             file.write(b"no image")
-    files, class_names = index_folder(tmp_path, split="train", sieve=SIEVE)
+    files, class_names = index_folder(
+        tmp_path, split="train", sieve=SIEVE, instances=None
+    )
     assert len(files) == len(HOSTILE_NAMES) and class_names == ["cat"]
     source = FileSource(
         files,
@@ -215,7 +223,7 @@ def test_noisy_lists_are_read_or_refused(tmp_path):
         (tmp_path / "list.txt").write_bytes(mutate(whole, rng))
         try:
             files, names = read_list_file(
-                tmp_path / "list.txt", root=tmp_path, sieve=SIEVE
+                tmp_path / "list.txt", root=tmp_path, sieve=SIEVE, instances=None
             )
         except InputError:
             outcomes.add("refused")

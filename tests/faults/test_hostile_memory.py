@@ -26,7 +26,7 @@ def peak():
 source = open_source(
     source="folder", root=sys.argv[1], split=None, list_file=None, val_fraction=0.0,
     num_images=None, local_cache_dir=None, decoding=VIEWER, exclude=(),
-    unreadable_folders="refuse",
+    unreadable_folders="refuse", instances=None,
 )
 skips = SkipLog(source, workdir=Path(sys.argv[2]), max_fraction=math.inf)
 plan = plan_batches(

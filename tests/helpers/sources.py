@@ -17,6 +17,7 @@ def open_photos(
         "source": "folder",
         "list_file": None,
         "val_fraction": 0.0,
+        "instances": None,
         "num_images": None,
         "local_cache_dir": None,
         "decoding": VIEWER,

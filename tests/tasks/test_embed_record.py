@@ -244,7 +244,9 @@ def test_a_damaged_configuration_costs_the_page_its_photos_alone(
     (said,) = [line for line in lines if "cannot show" in line]
     assert f"the photos of {moved}: {moved}/config.json: " in said
     assert re.search(reason.format(key="data.source"), said)
-    assert (tmp_path / "groups" / "report.html").read_text().count(">not readable<") == 5
+    assert (tmp_path / "groups" / "report.html").read_text().count(
+        ">not readable<"
+    ) == 5
 
 
 def test_roots_are_those_of_the_collection():

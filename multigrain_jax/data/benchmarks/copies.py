@@ -108,7 +108,10 @@ def load_copies(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
 
 
 def _list(folder: Path, sieve: Sieve) -> list[str]:
-    return [file.path for file in index_folder(folder, split=None, sieve=sieve)[0]]
+    return [
+        file.path
+        for file in index_folder(folder, split=None, sieve=sieve, instances=None)[0]
+    ]
 
 
 def _protocols(

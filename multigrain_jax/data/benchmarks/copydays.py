@@ -141,7 +141,9 @@ def _list_distractors(files: BenchmarkFiles, counts: Mapping[str, int]) -> list[
     if files.distractor_list is None:
         names = scan(folder, sieve).files
     else:
-        listed, _ = read_list_file(files.distractor_list, root=Path(), sieve=sieve)
+        listed, _ = read_list_file(
+            files.distractor_list, root=Path(), sieve=sieve, instances=None
+        )
         names = list(dict.fromkeys(file.path for file in listed))
     require_count(
         "copydays, distractors",

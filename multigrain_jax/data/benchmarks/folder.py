@@ -32,7 +32,7 @@ def load_folder(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
         InputError: no such subfolders, or none with two images.
     """
     sieve = Sieve(files.exclude, "refuse")
-    listed, objects = index_folder(files.root, split=None, sieve=sieve)
+    listed, objects = index_folder(files.root, split=None, sieve=sieve, instances=None)
     groups = np.array([file.label for file in listed], np.int64)
     sizes = np.bincount(groups[groups >= 0], minlength=len(objects))
     is_query = (groups >= 0) & (np.append(sizes, 0)[groups] > 1)
@@ -46,7 +46,9 @@ def load_folder(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
     positives, junk = rank_among_groups(groups, queries)
     others = []
     if files.training is not None:
-        others = index_folder(files.training, split=None, sieve=sieve)[0]
+        others = index_folder(files.training, split=None, sieve=sieve, instances=None)[
+            0
+        ]
     everything = np.arange(len(queries))
     # A query's own ranking stays the same: only one threshold for all gains by it.
     protocols = [

@@ -46,7 +46,7 @@ class ImageFile(NamedTuple):
 
 
 def index_folder(
-    root: Path, *, split: str | None, sieve: Sieve, instances: str | None = None
+    root: Path, *, split: str | None, sieve: Sieve, instances: str | None
 ) -> tuple[list[ImageFile], list[str]]:
     """The images of a class-per-subfolder data set, in sorted order.
 
@@ -222,7 +222,7 @@ def _first_names(folder: Path, count: int = 5) -> str:
 
 
 def read_list_file(
-    path: Path, *, root: Path, sieve: Sieve, instances: str | None = None
+    path: Path, *, root: Path, sieve: Sieve, instances: str | None
 ) -> tuple[list[ImageFile], list[str]]:
     """The images that a text file names, one path a line, relative to `root`.
 

@@ -41,7 +41,7 @@ def imagenet_files(
     flat = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in suffixes]
     if flat:
         return _flat_validation(root, flat)
-    files, names = index_folder(folder, split=None, sieve=sieve)
+    files, names = index_folder(folder, split=None, sieve=sieve, instances=None)
     strangers = [name for name in names if not re.fullmatch(r"n\d{8}", name)]
     if strangers:
         raise InputError(

@@ -148,7 +148,7 @@ def open_source(
     decoding: Decoding,
     exclude: Sequence[str],
     unreadable_folders: str,
-    instances: str | None = None,
+    instances: str | None,
     class_names: Sequence[str] | None = None,
 ) -> ImageSource:
     """Open a set of images.
@@ -234,7 +234,7 @@ class DataSet:
     decoding: Decoding
     exclude: tuple[str, ...]
     unreadable_folders: str
-    instances: str | None = None
+    instances: str | None
 
 
 def open_split(

@@ -237,7 +237,7 @@ def test_a_folder_whose_name_is_no_utf8_is_listed(tmp_path):
     root = tmp_path / "\udcff"
     write_plain_photos(root, ["a/1.png", "a/\udcfe.png"])
     files, names = folder_index.index_folder(
-        root, split=None, sieve=Sieve((), "refuse")
+        root, split=None, sieve=Sieve((), "refuse"), instances=None
     )
     assert [file.path for file in files] == [f"{root}/a/1.png", f"{root}/a/\udcfe.png"]
     assert names == ["a"]

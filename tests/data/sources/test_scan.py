@@ -83,7 +83,7 @@ def test_heic_photos_come_with_their_remedy(tmp_path, monkeypatch):
     monkeypatch.setattr(image_file, "_has_reader", lambda name: False)
     touch(tmp_path, *(f"{n}.heic" for n in range(412)), "1.jpg")
     remembered = sieve()
-    index_folder(tmp_path, split=None, sieve=remembered)
+    index_folder(tmp_path, split=None, sieve=remembered, instances=None)
     assert remembered.remarks == [
         f"{tmp_path}: passed over 412 .heic: pip install -e '.[heif]'"
     ]
@@ -140,13 +140,13 @@ def test_the_list_that_is_kept_knows_what_was_passed_over(
     texts = []
     for _ in range(2):
         remembered = sieve()
-        index_folder(tmp_path, split=None, sieve=remembered)
+        index_folder(tmp_path, split=None, sieve=remembered, instances=None)
         texts.append(remembered.remarks)
         monkeypatch.setattr(folder, "scan", None)  # the second time it is not needed
     assert texts[0] == texts[1] and len(texts[0]) == 4
     # Other patterns are another list.
     with pytest.raises(TypeError):
-        index_folder(tmp_path, split=None, sieve=sieve(("a",)))
+        index_folder(tmp_path, split=None, sieve=sieve(("a",)), instances=None)
 
 
 @pytest.fixture
@@ -171,20 +171,20 @@ def test_a_folder_that_cannot_be_listed_is_passed_over_on_request(
 
     monkeypatch.setattr(folder, "KEPT_FROM", 1)
     remembered = sieve(unreadable="skip")
-    files, _ = index_folder(locked, split=None, sieve=remembered)
+    files, _ = index_folder(locked, split=None, sieve=remembered, instances=None)
     assert [file.path for file in files] == [f"{locked}/a/1.jpg"]
     (line,) = remembered.remarks
     assert "the folder 'locked', which cannot be listed: Permission denied" in line
     # Such a list is not kept: the folder may be readable the next time.
     assert not (cache_home / "multigrain_jax").exists()
     with pytest.raises(InputError, match=r"locked: listing .* data\.exclude"):
-        index_folder(locked, split=None, sieve=sieve())
+        index_folder(locked, split=None, sieve=sieve(), instances=None)
 
 
 def test_a_folder_without_images_says_what_it_has(tmp_path):
     touch(tmp_path, "a/1.mov")
     with pytest.raises(InputError, match=r"(?s)no images.*passed over 1 \.mov: videos"):
-        index_folder(tmp_path, split=None, sieve=sieve())
+        index_folder(tmp_path, split=None, sieve=sieve(), instances=None)
 
 
 LINES = {
@@ -199,7 +199,9 @@ LINES = {
 def test_lists_of_any_editor_are_read(tmp_path, name):
     (tmp_path / "list.txt").write_bytes(LINES[name])
     path = tmp_path / "list.txt"
-    files, classes = read_list_file(path, root=tmp_path / "r", sieve=sieve())
+    files, classes = read_list_file(
+        path, root=tmp_path / "r", sieve=sieve(), instances=None
+    )
     assert [file.path for file in files] == [
         str(tmp_path / "r" / "a" / "1.jpg"),
         str(tmp_path / "r" / "b" / "2.jpg"),
@@ -211,11 +213,11 @@ def test_a_list_may_name_absolute_paths_below_the_root(tmp_path):
     write_plain_photos(tmp_path, ["a/1.jpg"])
     path = tmp_path / "list.txt"
     path.write_text(f"{tmp_path}/a/1.jpg\n")
-    files, _ = read_list_file(path, root=tmp_path, sieve=sieve())
+    files, _ = read_list_file(path, root=tmp_path, sieve=sieve(), instances=None)
     assert [file.path for file in files] == [str(tmp_path / "a" / "1.jpg")]
     path.write_text("/elsewhere/1.jpg\n")
     with pytest.raises(InputError, match="is absolute, and leads outside"):
-        read_list_file(path, root=tmp_path, sieve=sieve())
+        read_list_file(path, root=tmp_path, sieve=sieve(), instances=None)
 
 
 def test_spaces_are_part_of_a_path_and_no_separator(tmp_path):
@@ -223,17 +225,19 @@ def test_spaces_are_part_of_a_path_and_no_separator(tmp_path):
     (tmp_path / "1.jpg").write_bytes(plain_photo())
     path = tmp_path / "list.txt"
     path.write_text("my cat.jpg\n")
-    assert len(read_list_file(path, root=tmp_path, sieve=sieve())[0]) == 1
+    assert (
+        len(read_list_file(path, root=tmp_path, sieve=sieve(), instances=None)[0]) == 1
+    )
     path.write_text("1.jpg cat\n")
     with pytest.raises(InputError, match="expected a tab before the class 'cat'"):
-        read_list_file(path, root=tmp_path, sieve=sieve())
+        read_list_file(path, root=tmp_path, sieve=sieve(), instances=None)
 
 
 def test_apple_doubles_of_a_list_are_passed_over(tmp_path):
     path = tmp_path / "list.txt"
     path.write_text("a/1.jpg\na/._1.jpg\nb/._2.jpg\nb/.3.jpg\n")
     remembered = sieve()
-    files, _ = read_list_file(path, root=tmp_path, sieve=remembered)
+    files, _ = read_list_file(path, root=tmp_path, sieve=remembered, instances=None)
     assert [os.path.basename(file.path) for file in files] == ["1.jpg", ".3.jpg"]
     (line,) = remembered.remarks
     assert line.startswith(f"{path}: passed over 2 ._*")
