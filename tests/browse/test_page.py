@@ -262,5 +262,5 @@ def test_a_photo_that_vanished_is_a_grey_tile(movable, browser):
     page = context.new_page()
     page.goto(f"{client.address}/#search={row}")
     # The tile is shown, although the answer is 404.
-    page.wait_for_function("document.querySelector('#query img')?.naturalWidth === 320")
+    expect(page.locator("#query img")).to_have_js_property("naturalWidth", 320)
     context.close()
