@@ -14,6 +14,7 @@ from multigrain_jax.browse.pairs import Pairs, find_pairs, group_alive
 from multigrain_jax.browse.photo_files import PhotoFiles
 from multigrain_jax.data.decoding import Decoding, UndecodableImageError, encoded_size
 from multigrain_jax.descriptors.grouping import Linkage
+from multigrain_jax.descriptors.joined import unit_rows
 
 # Files of equal size are compared where photos are as similar.
 SAME_PHOTO = 0.999
@@ -131,10 +132,8 @@ class Duplicates:
 
     def lowest(self, rows: np.ndarray) -> float:
         """The similarity of the least alike two of the first `MAX_COMPARED`."""
-        descriptors = self._search.descriptors(rows[:MAX_COMPARED])
         # Storing has rounded their lengths.
-        lengths = np.linalg.norm(descriptors, axis=1, keepdims=True)
-        descriptors = descriptors / np.where(lengths > 0, lengths, np.float32(1))
+        descriptors = unit_rows(self._search.descriptors(rows[:MAX_COMPARED]))
         return float(np.clip((descriptors @ descriptors.T).min(), -1, 1))
 
     def are_exact(self, rows: np.ndarray) -> bool:

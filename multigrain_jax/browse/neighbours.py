@@ -9,6 +9,7 @@ import numpy as np
 from multigrain_jax.browse.collection import Collection
 from multigrain_jax.descriptors.roots import identity_of
 from multigrain_jax.errors import InputError
+from multigrain_jax.ops.refinement import indices_of_largest
 
 # Up to here all descriptors are kept in memory as float32; larger collections are read
 # from their files for every search.
@@ -115,13 +116,5 @@ class NeighbourSearch:
                 similarities, rows = view.search(query[None], count)
             return similarities[0].tolist(), rows[0].tolist()
         similarities = np.where(within, self._matrix @ query, -np.inf)
-        best = np.arange(len(similarities))
-        if count < len(best):
-            best = np.argpartition(-similarities, count - 1)[:count]
-            # Of those that equal the last one, the first rows.
-            last = similarities[best].min()
-            above = np.flatnonzero(similarities > last)
-            ties = np.flatnonzero(similarities == last)[: count - len(above)]
-            best = np.concatenate([above, ties])
-        best = best[np.lexsort((best, -similarities[best]))][:count]
+        best = indices_of_largest(similarities, count)
         return similarities[best].tolist(), best.tolist()
