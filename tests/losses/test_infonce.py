@@ -6,9 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.instance_losses import (
+    check_devices_change_nothing,
+    check_samples_of_no_instance_do_not_count,
+)
 
 from multigrain_jax.losses.infonce import infonce_loss
-from multigrain_jax.mesh import batch_sharding, make_mesh
 
 # Three, two and one view; instance 4 is cut by a group's end.
 IDS = np.array([0, 0, 0, 1, 1, 2, 3, 4, 4, 5, 5, 5], np.int32)
@@ -98,28 +101,10 @@ def test_narrow_embeddings_give_a_float32_loss(unit_rows):
 # 4 nests in the shards of 2 devices and not of 8; 8 in neither's.
 @pytest.mark.parametrize("group_size", [4, 8])
 def test_the_groups_decide_and_not_the_devices(unit_rows, group_size):
-    with jax.enable_x64(True):
-        x = unit_rows(24, 16, 4).astype(np.float64)
-        ids = np.concatenate([IDS, IDS + 6]).astype(np.int32)
-        values = []
-        for devices in (1, 2, 8):
-            split = batch_sharding(make_mesh(devices), axis=0)
-            arrays = jax.device_put((x, ids), split)
-            values.append(value_and_gradient(*arrays, group_size=group_size))
-        for value, gradient in values[1:]:
-            np.testing.assert_allclose(value, values[0][0], rtol=1e-12)
-            np.testing.assert_allclose(gradient, values[0][1], atol=1e-12)
+    x = unit_rows(24, 16, 4)
+    ids = np.concatenate([IDS, IDS + 6]).astype(np.int32)
+    check_devices_change_nothing(value_and_gradient, x, ids, group_size=group_size)
 
 
 def test_samples_of_no_instance_do_not_count(unit_rows):
-    x = unit_rows(24, 16, 3)
-    ids = np.repeat(np.arange(8, dtype=np.int32), 3)
-    ids[2::3] = -1
-    seen = ids >= 0
-    value, gradient = value_and_gradient(x, ids)
-    alone, alone_gradient = value_and_gradient(x[seen], ids[seen])
-    assert float(value) == pytest.approx(float(alone), rel=1e-6)
-    np.testing.assert_allclose(gradient[seen], alone_gradient, atol=1e-6)
-    assert not gradient[~seen].any()
-    none, _ = value_and_gradient(x, np.full(24, -1, np.int32))
-    assert float(none) == 0
+    check_samples_of_no_instance_do_not_count(value_and_gradient, unit_rows(24, 16, 3))
