@@ -10,11 +10,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from helpers.commands import ENVIRONMENT, ROOT, command_line, mounted
+from helpers.commands import ENVIRONMENT, mounted
 from helpers.configs import fault_config, small_train_config
 from helpers.descriptor_folders import all_found, contents, stamps
 from helpers.descriptor_folders import embed as embed_stamps
 
+from measure.commands import ROOT, command_line
 from multigrain_jax import growing_file
 from multigrain_jax.checkpoint import describe_checkpoint, store
 from multigrain_jax.descriptors.folder import HEAD_FILE, read_head

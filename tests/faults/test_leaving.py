@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers.commands import ENVIRONMENT, ROOT, TRAINING, command_line
+from helpers.commands import ENVIRONMENT, TRAINING
 
+from measure.commands import ROOT, command_line
 from multigrain_jax.checkpoint import checkpoint_steps
 
 SHARED_MEMORY = Path("/dev/shm")

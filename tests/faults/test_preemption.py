@@ -8,9 +8,10 @@ import subprocess
 import time
 
 import pytest
-from helpers.commands import ENVIRONMENT, ROOT, TRAINING, command_line
+from helpers.commands import ENVIRONMENT, TRAINING
 from helpers.configs import fault_config
 
+from measure.commands import ROOT, command_line
 from multigrain_jax.checkpoint import checkpoint_steps, describe_checkpoint
 from multigrain_jax.checkpoint import store as checkpoint_store
 from multigrain_jax.errors import StoppedEarly

@@ -1,17 +1,14 @@
-"""The real command, and small disks for it."""
+"""What the real command is tried with: its surroundings, a training, small disks."""
 
 import contextlib
 import os
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
 # Of one device, as a user's machine has it.
 ENVIRONMENT = {**os.environ, "XLA_FLAGS": ""}
 # A training of the smallest network, beside which photos are to be given.
@@ -24,13 +21,6 @@ TRAINING = {
     "test_size": 33,
     "log_every_steps": 1,
 }
-
-
-def command_line(recipe: str, workdir: Path, settings: Mapping[str, Any]) -> list[str]:
-    """The words of a command: a recipe of configs/, and keys by their dotted names."""
-    command = [sys.executable, "-m", "multigrain_jax.main"]
-    command += ["--config", f"configs/{recipe}.py", "--workdir", str(workdir)]
-    return command + [f"--config.{key}={value}" for key, value in settings.items()]
 
 
 @contextlib.contextmanager

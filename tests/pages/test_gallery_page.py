@@ -1,9 +1,7 @@
 """The retrieval page, as text and in a browser."""
 
 import html
-import os
 import re
-import shutil
 import subprocess
 import urllib.parse
 from functools import partial
@@ -12,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.browser import OPTIONS, find_chromium
 from PIL import Image
 
 from multigrain_jax.pages import gallery_page as retrieval_page
@@ -20,7 +19,6 @@ from multigrain_jax.pages.gallery_page import write_retrieval_page
 from multigrain_jax.pages.page import Result
 
 HOSTILE = "<script>document.title='hacked'</script>\"'><img src=x onerror=alert(1)>"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def photo(seed):
@@ -167,25 +165,10 @@ def test_the_script_cannot_end_its_element():
         assert "</" not in file.read_text(encoding="utf-8")
 
 
-def answers(program):
-    """Whether it runs: Ubuntu's package is a script that asks for a snap."""
-    try:
-        done = subprocess.run([program, "--version"], capture_output=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
-
-
 @pytest.fixture(scope="module")
 def chromium():
     """A browser; without one the test is skipped, or fails where it must be there."""
-    for program in filter(None, map(shutil.which, BROWSERS)):
-        if answers(program):
-            return program
-    reason = f"none of {', '.join(BROWSERS)} runs here (Debian: apt install chromium)"
-    if os.environ.get("MULTIGRAIN_REQUIRE_CHROMIUM"):
-        pytest.fail(reason)
-    return pytest.skip(reason)
+    return find_chromium()
 
 
 @pytest.fixture
@@ -194,9 +177,7 @@ def open_in_browser(chromium, tmp_path):
 
     def dump(path, fragment):
         command = [
-            *(chromium, "--headless", "--no-sandbox", "--disable-gpu"),
-            *("--disable-background-networking", "--disable-component-update"),
-            *("--disable-sync", "--disable-dev-shm-usage", "--no-first-run"),
+            *(chromium, "--headless", *OPTIONS),
             f"--user-data-dir={tmp_path / 'profile'}",
             "--dump-dom",
             f"{path.as_uri()}#{fragment}",

@@ -9,11 +9,12 @@ import threading
 
 import numpy as np
 import pytest
-from helpers.commands import ENVIRONMENT, ROOT, command_line
+from helpers.commands import ENVIRONMENT
 from helpers.descriptor_folders import SETTINGS
 from starlette.responses import PlainTextResponse
 
 from configs import browse
+from measure.commands import ROOT, command_line
 from multigrain_jax.browse.server import listen, serve
 from multigrain_jax.browse.trash import Trash
 from multigrain_jax.descriptors.folder import OK, ImageStamp
