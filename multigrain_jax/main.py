@@ -4,16 +4,13 @@ The config's `task` says which entry runs. Exit codes: 0 done, 2 bad input or co
 3 stopped early and resumable, 1 anything else.
 """
 
-import ast
-import difflib
 import errno
 import importlib
 import io
 import os
 import re
-import runpy
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -28,6 +25,13 @@ from multigrain_jax.errors import (
     StoppedEarly,
 )
 from multigrain_jax.growing_file import PASSING_ERRORS, free_space
+from multigrain_jax.recipe_files import (
+    find_recipe,
+    load_recipe,
+    nearest,
+    recipes,
+    summary,
+)
 from multigrain_jax.terminal import outlive_readers, quiet_libraries
 
 # task -> module with run(config, workdir); imported only when it is asked for.
@@ -56,6 +60,7 @@ EXIT_STOPPED_EARLY = 3
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The recipe: a file of configs/; --config.key=value changes it."
 )
+_CONFIG_FLAGS = ("--config", "-config")
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where results go; workdirs/<name of the config> by default."
 )
@@ -160,6 +165,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         print_to_pipe(_help())
         sys.exit(0)
     try:
+        argv = with_found_recipe(argv)
         config = check_config_flags(argv)
         argv, unset = without_nones(argv, config)
         rest = flags.FLAGS(argv)
@@ -230,11 +236,6 @@ def check_config_flags(argv: list[str]) -> ConfigDict:
             "--config is missing: give a recipe, for example --config "
             "configs/quickstart.py; --help lists them"
         )
-    file = given.partition(":")[0]
-    # The recipes import each other as `configs.NAME`: make that work from anywhere.
-    sys.path.insert(0, str(Path(file).absolute().parent.parent))
-    if not Path(file).is_file():
-        raise InputError(f"--config: there is no file {file}; {_other_files(file)}")
     config = load_recipe(given)
     for text in argv[1:]:
         name = text.lstrip("-").partition("=")[0]
@@ -243,30 +244,28 @@ def check_config_flags(argv: list[str]) -> ConfigDict:
     return config
 
 
-def load_recipe(given: str) -> ConfigDict:
-    """The configuration of `path/NAME.py[:ARGUMENT]`, as its `get_config` makes it.
+def with_found_recipe(argv: list[str]) -> list[str]:
+    """The arguments, with the file that --config means in place of its name.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: there is no such recipe.
     """
-    file, _, argument = given.partition(":")
-    try:
-        return runpy.run_path(file)["get_config"](*([argument] if argument else []))
-    except Exception as error:
-        then = f" for the argument {argument!r}" if argument else ""
-        kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-        raise InputError(
-            f"--config: {file} gives no recipe{then}: {kind}{error}"
-        ) from error
+    words = list(argv)
+    for place, word in enumerate(argv[1:], start=1):
+        name, given, value = word.partition("=")
+        if name in _CONFIG_FLAGS and given:
+            words[place] = f"{name}={find_recipe(value)}"
+        elif name in _CONFIG_FLAGS and place + 1 < len(argv):
+            words[place + 1] = find_recipe(argv[place + 1])
+    return words
 
 
 def _config_argument(argv: list[str]) -> str | None:
     """What follows --config, as a word of its own or behind an equals sign."""
     for text, following in zip(argv[1:], [*argv[2:], None], strict=False):
-        if text in ("--config", "-config"):
-            return following
-        if text.startswith(("--config=", "-config=")):
-            return text.partition("=")[2]
+        name, given, value = text.partition("=")
+        if name in _CONFIG_FLAGS:
+            return value if given else following
     return None
 
 
@@ -280,38 +279,20 @@ def _check_key(config: Mapping[str, Any], key: str) -> None:
             raise InputError(f"--config.{key}: {outer} is one value, without parts")
         if part not in value:
             raise InputError(
-                f"--config.{key}: {outer} has no key {part!r}{_nearest(part, value)}; "
+                f"--config.{key}: {outer} has no key {part!r}{nearest(part, value)}; "
                 f"its keys are {', '.join(value)}"
             )
         value = value[part]
 
 
-def _other_files(file: str) -> str:
-    folder = Path(file).parent
-    names = sorted(path.name for path in folder.glob("*.py") if path.stem[0] != "_")
-    if not names:
-        return f"{folder} has no recipes: run this in a clone of the repository"
-    hint = _nearest(Path(file).stem, [Path(name).stem for name in names])
-    return f"{folder} has {', '.join(names)}{hint}"
-
-
-def _nearest(name: str, choices: Iterable[str]) -> str:
-    matches = difflib.get_close_matches(name, list(choices), n=1)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""
-
-
 def _help() -> str:
     """The tasks and the recipes, each with the first line of its file."""
     package = Path(__file__).parent
-    recipes = Path("configs")
-    if not recipes.is_dir():
-        recipes = package.parent / "configs"
     tasks = {
         name: package / f"{module.partition('.')[2].replace('.', '/')}.py"
         for name, module in TASKS.items()
     }
-    files = {path.name: path for path in sorted(recipes.glob("[a-z]*.py"))}
-    listed = [f"  {name:<22}{_summary(path)}" for name, path in files.items()]
+    listed = [f"  {path.name:<22}{summary(path)}" for path in recipes()]
     return "\n".join(
         [
             "python -m multigrain_jax.main --config configs/NAME.py[:ARGUMENT]",
@@ -321,22 +302,15 @@ def _help() -> str:
             "tools/show_config.py with the same arguments prints every key.",
             "",
             "recipes:",
-            *(listed or ["  none here: run this in a clone of the repository"]),
+            *listed,
             "",
             "tasks (config.task):",
-            *(f"  {name:<22}{_summary(path)}" for name, path in tasks.items()),
+            *(f"  {name:<22}{summary(path)}" for name, path in tasks.items()),
             "",
             "exit codes: 0 done, 2 bad input or config, 3 stopped early and resumable,",
             "1 anything else.",
         ]
     )
-
-
-def _summary(path: Path) -> str:
-    """The first line of a Python file's docstring, without a task's name."""
-    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    line = docstring.partition("\n")[0]
-    return re.sub(r"^Task `\w+`: ", "", line)
 
 
 if __name__ == "__main__":

@@ -76,8 +76,8 @@ def test_a_reader_that_leaves_early_is_no_error(arguments, unbuffered):
     ("arguments", "message"),
     [
         (["--config", "configs/quickstrat.py"], "(did you mean 'quickstart'?)"),
-        (["--config=configs/xyz.py"], "no file configs/xyz.py; configs has base.py, "),
-        (["--config=nowhere/a.py"], "nowhere has no recipes: run this in a clone"),
+        (["--config=configs/xyz.py"], "no file configs/xyz.py; the recipes are base, "),
+        (["--config=nowhere/a.py"], "no file nowhere/a.py; the recipes are base, "),
         (["--config=configs/joint_3B.py:x"], "ValueError: could not convert string"),
         (
             ["--config=configs/eval_retrieval.py:holiday"],

@@ -40,7 +40,11 @@ LAYERS = {
     "weights": 3,
     "browse": 4,
     "tasks": 5,
+    "recipe_files": 6,
+    "recipe_text": 6,
     "main": 6,
+    "commands": 7,
+    "__main__": 8,
 }
 # Within one layer: (who imports, what).
 SIDEWAYS = {
@@ -49,6 +53,7 @@ SIDEWAYS = {
     ("descriptors", "inference"),
     ("growing_file", "files"),
     ("inference", "weights"),
+    ("main", "recipe_files"),
     ("metric_writer", "workdir"),
     ("pages", "evaluation"),
     ("train", "weights"),
@@ -73,6 +78,7 @@ HOMES = {
 OUTDATED = {"pmap", "replicate", "unreplicate", "FrozenDict", "PRNGKey", "Optional"}
 # Arguments of these names that are mappings are configs.
 CONFIG_NAMES = {"config", "settings"}
+CONFIG_READERS = ("tasks", "recipe_files", "recipe_text", "main", "commands")
 OPAQUE_TYPES = ("Mapping", "dict", "Any", "ConfigDict")
 SUPPRESSION = re.compile(
     r"# (?:noqa(?:: [A-Z0-9, ]+\b)?|(?:type|pyright): ignore(?:\[[\w, -]+\])?"
@@ -176,7 +182,7 @@ def check_libraries(file: File) -> Iterator[str]:
 
 def check_configs(file: File) -> Iterator[str]:
     """A config goes no deeper than a task; below stand typed arguments."""
-    reads_configs = not file.in_package or file.part in ("main", "tasks")
+    reads_configs = not file.in_package or file.part in CONFIG_READERS
     for name, _ in file.imports:
         if is_within(name, "ml_collections") and not reads_configs:
             yield "ml_collections outside main.py and tasks/"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import show_config
+from multigrain_jax.recipe_text import format_config, read_comments
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(path.stem for path in (ROOT / "configs").glob("[a-z]*.py"))
@@ -17,8 +17,8 @@ RECIPES = sorted(path.stem for path in (ROOT / "configs").glob("[a-z]*.py"))
 def test_every_key_of_every_recipe_is_printed_once(name):
     get_config = importlib.import_module(f"configs.{name}").get_config
     config = get_config(*(["folder"] if name == "eval_retrieval" else [])).to_dict()
-    comments = show_config.read_comments(ROOT / "configs" / f"{name}.py")
-    lines = show_config.format_config(config, comments, set()).splitlines()
+    comments = read_comments(ROOT / "configs" / f"{name}.py")
+    lines = format_config(config, comments, set()).splitlines()
     printed = [line.partition(" = ")[0] for line in lines if line[0] != "#"]
     assert len(printed) == len(set(printed))
     assert {"task"} <= set(printed)

@@ -1,0 +1,25 @@
+"""`multigrain convert`, which `tools/convert_checkpoint.py` is too."""
+
+import pytest
+
+from multigrain_jax import commands
+from multigrain_jax.commands import convert
+
+
+@pytest.mark.parametrize("program", ["multigrain convert", "python tools/x.py"])
+def test_help_has_examples_under_its_own_name(program, capsys):
+    with pytest.raises(SystemExit) as ended:
+        convert.main(["--help"], program=program)
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert f"{program} joint_3B_0.5.pth weights/joint_3B_0.5\n" in printed
+    assert "{" not in printed.replace("{square,rect}", "").partition("--head")[0]
+
+
+def test_what_cannot_be_converted_is_one_line(tmp_path, capsys):
+    (tmp_path / "model.pth").write_bytes(b"no weights")
+    words = ["convert", str(tmp_path / "model.pth"), str(tmp_path / "out")]
+    assert commands.main(words) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ") and printed.count("\n") == 1
+    assert not (tmp_path / "out").exists()
