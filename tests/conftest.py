@@ -32,6 +32,12 @@ from pathlib import Path
 
 import jax
 import pytest
+from helpers.buckets import (  # noqa: F401 - fixtures
+    gcs,
+    gcs_server,
+    s3,
+    s3_server,
+)
 from helpers.photos import CLASS_NAMES, MIXED_SIZES, write_noise_photos
 
 # What a script starts with `&` ignores Ctrl-C, and so does what it starts in turn.
