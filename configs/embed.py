@@ -22,11 +22,15 @@ def get_config() -> ml_collections.ConfigDict:
     """The configuration; every value can be set with --config.key=value."""
     config = eval_base.get_config()
     config.task = "embed"
-    # The whole photo, its longer side as in the paper's retrieval results.
+    # "auto": as the descriptors in the workdir, if they are of these weights; else what
+    # published weights search best with, and of a training's the size that it was
+    # tested at, of the whole photo ("rect"), with the checkpoint's p; else 500, the
+    # longer side as in the paper's retrieval results.
+    # Of several sizes, "(352, 500)", the descriptor is the mean over them.
     del config.test_size
-    # Of several, "(352, 500)", the descriptor is the mean over the sizes.
-    config.test_size = config_dict.FieldReference(500, field_type=object)
-    config.test_mode = "rect"
+    config.test_size = config_dict.FieldReference("auto", field_type=object)
+    config.test_mode = "auto"  # or "square", "rect"
+    config.pooling_exponent = "auto"  # or p; None: the checkpoint's
     config.batch_size = 32
     config.descriptor_dtype = "float16"  # or "float32", twice as large
     config.rows_per_shard = 16_384  # what a kill costs at most

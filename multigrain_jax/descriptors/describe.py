@@ -53,7 +53,7 @@ def settings_of_model(
     return DescriptorSettings(
         dim=opened.descriptor_dim,
         dtype=dtype,
-        model_digest=_model_digest(opened.checkpoint),
+        model_digest=model_digest(opened.checkpoint),
         backbone=opened.name,
         pooling_exponent=opened.pooling_exponent,
         test_size=sizes[-1],
@@ -63,8 +63,11 @@ def settings_of_model(
     )
 
 
-def _model_digest(checkpoint: Checkpoint) -> str:
-    """Of the arrays, and of another network's head also of what it does with them."""
+def model_digest(checkpoint: Checkpoint) -> str:
+    """Of the arrays, and of another network's head also of what it does with them.
+
+    What `DescriptorSettings.model_digest` holds.
+    """
     arrays = leaf_digests(checkpoint.model)
     if HEAD_KEY not in checkpoint.meta:
         return json_digest(arrays)

@@ -21,6 +21,7 @@ class Bound(NamedTuple):
         many: a list of such numbers, or one.
         at_least_one: of a list that must not be empty.
         infinite: infinity is a number too, as a word as well ("inf").
+        or_auto: "auto" is allowed, and means what the recipe's comment says.
     """
 
     words: str
@@ -31,11 +32,14 @@ class Bound(NamedTuple):
     many: bool = False
     at_least_one: bool = False
     infinite: bool = False
+    or_auto: bool = False
 
     def wrong(self, value: Any) -> list[Any]:
         """The parts of a key's value that are not allowed, the value itself if none."""
         if value is None:
             return [] if self.or_none else [None]
+        if self.or_auto and value == "auto":
+            return []
         values = as_tuple(value) if self.many else (value,)
         if self.at_least_one and not values:
             return [value]
@@ -64,6 +68,11 @@ def at_least(least: float) -> Bound:
 def optional(bound: Bound) -> Bound:
     """A bound, or None."""
     return bound._replace(words=f"{bound.words} or None", or_none=True)
+
+
+def automatic(bound: Bound) -> Bound:
+    """A bound, or "auto"."""
+    return bound._replace(words=f'{bound.words}, or "auto"', or_auto=True)
 
 
 def several(bound: Bound) -> Bound:
@@ -179,6 +188,8 @@ OF_TASK: dict[tuple[str, str], Bound] = {
     ("train", "data_timeout_s"): Bound("more than 0", 0, 1e9, without_ends=True),
     ("train", "pooling_exponent"): EXPONENT,
     ("train", "test_size"): SIZE,
+    ("embed", "pooling_exponent"): automatic(ANY_EXPONENT),
+    ("embed", "test_size"): automatic(BOUNDS["test_size"]),
     ("finetune_pooling", "learning_rate"): COUNT_OR_ZERO,
 }
 

@@ -51,8 +51,14 @@ from multigrain_jax.tasks.check import (
     as_tuple,
     choice_problems,
     evaluation_problems,
-    pooling_exponents,
     refuse,
+)
+from multigrain_jax.tasks.embed_defaults import (
+    AUTO,
+    WHOLE_PHOTO,
+    exponent_asked,
+    settle,
+    size_hint,
 )
 from multigrain_jax.tasks.embed_record import SOURCES_OF_FILES, embed_config
 from multigrain_jax.tasks.inputs import data_set_from_config, reading_from_config
@@ -61,9 +67,6 @@ from multigrain_jax.tasks.prepare import prepare
 from multigrain_jax.tasks.weights import open_weights
 from multigrain_jax.weights import find_weights
 from multigrain_jax.workdir import write_config, write_results
-
-# Up to here larger photos are usual: 500 pixels for what was trained at 224.
-UNUSUAL_RATIO = 3
 
 
 def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
@@ -94,18 +97,16 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         if data["root"] is not None:
             data["root"] = os.path.abspath(os.path.expanduser(data["root"]))
         opened = open_weights(
-            settings,
-            pooling_exponent=next(
-                iter(pooling_exponents(settings["pooling_exponent"])), None
-            ),
+            settings, pooling_exponent=exponent_asked(settings["pooling_exponent"])
         )
+        opened = settle(settings, opened, workdir)
         sizes = as_tuple(settings["test_size"])
         print(size_hint(opened.checkpoint.meta, max(sizes)), end="")
         of_model = settings_of_model(
             opened,
             dtype=config.descriptor_dtype,
             test_size=sizes,
-            test_mode=config.test_mode,
+            test_mode=settings["test_mode"],
         )
         workdir, data_set, wanted = place_for(workdir, of_model, settings)
         with lock_workdir(own_folder(workdir)) as lock:
@@ -219,22 +220,6 @@ def _run(
     return results
 
 
-def size_hint(meta: Mapping[str, Any], test_size: int) -> str:
-    """A line where photos are to be much larger than the checkpoint knows them.
-
-    Args:
-        meta: of the checkpoint, which may hold the config of the run that made it.
-        test_size: S, in pixels.
-    """
-    known = (meta.get("config") or {}).get("test_size")
-    if not isinstance(known, int) or test_size <= UNUSUAL_RATIO * known:
-        return ""
-    return (
-        f"test_size = {test_size}, and the checkpoint was made for {known}: "
-        f"--config.test_size={known} is likely to find more, and is faster\n"
-    )
-
-
 def _embed(
     writer: DescriptorWriter | None,
     opened: OpenedModel,
@@ -335,7 +320,11 @@ def _earlier_root(workdir: Path) -> str | None:
 
 
 def _problems(settings: Mapping[str, Any]) -> list[str]:
-    problems = evaluation_problems(settings, num_devices=jax.device_count())
+    mode = settings["test_mode"]
+    problems = evaluation_problems(
+        {**settings, "test_mode": WHOLE_PHOTO if mode == AUTO else mode},
+        num_devices=jax.device_count(),
+    )
     problems += choice_problems(settings, {"descriptor_dtype": DTYPES})
     if len(as_tuple(settings["pooling_exponent"])) > 1:
         problems.append("pooling_exponent: found several, expected one")

@@ -195,8 +195,10 @@ CHOSEN = {
     "negative_sampling",
     "pairs",
     "optimizer",
+    "pooling_exponent",
     "score_normalization.reduction",
     "test_mode",
+    "test_size",
 }
 # The others are names of the user's, or were looked up before the recipe was made.
 FREE = {"benchmark", "task", "data.split", "data.val_split", "report_split", "host"}
@@ -239,6 +241,8 @@ def test_no_bound_is_for_a_key_that_no_recipe_has():
         (BOUNDS["pooling_exponent"], ("inf", "2.5", 1.0), []),
         (BOUNDS["pooling_exponent"], ("many", "nan", "-1"), ["many", "nan", "-1"]),
         (BOUNDS["pooling_exponent"], {"p": 3}, [{"p": 3}]),
+        (bound_of("embed", "test_size"), "auto", []),
+        (bound_of("embed", "test_size"), "autos", ["autos"]),
         (BOUNDS["momentum"], 1.0, [1.0]),
         (BOUNDS["data.val_fraction"], 1.0, [1.0]),
         (BOUNDS["seed"], 2**32, [2**32]),

@@ -28,7 +28,7 @@ from multigrain_jax.descriptors.index_file import read_index
 from multigrain_jax.descriptors.writer import DescriptorWriter
 from multigrain_jax.errors import InputError
 from multigrain_jax.tasks import embed as run_module
-from multigrain_jax.tasks.embed import run, size_hint
+from multigrain_jax.tasks.embed import run
 
 
 @pytest.fixture
@@ -86,17 +86,6 @@ def test_descriptors_equal_those_of_photos_one_by_one(
     assert "empty file" in bad["empty.jpg"]
     skipped = (tmp_path / "w" / "skipped.txt").read_text().splitlines()
     assert sorted(line.split("/")[-1].split(":")[0] for line in skipped) == sorted(bad)
-
-
-@pytest.mark.parametrize(
-    ("made_for", "test_size", "says"),
-    [(64, 500, "--config.test_size=64 is likely"), (64, 80, ""), (224, 500, "")],
-)
-def test_a_size_far_from_the_checkpoints_is_pointed_out(made_for, test_size, says):
-    hint = size_hint({"config": {"test_size": made_for}}, test_size)
-    assert says in hint and bool(says) == bool(hint)
-    # Converted weights come without a config.
-    assert size_hint({}, test_size) == ""
 
 
 def test_a_second_run_embeds_only_what_is_new(photos, tiny_checkpoint, tmp_path):

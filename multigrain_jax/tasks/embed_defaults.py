@@ -1,0 +1,142 @@
+"""How photos are embedded where "auto" stands: size, mode and p."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from multigrain_jax.data.eval_batches import TEST_MODES
+from multigrain_jax.descriptors.describe import model_digest
+from multigrain_jax.descriptors.folder import DESCRIPTOR_FOLDER, HEAD_FILE, read_head
+from multigrain_jax.inference import OpenedModel, open_checkpoint
+from multigrain_jax.runtime import compute_dtype
+from multigrain_jax.tasks.bounds import EXPONENT, SIZE, as_tuple
+
+AUTO = "auto"
+# Of weights that nothing is known of: the paper's of retrieval.
+UNKNOWN_SIZE = 500
+WHOLE_PHOTO = "rect"
+# Up to here larger photos are usual: 500 pixels for what was trained at 224.
+UNUSUAL_RATIO = 3
+
+
+class Choice(NamedTuple):
+    """What "auto" stands for.
+
+    Attributes:
+        test_size: S, in pixels; several in ascending order.
+        test_mode: "square" or "rect".
+        pooling_exponent: p; None is the checkpoint's.
+        origin: where they come from, in words.
+    """
+
+    test_size: tuple[int, ...]
+    test_mode: str
+    pooling_exponent: float | None
+    origin: str
+
+
+def settle(settings: dict[str, Any], opened: OpenedModel, workdir: Path) -> OpenedModel:
+    """Put what "auto" stands for into a configuration, and say it in a line.
+
+    Args:
+        settings: the configuration as nested dictionaries, which is changed.
+        opened: the model that it names, with the p that it gives, or the checkpoint's.
+        workdir: of the descriptors. Where it has some of these weights, "auto" is what
+            they were made with.
+
+    Returns:
+        The model, with the p that is taken.
+    """
+    keys = ("test_size", "test_mode", "pooling_exponent")
+    asked = [key for key in keys if settings[key] == AUTO]
+    if not asked:
+        return opened
+    choice = _of_folder(workdir, opened) or _of_checkpoint(opened.checkpoint.meta)
+    for key in asked:
+        value = getattr(choice, key)
+        is_one = isinstance(value, tuple) and len(value) == 1
+        settings[key] = value[0] if is_one else value
+    wanted = settings["pooling_exponent"]
+    if "pooling_exponent" in asked and wanted is not None:
+        opened = open_checkpoint(
+            opened.checkpoint,
+            pooling_exponent=wanted,
+            dtype=compute_dtype(settings["compute_dtype"]),
+        )
+    values = {**settings, "pooling_exponent": f"{opened.pooling_exponent:g}"}
+    chosen = ", ".join(f"{key} = {values[key]}" for key in asked)
+    print(f"{chosen}: {choice.origin}")
+    return opened
+
+
+def size_hint(meta: Mapping[str, Any], test_size: int) -> str:
+    """A line where photos are to be much larger than the checkpoint knows them.
+
+    Args:
+        meta: of the checkpoint, which may hold the config of the run that made it.
+        test_size: S, in pixels.
+    """
+    known = (meta.get("config") or {}).get("test_size")
+    if not isinstance(known, int) or test_size <= UNUSUAL_RATIO * known:
+        return ""
+    return (
+        f"test_size = {test_size}, and the checkpoint was made for {known}: "
+        f"--config.test_size={known} is likely to find more, and is faster\n"
+    )
+
+
+def exponent_asked(value: Any) -> float | None:
+    """The p that a configuration gives; None where it gives none, or "auto"."""
+    return None if value in (None, AUTO) else float(as_tuple(value)[0])
+
+
+def _of_folder(workdir: Path, opened: OpenedModel) -> Choice | None:
+    """As the descriptors in a workdir were made; None: there are none of these weights.
+
+    Raises:
+        InputError: the folder is damaged.
+    """
+    folder = workdir / DESCRIPTOR_FOLDER
+    if not (folder / HEAD_FILE).exists():
+        return None
+    made = read_head(folder).settings
+    if made.model_digest != model_digest(opened.checkpoint):
+        return None
+    return Choice(
+        made.sizes,
+        made.test_mode,
+        made.pooling_exponent,
+        f"as the descriptors in {workdir}",
+    )
+
+
+def _of_checkpoint(meta: Mapping[str, Any]) -> Choice:
+    """What the checkpoint says of itself; of what says nothing, the paper's size."""
+    published = meta.get("published")
+    search = published.get("search") if isinstance(published, Mapping) else None
+    if isinstance(search, Mapping):
+        exponent = search.get("pooling_exponent")
+        found = Choice(
+            as_tuple(search.get("test_size")),
+            str(search.get("test_mode")),
+            None if EXPONENT.wrong(exponent) else exponent,
+            f"what {published.get('name')} searches best with",
+        )
+        if _is_whole(found):
+            return found
+    config = meta.get("config")
+    if isinstance(config, Mapping):
+        sizes = as_tuple(config.get("test_size"))
+        found = Choice(sizes, WHOLE_PHOTO, None, "the size that it was tested at")
+        if _is_whole(found):
+            return found
+    return Choice(
+        (UNKNOWN_SIZE,), WHOLE_PHOTO, None, "nothing else is known of these weights"
+    )
+
+
+def _is_whole(choice: Choice) -> bool:
+    """Whether a checkpoint's record, which anybody may have written, can be used."""
+    sizes = choice.test_size
+    is_number = [isinstance(size, int) and not SIZE.wrong(size) for size in sizes]
+    return bool(sizes) and all(is_number) and choice.test_mode in TEST_MODES

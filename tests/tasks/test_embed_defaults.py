@@ -1,0 +1,84 @@
+"""What "auto" stands for: size, mode and p of what is to be embedded."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from multigrain_jax.tasks import embed_defaults
+from multigrain_jax.tasks.embed_defaults import AUTO, exponent_asked, settle
+
+SEARCH = {"test_size": 400, "test_mode": "square", "pooling_exponent": 2.5}
+NOTHING_KNOWN = (500, "rect", 3.0)
+
+
+def settled(monkeypatch, tmp_path, meta, **given):
+    """The size, the mode and p that are taken, of a checkpoint with p = 3."""
+    monkeypatch.setattr(
+        embed_defaults,
+        "open_checkpoint",
+        lambda _, *, pooling_exponent, dtype: SimpleNamespace(
+            pooling_exponent=pooling_exponent
+        ),
+    )
+    settings = {"test_size": AUTO, "test_mode": AUTO, "pooling_exponent": AUTO}
+    settings |= {"compute_dtype": "float32", **given}
+    opened = SimpleNamespace(
+        checkpoint=SimpleNamespace(meta=meta), pooling_exponent=3.0
+    )
+    found = settle(settings, opened, tmp_path)
+    return settings["test_size"], settings["test_mode"], found.pooling_exponent
+
+
+@pytest.mark.parametrize(
+    ("meta", "expected"),
+    [
+        ({"published": {"name": "x", "search": SEARCH}}, (400, "square", 2.5)),
+        (
+            {"published": {"search": {**SEARCH, "pooling_exponent": None}}},
+            (400, "square", 3.0),
+        ),
+        ({"config": {"test_size": 64, "test_mode": "square"}}, (64, "rect", 3.0)),
+        ({"config": {"test_size": [96, 128]}}, ((96, 128), "rect", 3.0)),
+        ({}, NOTHING_KNOWN),
+        ({"config": None, "published": None}, NOTHING_KNOWN),
+        ({"config": {}}, NOTHING_KNOWN),
+        ({"config": {"test_size": "large"}}, NOTHING_KNOWN),
+        ({"config": {"test_size": True}}, NOTHING_KNOWN),
+        ({"config": {"test_size": []}}, NOTHING_KNOWN),
+        ({"published": {"search": {**SEARCH, "test_size": 3}}}, NOTHING_KNOWN),
+        ({"published": {"search": {**SEARCH, "test_mode": "round"}}}, NOTHING_KNOWN),
+    ],
+)
+def test_a_checkpoint_says_how_it_is_asked(meta, expected, monkeypatch, tmp_path):
+    assert settled(monkeypatch, tmp_path, meta) == expected
+
+
+def test_what_is_given_stays(monkeypatch, tmp_path, capsys):
+    meta = {"published": {"name": "x", "search": SEARCH}}
+    found = settled(monkeypatch, tmp_path, meta, test_size=224)
+    assert found == (224, "square", 2.5)
+    assert capsys.readouterr().out == (
+        "test_mode = square, pooling_exponent = 2.5: what x searches best with\n"
+    )
+    given = {"test_size": 224, "test_mode": "rect", "pooling_exponent": None}
+    assert settled(monkeypatch, tmp_path, meta, **given) == (224, "rect", 3.0)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "exponent"),
+    [(None, None), ("auto", None), (4, 4.0), ("inf", float("inf"))],
+)
+def test_a_p_that_is_given_is_a_number(value, exponent):
+    assert exponent_asked(value) == exponent
+
+
+@pytest.mark.parametrize(
+    ("made_for", "test_size", "says"),
+    [(64, 500, "--config.test_size=64 is likely"), (64, 80, ""), (224, 500, "")],
+)
+def test_a_size_far_from_the_checkpoints_is_pointed_out(made_for, test_size, says):
+    hint = size_hint({"config": {"test_size": made_for}}, test_size)
+    assert says in hint and bool(says) == bool(hint)
+    # Converted weights come without a config.
+    assert size_hint({}, test_size) == ""
