@@ -16,6 +16,7 @@ PACKAGE = "multigrain_jax"
 LAYERS = {
     "__init__": -1,
     "errors": -1,
+    "buckets": 0,
     "files": 0,
     "growing_file": 0,
     "terminal": 0,
@@ -48,6 +49,7 @@ LAYERS = {
 }
 # Within one layer: (who imports, what).
 SIDEWAYS = {
+    ("buckets", "files"),
     ("convert", "inference"),
     ("descriptors", "evaluation"),
     ("descriptors", "inference"),
