@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from multigrain_jax.tasks import embed_defaults
-from multigrain_jax.tasks.embed_defaults import AUTO, exponent_asked, settle
+from multigrain_jax.tasks.embed_defaults import AUTO, exponent_asked, settle, size_hint
 
 SEARCH = {"test_size": 400, "test_mode": "square", "pooling_exponent": 2.5}
 NOTHING_KNOWN = (500, "rect", 3.0)
