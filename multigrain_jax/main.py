@@ -17,6 +17,7 @@ from typing import Any, TextIO
 from absl import app, flags
 from ml_collections import ConfigDict, FieldReference, config_flags
 
+from multigrain_jax.announce import run_announced
 from multigrain_jax.errors import (
     CheckpointNotSavedError,
     CheckpointUnreadableError,
@@ -64,6 +65,10 @@ _CONFIG_FLAGS = ("--config", "-config")
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where results go; workdirs/<name of the config> by default."
 )
+_QUIET = flags.DEFINE_bool("quiet", False, "Print warnings and errors alone.")
+_JSON = flags.DEFINE_bool(
+    "json", False, "Print the results as one object of JSON; the rest to stderr."
+)
 
 
 def default_workdir(config_file: str) -> Path:
@@ -92,7 +97,8 @@ def main(argv: list[str]) -> int:
 
         raise_open_files()
         keep_compiled_programs()
-        importlib.import_module(TASKS[config.task]).run(config, workdir)
+        module = importlib.import_module(TASKS[config.task])
+        run_announced(module, config, workdir, quiet=_QUIET.value, as_json=_JSON.value)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         passing = isinstance(error, CheckpointUnreadableError)
@@ -296,9 +302,10 @@ def _help() -> str:
     return "\n".join(
         [
             "python -m multigrain_jax.main --config configs/NAME.py[:ARGUMENT]",
-            "    [--workdir DIR] [--config.KEY=VALUE ...]",
+            "    [--workdir DIR] [--config.KEY=VALUE ...] [--quiet] [--json]",
             "",
             "Runs the recipe's task. Results go to workdirs/NAME, or to --workdir.",
+            "--quiet prints warnings and errors alone, --json the results as JSON.",
             "tools/show_config.py with the same arguments prints every key.",
             "",
             "recipes:",

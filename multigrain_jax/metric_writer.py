@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from tqdm import tqdm
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import parse_json, read_small, write_durably
 from multigrain_jax.growing_file import GrowingFile
+from multigrain_jax.progress import Pace, has_bar
 from multigrain_jax.workdir import METRICS_FILE
 
 # Shown in the terminal, in this order and under these names.
@@ -57,9 +58,10 @@ class MetricWriter:
         self._events: SummaryWriter | None = None
         self._purge_step: int | None = None
         self._total = progress_total
+        self._pace = Pace(progress_total) if progress_total else None
         self._bar = (
-            tqdm(total=progress_total, unit="step", dynamic_ncols=True)
-            if progress_total and sys.stderr.isatty()
+            tqdm(total=progress_total, unit=" steps", dynamic_ncols=True)
+            if progress_total and has_bar()
             else None
         )
         if self._path is not None and self._path.exists():
@@ -85,6 +87,17 @@ class MetricWriter:
         """
         self.record(step, metrics)
         self._show(step, metrics)
+
+    def ticking(self, batches: Iterable[Any], *, first_step: int) -> Iterator[Any]:
+        """The batches of training steps; the bar moves with each that is taken.
+
+        Args:
+            batches: one for each step.
+            first_step: updates done before the first of them.
+        """
+        for step, batch in enumerate(batches, start=first_step):
+            self._move_bar(step)
+            yield batch
 
     def record(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write one line of metrics to the files alone.
@@ -132,6 +145,7 @@ class MetricWriter:
         return self._events
 
     def _show(self, step: int, metrics: Mapping[str, float]) -> None:
+        is_training = any(name.startswith("train/") for name in metrics)
         shown = {
             name: f"{metrics[key]:.4g}"
             for key, name in TERMINAL_NAMES.items()
@@ -141,14 +155,16 @@ class MetricWriter:
         epoch = f"epoch {metrics['epoch']:.2f}  " if "epoch" in metrics else ""
         of_total = f"/{self._total}" if self._total else ""
         line = f"step {step}{of_total}  {epoch}{numbers}"
-        if self._bar is None:
-            print(line, flush=True)
-            return
-        self._bar.update(step - self._bar.n)
-        if any(name.startswith("train/") for name in metrics):
-            self._bar.set_postfix_str(numbers)
-        else:
-            self.note(line)
+        self._move_bar(step)
+        # The bar has its own time.
+        if self._pace is not None and self._bar is None and is_training:
+            self._pace.seen(step)
+            line += self._pace.left()
+        self.note(line)
+
+    def _move_bar(self, step: int) -> None:
+        if self._bar is not None and step > self._bar.n:
+            self._bar.update(step - self._bar.n)
 
 
 class _EventFile:

@@ -100,6 +100,9 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 def summary(path: Path) -> str:
     """The first line of a Python file's docstring, without a task's name."""
-    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    line = docstring.partition("\n")[0]
-    return re.sub(r"^Task `\w+`: ", "", line)
+    return first_line(ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def first_line(docstring: str | None) -> str:
+    """The first line of a docstring, without a task's name."""
+    return re.sub(r"^Task `\w+`: ", "", (docstring or "").partition("\n")[0])

@@ -47,6 +47,26 @@ class _Patient(io.TextIOWrapper):
         os.close(nowhere)
 
 
+class WarningsAlone(io.TextIOBase):
+    """Lets whole lines through that are warnings, and drops the others."""
+
+    def __init__(self, stream: TextIO):
+        """Write them to `stream`."""
+        self._stream, self._begun = stream, ""
+
+    def write(self, text: str) -> int:
+        """Take a text, of which the last line may go on."""
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            if line.startswith("WARNING"):
+                self._stream.write(f"{line}\n")
+        return len(text)
+
+    def flush(self) -> None:
+        """Bring out what was let through."""
+        self._stream.flush()
+
+
 def outlive_readers() -> None:
     """Let a process go on whose output is closed, at its start or on the way."""
     # A number of a standard stream that is free would be given to the next file, and

@@ -112,6 +112,20 @@ def test_events_hold_the_scalars_and_purge_on_resume(tmp_path):
     assert purges == [2]
 
 
+class Moves:
+    """A bar that nobody sees."""
+
+    def __init__(self, total, **options):
+        self.n, self.total = 0, total
+
+    def update(self, count):
+        self.n += count
+        assert self.n <= self.total
+
+    def write(self, line, file):
+        print(line, file=file)
+
+
 def test_without_a_workdir_nothing_is_written(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     writer = MetricWriter(None)
@@ -142,8 +156,37 @@ def test_a_progress_bar_in_a_terminal(monkeypatch, capsys):
     writer.write(10, {"epoch": 0.5, "val/top1": 0.75})
     writer.close()
     assert "10/20" in terminal.getvalue()
-    assert "loss 0.25" in terminal.getvalue()
-    assert capsys.readouterr().out == "step 10/20  epoch 0.50  val top-1 0.75\n"
+    # Above the bar, each on a line of its own.
+    assert capsys.readouterr().out == (
+        "step 10/20  epoch 0.50  loss 0.25\nstep 10/20  epoch 0.50  val top-1 0.75\n"
+    )
+
+
+def test_the_bar_moves_with_every_step(monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr("multigrain_jax.metric_writer.tqdm", Moves)
+    writer = MetricWriter(None, progress_total=9)
+    writer.truncate_after(5)
+    taken = [(batch, writer._bar.n) for batch in writer.ticking("abc", first_step=5)]
+    assert taken == [("a", 5), ("b", 6), ("c", 7)]
+    writer.write(8, {"train/loss": 1.0})
+    assert writer._bar.n == 8
+
+
+def test_a_line_says_how_long_it_takes(monkeypatch, capsys):
+    now = iter([100.0, 110.0, 120.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(now))
+    writer = MetricWriter(None, progress_total=100)
+    for step in (10, 20, 30):
+        writer.write(step, {"train/loss": 1.0})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition("loss 1")[2] for line in lines] == [
+        "",
+        ", 80 s left",
+        ", 70 s left",
+    ]
 
 
 @pytest.mark.parametrize("line", ["[" * 100_000, '{"step": ' + "1" * 5000 + "}"])

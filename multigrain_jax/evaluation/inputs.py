@@ -7,7 +7,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from multigrain_jax.data.eval_batches import EvalPlan, make_eval_batches
 from multigrain_jax.data.notes import NoteLog
@@ -17,6 +16,7 @@ from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.models.layers import FeatureMap
 from multigrain_jax.models.multigrain import Backbone, MultiGrain
 from multigrain_jax.ops.color import normalize_pixels
+from multigrain_jax.progress import Progress
 
 # What the devices need of a batch; `index` stays on the host.
 NETWORK_INPUTS = ("image", "size", "label", "mask", "bad")
@@ -63,11 +63,10 @@ def recorded_batches(
     skips = SkipLog(source, workdir=workdir, max_fraction=math.inf)
     notes = NoteLog(source, workdir=workdir)
     batches = make_eval_batches(source, plan, reading=reading)
-    with contextlib.closing(batches):
-        # disable=None: no bar where nobody watches.
-        for batch in tqdm(
-            batches, total=len(plan), unit="batch", disable=None, leave=False
-        ):
+    progress = Progress(int(np.sum(plan.rows >= 0)), what="photos")
+    with contextlib.closing(batches), contextlib.closing(progress):
+        for batch in batches:
+            progress.add(int(np.sum(batch["index"] >= 0)))
             skips.record(batch["index"][batch["bad"]])
             notes.record(batch["index"][batch["noted"]])
             yield batch

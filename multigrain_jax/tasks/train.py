@@ -170,7 +170,7 @@ def _train(
             return train_loop(
                 built.state,
                 train_step=profile.around(make_step(settings, built)),
-                batches=batches,
+                batches=recorder.writer.ticking(batches, first_step=first_step),
                 images_per_step=config.batch_size * config.gradient_accumulation_steps,
                 schedule=schedule,
                 on_first_step=recorder.first_step,

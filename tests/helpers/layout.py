@@ -21,6 +21,7 @@ LAYERS = {
     "growing_file": 0,
     "terminal": 0,
     "ops": 0,
+    "progress": 0,
     "trees": 0,
     "losses": 1,
     "models": 1,
@@ -41,6 +42,7 @@ LAYERS = {
     "weights": 3,
     "browse": 4,
     "tasks": 5,
+    "announce": 6,
     "recipe_files": 6,
     "recipe_text": 6,
     "main": 6,
@@ -55,6 +57,8 @@ SIDEWAYS = {
     ("descriptors", "inference"),
     ("growing_file", "files"),
     ("inference", "weights"),
+    ("announce", "recipe_files"),
+    ("main", "announce"),
     ("main", "recipe_files"),
     ("metric_writer", "workdir"),
     ("pages", "evaluation"),
@@ -80,7 +84,14 @@ HOMES = {
 OUTDATED = {"pmap", "replicate", "unreplicate", "FrozenDict", "PRNGKey", "Optional"}
 # Arguments of these names that are mappings are configs.
 CONFIG_NAMES = {"config", "settings"}
-CONFIG_READERS = ("tasks", "recipe_files", "recipe_text", "main", "commands")
+CONFIG_READERS = (
+    "tasks",
+    "recipe_files",
+    "recipe_text",
+    "announce",
+    "main",
+    "commands",
+)
 OPAQUE_TYPES = ("Mapping", "dict", "Any", "ConfigDict")
 SUPPRESSION = re.compile(
     r"# (?:noqa(?:: [A-Z0-9, ]+\b)?|(?:type|pyright): ignore(?:\[[\w, -]+\])?"

@@ -1,0 +1,110 @@
+"""What a run says first and last: what it does and where, what to look at and try."""
+
+import contextlib
+import json
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+from ml_collections import ConfigDict
+
+from multigrain_jax.progress import be_quiet
+from multigrain_jax.recipe_files import first_line
+from multigrain_jax.terminal import WarningsAlone
+
+PAGE = "report.html"
+# task -> commands, in which WORKDIR and DATABASE are put.
+NEXT = {
+    "train": ("multigrain embed PHOTOS --init-from WORKDIR",),
+    "finetune_pooling": ("multigrain embed PHOTOS --init-from WORKDIR",),
+    "whiten": ("multigrain embed PHOTOS --init-from WORKDIR",),
+    "embed": (
+        "multigrain search PHOTO WORKDIR",
+        "multigrain duplicates WORKDIR",
+        "multigrain browse WORKDIR",
+    ),
+    "search": ("multigrain browse DATABASE",),
+    "near_duplicates": ("multigrain browse DATABASE",),
+    "health": ("multigrain browse DATABASE",),
+}
+
+
+def run_announced(
+    task: ModuleType, config: ConfigDict, workdir: Path, *, quiet: bool, as_json: bool
+) -> None:
+    """Run a task, with as much to read as is asked for.
+
+    Args:
+        task: a module of `tasks/`.
+        config: its configuration.
+        workdir: where its results go.
+        quiet: print warnings and errors alone.
+        as_json: print the results as one object, and all else to standard error.
+
+    Raises:
+        Exception: whatever the task raises.
+    """
+    began, usual = time.time(), sys.stdout
+    with contextlib.ExitStack() as stack:
+        if quiet:
+            be_quiet()
+            stack.enter_context(contextlib.redirect_stdout(WarningsAlone(sys.stderr)))
+        elif as_json:
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        hosts = config.get("distributed")
+        if hosts is None or hosts.coordinator is None:
+            what = first_line(task.__doc__)
+            print(f"{config.task}: {what} Results go to {workdir}", flush=True)
+        results = task.run(config, workdir)
+        import jax
+
+        if jax.process_index():
+            return
+        database = config.get("database")
+        lines = epilogue(config.task, workdir, database=database, since=began)
+        print("".join(f"{line}\n" for line in lines), end="", flush=True)
+    if as_json:
+        print(json.dumps(results), file=usual, flush=True)
+
+
+def epilogue(
+    task: str, workdir: Path, *, database: str | None, since: float
+) -> list[str]:
+    """The last lines of a run.
+
+    Args:
+        task: what it did.
+        workdir: where its results are.
+        database: the collection that it looked into, if it did.
+        since: when it began, in seconds of the clock of files: an older page is not of
+            this run.
+    """
+    lines = []
+    page = workdir / PAGE
+    # Files have a coarser clock.
+    if page.is_file() and page.stat().st_mtime >= since - 0.1:
+        lines.append(f"see {_shown(page)}")
+    places = {"WORKDIR": _quoted(workdir)}
+    if database is not None:
+        places["DATABASE"] = _quoted(Path(database))
+    commands = []
+    for command in NEXT.get(task, ()):
+        words = [places.get(word, word) for word in command.split()]
+        if "DATABASE" not in words:
+            commands.append(" ".join(words))
+    for number, command in enumerate(commands):
+        lines.append(f"{'next: ' if not number else '      '}{command}")
+    return lines
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(_shown(path))
+
+
+def _shown(path: Path) -> str:
+    """A path from here, if it is below."""
+    text, here = str(path), os.getcwd()
+    return os.path.relpath(text, here) if text.startswith(f"{here}{os.sep}") else text

@@ -1,0 +1,79 @@
+"""What a run says first and last, and how little it can say."""
+
+import json
+import os
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from ml_collections import ConfigDict
+
+from multigrain_jax.announce import NEXT, epilogue, run_announced
+from multigrain_jax.commands.tasks import COMMANDS, translate
+from multigrain_jax.main import TASKS
+
+
+@pytest.fixture
+def task():
+    """A task that prints a line and a warning, and writes a page."""
+
+    def run(config, workdir):
+        print("a line\nWARNING: look out\nanother")
+        (workdir / "report.html").touch()
+        return {"num_images": 3, "seconds": 0.5}
+
+    return SimpleNamespace(__doc__="Task `embed`: what it does.\n\nMore.", run=run)
+
+
+def announced(task, folder, *, quiet=False, as_json=False):
+    config = ConfigDict({"task": "embed"})
+    run_announced(task, config, folder, quiet=quiet, as_json=as_json)
+
+
+def test_the_first_and_the_last_lines(task, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    announced(task, tmp_path)
+    first, *_, page, hint, _, last = capsys.readouterr().out.splitlines()
+    assert first == f"embed: what it does. Results go to {tmp_path}"
+    assert page == "see report.html"
+    assert hint == f"next: multigrain search PHOTO {tmp_path}"
+    assert last == f"      multigrain browse {tmp_path}"
+
+
+def test_quiet_is_warnings_alone(task, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("multigrain_jax.progress._Asked.quiet", False)
+    announced(task, tmp_path, quiet=True)
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "WARNING: look out\n")
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_results_are_one_object(task, tmp_path, monkeypatch, capsys, quiet):
+    monkeypatch.setattr("multigrain_jax.progress._Asked.quiet", False)
+    announced(task, tmp_path, quiet=quiet, as_json=True)
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == {"num_images": 3, "seconds": 0.5}
+    assert "WARNING: look out\n" in printed.err
+    assert ("a line\n" in printed.err) is not quiet
+
+
+def test_an_older_page_is_not_pointed_at(tmp_path):
+    page = tmp_path / "report.html"
+    page.touch()
+    os.utime(page, (1000, 1000))
+    assert epilogue("whiten", tmp_path, database=None, since=2000) == [
+        f"next: multigrain embed PHOTOS --init-from {tmp_path}"
+    ]
+
+
+@pytest.mark.parametrize("name", NEXT)
+def test_what_is_to_be_tried_next_is_a_command(name):
+    assert name in TASKS
+    lines = epilogue(name, Path("/a b"), database="/c d", since=0.0)
+    assert lines[0].startswith("next: ")
+    for line in lines:
+        program, command, *words = shlex.split(line.removeprefix("next: "))
+        assert program == "multigrain"
+        assert translate(command, COMMANDS[command], words)
+        assert {"/a b", "/c d"} & set(words)
