@@ -54,7 +54,8 @@ def get_config() -> ml_collections.ConfigDict:
 
     # Data.
     config.data = ml_collections.ConfigDict()
-    config.data.source = "imagenet"  # "folder", "imagenet", "tfds", "quickstart"
+    # "folder", "imagenet", "tfds", "parquet", "webdataset" (tar shards), "quickstart".
+    config.data.source = "imagenet"
     config.data.backend = "grain"  # or "tfdata", for TFRecord files (extra `tf`)
     config.data.root = config_dict.placeholder(str)
     config.data.split = config_dict.placeholder(str)  # None: all images

@@ -29,7 +29,8 @@ def get_config() -> ml_collections.ConfigDict:
 
     # The images.
     config.data = ml_collections.ConfigDict()
-    config.data.source = "folder"  # "folder", "imagenet", "tfds", "quickstart"
+    # "folder", "imagenet", "tfds", "parquet", "webdataset" (tar shards), "quickstart".
+    config.data.source = "folder"
     config.data.root = config_dict.placeholder(str)
     config.data.split = config_dict.placeholder(str)
     config.data.list_file = config_dict.placeholder(str)  # as in base.py

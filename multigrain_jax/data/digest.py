@@ -22,12 +22,18 @@ def data_digest(source: ImageSource, *, root: str | Path | None) -> dict[str, st
     And of its `instances`, where they are known.
 
     Names are paths relative to `root`, so that a set that was moved stays the same.
-    What is no file of its own (a record of a data set) has a name alone.
+    What is no file of its own (a record of a data set) has a name alone, or the size
+    that its source knows.
     """
     names = [source.describe(index) for index in range(len(source))]
-    parts = [names[i : i + FILES_AT_ONCE] for i in range(0, len(names), FILES_AT_ONCE)]
-    with ThreadPoolExecutor(THREADS) as pool:
-        sizes = [size for part in pool.map(_sizes, parts) for size in part]
+    stamps = [source.stamp(index) for index in range(len(source))]
+    if all(stamp is not None for stamp in stamps):
+        sizes = [stamp[0] for stamp in stamps if stamp is not None]
+    else:
+        starts = range(0, len(names), FILES_AT_ONCE)
+        parts = [names[start : start + FILES_AT_ONCE] for start in starts]
+        with ThreadPoolExecutor(THREADS) as pool:
+            sizes = [size for part in pool.map(_sizes, parts) for size in part]
     prefix = "" if root is None else str(Path(os.path.expanduser(root)))
     relative = (name.removeprefix(prefix) for name in names)
     known = {} if source.instances is None else {"instances": source.instances}

@@ -169,10 +169,13 @@ def _embed_at(
 
 
 def stamp_images(source: ImageSource) -> list[ImageStamp]:
-    """Path, size and time of every image; zeros for what is no file of its own."""
+    """Path, size and time of every image; zeros where a record has none."""
     stamps = []
     for index in range(len(source)):
         path = source.describe(index)
+        if (known := source.stamp(index)) is not None:
+            stamps.append(ImageStamp(path, *known))
+            continue
         try:
             found = os.stat(path)
         except OSError:

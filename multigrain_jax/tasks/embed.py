@@ -16,7 +16,8 @@ from ml_collections import ConfigDict
 
 from multigrain_jax.data.eval_batches import EvalPlan, without_first
 from multigrain_jax.data.reading import why_unreadable
-from multigrain_jax.data.sources.open import DataSet, open_split
+from multigrain_jax.data.sources.open import PACKED, DataSet, open_split
+from multigrain_jax.data.sources.packed import photos_of
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.descriptors.describe import (
     embed_plan,
@@ -307,6 +308,8 @@ def _scanned(data: Mapping[str, Any]) -> Callable[[str], bool]:
         if split and os.path.isdir(os.path.join(root, split)):
             root = os.path.join(root, split)
         return lambda path: is_below(path, root)
+    if (form := PACKED.get(data["source"])) is not None:
+        return photos_of(root, split, form=form, exclude=data["exclude"])
     # Their names are the folder, or a file in it, and a number.
     return lambda path: is_below(path, root) or path.startswith(f"{root} ")
 

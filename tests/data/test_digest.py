@@ -5,7 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers.photos import write_plain_photos
+from helpers.photos import plain_photo, write_plain_photos
+from helpers.shards import samples, write_tar
 from helpers.sources import open_photos
 
 from multigrain_jax.data import digest
@@ -61,6 +62,9 @@ def test_what_is_no_file_has_a_name_alone():
         def describe(self, index):
             return f"/data/set\0 [{index}]"
 
+        def stamp(self, index):
+            return None
+
     found = data_digest(Records(), root=None)
     assert found == data_digest(Records(), root="/elsewhere")
     assert {len(value) for value in found.values()} == {64}
@@ -74,3 +78,16 @@ def test_known_instances_are_a_part_of_the_set(photos):
     (photos / "a" / "0.png").rename(photos / "a" / "x" / "0.png")
     assert plain.keys() == {"names", "sizes", "labels"}
     assert others(digest_of(photos, instances="2"), known) >= {"instances"}
+
+
+def test_photos_of_large_files_have_the_sizes_that_their_index_knows(tmp_path):
+    photos = [plain_photo(20 * number) for number in range(3)]
+
+    def digest_of_tar(photos):
+        path = write_tar(tmp_path / "set" / "a.tar", samples(photos, [0, 1, 0]))
+        os.utime(path, ns=(len(photos[1]), len(photos[1])))
+        return digest_of(tmp_path / "set", source="webdataset")
+
+    before = digest_of_tar(photos)
+    assert digest_of_tar(photos) == before
+    assert others(digest_of_tar([photos[0], b"other", photos[2]]), before) == {"sizes"}

@@ -1,4 +1,4 @@
-"""Where images come from: a folder, ImageNet, TFDS, or the quick start's photos.
+"""Where images come from: a folder, ImageNet, TFDS, large files, the quick start's.
 
 A source is a numbered set of encoded images with labels. It is picklable, since the
 loader's reading processes receive it.
@@ -28,15 +28,18 @@ from multigrain_jax.data.sources.folder import (
 )
 from multigrain_jax.data.sources.imagenet import imagenet_files
 from multigrain_jax.data.sources.instances import number_instances
+from multigrain_jax.data.sources.packed import PackedSource
 from multigrain_jax.data.sources.quickstart import QuickstartSource
 from multigrain_jax.data.sources.scan import Sieve
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.data.sources.tfds import TfdsSource
 from multigrain_jax.data.sources.tfrecord import TfrecordSource, is_tfrecord
+from multigrain_jax.data.sources.webdataset import WEBDATASET
 from multigrain_jax.errors import InputError
 
 LISTED_CLASSES = 10
-SOURCES = ("folder", "imagenet", "tfds", "quickstart")
+PACKED = {form.kind: form for form in (WEBDATASET,)}
+SOURCES = ("folder", "imagenet", "tfds", "quickstart", *PACKED)
 
 
 class FileSource(ImageSource):
@@ -131,6 +134,10 @@ class Subset(ImageSource):
         """One image's encoded bytes as an open file."""
         return self._source.open(int(self._indices[index]))
 
+    def stamp(self, index: int) -> tuple[int, int] | None:
+        """Size and time of change of one image, where the source knows them."""
+        return self._source.stamp(int(self._indices[index]))
+
     def describe(self, index: int) -> str:
         """Where one image is."""
         return self._source.describe(int(self._indices[index]))
@@ -156,7 +163,8 @@ def open_source(
     Args:
         source: "folder" (`root/split/class/…`, or `root/class/…` where there are no
             folders of splits), "imagenet" (ImageNet's own layouts), "tfds" (a
-            prepared data set's folder) or "quickstart".
+            prepared data set's folder), "parquet", "webdataset" (large files, as
+            `find_shards` finds them) or "quickstart".
         root: the folder; not needed for "quickstart".
         split: which part.
         list_file: only these files of a folder; one path a line, relative to root, and
@@ -208,6 +216,9 @@ def open_source(
         folder = os.path.expanduser(root)
         kind = TfrecordSource if is_tfrecord(folder) else TfdsSource
         opened = kind(folder, split or "train")
+    elif source in PACKED:
+        folder = os.path.expanduser(root)
+        opened = PackedSource(folder, split, form=PACKED[source], exclude=exclude)
     else:
         raise InputError(
             f"data.source: found {source!r}, expected one of {', '.join(SOURCES)}"

@@ -45,3 +45,10 @@ class ImageSource(Protocol):
         To look at a header only: a source of files need not read the whole file.
         """
         return io.BytesIO(self.read(index))
+
+    def stamp(self, index: int) -> tuple[int, int] | None:
+        """Size in bytes and time of change of one image, of what lies in a large file.
+
+        None: `describe` may be the path of a file, which has its own.
+        """
+        return None

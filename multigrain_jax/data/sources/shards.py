@@ -1,0 +1,178 @@
+"""Data sets that lie in large files: which of them there are, and of which part."""
+
+import fnmatch
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+from multigrain_jax.data.sources.folder import PARTS, TRAIN, no_such_split
+from multigrain_jax.errors import InputError, printable
+
+WORD = re.compile(r"[A-Za-z]+")
+FILES_NAMED = 5
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+
+
+def find_shards(
+    root: str, split: str | None, *, suffix: str, exclude: Sequence[str]
+) -> list[str]:
+    """The files of a part, in the order of their paths.
+
+    A file is of the part that the lowest folder called like one names, as train/ does,
+    and else of the last such word in its own name: `train-00000-of-00294.parquet`,
+    `imagenet1k-validation-07.tar`. Where no path names a part, all are "train".
+
+    Args:
+        root: the folder that they are in, or below; or one file.
+        split: the part; None: all files.
+        suffix: how their names end.
+        exclude: patterns of names and paths that are passed over.
+
+    Raises:
+        InputError: nothing there, or nothing of that part.
+    """
+    base, found = _list(root, suffix, exclude)
+    if not found:
+        raise InputError(
+            f"{root}: no *{suffix} files in it or its subfolders, found "
+            f"{_listing(root)}; give the folder that holds them, or another data.source"
+        )
+    chosen = [name for name in found if split is None or is_of_part(name, split)]
+    if chosen:
+        if split is not None and len(chosen) < len(found):
+            print(f"{root}: {len(chosen)} of {len(found)} files are taken as {split!r}")
+        return [os.path.join(base, name) for name in chosen]
+    parts = Counter(part for name in found if (part := part_of(name)))
+    if parts:
+        listed = ", ".join(f"{part!r} ({count} files)" for part, count in parts.items())
+        raise InputError(
+            f"{root}: split {split!r} was expected among the names of {len(found)} "
+            f"*{suffix} files, found {listed}; set the split to one of these, or to "
+            "None for all files"
+        )
+    if PARTS.get(str(split).lower()) != TRAIN:
+        raise no_such_split(root, str(split))
+    print(f"{root}: no file names a part; all {len(found)} are taken as {split!r}")
+    return [os.path.join(base, name) for name in found]
+
+
+def photos_of_part(
+    root: str,
+    split: str | None,
+    *,
+    suffix: str,
+    separator: str,
+    exclude: Sequence[str],
+) -> Callable[[str], bool]:
+    """Whether a photo is of a part of these files, or was before its file was removed.
+
+    Args:
+        root: as of `find_shards`.
+        split: the part.
+        suffix: how the names of the files end.
+        separator: what stands between the name of a file and that of a photo in it.
+        exclude: as of `find_shards`.
+
+    Returns:
+        A function of the photo's path.
+    """
+    base, found = _list(root, suffix, exclude)
+    has_parts = any(map(part_of, found))
+
+    def is_of_it(path: str) -> bool:
+        name, _, in_file = path.partition(f"{suffix}{separator}")
+        if not in_file or not f"{name}{suffix}".startswith(root):
+            return False
+        relative = os.path.relpath(f"{name}{suffix}", base)
+        return split is None or not has_parts or is_of_part(relative, split)
+
+    return is_of_it
+
+
+def part_of(path: str) -> str | None:
+    """The part that a path below the root names: train, val or test; None: none."""
+    *folders, name = path.split("/")
+    for folder in reversed(folders):
+        if folder.lower() in PARTS:
+            return PARTS[folder.lower()]
+    words = [word.lower() for word in WORD.findall(name.partition(".")[0])]
+    return next((PARTS[word] for word in reversed(words) if word in PARTS), None)
+
+
+def is_of_part(path: str, split: str) -> bool:
+    """Whether a path below the root names a part, by any of its names.
+
+    Args:
+        path: relative, with slashes.
+        split: one of the usual parts, or a word of names that is none of them.
+    """
+    if split.lower() in PARTS:
+        return part_of(path) == PARTS[split.lower()]
+    pattern = rf"(?:^|[^A-Za-z0-9]){re.escape(split)}(?:[^A-Za-z0-9]|$)"
+    return re.search(pattern, path) is not None
+
+
+def _list(root: str, suffix: str, exclude: Sequence[str]) -> tuple[str, list[str]]:
+    """The folder, and the sorted paths below it of all files."""
+    if os.path.isfile(root):
+        _require_suffix(root, suffix)
+        return os.path.dirname(root) or ".", [os.path.basename(root)]
+    if os.path.isdir(root):
+        return root, sorted(_below(root, "", suffix, exclude))
+    raise InputError(
+        f"data.root: {root} was expected to be a folder of *{suffix} files, or one of "
+        "them, found nothing; give it with --config.data.root=PATH"
+    )
+
+
+def _below(
+    root: str, relative: str, suffix: str, exclude: Sequence[str]
+) -> Iterator[str]:
+    """The files below a folder whose names end so, as relative paths."""
+    try:
+        with os.scandir(os.path.join(root, relative)) as entries:
+            listed = [(entry.name, entry.is_dir()) for entry in entries]
+    except OSError as error:
+        raise InputError(
+            f"{printable(os.path.join(root, relative))}: listing the folder failed: "
+            f"{error}; make it readable, or name it in data.exclude"
+        ) from error
+    for name, is_folder in listed:
+        path = f"{relative}/{name}" if relative else name
+        patterns = [pattern.lower() for pattern in exclude]
+        if any(
+            fnmatch.fnmatchcase(text.lower(), pattern)
+            for pattern in patterns
+            for text in (name, path)
+        ):
+            continue
+        if is_folder:
+            if path.count("/") < 8:  # links can lead in circles
+                yield from _below(root, path, suffix, exclude)
+        elif name.lower().endswith(COMPRESSED):
+            _require_suffix(os.path.join(root, path), suffix)
+        elif name.lower().endswith(suffix):
+            yield path
+
+
+def _require_suffix(path: str, suffix: str) -> None:
+    """Refuse a compressed tar, whose members cannot be read one by one."""
+    if suffix == ".tar" and path.lower().endswith(COMPRESSED):
+        raise InputError(
+            f"{printable(path)}: a compressed tar was found, and a plain .tar was "
+            "expected, of which photos are read in any order; unpack it (gunzip, zstd "
+            "-d, …): photos hardly become smaller"
+        )
+    if not path.lower().endswith(suffix):
+        raise InputError(
+            f"data.root: found {printable(path)}, expected a folder of *{suffix} files "
+            "or one of them; choose another root, or another data.source"
+        )
+
+
+def _listing(root: str) -> str:
+    names = sorted(os.listdir(root))
+    more = len(names) - FILES_NAMED
+    listed = ", ".join(map(printable, names[:FILES_NAMED]))
+    return (listed or "nothing") + (f" and {more} more" if more > 0 else "")
