@@ -145,7 +145,7 @@ def _score(
     images = [inputs(split, edit)[job.scored] for edit in (ORIGINALS, *EDITS)]
     images.append(inputs(TRAIN, ORIGINALS)[job.trained_on])
     labels = np.array(job.photos.labels[split])[job.scored]
-    descriptors, logits = _embed(workdir, np.concatenate(images))
+    descriptors, logits = embed_images(workdir, np.concatenate(images))
     count = len(job.scored)
     sets = np.split(descriptors, count * np.arange(1, len(EDITS) + 2))
     outcomes = {
@@ -155,7 +155,7 @@ def _score(
     return outcomes, summarise(outcomes)
 
 
-def _embed(workdir: Path, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def embed_images(workdir: Path, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Descriptors and logits of uint8 [M, S, S, 3], by the newest checkpoint."""
     from multigrain_jax.evaluation.embed import embed_all, make_embed_step
     from multigrain_jax.inference import open_model
