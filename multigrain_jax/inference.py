@@ -157,8 +157,11 @@ def _descriptor_dim(variables: Variables, backbone: Backbone) -> int:
     return backbone.embedding_dim
 
 
-def _names_of_logits(opened: OpenedModel) -> list[str]:
-    """A name for each; a classifier may have more rows than its images had classes."""
+def names_of_logits(opened: OpenedModel) -> list[str]:
+    """A name for each logit of a model; none where its checkpoint has none.
+
+    A classifier may have more rows than its images had classes.
+    """
     names = opened.class_names
     unnamed = range(len(names), opened.num_classes if names else 0)
     return [*names, *(f"class {number}, unnamed" for number in unnamed)]
@@ -179,7 +182,7 @@ class LoadedModel:
         """Put the model's arrays on the default device."""
         self.backbone = opened.name
         self.pooling_exponent = opened.pooling_exponent
-        self.class_names = _names_of_logits(opened)
+        self.class_names = names_of_logits(opened)
         self.step = opened.checkpoint.step
         self.variables = jax.device_put(opened.variables)
         graphdef = opened.graphdef

@@ -42,6 +42,7 @@ TASKS = {
     "sweep_pooling": "multigrain_jax.tasks.sweep_pooling",
     "whiten": "multigrain_jax.tasks.whiten",
     "eval_classification": "multigrain_jax.tasks.eval_classification",
+    "predict": "multigrain_jax.tasks.predict",
     "eval_retrieval": "multigrain_jax.tasks.eval_retrieval",
     "embed": "multigrain_jax.tasks.embed",
     "search": "multigrain_jax.tasks.search",

@@ -30,6 +30,7 @@ WRITTEN_FILES = (
     "pairs.csv",
     "links.csv",
     "health.csv",
+    "predictions.csv",
     "per_query.csv",
 )
 # Characters of a line of a CSV file that is read here: a path, and some numbers.

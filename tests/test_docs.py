@@ -27,6 +27,7 @@ SHRUNK = {
     "train": {**SHORT_TRAINING, "epoch_len_factor": 1.0},
     "eval_classification": {"test_size": 40, "batch_size": 8},
     "eval_retrieval": {"test_size": 40, "batch_size": 8},
+    "predict": {"test_size": 40, "batch_size": 8},
     "finetune_pooling": {"test_size": 40},
     "whiten": {"test_size": 40, "batch_size": 8},
     "embed": {"test_size": 40, "batch_size": 8},

@@ -106,6 +106,14 @@ COMMANDS: Mapping[str, Command] = {
         ),
         example="~/photos --num-epochs 30",
     ),
+    "predict": Command(
+        "predict",
+        "say which classes a trained network sees in a photo or a folder",
+        takes=("data.root",),
+        needs=1,
+        keys=("init_from", "test_size", "test_mode", "batch_size", "data.exclude"),
+        example="one.jpg --init-from workdirs/folder",
+    ),
     "evaluate": Command(
         "eval_imagenet",
         "accuracy of a checkpoint on a folder of photos with classes",

@@ -30,7 +30,7 @@ MAX_GALLERY_BYTES = 4_700_000
 MAX_ROWS = 200
 PAGE_THUMBNAIL_SIDE = 128
 
-RowKind = Literal["queries", "groups", "photos"]
+RowKind = Literal["queries", "groups", "photos", "rows"]
 # Which rows are shown where not all fit, and how the page says so.
 Pick = Literal["ends", "spread", "first"]
 PICKS: Mapping[Pick, str] = {
@@ -57,6 +57,13 @@ ORDERS_OF: Mapping[RowKind, Mapping[str, str]] = {
     "queries": ORDERS,
     "groups": {**ORDERS, "listed": "largest first"},
     "photos": {**ORDERS, "listed": "as listed"},
+    # Of predictions: what is similar is certain.
+    "rows": {
+        "listed": "as listed",
+        "different": "most doubtful first",
+        "similar": "most certain first",
+        "name": "by name",
+    },
 }
 
 
@@ -71,6 +78,7 @@ def write_retrieval_page(
     heading: str = "Queries and what they found",
     note: str = "",
     rows_are: RowKind = "queries",
+    before: Sequence[Section] = (),
 ) -> None:
     """Write a page that needs nothing but itself, of about 5 MB at most.
 
@@ -89,6 +97,7 @@ def write_retrieval_page(
         heading: of the gallery.
         note: below the gallery's heading.
         rows_are: what a row is.
+        before: sections between the scores and the gallery.
     """
     sections = [results_section(results)] if results else []
     if average_precisions is not None and len(average_precisions):
@@ -98,6 +107,7 @@ def write_retrieval_page(
                 {"histogram of average precision": figure}, heading="Distribution"
             )
         )
+    sections += before
     folder = path.parent
     sections.append(
         _gallery(rows, heading=heading, note=note, rows_are=rows_are, folder=folder)

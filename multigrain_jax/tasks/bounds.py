@@ -191,6 +191,7 @@ OF_TASK: dict[tuple[str, str], Bound] = {
     ("embed", "pooling_exponent"): automatic(ANY_EXPONENT),
     ("embed", "test_size"): automatic(BOUNDS["test_size"]),
     ("finetune_pooling", "learning_rate"): COUNT_OR_ZERO,
+    ("predict", "test_size"): optional(SIZE),
 }
 
 

@@ -16,6 +16,7 @@ from configs import (
     finetune_p,
     health,
     near_duplicates,
+    predict,
     search,
     sweep_p,
     whiten,
@@ -40,6 +41,7 @@ from multigrain_jax.tasks import (
 )
 from multigrain_jax.tasks import health as run_health
 from multigrain_jax.tasks import near_duplicates as run_near_duplicates
+from multigrain_jax.tasks import predict as run_predict
 from multigrain_jax.tasks import search as run_search
 from multigrain_jax.tasks import whiten as run_whiten
 
@@ -123,6 +125,7 @@ RUNS = {
     "eval_retrieval": partial(
         evaluate, partial(eval_retrieval.get_config, "folder"), run_retrieval
     ),
+    "predict": partial(evaluate, predict.get_config, run_predict),
     "whiten": partial(evaluate, whiten.get_config, run_whiten),
     "finetune_pooling": partial(evaluate, finetune_p.get_config, finetune_pooling),
     "sweep_pooling": partial(

@@ -12,6 +12,7 @@ from configs import (
     eval_retrieval,
     finetune_p,
     near_duplicates,
+    predict,
     search,
     sweep_p,
     whiten,
@@ -33,6 +34,7 @@ def unreadable(tmp_path_factory):
 
 RECIPES = {
     "eval_classification": eval_base.get_config,
+    "predict": predict.get_config,
     "eval_retrieval": lambda: eval_retrieval.get_config("folder"),
     "finetune_pooling": finetune_p.get_config,
     "sweep_pooling": sweep_p.get_config,

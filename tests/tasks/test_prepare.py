@@ -19,6 +19,7 @@ from configs import (
     finetune_p,
     health,
     near_duplicates,
+    predict,
     search,
     sweep_p,
     whiten,
@@ -45,6 +46,7 @@ RECIPES = (
     finetune_p,
     health,
     near_duplicates,
+    predict,
     search,
     sweep_p,
     whiten,
@@ -88,7 +90,8 @@ def test_every_key_that_may_hold_a_path_is_known():
     # What else a key can be left out of: numbers, splits, and other hosts.
     none = {k for c in configs for k, v in leaves(c.to_dict()) if v is None}
     numbers = {"num_", "_step", "_exponent", "max_train", "distributed.", "split"}
-    numbers |= {"local_cache_gb", "ema_decay", "data.instances"}
+    numbers |= {"local_cache_gb", "ema_decay", "data.instances", "test_size"}
+    numbers |= {"test_mode"}  # a word
     others = {key for key in none if any(word in key for word in numbers)}
     assert none - others == set(PATH_KEYS)
 

@@ -1,0 +1,35 @@
+"""The size that a checkpoint's record names, whatever the record looks like."""
+
+import pytest
+
+from multigrain_jax.checkpoint.made_for import made_for
+from multigrain_jax.weights.table import PUBLISHED
+
+TRAINED = {"config": {"test_size": 96, "test_mode": "rect"}}
+RELEASED = {"published": PUBLISHED["joint_3B_0.5"].record("joint_3B_0.5")}
+
+
+@pytest.mark.parametrize(
+    ("meta", "expected"),
+    [
+        (TRAINED, (96, "rect", None)),
+        ({"config": {"test_size": 64}}, (64, "square", None)),
+        (RELEASED, (500, "rect", 4.0)),
+        # What was trained from published weights is what it was trained for.
+        (RELEASED | TRAINED, (96, "rect", None)),
+        ({"config": None}, (331, "square", None)),
+        ({"config": {"test_size": (96, 128)}}, (331, "square", None)),
+        ({"config": {"test_size": True}}, (331, "square", None)),
+        ({"config": "text", "published": []}, (331, "square", None)),
+        ({"published": {"search": {"test_size": "500"}}}, (331, "square", None)),
+        ({"config": {"test_size": 64, "test_mode": "round"}}, (64, "square", None)),
+        ({}, (331, "square", None)),
+    ],
+)
+def test_the_size_is_that_of_the_record(meta, expected):
+    assert made_for(meta, default_size=331)[:3] == expected
+
+
+def test_where_it_is_known_from_is_told():
+    origins = {made_for(meta, default_size=1).origin for meta in (TRAINED, RELEASED)}
+    assert origins == {"as it was trained", "as it was published"}
