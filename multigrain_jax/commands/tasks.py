@@ -1,6 +1,7 @@
 """Commands over recipes: their words become flags of `multigrain_jax.main`."""
 
 import shlex
+import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -171,10 +172,12 @@ def _run(arguments: list[str]) -> int:
 
     from multigrain_jax import main as command_line
 
+    # The flags of a config are looked for there, whatever `run` is given.
+    sys.argv = ["multigrain", *arguments]
     try:
         app.run(
             command_line.main,
-            argv=["multigrain", *arguments],
+            argv=sys.argv,
             flags_parser=command_line.parse_flags,
         )
     except SystemExit as end:

@@ -4,6 +4,7 @@ import shlex
 import sys
 
 import pytest
+from absl import app
 
 from multigrain_jax import commands, main
 from multigrain_jax.commands.tasks import COMMANDS, translate
@@ -96,6 +97,15 @@ def test_mistakes_are_one_line(line, said, capsys):
     printed = capsys.readouterr().err
     assert printed.startswith("error: ") and said in printed
     assert printed.count("\n") == 1
+
+
+def test_flags_are_where_those_of_a_config_are_looked_for(monkeypatch):
+    seen = []
+    monkeypatch.setattr(sys, "argv", ["multigrain", "embed", "p"])
+    monkeypatch.setattr(app, "run", lambda main, *, argv, **_: seen.append(argv))
+    assert commands.main(["embed", "p", "--init-from", "w"]) == 0
+    flags = ["--config", "embed", "--config.init_from=w", "--config.data.root=p"]
+    assert seen == [["multigrain", *flags]] == [sys.argv]
 
 
 def test_a_dry_run_prints_the_command(capsys):
