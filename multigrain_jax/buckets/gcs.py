@@ -188,6 +188,7 @@ def _translated(
     """Turn the library's errors into those of `buckets`."""
     try:
         import requests
+        import urllib3
         from google.api_core.exceptions import GoogleAPICallError
         from google.auth.exceptions import GoogleAuthError, TransportError
         from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
@@ -204,7 +205,12 @@ def _translated(
         if in_session and code in _OF_A_SESSION and not isinstance(meaning, InputError):
             meaning = PassingFault(f"HTTP {code}")
         raise meaning from error
-    except (requests.RequestException, TransportError, DataCorruption) as error:
+    except (
+        requests.RequestException,
+        urllib3.exceptions.HTTPError,  # of an answer that stops, as it is streamed
+        TransportError,
+        DataCorruption,
+    ) as error:
         raise PassingFault(f"{type(error).__name__}: {error}"[:300]) from error
     except GoogleAuthError as error:
         if getattr(error, "retryable", False):
