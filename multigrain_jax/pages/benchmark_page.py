@@ -48,6 +48,7 @@ def write_benchmark_page(
     scores: RetrievalScores,
     *,
     subtitle: str,
+    circumstances: Sequence[str],
 ) -> None:
     """Write the scores, their distribution and the queries with what they found.
 
@@ -58,6 +59,7 @@ def write_benchmark_page(
         database: float32 [N, D], of its database.
         scores: from `evaluate_retrieval` of these descriptors.
         subtitle: a line below the title.
+        circumstances: lines about what scores cannot be compared with, and why.
     """
     results = []
     for name, value in scores.results.items():
@@ -67,7 +69,7 @@ def write_benchmark_page(
         f"{number} ({name})" if len(scores.num_without_positives) > 1 else str(number)
         for name, number in scores.num_without_positives.items()
     )
-    lowered = "".join(f" Lowered: {line}." for line in benchmark.lowered_by)
+    told = "".join(f" {line[:1].upper()}{line[1:]}." for line in circumstances)
     write_retrieval_page(
         path,
         title=f"Retrieval: {benchmark.name}",
@@ -79,7 +81,7 @@ def write_benchmark_page(
         rows=_rows(benchmark, queries, database, scores.queries),
         note="Ignored images do not count for a query, which itself is mostly one of "
         "them. Similarities are not normalised. Queries that have no positive and are "
-        f"not shown: {without}.{lowered}",
+        f"not shown: {without}.{told}",
     )
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,12 @@ from multigrain_jax.data.benchmarks import (
     Benchmark,
     BenchmarkFiles,
     BenchmarkSource,
+    Conduct,
+    benchmark_row,
+    departures,
     load_benchmark,
 )
+from multigrain_jax.data.benchmarks.comparable import WAYS
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.embed import embed_batches, make_embed_step
 from multigrain_jax.evaluation.retrieval import (
@@ -55,7 +59,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     """Evaluate as the config says; returns the numbers that results.json holds.
 
     `<benchmark>/<protocol>/map` and the protocol's other metrics, or `ukbench/score`,
-    and how many of the protocol's queries have nothing to find; every query's average
+    and how many of the protocol's queries have nothing to find; the file also holds
+    where the run departs from that of published scores. Every query's average
     precision goes to per_query.csv, and what it found to report.html.
 
     Raises:
@@ -69,17 +74,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     write_config(workdir, settings)
     descriptors = _describe(settings, opened, benchmark, workdir)
 
-    queries = _take(descriptors, benchmark.queries)
     database = _take(descriptors, benchmark.database)
-    expansion = settings["query_expansion"]
-    if expansion["num_neighbours"]:
-        queries = expand_queries(
-            queries,
-            database,
-            num_neighbours=expansion["num_neighbours"],
-            alpha=expansion["alpha"],
-            itself=_where_in_database(benchmark),
-        )
+    queries = _queries(settings, benchmark, descriptors, database)
     normalization = settings["score_normalization"]
     scores = evaluate_retrieval(
         benchmark,
@@ -90,8 +86,16 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         normalization_neighbours=normalization["num_neighbours"],
         normalization_reduction=normalization["reduction"],
     )
+    num_unreadable = int(np.sum(~np.any(descriptors, axis=1)))
+    departed = departures(
+        benchmark_row(settings["benchmark"]).rules,
+        benchmark,
+        _conduct(settings, opened, benchmark, num_unreadable=num_unreadable),
+    )
     print_table(scores.results)
-    _print_circumstances(benchmark, scores)
+    _print_without_positives(benchmark, scores)
+    for line in _circumstances(benchmark, departed):
+        print(line)
     leave_if_taken(workdir)
     with dispensable(workdir / PER_QUERY_FILE):
         write_per_query_csv(workdir / PER_QUERY_FILE, benchmark, scores.queries)
@@ -104,6 +108,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
             scores,
             subtitle=f"{opened.name} from {opened.checkpoint.path}: {len(queries)} "
             f"queries among {len(database)} images",
+            circumstances=_circumstances(benchmark, departed),
         )
     results = {
         **scores.results,
@@ -113,21 +118,79 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         },
         "num_queries": len(queries),
         "num_database": len(database),
-        "num_unreadable": int(np.sum(~np.any(descriptors, axis=1))),
+        "num_unreadable": num_unreadable,
         "seconds": time.perf_counter() - started,
     }
-    lowered = {"lowered_by": list(benchmark.lowered_by)} if benchmark.lowered_by else {}
-    write_results(workdir, {**results, **lowered})
+    write_results(workdir, {**results, **departed})
     return results
 
 
-def _print_circumstances(benchmark: Benchmark, scores: RetrievalScores) -> None:
-    """What the scores leave out, and what lowers them."""
+def _queries(
+    settings: Mapping[str, Any],
+    benchmark: Benchmark,
+    descriptors: np.ndarray,
+    database: np.ndarray,
+) -> np.ndarray:
+    """The queries' descriptors, expanded if the config says so."""
+    queries = _take(descriptors, benchmark.queries)
+    expansion = settings["query_expansion"]
+    if not expansion["num_neighbours"]:
+        return queries
+    return expand_queries(
+        queries,
+        database,
+        num_neighbours=expansion["num_neighbours"],
+        alpha=expansion["alpha"],
+        itself=_where_in_database(benchmark),
+    )
+
+
+def _circumstances(
+    benchmark: Benchmark, departed: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """A line for each way in which the run departs from that of published scores."""
+    return [
+        f"these scores of {benchmark.name} are {WAYS[way]}: {line}"
+        for way, lines in departed.items()
+        for line in lines
+    ]
+
+
+def _print_without_positives(benchmark: Benchmark, scores: RetrievalScores) -> None:
+    """What the scores leave out."""
     each = zip(scores.num_without_positives.items(), benchmark.protocols, strict=True)
     for (name, number), protocol in each:
         print(f"{name}: {number} of {len(protocol.queries)} queries have no positive")
-    for line in benchmark.lowered_by:
-        print(f"these scores of {benchmark.name} are lowered: {line}")
+
+
+def _conduct(
+    settings: Mapping[str, Any],
+    opened: OpenedModel,
+    benchmark: Benchmark,
+    *,
+    num_unreadable: int,
+) -> Conduct:
+    """What the scores depend on, for the rules that compare it with published ones."""
+    data, normalization = settings["data"], settings["score_normalization"]
+    decoding = decoding_from_config(data, own_photos=benchmark.apply_exif_orientation)
+    # Another network's head whitens too.
+    whitening = opened.variables.whitening or opened.variables.head
+    return Conduct(
+        test_sizes=tuple(as_tuple(settings["test_size"])),
+        test_mode=settings["test_mode"],
+        pooling_exponent=opened.pooling_exponent,
+        whitening_dim=opened.descriptor_dim if whitening else None,
+        pixels=decoding.pixels,
+        num_expanded=settings["query_expansion"]["num_neighbours"],
+        normalization=(
+            float(normalization["weight"]),
+            normalization["num_neighbours"],
+            normalization["reduction"],
+        ),
+        files=frozenset(name for name in FILE_KEYS if data.get(name)) - {"root"},
+        counts=settings["expected_counts"],
+        num_unreadable=num_unreadable,
+    )
 
 
 def _problems(settings: Mapping[str, Any]) -> list[str]:

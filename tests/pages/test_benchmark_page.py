@@ -48,11 +48,16 @@ def test_the_page_shows_scores_and_verdicts(tmp_path):
         normalization_weight=2.0,
         normalization_neighbours=10,
     )
-    path = tmp_path / "report.html"
     write_benchmark_page(
-        path, benchmark, descriptors, descriptors, scores, subtitle="a model"
+        tmp_path / "report.html",
+        benchmark,
+        descriptors,
+        descriptors,
+        scores,
+        subtitle="a model",
+        circumstances=["they are lowered: by the <weather>"],
     )
-    page = path.read_text()
+    page = (tmp_path / "report.html").read_text()
     rows = page.split('<div class="gallery-row"')[1:]
     assert len(rows) == 4
     (row,) = [row for row in rows if 'aria-label="0.png (easy)"' in row]
@@ -68,6 +73,7 @@ def test_the_page_shows_scores_and_verdicts(tmp_path):
         assert name in page
         assert f"{value:.3f}" in page
     assert "Shown are 4 of 4 queries." in page
+    assert "They are lowered: by the &lt;weather&gt;." in page
 
 
 def test_every_metric_is_explained():

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import html
 import json
 import shutil
 from functools import partial
@@ -91,7 +92,10 @@ def test_a_folder_scores_as_its_photos_one_by_one(
     assert results["folder/all/num_without_positives"] == 0
     assert results["num_queries"] == results["num_database"] == len(paths)
     assert results["num_unreadable"] == 0
-    assert json.loads((tmp_path / "results.json").read_text()) == results
+    saved = json.loads((tmp_path / "results.json").read_text())
+    (line,) = saved.pop("lowered_by")
+    assert "--config.data.training=FOLDER" in line
+    assert saved == results
     with open(tmp_path / "per_query.csv", newline="") as file:
         table = list(csv.DictReader(file))
     assert [row["query"] for row in table] == [
@@ -110,7 +114,8 @@ def test_tables_and_pages_that_cannot_be_written_cost_no_score(
     monkeypatch.setattr(page, "write_atomically", full)
     monkeypatch.setattr(retrieval, "write_table", full)
     results = run(make_config("folder", objects, tiny_checkpoint), tmp_path)
-    assert json.loads((tmp_path / "results.json").read_text()) == results
+    saved = json.loads((tmp_path / "results.json").read_text())
+    assert saved.items() > results.items()
     lines = capsys.readouterr().out.splitlines()
     failed = [line for line in lines if line.startswith("WARNING")]
     assert ["report.html" in line for line in failed] == [False, True]
@@ -223,9 +228,15 @@ def test_what_the_scores_leave_out_and_what_lowers_them_is_told(
     lines = capsys.readouterr().out.splitlines()
     assert "holidays/all: 0 of 3 queries have no positive" in lines
     saved = json.loads((tmp_path / "a" / "results.json").read_text())
-    (line,) = saved["lowered_by"]
-    assert f"these scores of holidays are lowered: {line}" in lines
-    assert line in (tmp_path / "a" / "report.html").read_text()
+    told = {"lowered_by": "lowered", "raised_by": "raised"}
+    page = html.unescape((tmp_path / "a" / "report.html").read_text())
+    for way, word in told.items():
+        for line in saved[way]:
+            assert f"these scores of holidays are {word}: {line}" in lines
+            assert f"These scores of holidays are {word}: {line}." in page
+    # Of 500 pixels, whitened, upright; and there are fewer of them.
+    assert [len(saved[way]) for way in told] == [3, 1]
+    assert saved["raised_by"][0].startswith("6 images take part in place of 1491")
 
     with open(disc21 / "public_ground_truth.csv", "a") as file:
         file.write("Q00001,\n")
@@ -236,7 +247,8 @@ def test_what_the_scores_leave_out_and_what_lowers_them_is_told(
     lines = capsys.readouterr().out.splitlines()
     assert "disc21/raw: 1 of 2 queries have no positive" in lines
     assert results["disc21/raw/num_without_positives"] == 1
-    assert "lowered_by" not in json.loads((tmp_path / "b/results.json").read_text())
+    saved = json.loads((tmp_path / "b/results.json").read_text())
+    assert any("data.training=FOLDER" in line for line in saved["lowered_by"])
 
 
 def test_an_unreadable_photo_is_listed_and_not_found(
@@ -248,6 +260,8 @@ def test_an_unreadable_photo_is_listed_and_not_found(
     config.expected_counts.update(images=6, groups=3)
     results = run(config, tmp_path / "out")
     assert results["num_unreadable"] == 2
+    saved = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert "2 of 6 photos cannot be read" in saved["lowered_by"][0]
     assert results["holidays/all/map"] <= 1 / 3
     listed = (tmp_path / "out" / "skipped.txt").read_text().splitlines()
     assert len(listed) == 2

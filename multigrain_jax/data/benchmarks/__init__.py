@@ -10,6 +10,23 @@ from multigrain_jax.data.benchmarks.benchmark import (
     Protocol,
     TurnAndCrop,
 )
+from multigrain_jax.data.benchmarks.comparable import (
+    Conduct,
+    Rule,
+    all_read,
+    among_distractors,
+    as_stored,
+    complete,
+    departures,
+    normalized,
+    normalized_by,
+    pooled_by,
+    seen_at,
+    turned_upright,
+    unexpanded,
+    whitened,
+    without_million,
+)
 from multigrain_jax.data.benchmarks.copies import load_copies
 from multigrain_jax.data.benchmarks.copydays import load_copydays
 from multigrain_jax.data.benchmarks.disc21 import load_disc21
@@ -26,55 +43,101 @@ __all__ = [
     "BenchmarkFiles",
     "BenchmarkRow",
     "BenchmarkSource",
+    "Conduct",
     "Protocol",
     "TurnAndCrop",
     "benchmark_row",
+    "departures",
     "load_benchmark",
 ]
 
 
 class BenchmarkRow(NamedTuple):
-    """How a benchmark is loaded.
+    """How a benchmark is loaded, and what its scores are compared with.
 
     Attributes:
         load: its loader.
         counts: what it has; anything else is refused.
+        rules: of how published scores were made, and of what lowers any.
         optional_files: the fields of `BenchmarkFiles` that it knows, beside `root`.
     """
 
     load: Callable[[BenchmarkFiles, Mapping[str, int]], Benchmark]
     counts: Mapping[str, int]
+    rules: tuple[Rule, ...]
     optional_files: tuple[str, ...] = ()
 
 
+# Of all whose scores are published.
+PUBLISHED: tuple[Rule, ...] = (all_read, as_stored, unexpanded)
+HOLIDAYS = {"images": 1491, "groups": 500}
+UKBENCH = {"images": 10_200}
+COPYDAYS = {"originals": 157, "strong": 229, "distractors": 10_000}
+ROXFORD5K = {"images": 4993, "queries": 70}
+RPARIS6K = {"images": 6322, "queries": 70}
+DISC21 = {
+    "queries": 25_000,
+    "references": 1_000_000,
+    "matches": 4991,
+    "training": 1_000_000,
+}
+# As those who made the benchmark take its photos.
+REVISITED = (*PUBLISHED, seen_at((1024, "rect")), whitened(None), without_million)
+
 BENCHMARKS: Mapping[str, BenchmarkRow] = {
     "holidays": BenchmarkRow(
-        load_holidays, {"images": 1491, "groups": 500}, ("rotations",)
+        load_holidays,
+        HOLIDAYS,
+        (
+            *PUBLISHED,
+            complete(HOLIDAYS),
+            seen_at((500, "rect")),
+            whitened(None),
+            turned_upright,
+        ),
+        ("rotations",),
     ),
-    "ukbench": BenchmarkRow(load_ukbench, {"images": 10_200}),
+    "ukbench": BenchmarkRow(
+        load_ukbench,
+        UKBENCH,
+        (*PUBLISHED, complete(UKBENCH), seen_at((500, "rect")), whitened(None)),
+    ),
     "copydays": BenchmarkRow(
         load_copydays,
-        {"originals": 157, "strong": 229, "distractors": 10_000},
+        COPYDAYS,
+        (
+            *PUBLISHED,
+            complete(COPYDAYS),
+            seen_at((224, "square"), (800, "rect")),
+            whitened(None),
+            among_distractors,
+        ),
         ("distractors", "distractor_list"),
     ),
     "roxford5k": BenchmarkRow(
-        load_roxford5k, {"images": 4993, "queries": 70}, ("ground_truth",)
+        load_roxford5k, ROXFORD5K, (*REVISITED, complete(ROXFORD5K)), ("ground_truth",)
     ),
     "rparis6k": BenchmarkRow(
-        load_rparis6k, {"images": 6322, "queries": 70}, ("ground_truth",)
+        load_rparis6k, RPARIS6K, (*REVISITED, complete(RPARIS6K)), ("ground_truth",)
     ),
     "disc21": BenchmarkRow(
         load_disc21,
-        {
-            "queries": 25_000,
-            "references": 1_000_000,
-            "matches": 4991,
-            "training": 1_000_000,
-        },
+        DISC21,
+        (
+            *PUBLISHED,
+            complete(DISC21),
+            seen_at((512, "rect")),
+            whitened(1500),
+            pooled_by(7.0),
+            normalized,
+            normalized_by(2.0, 10, "nth"),
+        ),
         ("ground_truth", "query_list", "reference_list", "training"),
     ),
-    "copies": BenchmarkRow(load_copies, {}, ("distractors", "training")),
-    "folder": BenchmarkRow(load_folder, {}, ("training",)),
+    "copies": BenchmarkRow(
+        load_copies, {}, (all_read, normalized), ("distractors", "training")
+    ),
+    "folder": BenchmarkRow(load_folder, {}, (all_read, normalized), ("training",)),
 }
 
 

@@ -83,8 +83,6 @@ class Benchmark:
         apply_exif_orientation: whether these are one's own photos, which are shown
             upright; the published ones are taken as they are stored.
         remarks: lines about what was passed over when the images were listed.
-        lowered_by: lines about what makes scores lower than those that are published,
-            since it is not done as the protocol has it.
     """
 
     name: str
@@ -98,7 +96,6 @@ class Benchmark:
     edited: Mapping[int, str] = field(default_factory=dict)
     apply_exif_orientation: bool = False
     remarks: Sequence[str] = ()
-    lowered_by: Sequence[str] = ()
 
     def image_name(self, index: int) -> str:
         """An image's path below the benchmark's folder, or all of it elsewhere.

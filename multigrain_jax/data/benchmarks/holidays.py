@@ -27,11 +27,6 @@ ROTATIONS_ORIGIN = (
     "the table of upright rotations is holidays-rotate.yaml in the original MultiGrain "
     "repository; without it the photos are taken as they are"
 )
-NOT_UPRIGHT = (
-    "the photos are taken as they are stored, and those that lie on their side are not "
-    "turned upright as for the published scores; give the table of rotations with "
-    "--config.data.rotations=FILE"
-)
 FIRST_GROUP = 1000  # a file is called group · 100 + n
 ROTATION = re.compile(r"""["']?([\w.-]+)["']?\s*[:,\s]\s*(-?\d+)\s*,?""")
 
@@ -79,7 +74,6 @@ def load_holidays(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark
         database=np.arange(len(names)),
         protocols=[Protocol("all", ("map",), np.arange(len(queries)), positives, junk)],
         turned_or_cropped=turned,
-        lowered_by=() if turned else (NOT_UPRIGHT,),
     )
 
 

@@ -34,10 +34,6 @@ def test_holidays_are_turned_by_the_table(makers, tmp_path, picture, text):
     upright = dataclasses.replace(files, rotations=table)
     benchmark = load_benchmark("holidays", upright, expected_counts=counts)
     assert benchmark.turned_or_cropped == {1: TurnAndCrop(clockwise=90)}
-    assert not benchmark.lowered_by
-    lying = load_benchmark("holidays", files, expected_counts=counts)
-    (line,) = lying.lowered_by
-    assert "--config.data.rotations=FILE" in line
     source = BenchmarkSource(benchmark, PLAIN)
     assert [read_image(source, index).size for index in (0, 1)] == [(12, 8), (8, 12)]
 
