@@ -60,8 +60,14 @@ def test_every_promise_of_reliability_names_its_test():
     matrix = [line for line in matrix.splitlines() if line.startswith("| ")][1:]
     assert len(promises) >= 7 and len(matrix) > 60
     assert [text for text in (*promises, *matrix) if "::test_" not in text] == []
-    named = re.findall(r"`(…|[\w/]+\.py)::(test_\w+)`", page)
-    assert len(named) > 40
+    named, missing = tests_named_in(page)
+    assert named > 40
+    assert missing == []
+
+
+def tests_named_in(text: str) -> tuple[int, list[str]]:
+    """How many tests a text names, and those that are not there."""
+    named = re.findall(r"`(…|[\w/]+\.py)::(test_\w+)`", text)
     file, missing = "", []
     for path, name in named:
         # "…" is the file that was named last.
@@ -69,6 +75,18 @@ def test_every_promise_of_reliability_names_its_test():
         tests = ROOT / "tests" / file
         if not tests.is_file() or f"def {name}(" not in tests.read_text("utf-8"):
             missing.append(f"{file}::{name}")
+    return len(named), missing
+
+
+def test_every_line_of_fidelity_names_what_shows_it():
+    page = (ROOT / "docs" / "fidelity.md").read_text(encoding="utf-8")
+    for title, lines in (("Part by part", 25), ("Known departures", 12)):
+        section = page.partition(f"## {title}\n")[2].partition("\n## ")[0]
+        rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
+        assert len(rows) >= lines
+        assert [row for row in rows if "::test_" not in row] == []
+    named, missing = tests_named_in(page)
+    assert named > 50
     assert missing == []
 
 
