@@ -29,6 +29,7 @@ from multigrain_jax.data.sources.folder import (
 from multigrain_jax.data.sources.imagenet import imagenet_files
 from multigrain_jax.data.sources.instances import number_instances
 from multigrain_jax.data.sources.packed import PackedSource
+from multigrain_jax.data.sources.parquet import PARQUET
 from multigrain_jax.data.sources.quickstart import QuickstartSource
 from multigrain_jax.data.sources.scan import Sieve
 from multigrain_jax.data.sources.source import ImageSource
@@ -38,7 +39,7 @@ from multigrain_jax.data.sources.webdataset import WEBDATASET
 from multigrain_jax.errors import InputError
 
 LISTED_CLASSES = 10
-PACKED = {form.kind: form for form in (WEBDATASET,)}
+PACKED = {form.kind: form for form in (PARQUET, WEBDATASET)}
 SOURCES = ("folder", "imagenet", "tfds", "quickstart", *PACKED)
 
 

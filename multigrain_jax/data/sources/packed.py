@@ -21,6 +21,8 @@ from multigrain_jax.errors import InputError
 
 # Most headers of photos end before.
 HEADER_BYTES = 16 << 10
+# Reading so many times the size of a photo, and so much, is worth a warning.
+MUCH_MORE, MUCH_BYTES = 4, 1e6
 
 
 class Format(NamedTuple):
@@ -86,14 +88,29 @@ class PackedSource(ImageSource):
             for path, index in zip(self._paths, indices, strict=True)
             for line in index.remarks
         )
-        if not len(self):
+        if not np.any(self._places["length"] != ABSENT):
             raise InputError(
                 f"{root}: no photos in {len(self._paths)} {form.suffix} files"
                 + "".join(f"\n  {line}" for line in self.remarks)
             )
+        self._say_cost(root)
         self.labels, self.class_names = number_labels(
             indices, class_names=read_class_names(root), describe=self.describe
         )
+
+    def _say_cost(self, root: str) -> None:
+        """A warning where a photo costs reading much more than itself."""
+        there = self._places[self._places["length"] > 0]
+        whole = there["unpacked"].astype(np.int64)
+        read = np.where(there["stored"] > 0, there["stored"], whole).mean()
+        length = there["length"].mean()
+        if read > MUCH_MORE * length and read > MUCH_BYTES:
+            print(
+                f"WARNING: {root}: to read a photo of {length / 1e3:.0f} kB, "
+                f"{read / 1e6:.1f} MB of its file are read and unpacked, on average: "
+                "write the files anew without compression (docs/own_data.md)",
+                flush=True,
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         # Reading processes look names up themselves, for the few that they need.
@@ -139,8 +156,8 @@ class PackedSource(ImageSource):
 
     def _find(self, index: int) -> tuple[int, Any]:
         place = self._places[index]
-        if place["length"] == ABSENT:
-            raise OSError("there is no photo in the row")
+        if place["length"] <= 0:
+            raise OSError("no bytes: there is no photo")
         if place["length"] > self.decoding.max_bytes:
             raise OSError(
                 f"{place['length']} bytes, more than the limit of "

@@ -21,11 +21,12 @@ from multigrain_jax.errors import InputError, printable
 
 INDEX_SUFFIX = ".multigrain-index"
 VERSION = 1
-THREADS = 8
+THREADS = 4
 TELL_EVERY_S = 30.0
 # Of each photo: where what it is stored in begins and how long that is; as how much
 # that is unpacked (0: it is not packed), and where the photo is in that. Of what is
-# not found so, `stored` is 0: `offset` is the row group, and `start` the row in it.
+# not found so, `stored` is 0: `offset` is the row group, `unpacked` its size, and
+# `start` the row in it.
 PLACE = np.dtype(
     [
         ("offset", "<i8"),

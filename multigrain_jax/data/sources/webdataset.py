@@ -68,6 +68,8 @@ def index_tar(path: str, stamp: Stamp) -> ShardIndex:
             offset = int(tar.offset)  # type: ignore[attr-defined]  # no public name
             file.seek(offset)
             rest = file.read(MAX_PADDING)
+    except InputError:
+        raise
     except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
         raise _damaged(path, _why(path, stamp, error)) from error
     if rest[:BLOCK].strip(b"\0"):
