@@ -96,7 +96,7 @@ def train_batches(source, *, num_workers=0, first_step=0, rows=slice(0, BATCH_SI
         crop_resize="pillow",
         seed=5,
         first_step=first_step,
-        num_steps=STEPS,
+        num_steps=STEPS - first_step,
         batch_slice=rows,
         reading=Reading(num_workers, 2, 600.0),
     )
