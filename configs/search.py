@@ -22,6 +22,16 @@ def get_config() -> ml_collections.ConfigDict:
     config.queries = config_dict.placeholder(str)
     config.num_neighbours = 10  # a query is never among its own
 
+    # The workdir of `configs/index.py`: a search through its index instead of all
+    # descriptors. What it proposes is ranked by exact similarities.
+    config.index = config_dict.placeholder(str)
+    config.approximate = ml_collections.ConfigDict()
+    config.approximate.num_candidates = 200  # of each query that are ranked so
+    config.approximate.num_probes = 32  # lists that are looked through, of ivf_*
+    config.approximate.ef_search = 256  # photos that a walk keeps, of hnsw
+    # Queries that are searched exactly too, for recall_at_10; 0: none.
+    config.approximate.num_recall_queries = 32
+
     # α-query expansion: so many neighbours join a query (0: none), weighted by
     # similarity^alpha, and what they make together is looked for.
     config.query_expansion = ml_collections.ConfigDict()

@@ -45,6 +45,7 @@ TASKS = {
     "predict": "multigrain_jax.tasks.predict",
     "eval_retrieval": "multigrain_jax.tasks.eval_retrieval",
     "embed": "multigrain_jax.tasks.embed",
+    "index": "multigrain_jax.tasks.index",
     "search": "multigrain_jax.tasks.search",
     "near_duplicates": "multigrain_jax.tasks.near_duplicates",
     "browse": "multigrain_jax.tasks.browse",
@@ -52,7 +53,7 @@ TASKS = {
 }
 
 # Tasks that keep what they have done when they end early.
-RESUMED = ("train", "embed")
+RESUMED = ("train", "embed", "index")
 AGAIN = "; the same command goes on from what is complete"
 
 EXIT_FAILED = 1

@@ -31,6 +31,7 @@ SHRUNK = {
     "finetune_pooling": {"test_size": 40},
     "whiten": {"test_size": 40, "batch_size": 8},
     "embed": {"test_size": 40, "batch_size": 8},
+    "index": {},
     "search": {"batch_size": 8},
     "near_duplicates": {},
     "health": {},

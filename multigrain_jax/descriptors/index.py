@@ -184,7 +184,7 @@ class DescriptorIndex:
         Raises:
             InputError: queries of another width, or not finite.
         """
-        queries = self._checked(descriptors)
+        queries = self.checked(descriptors)
         if k < 1:
             raise InputError(f"k: found {k}, expected at least 1 neighbour; raise it")
         mesh = make_mesh()
@@ -209,10 +209,11 @@ class DescriptorIndex:
             [found[1:] for found in state], len(queries), k
         )
         if normalization is not None:
-            similarities -= _offsets(queries, normalization, block_bytes)[:, None]
+            similarities -= offsets_of(queries, normalization, block_bytes)[:, None]
         return similarities, rows
 
-    def _checked(self, descriptors: np.ndarray) -> np.ndarray:
+    def checked(self, descriptors: np.ndarray) -> np.ndarray:
+        """Queries [Q, D] in float32; InputError for others than can be searched."""
         queries = np.asarray(descriptors, np.float32)
         if queries.ndim != 2 or queries.shape[1] != self.dim:
             raise InputError(
@@ -332,9 +333,10 @@ def _merge_devices(
     return take(values[:num_queries]), take(rows[:num_queries].astype(np.int64))
 
 
-def _offsets(
+def offsets_of(
     queries: np.ndarray, normalization: ScoreNormalization, block_bytes: int
 ) -> np.ndarray:
+    """What is subtracted from the similarities of each query, float32 [Q]."""
     training, k, weight, reduction = normalization
     if not 1 <= k <= training.live.sum():
         raise InputError(

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from multigrain_jax.descriptors.approximate.search import ApproximateIndex
 from multigrain_jax.descriptors.index import DescriptorIndex, ScoreNormalization
 from multigrain_jax.descriptors.roots import identity_of
 from multigrain_jax.ops.refinement import expand_queries
@@ -20,7 +21,7 @@ class Neighbour(NamedTuple):
 
 
 def nearest_photos(
-    index: DescriptorIndex,
+    index: DescriptorIndex | ApproximateIndex,
     paths: Sequence[str],
     descriptors: np.ndarray,
     *,
@@ -32,7 +33,7 @@ def nearest_photos(
     Links to one file are one photo, which is found by the path of the first of them.
 
     Args:
-        index: the collection.
+        index: the collection, or an approximate index of it.
         paths: of the Q queries.
         descriptors: [Q, D].
         k: how many.
@@ -65,7 +66,7 @@ def nearest_photos(
 
 
 def expand_by_neighbours(
-    index: DescriptorIndex,
+    index: DescriptorIndex | ApproximateIndex,
     paths: Sequence[str],
     descriptors: np.ndarray,
     *,

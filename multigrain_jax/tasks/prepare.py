@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from multigrain_jax.checkpoint import CHECKPOINTS_FOLDER, Checkpoint, save_derived
 from multigrain_jax.data.sources.folder import split_folders
+from multigrain_jax.descriptors.approximate.record import INDEX_FOLDER, RECORD_FILE
 from multigrain_jax.descriptors.folder import DESCRIPTOR_FOLDER, HEAD_FILE
 from multigrain_jax.errors import StoppedEarly
 from multigrain_jax.files import read_json
@@ -36,6 +37,7 @@ PATH_KEYS = (
     "data.rotations",
     "data.training",
     "database",
+    "index",
     "init_from",
     "pretrained_backbone",
     "queries",
@@ -48,7 +50,9 @@ PHOTO_KEYS = ("data.distractors", "data.root", "data.training", "queries")
 MARKS = {
     CHECKPOINTS_FOLDER: ("train", "finetune_pooling", "whiten"),
     f"{DESCRIPTOR_FOLDER}/{HEAD_FILE}": ("embed",),
+    f"{INDEX_FOLDER}/{RECORD_FILE}": ("index",),
     HEAD_FILE: (),
+    RECORD_FILE: (),
     "model": (),
 }
 
@@ -183,6 +187,9 @@ def _places_of_others(settings: Mapping[str, Any], workdir: Path) -> list[str]:
         if taken[0].name == DESCRIPTOR_FOLDER:
             taken.append(taken[0].parent)  # where its config.json is
         inside = [Path(value) / DESCRIPTOR_FOLDER]
+        if key == "index":
+            inside = [Path(value) / INDEX_FOLDER]
+            taken += [taken[0].parent] if taken[0].name == INDEX_FOLDER else []
         source = settings.get("data", {}).get("source", "folder")
         listed = key != "data.root" or source in SOURCES_OF_FILES
         if key in PHOTO_KEYS and listed and not inside[0].exists():

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from multigrain_jax.data.sources.folder import UNLABELLED, ImageFile, index_folder
 from multigrain_jax.data.sources.open import FileSource
 from multigrain_jax.data.sources.scan import Sieve
+from multigrain_jax.descriptors.approximate.search import ApproximateIndex
 from multigrain_jax.descriptors.describe import (
     embed_plan,
     plan_descriptors,
@@ -31,6 +32,11 @@ from multigrain_jax.inference import OpenedModel
 from multigrain_jax.pages.gallery import load_photo
 from multigrain_jax.pages.gallery_page import write_retrieval_page
 from multigrain_jax.pages.search_page import Found, LoadPhoto
+from multigrain_jax.tasks.approximate import (
+    index_problems,
+    open_index,
+    recall_results,
+)
 from multigrain_jax.tasks.bounds import number_problems
 from multigrain_jax.tasks.check import (
     dtype_problems,
@@ -95,24 +101,23 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
             config.score_normalization.weight,
             config.score_normalization.reduction,
         )
-    write_config(workdir, settings)
-    queries = _expanded(_open_queries(settings, index, workdir), settings, index)
-    photos = photo_reader(workdir_of(index))
-    searching_since = time.perf_counter()
-    found = find_neighbours(
-        index,
-        queries,
-        k=config.num_neighbours,
-        normalization=normalization,
-        load_found=photos,
-    )
-    seconds = time.perf_counter() - searching_since
+    with open_index(settings, index) as searched:
+        write_config(workdir, settings)
+        queries = _expanded(_open_queries(settings, index, workdir), settings, searched)
+        photos = photo_reader(workdir_of(index))
+        searching_since = time.perf_counter()
+        found = find_neighbours(
+            searched,
+            queries,
+            k=config.num_neighbours,
+            normalization=normalization,
+            load_found=photos,
+        )
+        seconds = time.perf_counter() - searching_since
+        recall = recall_results(searched, queries.paths, queries.descriptors, settings)
     leave_if_taken(workdir)
-    write_table(
-        workdir / "results.csv",
-        ("query", "rank", "path", "similarity"),
-        found.table(),
-    )
+    columns = ("query", "rank", "path", "similarity")
+    write_table(workdir / "results.csv", columns, found.table())
     num_database = int(index.live.sum())
     with dispensable(workdir / "report.html"):
         write_retrieval_page(
@@ -131,6 +136,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         "num_unreadable": queries.num_unreadable,
         "num_database": num_database,
         "search_seconds": seconds,
+        **recall,
         "seconds": time.perf_counter() - started,
     }
     print("\n".join(f"{name:<14}  {value:g}" for name, value in results.items()))
@@ -139,7 +145,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
 
 
 def find_neighbours(
-    index: DescriptorIndex,
+    index: DescriptorIndex | ApproximateIndex,
     queries: Queries,
     *,
     k: int,
@@ -170,6 +176,7 @@ def _problems(settings: Mapping[str, Any]) -> list[str]:
         *photo_problems(settings["data"]),
         *dtype_problems(settings),
         *normalization_problems(settings),
+        *index_problems(settings),
         *number_problems(settings),
     ]
 
@@ -219,7 +226,9 @@ def _open_queries(
 
 
 def _expanded(
-    queries: Queries, settings: Mapping[str, Any], index: DescriptorIndex
+    queries: Queries,
+    settings: Mapping[str, Any],
+    index: DescriptorIndex | ApproximateIndex,
 ) -> Queries:
     """The queries, joined by their neighbours where that is wanted."""
     expansion = settings["query_expansion"]

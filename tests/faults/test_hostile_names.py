@@ -15,6 +15,7 @@ from configs import (
     eval_retrieval,
     finetune_p,
     health,
+    index,
     near_duplicates,
     predict,
     search,
@@ -40,6 +41,7 @@ from multigrain_jax.tasks import (
     eval_retrieval as run_retrieval,
 )
 from multigrain_jax.tasks import health as run_health
+from multigrain_jax.tasks import index as run_index
 from multigrain_jax.tasks import near_duplicates as run_near_duplicates
 from multigrain_jax.tasks import predict as run_predict
 from multigrain_jax.tasks import search as run_search
@@ -112,12 +114,21 @@ def begin_to_browse(base, workdir):
         run_browse.run(config, workdir)
 
 
+def index_there(base, workdir):
+    pytest.importorskip("faiss", reason="faiss is not installed")
+    evaluate(embed.get_config, run_embed, base, base / "embedded")
+    config = index.get_config()
+    config.database = str(base / "embedded")
+    run_index.run(config, workdir)
+
+
 RUNS = {
     "browse": begin_to_browse,
     "train": train_there,
     "embed": partial(evaluate, embed.get_config, run_embed),
     "search": search_there,
     "health": look_at_health,
+    "index": index_there,
     "near_duplicates": find_near_duplicates,
     "eval_classification": partial(
         evaluate, eval_base.get_config, eval_classification, data={"split": "val"}
@@ -157,7 +168,7 @@ def test_no_name_steers_the_terminal(base, tmp_path, capsys, task):
         check(path.read_text(encoding="utf-8"))
     # What is to be said of these photos has been said.
     told = printable(STEERING)
-    of_a_database = ("browse", "health", "near_duplicates", "search")
+    of_a_database = ("browse", "health", "index", "near_duplicates", "search")
     assert told in printed.out or task in of_a_database
     if task not in of_a_database:
         (skipped,) = tmp_path.glob("run/skipped.txt")

@@ -37,6 +37,7 @@ BENCHMARKS = (
 GIVEN = ("data.root", "database", "queries", "init_from")
 # The numbers that mean something although they are zero or below.
 ZERO_IS_LEGAL = {
+    "approximate.num_recall_queries",
     "beta_init",
     "beta_learning_rate_factor",
     "blurred_above",
@@ -189,7 +190,9 @@ CHOSEN = {
     "data.depth",
     "data.source",
     "descriptor_dtype",
+    "engine",
     "instance_loss",
+    "kind",
     "learning_rate_schedule",
     "linkage",
     "negative_sampling",
@@ -202,6 +205,7 @@ CHOSEN = {
 }
 # The others are names of the user's, or were looked up before the recipe was made.
 FREE = {"benchmark", "task", "data.split", "data.val_split", "report_split", "host"}
+FREE |= {"milvus.collection", "milvus.uri"}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
