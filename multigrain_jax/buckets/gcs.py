@@ -124,6 +124,13 @@ class GoogleStorage:
 
 
 def _make_client() -> Any:
+    client = _anonymous_or_known()
+    # It would ask in a thread of its own what kind of bucket this is, for traces.
+    client._bucket_metadata_cache = None
+    return client
+
+
+def _anonymous_or_known() -> Any:
     import google.auth
     from google.auth.exceptions import DefaultCredentialsError
     from google.cloud import storage
@@ -143,6 +150,7 @@ def _make_client() -> Any:
 connections = Connections(
     _make_client,
     settings=("STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS"),
+    for_all_threads=False,
 )
 
 

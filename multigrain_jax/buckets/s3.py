@@ -123,6 +123,7 @@ def _make_client() -> Any:
 connections = Connections(
     _make_client,
     settings=("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE"),
+    for_all_threads=True,  # each would read the description of the service anew
 )
 
 

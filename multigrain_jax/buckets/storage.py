@@ -104,32 +104,48 @@ def missing_extra(at: Address, extra: str) -> InputError:
 
 
 class Connections:
-    """Clients of one library: one for each thread of each process.
+    """Clients of one library: one for each process, or each of its threads.
 
     A process that was forked makes its own: sockets are not for two.
     """
 
-    def __init__(self, make: Callable[[], Any], *, settings: tuple[str, ...]):
+    def __init__(
+        self,
+        make: Callable[[], Any],
+        *,
+        settings: tuple[str, ...],
+        for_all_threads: bool,
+    ):
         """Remember how to make one.
 
         Args:
             make: makes a client.
             settings: variables of the environment that a client is made by.
+            for_all_threads: whether threads may share one.
         """
         self._make, self._settings = make, settings
+        self._for_all_threads = for_all_threads
         self._all: dict[tuple[Any, ...], Any] = {}
+        self._making = threading.Lock()
+        # A fork in the middle would leave it locked for ever.
+        os.register_at_fork(after_in_child=self._renew_lock)
+
+    def _renew_lock(self) -> None:
+        self._making = threading.Lock()
 
     def get(self) -> Any:
-        """The client of this thread."""
+        """The client for this thread."""
         values = [os.environ.get(name) for name in self._settings]
-        key = (os.getpid(), threading.get_ident(), *values)
-        if key not in self._all:
-            self._all[key] = self._make()
-        return self._all[key]
+        thread = 0 if self._for_all_threads else threading.get_ident()
+        key = (os.getpid(), thread, *values)
+        with self._making:
+            if key not in self._all:
+                self._all[key] = self._make()
+            return self._all[key]
 
     def close(self) -> None:
         """Close those of this process."""
-        for key in [key for key in self._all if key[0] == os.getpid()]:
+        for key in [key for key in list(self._all) if key[0] == os.getpid()]:
             with contextlib.suppress(Exception):
                 self._all.pop(key).close()
 
