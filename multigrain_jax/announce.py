@@ -6,13 +6,13 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from multigrain_jax.progress import be_quiet
-from multigrain_jax.recipe_files import first_line
 from multigrain_jax.terminal import WarningsAlone
 
 PAGE = "report.html"
@@ -33,14 +33,21 @@ NEXT = {
 
 
 def run_announced(
-    task: ModuleType, config: ConfigDict, workdir: Path, *, quiet: bool, as_json: bool
+    run: Callable[[ConfigDict, Any], dict[str, float]],
+    config: ConfigDict,
+    workdir: Path | str,
+    *,
+    what: str,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Run a task, with as much to read as is asked for.
 
     Args:
-        task: a module of `tasks/`.
+        run: the task.
         config: its configuration.
-        workdir: where its results go.
+        workdir: where its results go, a folder or an address in a bucket.
+        what: what the task does, in a sentence.
         quiet: print warnings and errors alone.
         as_json: print the results as one object, and all else to standard error.
 
@@ -56,9 +63,8 @@ def run_announced(
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         hosts = config.get("distributed")
         if hosts is None or hosts.coordinator is None:
-            what = first_line(task.__doc__)
             print(f"{config.task}: {what} Results go to {workdir}", flush=True)
-        results = task.run(config, workdir)
+        results = run(config, workdir)
         import jax
 
         if jax.process_index():
@@ -71,7 +77,7 @@ def run_announced(
 
 
 def epilogue(
-    task: str, workdir: Path, *, database: str | None, since: float
+    task: str, workdir: Path | str, *, database: str | None, since: float
 ) -> list[str]:
     """The last lines of a run.
 
@@ -83,16 +89,17 @@ def epilogue(
             this run.
     """
     lines = []
-    page = workdir / PAGE
+    # What is in a bucket is not looked at from here.
+    page = workdir / PAGE if isinstance(workdir, Path) else None
     # Files have a coarser clock.
-    if page.is_file() and page.stat().st_mtime >= since - 0.1:
+    if page and page.is_file() and page.stat().st_mtime >= since - 0.1:
         lines.append(f"see {_shown(page)}")
     places = {"WORKDIR": _quoted(workdir)}
     if database is not None:
-        places["DATABASE"] = _quoted(Path(database))
+        places["DATABASE"] = _quoted(database)
     commands = []
     for command in NEXT.get(task, ()):
-        words = [places.get(word, word) for word in command.split()]
+        words = [places.get(word) or word for word in command.split()]
         if "DATABASE" not in words:
             commands.append(" ".join(words))
     for number, command in enumerate(commands):
@@ -100,11 +107,11 @@ def epilogue(
     return lines
 
 
-def _quoted(path: Path) -> str:
+def _quoted(path: Path | str) -> str:
     return shlex.quote(_shown(path))
 
 
-def _shown(path: Path) -> str:
+def _shown(path: Path | str) -> str:
     """A path from here, if it is below."""
     text, here = str(path), os.getcwd()
     return os.path.relpath(text, here) if text.startswith(f"{here}{os.sep}") else text

@@ -7,7 +7,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import IO, Any
 
@@ -78,6 +78,31 @@ def append_durably(path: Path, data: bytes) -> None:
     except OSError as error:
         error.filename = str(path)
         raise
+
+
+# Folders that are kept elsewhere too, and how to wait until that has happened.
+_kept_elsewhere: dict[Path, Callable[[], None]] = {}
+
+
+@contextlib.contextmanager
+def settling(folder: Path, wait: Callable[[], None]) -> Generator[None]:
+    """Within this context `settle` calls `wait` for what is in a folder."""
+    _kept_elsewhere[folder] = wait
+    try:
+        yield
+    finally:
+        del _kept_elsewhere[folder]
+
+
+def settle(path: Path) -> None:
+    """Wait until what was written durably is where it is kept for good.
+
+    On a disk it is. A folder that is mirrored is brought to its bucket, for its next
+    state not to be found there beside an older one than the one before it.
+    """
+    for folder, wait in list(_kept_elsewhere.items()):
+        if folder in (path, *path.parents):
+            wait()
 
 
 def read_small(path: Path, *, max_bytes: int) -> bytes:

@@ -8,13 +8,39 @@ import socket
 import time
 from collections.abc import Generator
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import remove_partial_files
 
 LOCK_FILE = ".lock"
 _WHO_LENGTH = 200  # characters of a lock file that are shown, whatever it holds
+
+
+class Guard(Protocol):
+    """What else a workdir is locked by: where it is kept in a bucket, an object."""
+
+    def is_own(self) -> bool:
+        """Whether nobody else has come in since."""
+        ...
+
+    def holder(self) -> str:
+        """Who has."""
+        ...
+
+
+# Of the folders of this process that are kept elsewhere too.
+_guards: dict[Path, Guard] = {}
+
+
+@contextlib.contextmanager
+def guarded(workdir: Path, guard: Guard) -> Generator[None]:
+    """Within this context the lock of a workdir is no more its own than the guard."""
+    _guards[workdir] = guard
+    try:
+        yield
+    finally:
+        del _guards[workdir]
 
 
 class WorkdirLock:
@@ -24,6 +50,7 @@ class WorkdirLock:
         """Remember the lock file; None where the file system has no locks."""
         self._path = path
         self._file = file
+        self._guard = _guards.get(path.parent)
 
     def is_own(self) -> bool:
         """Whether nobody else has come in since, to be asked before a checkpoint.
@@ -31,6 +58,8 @@ class WorkdirLock:
         A lock file that somebody has removed is made anew, unless another process has
         made one: then two write to the workdir, and this one is to leave.
         """
+        if self._guard is not None and not self._guard.is_own():
+            return False
         if self._file is None:
             return True
         try:
@@ -42,7 +71,9 @@ class WorkdirLock:
         return _same_file(found, os.fstat(self._file.fileno()))
 
     def holder(self) -> str:
-        """Who the lock file says has the workdir."""
+        """Who the lock file, or what is in its place, says has the workdir."""
+        if self._guard is not None and not self._guard.is_own():
+            return self._guard.holder()
         try:
             with self._path.open(encoding="utf-8", errors="replace") as file:
                 return _holder(file)

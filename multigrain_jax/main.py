@@ -4,20 +4,22 @@ The config's `task` says which entry runs. Exit codes: 0 done, 2 bad input or co
 3 stopped early and resumable, 1 anything else.
 """
 
+import contextlib
 import errno
 import importlib
-import io
 import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from absl import app, flags
 from ml_collections import ConfigDict, FieldReference, config_flags
 
 from multigrain_jax.announce import run_announced
+from multigrain_jax.buckets import local_or_bucket
 from multigrain_jax.errors import (
     CheckpointNotSavedError,
     CheckpointUnreadableError,
@@ -28,12 +30,19 @@ from multigrain_jax.errors import (
 from multigrain_jax.growing_file import PASSING_ERRORS, free_space
 from multigrain_jax.recipe_files import (
     find_recipe,
+    first_line,
     load_recipe,
     nearest,
     recipes,
     summary,
 )
-from multigrain_jax.terminal import outlive_readers, quiet_libraries
+from multigrain_jax.terminal import (
+    outlive_readers,
+    print_any_name,
+    print_to_pipe,
+    quiet_libraries,
+    renaming,
+)
 
 # task -> module with run(config, workdir); imported only when it is asked for.
 TASKS = {
@@ -84,11 +93,19 @@ def main(argv: list[str]) -> int:
         print(f"error: unexpected arguments {argv[1:]}", file=sys.stderr)
         return EXIT_BAD_INPUT
     config_file = config_flags.get_config_filename(flags.FLAGS["config"])
-    given = _WORKDIR.value or default_workdir(config_file)
-    workdir = Path(os.path.expanduser(given)).absolute()
-    config = CONFIG.value
     print_any_name(sys.stdout)
     quiet_libraries()
+    try:
+        workdir = local_or_bucket(_WORKDIR.value or default_workdir(config_file))
+    except InputError as error:
+        print(f"error: --workdir: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    with renaming() if isinstance(workdir, str) else contextlib.nullcontext():
+        return _run(CONFIG.value, workdir)
+
+
+def _run(config: ConfigDict, workdir: Path | str) -> int:
+    """Run the config's task in a folder or a bucket; returns the exit code."""
     try:
         if config.task not in TASKS:
             raise InputError(
@@ -100,7 +117,19 @@ def main(argv: list[str]) -> int:
         raise_open_files()
         keep_compiled_programs()
         module = importlib.import_module(TASKS[config.task])
-        run_announced(module, config, workdir, quiet=_QUIET.value, as_json=_JSON.value)
+        run = module.run
+        if isinstance(workdir, str):
+            from multigrain_jax.tasks.on_bucket import run_on_bucket
+
+            run = partial(run_on_bucket, run)
+        run_announced(
+            run,
+            config,
+            workdir,
+            what=first_line(module.__doc__),
+            quiet=_QUIET.value,
+            as_json=_JSON.value,
+        )
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         passing = isinstance(error, CheckpointUnreadableError)
@@ -131,7 +160,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _remedy(error: OSError, workdir: Path, *, task: str) -> str | None:
+def _remedy(error: OSError, workdir: Path | str, *, task: str) -> str | None:
     """What a user is told beside an error of the system; None: it has to be looked at.
 
     Args:
@@ -143,6 +172,8 @@ def _remedy(error: OSError, workdir: Path, *, task: str) -> str | None:
         return ""
     if error.errno in PASSING_ERRORS:
         again = AGAIN if task in RESUMED else ""
+        if isinstance(workdir, str):  # a bucket, or this machine's disk: it says which
+            return again
         return f"; {workdir}: {free_space(workdir)}{again}"
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return "; raise the limit (ulimit -n) or set num_workers to 0"
@@ -152,19 +183,9 @@ def _remedy(error: OSError, workdir: Path, *, task: str) -> str | None:
 
 
 def _leave_if_reading_hangs(code: int) -> None:
-    """End the process, since Python would wait for a thread that hangs."""
-    from multigrain_jax.data.watchdog import reading_hangs
+    from multigrain_jax.data.watchdog import end_if_reading_hangs
 
-    if reading_hangs():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def print_any_name(stream: TextIO) -> None:
-    """Let a stream print names of bytes that no encoding has, and C locales little."""
-    if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors="backslashreplace")
+    end_if_reading_hangs(code)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -187,15 +208,6 @@ def parse_flags(argv: list[str]) -> list[str]:
     except (flags.Error, InputError, KeyError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
-
-
-def print_to_pipe(text: str) -> None:
-    """Print what may be cut short by its reader, as `| head` does."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        # Python flushes once more at its end, which would fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def without_nones(argv: list[str], config: ConfigDict) -> tuple[list[str], set[str]]:

@@ -1,11 +1,13 @@
 """Output that may lose its reader without ending the run, and steers no terminal."""
 
+import contextlib
 import io
 import os
 import re
 import sys
+from collections.abc import Generator
 from logging import LogRecord
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from absl import logging
 
@@ -93,6 +95,58 @@ def _patient(stream: TextIO | None) -> TextIO:
         line_buffering=buffering,
         write_through=through,
     )
+
+
+def print_any_name(stream: TextIO) -> None:
+    """Let a stream print names of bytes that no encoding has, and C locales little."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+
+
+def print_to_pipe(text: str) -> None:
+    """Print what may be cut short by its reader, as `| head` does."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Python flushes once more at its end, which would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Renamed:
+    """A stream that shows some names in place of others."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        for path, name in _shown.items():
+            text = text.replace(path, name)
+        return self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+# Paths, and what is shown in their place within `renaming`; longer ones first.
+_shown: dict[str, str] = {}
+
+
+def show_as(path: str, name: str) -> None:
+    """From now on let `renaming` show `name` in place of `path`."""
+    _shown[path] = name
+    for known in sorted(_shown, key=len, reverse=True):
+        _shown[known] = _shown.pop(known)
+
+
+@contextlib.contextmanager
+def renaming() -> Generator[None]:
+    """Within this context what is printed has the names that `show_as` gives."""
+    stdout, stderr = cast(TextIO, _Renamed(sys.stdout)), _Renamed(sys.stderr)
+    with (
+        contextlib.redirect_stdout(stdout),
+        contextlib.redirect_stderr(cast(TextIO, stderr)),
+    ):
+        yield
 
 
 def quiet_libraries() -> None:

@@ -4,7 +4,6 @@ import json
 import os
 import shlex
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from ml_collections import ConfigDict
@@ -23,12 +22,13 @@ def task():
         (workdir / "report.html").touch()
         return {"num_images": 3, "seconds": 0.5}
 
-    return SimpleNamespace(__doc__="Task `embed`: what it does.\n\nMore.", run=run)
+    return run
 
 
 def announced(task, folder, *, quiet=False, as_json=False):
     config = ConfigDict({"task": "embed"})
-    run_announced(task, config, folder, quiet=quiet, as_json=as_json)
+    what = "what it does."
+    run_announced(task, config, folder, what=what, quiet=quiet, as_json=as_json)
 
 
 def test_the_first_and_the_last_lines(task, tmp_path, monkeypatch, capsys):
@@ -65,6 +65,11 @@ def test_an_older_page_is_not_pointed_at(tmp_path):
     assert epilogue("whiten", tmp_path, database=None, since=2000) == [
         f"next: multigrain embed PHOTOS --init-from {tmp_path}"
     ]
+
+
+def test_addresses_in_buckets_stay_as_they_are():
+    lines = epilogue("embed", "gs://bucket/run", database=None, since=0.0)
+    assert lines[0] == "next: multigrain search PHOTO gs://bucket/run"
 
 
 @pytest.mark.parametrize("name", NEXT)

@@ -24,6 +24,7 @@ from multigrain_jax.checkpoint.loading import (
 from multigrain_jax.checkpoint.store import (
     CheckpointNotSavedError,
     CheckpointStore,
+    apart_folder,
     require_no_checkpoints,
     save_derived,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "DamagedCheckpointError",
     "Description",
     "Leaf",
+    "apart_folder",
     "checkpoint_steps",
     "describe_checkpoint",
     "find_checkpoint",

@@ -1,6 +1,8 @@
 """Writes checkpoints."""
 
+import os
 import shutil
+import socket
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -224,6 +226,11 @@ class CheckpointStore:
         finally:
             self._thread.shutdown()
             self._manager.close()
+
+
+def apart_folder() -> str:
+    """The folder's name for what a run saves whose workdir another run has taken."""
+    return f"{CHECKPOINTS_FOLDER}.{socket.gethostname()}-{os.getpid()}"
 
 
 def require_no_checkpoints(workdir: Path) -> None:

@@ -8,6 +8,7 @@ import multiprocessing.connection
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -151,6 +152,14 @@ def _wait_for(
 def reading_hangs() -> bool:
     """Whether threads hang in the file system, which Python would wait for."""
     return any(thread.is_alive() for thread in _left_behind)
+
+
+def end_if_reading_hangs(code: int) -> None:
+    """End the process, since Python would wait for a thread that hangs."""
+    if reading_hangs():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def stalled(what: str, timeout_s: float) -> DataStalledError:

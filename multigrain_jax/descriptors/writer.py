@@ -36,7 +36,7 @@ from multigrain_jax.descriptors.repair import find_sound
 from multigrain_jax.descriptors.roots import moved_rows, with_root
 from multigrain_jax.descriptors.shards import HashingFile
 from multigrain_jax.errors import InputError
-from multigrain_jax.files import PARTIAL_SUFFIX, append_durably, write_durably
+from multigrain_jax.files import PARTIAL_SUFFIX, append_durably, settle, write_durably
 
 
 class DescriptorWriter:
@@ -321,6 +321,7 @@ class DescriptorWriter:
         )
         if self._head.blocks_before:
             self._write_head()
+            settle(self._folder)
         with write_durably(self._folder / INDEX_FILE) as file:
             file.write(HEADER)
             file.writelines(parts)

@@ -2,14 +2,18 @@
 
 import functools
 import os
-import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from multigrain_jax.checkpoint import CHECKPOINTS_FOLDER, Checkpoint, save_derived
+from multigrain_jax.checkpoint import (
+    CHECKPOINTS_FOLDER,
+    Checkpoint,
+    apart_folder,
+    save_derived,
+)
 from multigrain_jax.data.sources.folder import split_folders
 from multigrain_jax.descriptors.approximate.record import INDEX_FOLDER, RECORD_FILE
 from multigrain_jax.descriptors.folder import DESCRIPTOR_FOLDER, HEAD_FILE
@@ -146,7 +150,7 @@ def save_model(
     if holder is None:
         save_derived(workdir, source, model=model, record=record)
         return
-    name = f"{CHECKPOINTS_FOLDER}.{socket.gethostname()}-{os.getpid()}"
+    name = apart_folder()
     save_derived(workdir, source, model=model, record=record, folder_name=name)
     raise StoppedEarly(
         f"{workdir} is now in use by {holder}, whose lock file has taken the place of "

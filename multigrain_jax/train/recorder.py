@@ -1,7 +1,6 @@
 """What happens beside the updates: validation, metrics, checkpoints."""
 
 import os
-import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from multigrain_jax.checkpoint import CHECKPOINTS_FOLDER
+from multigrain_jax.checkpoint import CHECKPOINTS_FOLDER, apart_folder
 from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.distributed import agree
@@ -153,7 +152,7 @@ class Recorder:
         text = f"after step {step}: {self.workdir} is now in use by {holder}"
         if self.run.checkpoints is None:
             return text
-        name = f"{CHECKPOINTS_FOLDER}.{socket.gethostname()}-{os.getpid()}"
+        name = apart_folder()
         apart = self.run.checkpoints.apart(name)
         apart.save(state, step)
         apart.close()

@@ -1,0 +1,102 @@
+"""Training in a bucket: killed, continued elsewhere, alone, through what goes wrong."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers.configs import fault_config
+
+from multigrain_jax import bucket_lock, buckets, mirror
+from multigrain_jax.buckets import retry
+from multigrain_jax.checkpoint import describe_checkpoint
+from multigrain_jax.errors import InputError
+from multigrain_jax.tasks.on_bucket import run_on_bucket
+from multigrain_jax.tasks.train import run
+
+DRIVER = Path(__file__).parent / "bucket_driver.py"
+EPOCHS = 6  # of five steps
+TIMINGS = ("train/images_per_second", "train/data_wait_fraction")
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch):
+    """Waits as they are, divided by a hundred."""
+    monkeypatch.setattr(mirror, "PASS_S", 0.05)
+    monkeypatch.setattr(mirror, "LAST_PAUSE_S", 0.05)
+    monkeypatch.setattr(bucket_lock, "HEARTBEAT_S", 0.2)
+    monkeypatch.setattr(bucket_lock, "STALE_S", 60.0)
+    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(retry, "LONGEST_PAUSE_S", 0.1)
+
+
+@pytest.fixture(scope="module")
+def whole(photos, tmp_path_factory):
+    """The workdir of a run that was never interrupted, in a folder."""
+    workdir = tmp_path_factory.mktemp("whole")
+    run(fault_config(photos, log_sample_ids=True, num_epochs=EPOCHS), workdir)
+    return workdir
+
+
+def downloaded(url: str, folder: Path) -> Path:
+    for found in buckets.list_objects(url):
+        buckets.download(found.path, folder / found.path.removeprefix(f"{url}/"))
+    return folder
+
+
+def rows_of(workdir: Path) -> list[dict]:
+    rows = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [{k: v for k, v in row.items() if k not in TIMINGS} for row in rows]
+
+
+def assert_equal_runs(workdir: Path, whole: Path) -> None:
+    assert describe_checkpoint(workdir).digest == describe_checkpoint(whole).digest
+    samples = [(path / "sample_ids.jsonl").read_text() for path in (workdir, whole)]
+    assert samples[0] == samples[1]
+    assert rows_of(workdir) == rows_of(whole)
+
+
+def files_of(workdir: Path) -> set[str]:
+    """The names of all files but those that Orbax and TensorBoard make up."""
+    names = (path.relative_to(workdir).as_posix() for path in workdir.rglob("*"))
+    made_up = ("/d/", "tfevents")
+    return {
+        name
+        for name in names
+        if (workdir / name).is_file() and not any(part in name for part in made_up)
+    }
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_goes_on_on_another_machine(
+    gcs, photos, whole, tmp_path, monkeypatch, capsys
+):
+    url = gcs.url("runs/a")
+    first = {**os.environ, "MULTIGRAIN_CACHE": str(tmp_path / "first")}
+    command = [sys.executable, str(DRIVER), str(photos), url, str(EPOCHS)]
+    with subprocess.Popen(command, env=first) as child:
+        while not gcs.names("runs/a/checkpoints/10/meta/metadata"):
+            assert child.poll() is None
+            time.sleep(0.02)
+        monkeypatch.setenv("MULTIGRAIN_CACHE", str(tmp_path / "second"))
+        config = fault_config(photos, log_sample_ids=True, num_epochs=EPOCHS)
+        with pytest.raises(
+            InputError, match=rf"{url} is in use by process {child.pid}"
+        ):
+            run_on_bucket(run, config, url)
+        child.kill()
+    monkeypatch.setattr(bucket_lock, "STALE_S", 1.0)
+    capsys.readouterr()
+    gcs.faults.order("busy", every=7)
+    run_on_bucket(run, config, url)
+    gcs.faults.clear()
+    told = capsys.readouterr().out
+    assert f"taken over from process {child.pid}" in told
+    assert "resuming from" in told
+    workdir = downloaded(url, tmp_path / "downloaded")
+    assert_equal_runs(workdir, whole)
+    assert files_of(workdir) == files_of(whole) - {".lock"}
+    assert list(workdir.glob("events.out.tfevents*"))
