@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from multigrain_jax.buckets import is_bucket
 from multigrain_jax.errors import InputError, printable
 from multigrain_jax.files import PARTIAL_SUFFIX, write_atomically
 
@@ -53,7 +54,7 @@ class LocalCache:
         """Use `folder`, which is created if it is missing.
 
         Args:
-            folder: where the copies are.
+            folder: where the copies are, on this machine.
             max_bytes: the oldest copies go before all of them are larger than this;
                 None: all stay.
             compare: whether every copy is held against its file, which is read too.
@@ -61,6 +62,11 @@ class LocalCache:
         Raises:
             InputError: there can be no such folder.
         """
+        if is_bucket(folder):
+            raise InputError(
+                f"data.local_cache_dir: found {folder}, expected a folder of this "
+                "machine's disk, where photos of slow places are kept; name one"
+            )
         self._folder = Path(folder).absolute()
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -78,32 +84,61 @@ class LocalCache:
     def read(self, path: Path) -> bytes:
         """The file's bytes, from its copy if there is one; OSError as of the file."""
         status = path.stat()
-        copy = self._copy_of(path, status)
-        kept = _read_copy(copy, status.st_size)
+        place = os.fsencode(path.absolute())
+
+        def read() -> tuple[bytes, bool]:
+            with path.open("rb") as file:
+                data = file.read()
+                after = os.fstat(file.fileno())
+            # One that changes while it is read is not kept.
+            unchanged = after.st_mtime_ns == status.st_mtime_ns
+            return data, unchanged and after.st_size == status.st_size
+
+        return self._read(place, status.st_size, status.st_mtime_ns, read)
+
+    def read_object(
+        self, url: str, *, size: int, version: int, read: Callable[[], bytes]
+    ) -> bytes:
+        """The bytes of an object of a bucket, from its copy if there is one.
+
+        Args:
+            url: its address.
+            size: of its content.
+            version: which writing of the object it is.
+            read: reads it.
+        """
+        return self._read(url.encode(), size, version, lambda: (read(), True))
+
+    def _read(
+        self,
+        place: bytes,
+        size: int,
+        version: int,
+        read: Callable[[], tuple[bytes, bool]],
+    ) -> bytes:
+        """The bytes of what is at a place; `read` also says whether to keep them."""
+        copy = self._copy_of(place, size, version)
+        kept = _read_copy(copy, size)
         if kept is not None and not self._compare:
             return kept
-        with path.open("rb") as file:
-            data = file.read()
-            after = os.fstat(file.fileno())
+        data, is_sure = read()
         if kept == data:
             return data
         if kept is not None:
             print(
-                f"{printable(str(path))}: the local copy was of another content, and "
-                "is made anew",
+                f"{printable(os.fsdecode(place))}: the local copy was of another "
+                "content, and is made anew",
                 flush=True,
             )
-        # One that changes while it is read is not kept.
-        if self._copy_of(path, after) == copy and after.st_size == len(data):
+        if is_sure and size == len(data):
             # A full or read-only cache disk makes reading slower, never wrong.
             with contextlib.suppress(OSError):
                 self._keep(copy, data)
         return data
 
-    def _copy_of(self, path: Path, status: os.stat_result) -> Path:
+    def _copy_of(self, place: bytes, size: int, version: int) -> Path:
         """Where the copy of a file in one state is."""
-        state = f"\0{status.st_size}\0{status.st_mtime_ns}"
-        key = os.fsencode(path.absolute()) + state.encode()
+        key = place + f"\0{size}\0{version}".encode()
         name = hashlib.sha256(key).hexdigest()
         return self._folder / name[:2] / name
 

@@ -2,12 +2,14 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from multigrain_jax.data.bucket_paths import as_path
 from multigrain_jax.data.sources.source import ImageSource
 
 # On a network's disk each file is a question that waits for its answer.
@@ -22,19 +24,16 @@ def data_digest(source: ImageSource, *, root: str | Path | None) -> dict[str, st
     And of its `instances`, where they are known.
 
     Names are paths relative to `root`, so that a set that was moved stays the same.
-    What is no file of its own (a record of a data set) has a name alone, or the size
-    that its source knows.
+    What is no file of its own (a record of a data set) has a name alone.
     """
-    names = [source.describe(index) for index in range(len(source))]
-    stamps = [source.stamp(index) for index in range(len(source))]
-    if all(stamp is not None for stamp in stamps):
-        sizes = [stamp[0] for stamp in stamps if stamp is not None]
-    else:
-        starts = range(0, len(names), FILES_AT_ONCE)
-        parts = [names[start : start + FILES_AT_ONCE] for start in starts]
-        with ThreadPoolExecutor(THREADS) as pool:
-            sizes = [size for part in pool.map(_sizes, parts) for size in part]
-    prefix = "" if root is None else str(Path(os.path.expanduser(root)))
+    count = len(source)
+    names = [source.describe(index) for index in range(count)]
+    numbers = range(count)
+    parts = [numbers[i : i + FILES_AT_ONCE] for i in range(0, count, FILES_AT_ONCE)]
+    with ThreadPoolExecutor(THREADS) as pool:
+        each = pool.map(partial(_sizes, source), parts)
+        sizes = [size for part in each for size in part]
+    prefix = "" if root is None else str(as_path(root))
     relative = (name.removeprefix(prefix) for name in names)
     known = {} if source.instances is None else {"instances": source.instances}
     return {
@@ -45,14 +44,9 @@ def data_digest(source: ImageSource, *, root: str | Path | None) -> dict[str, st
     }
 
 
-def _sizes(paths: Sequence[str]) -> list[int]:
-    found = []
-    for path in paths:
-        try:
-            found.append(os.stat(path).st_size)
-        except (OSError, ValueError):
-            found.append(UNKNOWN_SIZE)
-    return found
+def _sizes(source: ImageSource, indices: Iterable[int]) -> list[int]:
+    stamps = (source.stamp(index) for index in indices)
+    return [UNKNOWN_SIZE if stamp is None else stamp.size for stamp in stamps]
 
 
 def _digest(data: bytes) -> str:

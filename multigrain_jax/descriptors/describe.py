@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
@@ -169,17 +168,9 @@ def _embed_at(
 
 
 def stamp_images(source: ImageSource) -> list[ImageStamp]:
-    """Path, size and time of every image; zeros where a record has none."""
+    """Path, size and time of every image; zeros for what is no file of its own."""
     stamps = []
     for index in range(len(source)):
-        path = source.describe(index)
-        if (known := source.stamp(index)) is not None:
-            stamps.append(ImageStamp(path, *known))
-            continue
-        try:
-            found = os.stat(path)
-        except OSError:
-            stamps.append(ImageStamp(path, 0, 0))
-        else:
-            stamps.append(ImageStamp(path, found.st_size, found.st_mtime_ns))
+        size, version = source.stamp(index) or (0, 0)
+        stamps.append(ImageStamp(source.describe(index), size, version))
     return stamps

@@ -13,7 +13,7 @@ from PIL import Image
 
 from multigrain_jax.data.decoding import VIEWER, UndecodableImageError, decode
 from multigrain_jax.data.reading import read_noted
-from multigrain_jax.data.sources.open import require_readable
+from multigrain_jax.data.sources.files import require_readable
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.files import escape_name
 from multigrain_jax.pages.page import Section, data_uri

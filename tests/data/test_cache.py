@@ -61,6 +61,11 @@ def photo(tmp_path):
     return Photo(tmp_path)
 
 
+def _copy_of(local, path):
+    status = path.stat()
+    return local._copy_of(os.fsencode(path), status.st_size, status.st_mtime_ns)
+
+
 def test_a_file_is_copied_when_it_is_first_read(photo):
     assert [photo.read(), photo.read()] == [b"photo"] * 2 and photo.reads == 1
     # Of a name that says nothing of the file's, and nothing partial beside it.
@@ -163,13 +168,13 @@ def test_the_oldest_copies_go_when_there_are_too_many(tmp_path):
     # The times of copies that are made within a moment may be the same.
     for age, path in enumerate(paths[::-1]):
         local = LocalCache(tmp_path / "fast")
-        copy = local._copy_of(path, path.stat())
+        copy = _copy_of(local, path)
         os.utime(copy, (1e9 - age, 1e9 - age))
     later = fill(tmp_path, range(15, 40), 20_000)
     kept = sizes(tmp_path)
     assert 10_000 < sum(kept.values()) <= 20_000
     for path, stays in [*((path, False) for path in paths[:10]), (later[-1], True)]:
-        assert (local._copy_of(path, path.stat()) in kept) == stays
+        assert (_copy_of(local, path) in kept) == stays
 
 
 def test_what_is_no_copy_stays(tmp_path):

@@ -11,6 +11,7 @@ from helpers.sources import open_photos
 
 from multigrain_jax.data import digest
 from multigrain_jax.data.digest import data_digest
+from multigrain_jax.data.sources.source import ImageSource
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_other_names_sizes_and_labels_are_told_apart(photos):
 
 
 def test_what_is_no_file_has_a_name_alone():
-    class Records:
+    class Records(ImageSource):
         labels = np.zeros(2, np.int32)
         instances = None
 
@@ -61,9 +62,6 @@ def test_what_is_no_file_has_a_name_alone():
 
         def describe(self, index):
             return f"/data/set\0 [{index}]"
-
-        def stamp(self, index):
-            return None
 
     found = data_digest(Records(), root=None)
     assert found == data_digest(Records(), root="/elsewhere")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from multigrain_jax.data.bucket_paths import list_names
 from multigrain_jax.data.sources.scan import DEFAULT_EXCLUDE
 from multigrain_jax.errors import InputError, printable
 
@@ -144,7 +145,7 @@ def file_names(folder: Path, extensions: tuple[str, ...] = (".jpg",)) -> list[st
     if not folder.is_dir():
         return []
     return sorted(
-        name for name in os.listdir(folder) if name.lower().endswith(extensions)
+        name for name in list_names(folder) if name.lower().endswith(extensions)
     )
 
 
@@ -167,7 +168,7 @@ def require_files(
         os.path.join(below, name)
         for below in folders
         if (folder / below).is_dir()
-        for name in os.listdir(folder / below)
+        for name in list_names(folder / below)
     }
     missing = [name for name in names if name not in present]
     if missing:

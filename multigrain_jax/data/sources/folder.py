@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from multigrain_jax.data.bucket_paths import ADDRESSES, BucketPath, list_names
 from multigrain_jax.data.cache import KEPT_FROM, cache_folder, write_whole
 from multigrain_jax.data.image_file import image_suffixes
 from multigrain_jax.data.sources.instances import name_instance
@@ -137,7 +138,7 @@ def split_folders(root: Path) -> dict[Path, str]:
     count where there is a part to train on and another one, or nothing beside them.
     """
     try:
-        names = sorted(entry.name for entry in os.scandir(root))
+        names = sorted(list_names(root))
     except OSError:
         return {}
     found = {
@@ -213,6 +214,8 @@ def hold_out(files: Sequence[ImageFile], fraction: float, *, root: Path) -> np.n
 
 def _first_names(folder: Path, count: int = 5) -> str:
     names = []
+    if isinstance(folder, BucketPath):
+        names = folder.files_below()
     for base, folders, files in os.walk(folder, followlinks=False):
         folders.sort()
         names += [os.path.relpath(f"{base}/{name}", folder) for name in sorted(files)]
@@ -253,8 +256,8 @@ def read_list_file(
             "data.list_file to another"
         )
     for name in names:
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            what = "is absolute, and " if Path(name).is_absolute() else ""
+        if _is_absolute(name) or ".." in Path(name).parts:
+            what = "is absolute, and " if _is_absolute(name) else ""
             raise InputError(
                 f"list_file {path}: {name!r} {what}leads outside of {root}; expected "
                 "paths relative to it: change data.root or the line"
@@ -280,7 +283,11 @@ def read_list_file(
 def _below(root: Path, name: str) -> str:
     """An absolute path below `root` as a relative one; another as it is."""
     prefix = f"{root.absolute()}{os.sep}"
-    return name.removeprefix(prefix) if os.path.isabs(name) else name
+    return name.removeprefix(prefix) if _is_absolute(name) else name
+
+
+def _is_absolute(name: str) -> bool:
+    return os.path.isabs(name) or name.startswith(ADDRESSES)
 
 
 def _refuse_spaces_for_tabs(path: Path, root: Path, names: Sequence[str]) -> None:
@@ -316,6 +323,8 @@ def _lines_of(path: Path) -> list[str]:
 
 def _cached_listing(folder: Path, sieve: Sieve) -> Scan:
     """`scan`, from a cached list if no folder changed since it was made."""
+    if isinstance(folder, BucketPath):
+        return scan(folder, sieve)  # which was listed for this task
     key = (str(folder.absolute()), tuple(sieve.exclude), image_suffixes())
     name = hashlib.sha256(repr(key).encode(errors="surrogateescape")).hexdigest()
     cache = cache_folder("folders") / f"{name}.json"

@@ -102,7 +102,8 @@ def _read_meta(path: Path) -> dict[str, str]:
     from scipy.io import loadmat
 
     try:
-        synsets = loadmat(path, squeeze_me=True)["synsets"]
+        with path.open("rb") as file:
+            synsets = loadmat(file, squeeze_me=True)["synsets"]
         return {
             str(int(row["ILSVRC2012_ID"])): str(row["WNID"])
             for row in synsets

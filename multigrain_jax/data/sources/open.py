@@ -4,7 +4,6 @@ A source is a numbered set of encoded images with labels. It is picklable, since
 loader's reading processes receive it.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,11 @@ from typing import BinaryIO
 
 import numpy as np
 
+from multigrain_jax.data.bucket_paths import BucketPath, as_path
+from multigrain_jax.data.bucket_tree import Stamp
 from multigrain_jax.data.cache import LocalCache
 from multigrain_jax.data.decoding import Decoding
+from multigrain_jax.data.sources.files import FileSource
 from multigrain_jax.data.sources.folder import (
     TRAIN,
     VAL,
@@ -27,7 +29,6 @@ from multigrain_jax.data.sources.folder import (
     split_folders,
 )
 from multigrain_jax.data.sources.imagenet import imagenet_files
-from multigrain_jax.data.sources.instances import number_instances
 from multigrain_jax.data.sources.packed import PackedSource
 from multigrain_jax.data.sources.parquet import PARQUET
 from multigrain_jax.data.sources.quickstart import QuickstartSource
@@ -41,73 +42,6 @@ from multigrain_jax.errors import InputError
 LISTED_CLASSES = 10
 PACKED = {form.kind: form for form in (PARQUET, WEBDATASET)}
 SOURCES = ("folder", "imagenet", "tfds", "quickstart", *PACKED)
-
-
-class FileSource(ImageSource):
-    """Images that are files on disk."""
-
-    def __init__(
-        self,
-        files: Sequence[ImageFile],
-        *,
-        class_names: Sequence[str],
-        decoding: Decoding,
-        remarks: Sequence[str] = (),
-        local_cache_dir: str | Path | LocalCache | None,
-    ):
-        """Take the files as they are listed.
-
-        Args:
-            files: path, label and instance of each image.
-            class_names: the name of each label.
-            decoding: how they become pixels.
-            remarks: lines about what was passed over when they were listed.
-            local_cache_dir: each file is copied here when it is first read: a folder,
-                or a cache that has a bound; None: not.
-        """
-        self._paths = [str(file.path) for file in files]
-        self._cache = _as_cache(local_cache_dir)
-        self.labels = np.array([file.label for file in files], np.int32)
-        self.class_names = list(class_names)
-        self.decoding = decoding
-        self.remarks = tuple(remarks)
-        self.instances = number_instances([file.instance for file in files])
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def read(self, index: int) -> bytes:
-        """The file's bytes; OSError if it cannot be read."""
-        path = Path(self._paths[index])
-        require_readable(path, max_bytes=self.decoding.max_bytes)
-        return self._cache.read(path) if self._cache else path.read_bytes()
-
-    def open(self, index: int) -> BinaryIO:
-        """The file, open; OSError if it cannot be read."""
-        if self._cache:
-            return super().open(index)
-        require_readable(Path(self._paths[index]), max_bytes=self.decoding.max_bytes)
-        return open(self._paths[index], "rb")
-
-    def describe(self, index: int) -> str:
-        """The file's path."""
-        return self._paths[index]
-
-
-def _as_cache(given: str | Path | LocalCache | None) -> LocalCache | None:
-    if isinstance(given, LocalCache):
-        return given
-    return LocalCache(given) if given else None
-
-
-def require_readable(path: Path, *, max_bytes: int) -> None:
-    """Raise OSError for a file that is not there, or is too large to be a photo."""
-    size = path.stat().st_size
-    if size > max_bytes:
-        raise OSError(
-            f"{size} bytes, more than the limit of {max_bytes} that follows "
-            "from data.max_megapixels"
-        )
 
 
 class Subset(ImageSource):
@@ -135,13 +69,13 @@ class Subset(ImageSource):
         """One image's encoded bytes as an open file."""
         return self._source.open(int(self._indices[index]))
 
-    def stamp(self, index: int) -> tuple[int, int] | None:
-        """Size and time of change of one image, where the source knows them."""
-        return self._source.stamp(int(self._indices[index]))
-
     def describe(self, index: int) -> str:
         """Where one image is."""
         return self._source.describe(int(self._indices[index]))
+
+    def stamp(self, index: int) -> Stamp | None:
+        """Size and time of change of one image."""
+        return self._source.stamp(int(self._indices[index]))
 
 
 def open_source(
@@ -166,7 +100,7 @@ def open_source(
             folders of splits), "imagenet" (ImageNet's own layouts), "tfds" (a
             prepared data set's folder), "parquet", "webdataset" (large files, as
             `find_shards` finds them) or "quickstart".
-        root: the folder; not needed for "quickstart".
+        root: the folder, of this machine or a bucket; not needed for "quickstart".
         split: which part.
         list_file: only these files of a folder; one path a line, relative to root, and
             where the first folder is not the class, a tab and the class; behind another
@@ -199,7 +133,7 @@ def open_source(
             "it with --config.data.root=DIR"
         )
     elif source in ("folder", "imagenet"):
-        root = Path(os.path.expanduser(root))
+        root = _photo_folder(root)
         if source == "imagenet":
             files, names = imagenet_files(root, split=split or TRAIN, sieve=sieve)
         else:
@@ -214,11 +148,11 @@ def open_source(
             local_cache_dir=local_cache_dir,
         )
     elif source == "tfds":
-        folder = os.path.expanduser(root)
+        folder = _local_folder(root)
         kind = TfrecordSource if is_tfrecord(folder) else TfdsSource
         opened = kind(folder, split or "train")
     elif source in PACKED:
-        folder = os.path.expanduser(root)
+        folder = str(as_path(root))
         opened = PackedSource(folder, split, form=PACKED[source], exclude=exclude)
     else:
         raise InputError(
@@ -231,6 +165,30 @@ def open_source(
         indices = np.linspace(0, len(opened) - 1, num_images).astype(np.int64)
         return Subset(opened, indices)
     return opened
+
+
+def _photo_folder(root: str | Path) -> Path:
+    """A folder of photos; of a bucket it is listed here."""
+    path = as_path(root)
+    if isinstance(path, BucketPath) and not path.is_dir():
+        raise InputError(
+            f"data.root: {path} was expected to be a folder, found "
+            f"{'an object' if path.is_file() else 'nothing below it'}; give it with "
+            "--config.data.root=DIR"
+        )
+    return path
+
+
+def _local_folder(root: str | Path) -> Path:
+    """A folder that is read by a library that knows no buckets."""
+    path = as_path(root)
+    if isinstance(path, BucketPath):
+        raise InputError(
+            f"data.root: found {path} with data.source = 'tfds', which is read from a "
+            "disk; expected a folder of this machine: copy or mount it, or keep the "
+            "images in a bucket as files"
+        )
+    return path
 
 
 @dataclass(frozen=True)
@@ -273,7 +231,7 @@ def _list_folder(
     instances: str | None,
 ) -> tuple[list[ImageFile], list[str]]:
     """The images of a folder or of a list file that belong to a split."""
-    lists = None if list_file is None else Path(os.path.expanduser(list_file))
+    lists = None if list_file is None else as_path(list_file)
     has_val = (
         has_validation_folder(root) if lists is None else has_validation_list(lists)
     )

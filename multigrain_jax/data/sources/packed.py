@@ -6,6 +6,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from multigrain_jax.data import bucket_tree
 from multigrain_jax.data.decoding import PLAIN
 from multigrain_jax.data.sources.random_access import Stamp, open_part, read_at
 from multigrain_jax.data.sources.shard_index import (
@@ -148,11 +149,10 @@ class PackedSource(ImageSource):
         name = names[row] if names else str(row)
         return f"{self._paths[shard]}{self._form.separator}{name}"
 
-    def stamp(self, index: int) -> tuple[int, int]:
-        """Its size, and when its file changed."""
-        shard = self._shard_of(index)
-        length = int(self._places[index]["length"])
-        return max(0, length), self._stamps[shard].changed
+    def stamp(self, index: int) -> bucket_tree.Stamp:
+        """Its size, and the version of its file."""
+        version = self._stamps[self._shard_of(index)].version
+        return bucket_tree.Stamp(max(0, int(self._places[index]["length"])), version)
 
     def _find(self, index: int) -> tuple[int, Any]:
         place = self._places[index]

@@ -11,10 +11,10 @@ _DISK_BYTES = 4 << 10
 
 
 class Stamp(NamedTuple):
-    """By what a file that was replaced is known: its size, and when it changed."""
+    """By what a file that was replaced is known: its size, and its version or time."""
 
     size: int
-    changed: int
+    version: int
 
 
 def stamp_of(path: str) -> Stamp:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from multigrain_jax.data.bucket_paths import BucketPath
 from multigrain_jax.data.image_file import EXTRAS, image_suffixes
 from multigrain_jax.errors import InputError, printable
 
@@ -26,6 +27,7 @@ UNREADABLE = ("refuse", "skip")
 APPLE_DOUBLE = "._"
 NO_SUFFIX = "without a suffix"
 NO_FILES = "pipes, sockets or devices"
+NO_NAMES = "objects of a bucket with empty names, `.` or `..` on the way"
 SUFFIX = re.compile(r"\.\w{1,10}")
 SUFFIXES_NAMED = 30
 PATHS_NAMED = 10
@@ -46,6 +48,7 @@ REMEDIES: Mapping[str, str] = {
     },
     NO_SUFFIX: "photos among them need one, such as .jpg",
     NO_FILES: "to read one could wait for ever; put files in their places",
+    NO_NAMES: "no folder can hold such; copy them to other names",
 }
 OTHER_REMEDY = "no suffix of an image; rename or convert what is one"
 
@@ -137,18 +140,15 @@ def scan(folder: Path, sieve: Sieve) -> Scan:
     """
     suffixes, is_excluded = image_suffixes(), _matcher(sieve.exclude)
     found = Scan([], {}, Counter(), Counter(), {})
+    if isinstance(folder, BucketPath) and (strange := folder.strange_below()):
+        found.suffixes[NO_NAMES] = strange
     # Each with the folders it is in: real ones, since links can lead in circles.
-    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
-    ways: Counter[tuple[int, int]] = Counter()
+    waiting: list[tuple[str, frozenset[Identity]]] = [("", frozenset())]
+    ways: Counter[Identity] = Counter()
     while waiting:
         relative, above = waiting.pop()
         try:
-            status = os.stat(folder / relative)
-            with os.scandir(folder / relative) as entries:
-                listed = [
-                    (entry.name, _is_folder(entry), _is_special(entry))
-                    for entry in entries
-                ]
+            identity, mtime_ns, listed = _entries(folder / relative)
         except OSError as error:
             if relative and sieve.unreadable == "skip":
                 found.unreadable[relative] = error.strerror or str(error)
@@ -158,7 +158,6 @@ def scan(folder: Path, sieve: Sieve) -> Scan:
                 f"{error}; make it readable, move it out of the data set, or name it "
                 "in data.exclude"
             ) from error
-        identity = (status.st_dev, status.st_ino)
         if identity in above:
             continue
         ways[identity] += 1
@@ -167,7 +166,7 @@ def scan(folder: Path, sieve: Sieve) -> Scan:
                 f"{printable(str(folder / relative))}: links lead to this folder in "
                 f"more than {MAX_WAYS} ways; remove some, or name them in data.exclude"
             )
-        found.folders[relative] = status.st_mtime_ns
+        found.folders[relative] = mtime_ns
         for name, is_folder, is_special in listed:
             path = f"{relative}/{name}" if relative else name
             pattern = is_excluded(name, path)
@@ -183,6 +182,27 @@ def scan(folder: Path, sieve: Sieve) -> Scan:
                 found.suffixes[_suffix(name)] += 1
     found.files.sort()
     return found
+
+
+# What links to one folder have in common.
+Identity = tuple[int | str, int]
+
+
+def _entries(folder: Path) -> tuple[Identity, int, list[tuple[str, bool, bool]]]:
+    """Which folder it is, when it changed, and what is in it.
+
+    Of each entry its name, and whether it is a folder, or neither folder nor file.
+    """
+    if isinstance(folder, BucketPath):
+        inside = folder.folder()
+        entries = [(name, True, False) for name in inside.folders]
+        return (str(folder), 0), 0, entries + [(n, False, False) for n in inside.names]
+    status = os.stat(folder)
+    with os.scandir(folder) as entries:
+        listed = [
+            (entry.name, _is_folder(entry), _is_special(entry)) for entry in entries
+        ]
+    return (status.st_dev, status.st_ino), status.st_mtime_ns, listed
 
 
 def _suffix(name: str) -> str:

@@ -1,11 +1,13 @@
 """What the rest of the package knows of a set of images."""
 
 import io
+import os
 from collections.abc import Sequence
 from typing import BinaryIO, Protocol
 
 import numpy as np
 
+from multigrain_jax.data.bucket_tree import Stamp
 from multigrain_jax.data.decoding import Decoding
 
 
@@ -39,16 +41,17 @@ class ImageSource(Protocol):
         """Where one image is: its path, or the data set's key."""
         ...
 
+    def stamp(self, index: int) -> Stamp | None:
+        """Size and time of change of one image; None where it is no file of its own."""
+        try:
+            found = os.stat(self.describe(index))
+        except (OSError, ValueError):
+            return None
+        return Stamp(found.st_size, found.st_mtime_ns)
+
     def open(self, index: int) -> BinaryIO:
         """One image's encoded bytes as an open file.
 
         To look at a header only: a source of files need not read the whole file.
         """
         return io.BytesIO(self.read(index))
-
-    def stamp(self, index: int) -> tuple[int, int] | None:
-        """Size in bytes and time of change of one image, of what lies in a large file.
-
-        None: `describe` may be the path of a file, which has its own.
-        """
-        return None
