@@ -11,7 +11,9 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from multigrain_jax.checkpoint.in_bucket import CHECKPOINTS_FOLDER, on_this_machine
 from multigrain_jax.checkpoint.storage import patiently, patiently_confirmed
+from multigrain_jax.data.bucket_paths import as_path
 from multigrain_jax.errors import CheckpointUnreadableError, InputError
 from multigrain_jax.trees import (
     json_digest,
@@ -19,7 +21,6 @@ from multigrain_jax.trees import (
     nested_to_tree,
 )
 
-CHECKPOINTS_FOLDER = "checkpoints"
 # Orbax's files: the whole of an item of JSON, and the structure of one of arrays.
 _JSON_FILE, _STRUCTURE_FILE = "metadata", "_METADATA"
 MODEL, AVERAGE = "model", "ema"
@@ -108,13 +109,14 @@ def find_checkpoint(path: str | Path, *, step: int | None = None) -> Path:
     """The step folder that `path` means: a step folder itself, or a workdir's newest.
 
     Args:
-        path: a workdir (with `checkpoints/<step>` inside) or a step folder.
+        path: a workdir (with `checkpoints/<step>` inside) or a step folder; one in a
+            bucket is copied to this machine first.
         step: which step of a workdir; None is the newest.
 
     Raises:
         InputError: there is no such checkpoint; the message lists what there is.
     """
-    path = Path(os.path.expanduser(path)).absolute()
+    path = on_this_machine(os.path.expanduser(path), step=step).absolute()
     if path.is_file():
         raise InputError(
             f"checkpoint {path}: a workdir or step folder was expected, found a file; "
@@ -155,7 +157,7 @@ def load_checkpoint(
         DamagedCheckpointError: a digest is not the stored one, or a part is missing.
         CheckpointUnreadableError: the storage fails, for longer than a moment.
     """
-    folder = patiently(lambda: find_checkpoint(path, step=step), Path(path))
+    folder = patiently(lambda: find_checkpoint(path, step=step), as_path(path))
     sealed = _read_json(folder, "meta")
     digest = sealed.pop("meta_digest", None)
     if digest != json_digest(sealed):
@@ -297,7 +299,9 @@ def reason_in_short(error: Exception, folder: Path) -> str:
     to `folder`, and with at most `_REASON_LENGTH` characters: the place comes first.
     """
     reason = str(error).partition(_TENSORSTORE_SPEC)[0]
-    reason = " ".join(reason.replace(f"{folder}/", "").split())
+    for place in (os.fspath(folder), str(folder)):
+        reason = reason.replace(f"{place}/", "")
+    reason = " ".join(reason.split())
     if len(reason) > _REASON_LENGTH:
         reason = f"{reason[: _REASON_LENGTH - 1]}…"
     return reason

@@ -14,6 +14,7 @@ from multigrain_jax.descriptors.folder import (
     Head,
     shard_path,
 )
+from multigrain_jax.descriptors.in_bucket import on_this_machine
 from multigrain_jax.descriptors.index_file import (
     index_text,
     open_index,
@@ -47,9 +48,9 @@ def find_folder(path: str | Path) -> Path:
 
     Args:
         path: the folder itself, or a workdir of the task `embed`, which may hold
-            workdirs of other settings.
+            workdirs of other settings; what is in a bucket is copied to this machine.
     """
-    folder = Path(path)
+    folder = on_this_machine(path)
     if (folder / HEAD_FILE).exists():
         return folder
     inside = [folder / DESCRIPTOR_FOLDER, *folder.glob(f"*/{DESCRIPTOR_FOLDER}")]

@@ -4,6 +4,7 @@ import itertools
 import os
 from collections.abc import Iterable, Sequence
 
+from multigrain_jax.data.bucket_paths import ADDRESSES, as_path
 from multigrain_jax.descriptors.folder import OUTDATED, ImageStamp, IndexRow
 from multigrain_jax.errors import printable
 
@@ -78,7 +79,7 @@ def old_root(roots: Sequence[str], paths: Iterable[str], new: str) -> str | None
         for root, left in list(waiting.items()):
             if not is_below(path, root):
                 continue
-            if os.path.exists(rebased(path, root, new)):
+            if _is_there(rebased(path, root, new)):
                 return root
             waiting[root] = left - 1
             if not waiting[root]:
@@ -98,4 +99,10 @@ def identity_of(path: str) -> tuple[int, int] | str:
 
 
 def _any_is_there(paths: Iterable[str]) -> bool:
-    return any(os.path.exists(path) for path in itertools.islice(paths, SAMPLE))
+    return any(map(_is_there, itertools.islice(paths, SAMPLE)))
+
+
+def _is_there(path: str) -> bool:
+    if path.startswith(ADDRESSES):
+        return as_path(path).is_file()
+    return os.path.exists(path)

@@ -1,11 +1,15 @@
 """Photos that are the same: equal descriptors in their thousands, and equal files."""
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from multigrain_jax import buckets
+from multigrain_jax.data.bucket_paths import ADDRESSES
+from multigrain_jax.data.bucket_tree import stamp_url
 from multigrain_jax.descriptors.joined import TOLERANCE, JoinedIndex
 from multigrain_jax.descriptors.shards import file_digest
 
@@ -87,7 +91,7 @@ def same_bytes(
             first: dict[str, int] = {}
             for row in rows if len(rows) > 1 else ():
                 try:
-                    digest = file_digest(Path(paths[row]))
+                    digest = _digest(paths[row])
                 except OSError:
                     continue
                 if first.setdefault(digest, row) != row:
@@ -97,9 +101,17 @@ def same_bytes(
 
 def _file_size(path: str) -> int | None:
     try:
+        if path.startswith(ADDRESSES):
+            return stamp_url(path).size
         return os.path.getsize(path) if os.path.isfile(path) else None
     except (OSError, ValueError):
         return None
+
+
+def _digest(path: str) -> str:
+    if path.startswith(ADDRESSES):
+        return hashlib.sha256(buckets.read_bytes(path)).hexdigest()
+    return file_digest(Path(path))
 
 
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)

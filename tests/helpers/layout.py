@@ -16,6 +16,7 @@ PACKAGE = "multigrain_jax"
 LAYERS = {
     "__init__": -1,
     "errors": -1,
+    "bucket_copies": 2,
     "buckets": 0,
     "files": 0,
     "growing_file": 0,
@@ -55,7 +56,9 @@ LAYERS = {
 }
 # Within one layer: (who imports, what).
 SIDEWAYS = {
+    ("bucket_copies", "lock"),
     ("buckets", "files"),
+    ("checkpoint", "bucket_copies"),
     ("convert", "inference"),
     ("descriptors", "evaluation"),
     ("descriptors", "inference"),
