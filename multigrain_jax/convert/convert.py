@@ -33,6 +33,7 @@ from multigrain_jax.convert.unwrap import (
     strip_prefix,
 )
 from multigrain_jax.convert.verify import Reference, compare_with_reference
+from multigrain_jax.data.bucket_paths import local_path
 from multigrain_jax.errors import InputError
 from multigrain_jax.inference import LoadedModel, open_checkpoint
 from multigrain_jax.models.backbones import backbone_row
@@ -83,7 +84,7 @@ def convert_checkpoint(
             fit (all listed), numbers that are not finite, a descriptor that differs,
             or a destination that holds checkpoints already.
     """
-    destination = Path(destination).absolute()
+    destination = local_path(destination, what="the new workdir").absolute()
     if destination.is_file():
         raise InputError(
             f"{destination}: an empty or new folder was expected, found a file; "

@@ -26,6 +26,7 @@ from multigrain_jax.convert.torch_file import (
     read_torchscript_state,
 )
 from multigrain_jax.convert.unwrap import bare_key, find_state_dict, shown
+from multigrain_jax.data.bucket_paths import local_path
 from multigrain_jax.errors import InputError
 
 Kind = Literal["reference checkpoint", "reference state dict", "model zoo"]
@@ -82,7 +83,7 @@ def read_source_file(
         InputError: no such file, damaged, not a weight file, or a pickle that asks for
             more than tensors (it is not executed; the message says what it wanted).
     """
-    path = Path(path)
+    path = local_path(path, what="a weight file")
     if not path.is_file():
         raise InputError(
             f"{path}: a weight file (.pth or .safetensors) was expected, found "

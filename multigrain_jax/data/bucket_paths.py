@@ -13,6 +13,7 @@ from typing import IO, Any
 from multigrain_jax import buckets
 from multigrain_jax.data.bucket_tree import Folder, listed, stamp_url
 from multigrain_jax.data.cache import cache_folder, write_whole
+from multigrain_jax.errors import InputError
 
 # How an address begins, for names that may be one and are many.
 ADDRESSES = ("gs://", "s3://")
@@ -155,6 +156,29 @@ def as_path(path: str | Path) -> Path:
     if isinstance(path, BucketPath) or not buckets.is_bucket(path):
         return Path(os.path.expanduser(path))
     return BucketPath(buckets.normalize(path))
+
+
+def file_path(name: str) -> Path:
+    """The path of a photo, by the name that a source has for it, whatever is in it."""
+    return BucketPath(name) if name.startswith(ADDRESSES) else Path(name)
+
+
+def local_path(path: str | Path, *, what: str) -> Path:
+    """A path that has to be one of this machine.
+
+    Args:
+        path: as it was given.
+        what: what it is for, for an error.
+
+    Raises:
+        InputError: it is an address in a bucket.
+    """
+    if buckets.is_bucket(path):
+        raise InputError(
+            f"{what}: found {buckets.normalize(path)}, expected a path of this "
+            "machine; name one, and copy between it and the bucket"
+        )
+    return Path(path)
 
 
 def absolute_path(path: str | Path) -> str:

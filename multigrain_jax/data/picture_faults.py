@@ -13,9 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from multigrain_jax.data.bucket_paths import file_path
 from multigrain_jax.data.decoding import VIEWER, UndecodableImageError, decode
 from multigrain_jax.data.image_file import quiet_pillow
-from multigrain_jax.data.sources.open import require_readable
+from multigrain_jax.data.sources.files import require_readable
 
 # Pictures are looked at with their longer side at most so long.
 LOOKED_AT = 512
@@ -46,11 +47,12 @@ class PictureFacts(NamedTuple):
 
 def look_at_file(path: str | Path) -> PictureFacts | None:
     """What the picture of a file is like; None where it cannot be read."""
-    if not Path(path).is_file():
+    file = file_path(str(path))
+    if not file.is_file():
         return None  # a pipe would never end
     try:
-        require_readable(Path(path), max_bytes=VIEWER.max_bytes)
-        data = Path(path).read_bytes()
+        require_readable(file, max_bytes=VIEWER.max_bytes)
+        data = file.read_bytes()
         image = decode(data, VIEWER, side=LOOKED_AT)
     except (OSError, MemoryError, UndecodableImageError):
         return None

@@ -33,8 +33,8 @@ def on_this_machine(path: str | Path) -> Path:
         InputError: it is written to again and again while it is read.
         OSError: the storage does not answer.
     """
-    if not buckets.is_bucket(path):
-        return Path(path)
+    if not buckets.is_bucket(path):  # of this machine, or a copy already
+        return path if isinstance(path, Path) else Path(path)
     url = buckets.normalize(path)
     above, _, name = url.rpartition("/")
     if above.endswith("/") or not buckets.exists(f"{url}/{HEAD_FILE}"):

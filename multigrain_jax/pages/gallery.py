@@ -11,10 +11,12 @@ from typing import Literal, NamedTuple, overload
 
 from PIL import Image
 
+from multigrain_jax.data.bucket_paths import ADDRESSES, file_path
 from multigrain_jax.data.decoding import VIEWER, UndecodableImageError, decode
 from multigrain_jax.data.reading import read_noted
 from multigrain_jax.data.sources.files import require_readable
 from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.errors import InputError
 from multigrain_jax.files import escape_name
 from multigrain_jax.pages.page import Section, data_uri
 
@@ -161,12 +163,19 @@ def viewer_script() -> str:
     return Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
 
 
-def file_address(path: str, folder: Path | None) -> str:
-    """The address of a file, for a link on a page in `folder`.
+def file_address(path: str, folder: Path | None) -> str | None:
+    """The address of a file, for a link on a page in `folder`; None: there is none.
 
-    Relative where the file is at most `MAX_UPS` folders up from there: such a page may
+    Google's own page for an object of theirs, which asks who wants to see it. Relative
+    where the file is at most `MAX_UPS` folders up from there: such a page may
     be moved together with the photos, or be served with them.
     """
+    if path.startswith(ADDRESSES):
+        scheme, _, name = path.partition("://")
+        page = f"https://storage.cloud.google.com/{urllib.parse.quote(name)}"
+        return page if scheme == "gs" else None
+    if not os.path.isabs(path):
+        return None
     base = None if folder is None else os.path.abspath(folder)
     if base is not None:
         relative = os.path.relpath(path, base)
@@ -192,16 +201,17 @@ def load_photo(path: str | Path) -> Image.Image | None:
     read once.
     """
     try:
-        status = os.stat(path)
+        status = file_path(str(path)).stat()
         return _thumbnail(str(path), status.st_size, status.st_mtime_ns)
-    except (OSError, UndecodableImageError):
+    except (OSError, UndecodableImageError, InputError):
         return None
 
 
 @functools.lru_cache(maxsize=THUMBNAILS_KEPT)
 def _thumbnail(path: str, size: int, mtime_ns: int) -> Image.Image:
-    require_readable(Path(path), max_bytes=VIEWER.max_bytes)
-    data = Path(path).read_bytes()
+    file = file_path(path)
+    require_readable(file, max_bytes=VIEWER.max_bytes)
+    data = file.read_bytes()
     return _small(decode(data, VIEWER, side=KEPT_SIDE))
 
 
@@ -246,10 +256,11 @@ def _render_item(item: GalleryItem, side: int, rank: str, folder: Path | None) -
     path = ""
     if item.path is not None:
         path = f' data-path="{escape(escape_name(item.path))}"'
-        if image is not None and os.path.isabs(item.path):
-            address = escape(file_address(item.path, folder))
+        address = None if image is None else file_address(item.path, folder)
+        if address is not None:
+            href = escape(address)
             picture = (
-                f'<a class="open" href="{address}" target="_blank" rel="noopener">'
+                f'<a class="open" href="{href}" target="_blank" rel="noopener">'
                 f"{picture}</a>"
             )
     similarity = ""

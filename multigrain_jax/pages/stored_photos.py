@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 from PIL import Image
 
+from multigrain_jax.data.bucket_paths import ADDRESSES, file_path
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError
 from multigrain_jax.pages.gallery import load_photo, load_photo_of
@@ -40,13 +40,14 @@ class PhotoReader:
 
     def __call__(self, name: str) -> Image.Image | None:
         """One photo, or None where it cannot be read any more."""
-        if Path(name).is_file():
+        if file_path(name).is_file():
             return load_photo(name)
         if not self._is_open:
             self._open()
         number = self._numbers.get(name)
         if self._source is None or number is None:
-            if os.path.isabs(name) and not os.path.exists(name):
+            in_bucket = name.startswith(ADDRESSES)
+            if in_bucket or (os.path.isabs(name) and not os.path.exists(name)):
                 self.missing.add(name)
             return None
         return load_photo_of(self._source, number)

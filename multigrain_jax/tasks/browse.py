@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from ml_collections import ConfigDict
 
+from multigrain_jax.data.bucket_paths import as_path
 from multigrain_jax.data.decoding import Decoding
 from multigrain_jax.descriptors.folder import DescriptorSettings
 from multigrain_jax.descriptors.index import DescriptorIndex
@@ -29,6 +30,7 @@ from multigrain_jax.tasks.copy_threshold import threshold_of
 from multigrain_jax.tasks.embed_record import (
     open_database,
     open_photos,
+    require_files,
     roots_of,
     workdir_of,
 )
@@ -76,6 +78,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
 
     index = open_database(config.database, verify=config.verify, root=config.data.root)
     require_photos(int(index.live.sum()), "database", config.database)
+    require_files(index, config.database)
     roots = roots_of(index, root=config.data.root)
     _require_outside(workdir, roots)
     # Before anything is compiled: a port that is taken is known at once.
@@ -133,7 +136,7 @@ def open_services(
     decoding = decoding_of_database(
         made,
         max_megapixels=settings["data"]["max_megapixels"],
-        database=Path(settings["database"]),
+        database=as_path(settings["database"]),
     )
     decoders = Decoders(
         settings["decode_processes"] or os.cpu_count() or 1,

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from multigrain_jax.data.bucket_paths import absolute_path, as_path
 from multigrain_jax.data.eval_batches import EvalPlan, without_first
 from multigrain_jax.data.reading import why_unreadable
 from multigrain_jax.data.sources.open import PACKED, DataSet, open_split
@@ -94,9 +95,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         # The index and config.json keep the paths: they must not depend on where this
         # was started.
         path = find_weights(settings["init_from"])
-        settings["init_from"] = os.path.abspath(os.path.expanduser(path))
+        settings["init_from"] = absolute_path(path)
         if data["root"] is not None:
-            data["root"] = os.path.abspath(os.path.expanduser(data["root"]))
+            data["root"] = absolute_path(data["root"])
         opened = open_weights(
             settings, pooling_exponent=exponent_asked(settings["pooling_exponent"])
         )
@@ -305,8 +306,8 @@ def _scanned(data: Mapping[str, Any]) -> Callable[[str], bool]:
     if root is None:
         return lambda path: not os.path.isabs(path)
     if data["source"] in SOURCES_OF_FILES:
-        if split and os.path.isdir(os.path.join(root, split)):
-            root = os.path.join(root, split)
+        if split and as_path(f"{root}/{split}").is_dir():
+            root = f"{root}/{split}"
         return lambda path: is_below(path, root)
     if (form := PACKED.get(data["source"])) is not None:
         return photos_of(root, split, form=form, exclude=data["exclude"])

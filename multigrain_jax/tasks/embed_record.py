@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from multigrain_jax.bucket_copies import CopiedPath
+from multigrain_jax.data.bucket_paths import ADDRESSES, absolute_path, as_path
 from multigrain_jax.data.decoding import VIEWER
 from multigrain_jax.data.sources.open import open_split
 from multigrain_jax.data.sources.scan import DEFAULT_EXCLUDE
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.descriptors.folder import DESCRIPTOR_FOLDER
+from multigrain_jax.descriptors.in_bucket import on_this_machine
 from multigrain_jax.descriptors.index import DescriptorIndex
 from multigrain_jax.descriptors.roots import old_root
 from multigrain_jax.errors import InputError, printable
@@ -61,7 +64,7 @@ def embed_config(database: str | Path, keys: Keys) -> dict[str, Any] | None:
     Raises:
         InputError: it cannot be read, or is not what `embed` writes.
     """
-    path = Path(os.path.expanduser(database))
+    path = on_this_machine(_as_given(database))
     for folder in (path, path.absolute().parent):
         file = folder / CONFIG_FILE
         try:
@@ -86,6 +89,11 @@ def embed_config(database: str | Path, keys: Keys) -> dict[str, Any] | None:
     return None
 
 
+def _as_given(database: str | Path) -> Path:
+    """A path as it was given; that of a copy of a bucket's folder stays one."""
+    return database if isinstance(database, CopiedPath) else as_path(database)
+
+
 def open_database(
     path: str | Path, *, verify: bool, root: str | None
 ) -> DescriptorIndex:
@@ -99,12 +107,12 @@ def open_database(
     Raises:
         InputError: no such folder, damage, or none of its photos is below `root`.
     """
-    index = DescriptorIndex.open(Path(os.path.expanduser(path)))
+    index = DescriptorIndex.open(as_path(path))
     if verify:
         index.verify()
     if root is None:
         return index
-    new = os.path.abspath(os.path.expanduser(root))
+    new = absolute_path(root)
     assert index.opened is not None  # it was opened from a folder
     roots = index.opened.head.roots
     if not roots:
@@ -138,8 +146,23 @@ def roots_of(index: DescriptorIndex, *, root: str | None) -> list[str]:
         known = made_by["data"]["root"] if made_by else None
         roots = [str(known)] if known else []
     if root is not None:
-        roots.append(os.path.abspath(os.path.expanduser(root)))
+        roots.append(absolute_path(root))
     return [each for each in roots if os.path.isabs(each)]
+
+
+def require_files(index: DescriptorIndex, database: str) -> None:
+    """Refuse a collection whose photos are no files of this machine's.
+
+    Raises:
+        InputError: some are in a bucket.
+    """
+    paths = index.paths(np.flatnonzero(index.live))
+    if found := [path for path in paths if path.startswith(ADDRESSES)]:
+        raise InputError(
+            f"database: {len(found)} photos of {database} are in a bucket, such as "
+            f"{printable(found[0])}, and the server shows and moves files of this "
+            "machine; mount the bucket and give the folder with --config.data.root=DIR"
+        )
 
 
 def workdir_of(index: DescriptorIndex) -> Path:

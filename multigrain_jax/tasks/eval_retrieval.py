@@ -1,7 +1,6 @@
 """Task `eval_retrieval`: a checkpoint's scores on a retrieval benchmark."""
 
 import dataclasses
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from multigrain_jax.data.benchmarks import (
     load_benchmark,
 )
 from multigrain_jax.data.benchmarks.comparable import WAYS
+from multigrain_jax.data.bucket_paths import as_path
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.embed import embed_batches, make_embed_step
 from multigrain_jax.evaluation.retrieval import (
@@ -209,7 +209,7 @@ def _problems(settings: Mapping[str, Any]) -> list[str]:
 def _load_benchmark(settings: Mapping[str, Any]) -> Benchmark:
     data = settings["data"]
     given = {name: data[name] for name in FILE_KEYS if data.get(name)}
-    files = {name: Path(os.path.expanduser(path)) for name, path in given.items()}
+    files = {name: as_path(path) for name, path in given.items()}
     return load_benchmark(
         settings["benchmark"],
         BenchmarkFiles(**files, exclude=data["exclude"]),

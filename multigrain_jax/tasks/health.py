@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
+from multigrain_jax.data.bucket_paths import file_path
 from multigrain_jax.data.picture_faults import PictureFacts, look_at, look_at_file
 from multigrain_jax.descriptors.oddities import (
     Neighbours,
@@ -166,7 +167,7 @@ def _faults_of_pictures(
     """What is wrong with the pictures themselves; each is read once."""
 
     def look(path: str) -> PictureFacts | None:
-        if os.path.isfile(path):
+        if file_path(path).is_file():
             return look_at_file(path)
         image = photos(path)
         return None if image is None else look_at(image)

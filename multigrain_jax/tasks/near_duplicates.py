@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
+from multigrain_jax.data.bucket_paths import as_path
 from multigrain_jax.descriptors.folder import require_same_settings
 from multigrain_jax.descriptors.grouping import LINKAGES
 from multigrain_jax.descriptors.index import DescriptorIndex
@@ -143,7 +144,7 @@ def _open_reference(
     own, other = index.settings, reference.settings
     assert own is not None and other is not None  # they were opened from folders
     # Only how they are stored may differ.
-    require_same_settings(other, own._replace(dtype=other.dtype), folder=Path(path))
+    require_same_settings(other, own._replace(dtype=other.dtype), folder=as_path(path))
     return reference
 
 

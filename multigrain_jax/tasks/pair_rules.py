@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from multigrain_jax.data.bucket_paths import absolute_path
 from multigrain_jax.data.sources.folder import TRAIN, VAL
 from multigrain_jax.data.sources.open import open_split
 from multigrain_jax.descriptors.joined import JoinedIndex
@@ -77,7 +78,7 @@ def _splits(joined: JoinedIndex, data: Mapping[str, Any]) -> dict[str, int]:
     if config["data"]["source"] == "folder":
         config["data"]["val_fraction"] = data["val_fraction"]
     if data["root"] is not None:
-        config["data"]["root"] = os.path.abspath(os.path.expanduser(data["root"]))
+        config["data"]["root"] = absolute_path(data["root"])
     splits: dict[str, int] = {}
     for split, label in ((TRAIN, IN_TRAIN), (VAL, IN_VAL)):
         source = open_split(data_set_from_config(config), split)

@@ -8,16 +8,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from multigrain_jax.checkpoint import (
-    CHECKPOINTS_FOLDER,
-    Checkpoint,
-    apart_folder,
-    save_derived,
-)
+from multigrain_jax import buckets
+from multigrain_jax.checkpoint import CHECKPOINTS_FOLDER, Checkpoint, apart_folder, save_derived
+from multigrain_jax.data.bucket_paths import local_path
+from multigrain_jax.data.bucket_tree import forget
 from multigrain_jax.data.sources.folder import split_folders
 from multigrain_jax.descriptors.approximate.record import INDEX_FOLDER, RECORD_FILE
 from multigrain_jax.descriptors.folder import DESCRIPTOR_FOLDER, HEAD_FILE
-from multigrain_jax.errors import StoppedEarly
+from multigrain_jax.errors import InputError, StoppedEarly
 from multigrain_jax.files import read_json
 from multigrain_jax.growing_file import close_lists
 from multigrain_jax.lock import WorkdirLock, lock_workdir
@@ -27,8 +25,9 @@ from multigrain_jax.tasks.check import refuse
 from multigrain_jax.tasks.embed_record import SOURCES_OF_FILES
 from multigrain_jax.workdir import CONFIG_FILE
 
-# Keys that hold a path of the local disk. (`init_from` and `pretrained_backbone` may
-# be the name of published weights, which is no path that begins with ~.)
+# Keys that hold a path, of this machine or of a bucket. (`init_from` and
+# `pretrained_backbone` may be the name of published weights, which is no path that
+# begins with ~.)
 PATH_KEYS = (
     "data.distractor_list",
     "data.distractors",
@@ -48,6 +47,8 @@ PATH_KEYS = (
     "reference",
     "score_normalization.training",
 )
+# Of these the path has to be one of this machine.
+LOCAL_KEYS = ("data.local_cache_dir",)
 # Of these every file below is looked at: a workdir in them would become photos.
 PHOTO_KEYS = ("data.distractors", "data.root", "data.training", "queries")
 # What tasks leave -> the tasks that do.
@@ -71,6 +72,7 @@ def prepare(config: ConfigDict, workdir: Path) -> ConfigDict:
             write to, or that belongs to the data, to what the task reads, or to another
             task.
     """
+    forget()  # what an earlier task has listed of buckets
     copy = config.copy_and_resolve_references()
     for key in PATH_KEYS:
         *outer, name = key.split(".")
@@ -78,7 +80,7 @@ def prepare(config: ConfigDict, workdir: Path) -> ConfigDict:
         for inner in outer:
             part = part.get(inner, ConfigDict())
         if isinstance(part.get(name), str):
-            part[name] = os.path.expanduser(part[name])
+            part[name] = _expanded(key, part[name])
     settings = copy.to_dict()
     # The hosts find each other before the other keys are looked at.
     hosts = {"task": settings["task"], "distributed": settings.get("distributed", {})}
@@ -88,6 +90,17 @@ def prepare(config: ConfigDict, workdir: Path) -> ConfigDict:
         or [*_places_of_others(settings, workdir), *_other_task(settings, workdir)]
     )
     return copy
+
+
+def _expanded(key: str, path: str) -> str:
+    """A path without ~, or the address of a bucket with its two slashes."""
+    try:
+        if key in LOCAL_KEYS:
+            local_path(path, what=key)
+        return buckets.expand(path)
+    except InputError as error:
+        text = str(error)
+        raise InputError(text if text.startswith(key) else f"{key}: {text}") from error
 
 
 # A task: its configuration and its workdir, to what results.json holds.
@@ -186,7 +199,7 @@ def _places_of_others(settings: Mapping[str, Any], workdir: Path) -> list[str]:
     problems = []
     for key, value in leaves(settings):
         if key not in PATH_KEYS or not value or not Path(value).is_dir():
-            continue
+            continue  # what is in a bucket is no place on the disk
         taken = [Path(value)]
         if taken[0].name == DESCRIPTOR_FOLDER:
             taken.append(taken[0].parent)  # where its config.json is

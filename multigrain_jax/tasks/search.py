@@ -1,6 +1,5 @@
 """Task `search`: the most similar photos of a collection, for photos or descriptors."""
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from multigrain_jax.data.bucket_paths import as_path
 from multigrain_jax.data.sources.folder import UNLABELLED, ImageFile, index_folder
 from multigrain_jax.data.sources.open import FileSource
 from multigrain_jax.data.sources.scan import Sieve
@@ -92,7 +92,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     require_photos(int(index.live.sum()), "database", config.database)
     normalization = None
     if config.score_normalization.training:
-        path = Path(os.path.expanduser(config.score_normalization.training))
+        path = as_path(config.score_normalization.training)
         training = DescriptorIndex.open(path)
         _require_comparable(training, index, path)
         normalization = ScoreNormalization(
@@ -198,7 +198,7 @@ def _settings_of(index: DescriptorIndex) -> DescriptorSettings:
 def _open_queries(
     settings: Mapping[str, Any], index: DescriptorIndex, workdir: Path
 ) -> Queries:
-    path = Path(os.path.expanduser(settings["queries"]))
+    path = as_path(settings["queries"])
     sieve = Sieve(settings["data"]["exclude"], "skip")
     folder = find_folder(path)
     if (folder / HEAD_FILE).exists():
@@ -261,7 +261,7 @@ def _embed_queries(
         decoding=decoding_of_database(
             wanted,
             max_megapixels=settings["data"]["max_megapixels"],
-            database=Path(settings["database"]),
+            database=as_path(settings["database"]),
         ),
         remarks=remarks,
         local_cache_dir=None,
@@ -315,7 +315,7 @@ def open_query_model(
         test_mode=wanted.test_mode,
     )
     own = own._replace(decoding=wanted.decoding)
-    require_same_settings(wanted, own, folder=Path(settings["database"]))
+    require_same_settings(wanted, own, folder=as_path(settings["database"]))
     return opened
 
 

@@ -1,12 +1,11 @@
 """Refuses configurations that contradict themselves, before anything is built."""
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from PIL import features
 
+from multigrain_jax.data.bucket_paths import as_path
 from multigrain_jax.data.eval_batches import TEST_MODES
 from multigrain_jax.data.simd_resize import crop_resizer, resolve_crop_resize
 from multigrain_jax.data.sources.instances import LIST, is_instance_rule
@@ -186,7 +185,7 @@ def _group_problems(config: Mapping[str, Any]) -> list[str]:
 
 def _list_problems(data: Mapping[str, Any]) -> list[str]:
     listed = data["source"] == "folder" and data["list_file"]
-    if not listed or Path(os.path.expanduser(listed)).is_dir():
+    if not listed or as_path(listed).is_dir():
         return []  # a folder of lists has one for each split
     if data["val_split"] and not data["val_fraction"]:
         return [

@@ -1,11 +1,11 @@
 """The images of a training run: opened, looked at, and refused where they cannot do."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from multigrain_jax.data.bucket_paths import file_path
 from multigrain_jax.data.sources.open import (
     LISTED_CLASSES,
     absent_classes,
@@ -130,7 +130,7 @@ def _instance_statistics(data: Mapping[str, Any], source: ImageSource) -> str:
 
 def _what_is_inside(source: ImageSource, name: str) -> str:
     """A hint where the only class looks like a folder around the classes."""
-    path = Path(source.describe(0))
+    path = file_path(source.describe(0))
     around = next((p for p in path.parents if p.name == name), None)
     if around is None or not around.is_dir():
         return ""

@@ -1,10 +1,10 @@
 """What may change in the config of a run that is resumed, key by key."""
 
 import copy
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from multigrain_jax.data.bucket_paths import absolute_path
 from multigrain_jax.errors import InputError
 
 # A resumed run must see the same samples in the same order …
@@ -150,7 +150,7 @@ def config_differences(
 
 def _same(key: str, old: Any, new: Any) -> bool:
     if key in PATH_KEYS and isinstance(old, str) and isinstance(new, str):
-        old, new = (os.path.abspath(os.path.expanduser(path)) for path in (old, new))
+        old, new = absolute_path(old), absolute_path(new)
     return old == new
 
 

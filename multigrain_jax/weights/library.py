@@ -8,11 +8,13 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from multigrain_jax.buckets import is_bucket
 from multigrain_jax.checkpoint import (
     CHECKPOINTS_FOLDER,
     load_checkpoint,
     require_no_checkpoints,
 )
+from multigrain_jax.data.bucket_paths import as_path, local_path
 from multigrain_jax.data.cache import cache_folder
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import PARTIAL_SUFFIX
@@ -42,8 +44,8 @@ def find_weights(text: str | Path, *, trusted: Sequence[str] = ()) -> Path:
     path ever leads to a download.
 
     Args:
-        text: a path, or one of `names()`; what exists is a path, and so is everything
-            with a separator in it.
+        text: a path, of a bucket too, or one of `names()`; what exists is a path, and
+            so is everything with a separator in it.
         trusted: how addresses begin that may do without HTTPS.
 
     Raises:
@@ -51,7 +53,7 @@ def find_weights(text: str | Path, *, trusted: Sequence[str] = ()) -> Path:
             could not be had (the message says how to fetch the file by hand).
     """
     if not _may_be_name(text):
-        return Path(text)
+        return as_path(text) if is_bucket(text) else Path(text)
     name = os.fspath(text)
     if name not in PUBLISHED:
         near = difflib.get_close_matches(name, PUBLISHED, n=3, cutoff=0.5)
@@ -85,7 +87,7 @@ def keep_weights(name: str, destination: str | Path | None = None) -> Path:
         )
     if destination is None:
         return find_weights(name)
-    destination = Path(destination).absolute()
+    destination = local_path(destination, what="the new workdir").absolute()
     require_no_checkpoints(destination)
     shutil.copytree(find_weights(name), destination, dirs_exist_ok=True)
     return destination

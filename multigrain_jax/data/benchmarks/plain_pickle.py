@@ -192,7 +192,7 @@ def load_plain_pickle(path: Path) -> Any:
         InputError: not such a file, or one that names anything else.
     """
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_BYTES:
                 raise ValueError(f"{size} bytes, more than {MAX_BYTES >> 20} MiB")
