@@ -50,6 +50,7 @@ from multigrain_jax.train.state import (
     model_variables,
 )
 from multigrain_jax.workdir import METRICS_FILE, write_config, write_results
+from multigrain_jax.working_copy import seconds_to_upload
 
 PROFILE_FOLDER = "profile"
 # Before the names of the scores that the running average of the weights has.
@@ -99,7 +100,8 @@ def _run(
         config.max_train_hours,
         started=started,
         save_seconds=lambda: (
-            built.checkpoints.longest_save() if built.checkpoints else 0.0
+            (built.checkpoints.longest_save() if built.checkpoints else 0.0)
+            + seconds_to_upload()
         ),
     )
     with contextlib.ExitStack() as stack:

@@ -1,5 +1,7 @@
 """A task whose workdir is in a bucket: hosts, dry runs, and what is said."""
 
+import json
+
 import pytest
 from helpers.buckets import BUSY
 from ml_collections import ConfigDict
@@ -55,6 +57,27 @@ def test_hosts_that_cannot_be_are_refused_before_the_bucket_is_asked(gcs):
     with pytest.raises(InputError, match=r"num_processes"):
         run_on_bucket(task, config(distributed=hosts), gcs.url("run"))
     assert gcs.requests.total() == 0
+
+
+@pytest.mark.parametrize(
+    ("workdir", "keys", "words"),
+    [
+        ("run", {"database": "gs://BUCKET/run"}, "is database itself"),
+        ("run", {"database": "gs://BUCKET/run/descriptors/"}, "is database itself"),
+        ("photos/run", {"data": {"root": "gs://BUCKET/photos"}}, "inside of data.root"),
+    ],
+)
+def test_a_workdir_in_what_is_read_is_refused(gcs, workdir, keys, words):
+    text = json.dumps(keys).replace("BUCKET", gcs.bucket)
+    with pytest.raises(InputError, match=words):
+        run_on_bucket(task, config(**json.loads(text)), gcs.url(workdir))
+    assert gcs.requests.total() == 0
+
+
+def test_a_workdir_beside_what_is_read_is_not(gcs):
+    other = gcs.url("runs")
+    run_on_bucket(task, config(database=other), gcs.url("run"))
+    assert gcs.names("run/") != []
 
 
 def test_a_bucket_that_does_not_answer_ends_in_bounds(gcs, monkeypatch):
