@@ -128,8 +128,10 @@ class MilvusEngine:
             schema.add_field(_ID, DataType.INT64, is_primary=True)
             schema.add_field(_VECTOR, DataType.FLOAT_VECTOR, dim=self._dim)
             index = client.prepare_index_params()
+            # The client takes the dictionary apart, and Lite looks for one.
+            named = parameters if self._file is None else {"params": parameters}
             index.add_index(
-                _VECTOR, index_type=kind.upper(), metric_type="IP", params=parameters
+                _VECTOR, index_type=kind.upper(), metric_type="IP", params=named
             )
             client.create_collection(
                 options.collection,
