@@ -25,8 +25,8 @@ MAX_MIX_UPS = 20
 SHOWN_CLASSES = 2
 
 EXPLANATIONS = {
-    "accuracy": "photos whose folder has the name of the class that was predicted",
-    "accuracy_of_best": "photos whose folder is among the best {} classes",
+    "accuracy": "share of photos whose folder has the name of the class predicted",
+    "accuracy_of_best": "share of photos whose folder is among the best {} classes",
 }
 
 

@@ -145,6 +145,11 @@ def _open_photos(settings: Mapping[str, Any]) -> ImageSource:
     data_set = dataclasses.replace(
         data_set_from_config(settings), unreadable_folders="skip"
     )
+    if data["source"] == "folder" and not os.path.exists(data["root"]):
+        raise InputError(
+            f"data.root: {data['root']} is not there, expected a photo or a folder of "
+            "photos; give it with --config.data.root=PATH"
+        )
     if data["source"] != "folder" or not os.path.isfile(data["root"]):
         return open_split(data_set, data["split"])
     return FileSource(

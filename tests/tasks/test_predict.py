@@ -128,6 +128,7 @@ def test_a_model_without_classes_says_what_else_it_can_do(photos, tmp_path):
         ({"init_from": None}, "init_from: found nothing, expected a checkpoint"),
         ({"pooling_exponent": (1.0, 2.0)}, "pooling_exponent: found several"),
         ({"test_mode": "round"}, "test_mode: found 'round'"),
+        ({"data": {"root": "/no/photo.jpg"}}, "photo.jpg is not there, expected a ph"),
         ({"test_size": 8}, "test_size: found 8, expected at least 32"),
     ],
 )
