@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,22 +21,63 @@ from multigrain_jax.pages.gallery_page import write_retrieval_page
 from multigrain_jax.pages.page import Result
 
 NEIGHBOURS_PER_QUERY = 10
-# metric -> what it means, and the best that it can be
-METRICS: Mapping[str, tuple[str, float]] = {
-    "map": ("mean average precision over the queries", 1.0),
-    "mp_at_1": ("share of queries whose first image is a right one", 1.0),
-    "mp_at_5": ("mean share of right images among the first five", 1.0),
-    "mp_at_10": ("mean share of right images among the first ten", 1.0),
-    "r_precision": ("mean share of right images among the R first, of R right", 1.0),
-    "map_at_r": ("mean precision at the right images among the R first", 1.0),
-    "score": ("mean number of right images among the first four", 4.0),
-    "micro_ap": ("average precision of all queries' candidates, ranked together", 1.0),
-    "recall_at_1": ("share of right pairs that are the first of their query", 1.0),
-    "recall_at_10": ("share of right pairs among the first ten of their query", 1.0),
-    "recall_at_p90": ("share of right pairs found at a precision of 90 %", 1.0),
-    "threshold_at_p90": (
-        "similarity from which on 90 % of the pairs are right: a threshold for copies",
-        1.0,
+
+
+class Metric(NamedTuple):
+    """What a page says about a metric.
+
+    Attributes:
+        title: its name in words.
+        explanation: what it means.
+        best: the best that it can be; None for what is no score.
+    """
+
+    title: str
+    explanation: str
+    best: float | None = 1.0
+
+
+METRICS: Mapping[str, Metric] = {
+    "map": Metric(
+        "Mean average precision",
+        "how far up the right images stand in what a query finds, over all queries",
+    ),
+    "mp_at_1": Metric(
+        "Right at first", "share of queries whose first image is a right one"
+    ),
+    "mp_at_5": Metric(
+        "Right among five", "mean share of right images among the first five"
+    ),
+    "mp_at_10": Metric(
+        "Right among ten", "mean share of right images among the first ten"
+    ),
+    "r_precision": Metric(
+        "R-precision", "mean share of right images among the R first, of R right"
+    ),
+    "map_at_r": Metric(
+        "Mean average precision of the first R",
+        "mean precision at the right images among the R first, of R right",
+    ),
+    "score": Metric(
+        "Right among four", "mean number of right images among the first four", 4.0
+    ),
+    "micro_ap": Metric(
+        "Average precision over all",
+        "average precision of all queries' candidates, ranked together",
+    ),
+    "recall_at_1": Metric(
+        "Found at first", "share of right pairs that are the first of their query"
+    ),
+    "recall_at_10": Metric(
+        "Found among ten", "share of right pairs among the first ten of their query"
+    ),
+    "recall_at_p90": Metric(
+        "Found with 90 % right", "share of right pairs found at a precision of 90 %"
+    ),
+    "threshold_at_p90": Metric(
+        "Threshold for copies",
+        "the similarity from which on 90 % of the pairs are right; no score",
+        None,
     ),
 }
 
@@ -61,10 +103,7 @@ def write_benchmark_page(
         subtitle: a line below the title.
         circumstances: lines about what scores cannot be compared with, and why.
     """
-    results = []
-    for name, value in scores.results.items():
-        explanation, best = METRICS[name.split("/")[-1]]
-        results.append(Result(name, value, explanation, best=best))
+    results = [_result(name, value) for name, value in scores.results.items()]
     without = ", ".join(
         f"{number} ({name})" if len(scores.num_without_positives) > 1 else str(number)
         for name, number in scores.num_without_positives.items()
@@ -83,6 +122,13 @@ def write_benchmark_page(
         "them. Similarities are not normalised. Queries that have no positive and are "
         f"not shown: {without}.{told}",
     )
+
+
+def _result(name: str, value: float) -> Result:
+    _benchmark, *protocol, metric = name.split("/")
+    title, explanation, best = METRICS[metric]
+    title += "".join(f", {part}" for part in protocol)
+    return Result(name, value, explanation, best=best, title=title)
 
 
 def _rows(
@@ -111,6 +157,7 @@ def _rows(
         nearest = np.argsort(-similarity, kind="stable")[:NEIGHBOURS_PER_QUERY]
         verdicts = _verdicts(protocols[score.protocol], score.query, nearest)
         suffix = f" ({score.protocol})" if len(protocols) > 1 else ""
+        is_readable = bool(np.any(queries[score.query]))
         return GalleryRow(
             item(int(benchmark.queries[score.query]), None, "query", suffix),
             [
@@ -120,9 +167,11 @@ def _rows(
                     verdict,
                 )
                 for position, verdict in zip(nearest, verdicts, strict=True)
-                if np.isfinite(similarity[position])
+                if is_readable and np.isfinite(similarity[position])
             ],
             score.average_precision,
+            note="" if is_readable else "not readable: it was compared with nothing",
+            is_readable=is_readable,
         )
 
     return LazyRows(len(scores), make_row)

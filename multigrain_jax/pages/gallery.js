@@ -49,7 +49,8 @@
     const facts = [".similarity", ".badge", ".item-note"].map(text);
     part(".similarity").textContent = facts.filter(Boolean).join(" · ");
     part(".path").textContent = path;
-    part(".said").textContent = small ? "" : "This photo is not readable.";
+    const missing = item.querySelector(".unreadable")?.textContent;
+    part(".said").textContent = missing ? `This photo is ${missing}.` : "";
     part("[name=copy]").hidden = !path;
     part(".file").hidden = !link;
     if (link) part(".file").href = link.href;
@@ -88,6 +89,28 @@
       : "The path is selected: copy it with Ctrl+C.";
   }
 
+  // A page that was moved finds the photos beside it where they were, if anywhere.
+  function lookElsewhere(event) {
+    const small = event.target;
+    const item = small.closest?.(".gallery .item");
+    if (!item || small.src.startsWith("data:")) return;
+    const path = item.dataset.path;
+    if (location.protocol === "file:" && !small.dataset.again) {
+      small.dataset.again = "yes";
+      small.src = `file://${path.split("/").map(encodeURIComponent).join("/")}`;
+      item.querySelector("a.open").href = small.src;
+      return;
+    }
+    const words = document.createElement("div");
+    words.className = "unreadable";
+    words.textContent = "not where it was";
+    small.replaceWith(words);
+  }
+
+  document.addEventListener("error", lookElsewhere, true);
+  for (const target of document.querySelectorAll(".gallery img")) {
+    if (target.complete && !target.naturalWidth) lookElsewhere({ target });
+  }
   document.addEventListener("click", (event) => {
     const item = event.target.closest(".gallery .item");
     if (!item || event.ctrlKey || event.metaKey || event.shiftKey) return;

@@ -18,14 +18,15 @@ from multigrain_jax.data.sources.files import require_readable
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import escape_name
-from multigrain_jax.pages.page import Section, data_uri
+from multigrain_jax.pages.page import data_uri
 
-THUMBNAIL_SIDE = 160  # pixels, the longer side
+THUMBNAIL_SIDE = 400  # pixels, the longer side
 THUMBNAIL_QUALITY = 82
-KEPT_SIDE = 2 * THUMBNAIL_SIDE
-THUMBNAILS_KEPT = 512  # of 300 KB at most
+THUMBNAILS_KEPT = 256  # of 480 KB at most
 # A page lies beside photos that are so many folders up from its own.
 MAX_UPS = 2
+# Files of these names are shown by every browser.
+SHOWN_BY_BROWSERS = (".jpg", ".jpeg", ".jpe", ".png", ".gif", ".webp", ".avif", ".bmp")
 
 Verdict = Literal["query", "right", "wrong", "ignored", "found"]
 # Symbol and word beside the colour: the page reads without colour vision.
@@ -68,6 +69,7 @@ class GalleryRow(NamedTuple):
         average_precision: of the query; None where it is not known.
         similarity: by which rows may be sorted; None: that of the first neighbour.
         note: a line above the photos; may be empty.
+        is_readable: whether the query could be read: of others no score says anything.
     """
 
     query: GalleryItem
@@ -75,6 +77,7 @@ class GalleryRow(NamedTuple):
     average_precision: float | None = None
     similarity: float | None = None
     note: str = ""
+    is_readable: bool = True
 
 
 class LazyRows(Sequence[GalleryRow]):
@@ -103,39 +106,38 @@ class LazyRows(Sequence[GalleryRow]):
         return self._make_row(numbers[number])
 
 
-def gallery_section(
-    rows: Sequence[GalleryRow],
-    *,
-    heading: str = "Nearest photos",
-    note: str = "",
-    folder: Path | None = None,
-) -> Section:
-    """Queries, each with what was found for it, on a page in `folder`."""
-    rendered = [render_row(row, folder=folder) for row in rows]
-    return Section(heading, note, gallery_body(rendered))
-
-
 def gallery_body(rendered: Sequence[str]) -> str:
     """Rows of `render_row` as the HTML of a gallery."""
     rows = "\n".join(rendered)
     return f'<div class="gallery">\n{rows}\n</div>'
 
 
+def has_files(row: GalleryRow) -> bool:
+    """Whether a browser can show the query of a row, or a neighbour, from its file."""
+    return any(_is_shown(item) for item in (row.query, *row.neighbours))
+
+
 def render_row(
-    row: GalleryRow, *, side: int = THUMBNAIL_SIDE, folder: Path | None = None
+    row: GalleryRow, *, folder: Path | None = None, embed: bool = True
 ) -> str:
     """One row as HTML.
 
+    Ranks count what counts: ignored neighbours have none.
+
     Args:
         row: the photos.
-        side: of the thumbnails, the longer one, in pixels.
         folder: of the page, from which links to near files are relative.
+        embed: hold small copies of the photos; else they are not read here, but loaded
+            from their files by the browser when they come into view.
     """
-    items = [_render_item(row.query, side, "", folder)]
-    items += [
-        _render_item(item, side, f'<span class="rank">{rank}</span>', folder)
-        for rank, item in enumerate(row.neighbours, start=1)
-    ]
+    items = [_render_item(row.query, "", folder, embed)]
+    rank = 0
+    for item in row.neighbours:
+        shown = ""
+        if item.verdict != "ignored":
+            rank += 1
+            shown = f'<span class="rank">{rank}</span>'
+        items.append(_render_item(item, shown, folder, embed))
     score, value = "", ""
     if row.average_precision is not None:
         score = (
@@ -150,11 +152,13 @@ def render_row(
         similarity = row.neighbours[0].similarity
     if similarity is not None:
         value += f' data-similarity="{float(similarity)!r}"'
+    if not row.is_readable:
+        value += ' data-unreadable=""'
     photos = "\n".join(items)
     return (
         f'<div class="gallery-row" role="group"'
         f' aria-label="{escape(row.query.title)}"{value}>{score}'
-        f'<div class="photos" style="--columns:{len(items)}">\n{photos}\n</div></div>'
+        f'<div class="photos">\n{photos}\n</div></div>'
     )
 
 
@@ -185,10 +189,10 @@ def file_address(path: str, folder: Path | None) -> str | None:
     return "file://" + urllib.parse.quote(os.fsencode(path))
 
 
-def thumbnail_uri(image: Image.Image, *, side: int = THUMBNAIL_SIDE) -> str:
-    """A photo as a JPEG data URI, at most `side` pixels wide and high."""
+def thumbnail_uri(image: Image.Image) -> str:
+    """A photo as a JPEG data URI, at most `THUMBNAIL_SIDE` pixels wide and high."""
     small = image.convert("RGB")
-    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, format="JPEG", quality=THUMBNAIL_QUALITY)
     return data_uri("image/jpeg", buffer.getvalue())
@@ -211,15 +215,14 @@ def load_photo(path: str | Path) -> Image.Image | None:
 def _thumbnail(path: str, size: int, mtime_ns: int) -> Image.Image:
     file = file_path(path)
     require_readable(file, max_bytes=VIEWER.max_bytes)
-    data = file.read_bytes()
-    return _small(decode(data, VIEWER, side=KEPT_SIDE))
+    return _small(decode(file.read_bytes(), VIEWER, side=THUMBNAIL_SIDE))
 
 
 def _small(image: Image.Image) -> Image.Image:
     """The photo, or a copy whose longer side is what thumbnails are made from."""
-    if max(image.size) <= KEPT_SIDE:
+    if max(image.size) <= THUMBNAIL_SIDE:
         return image
-    scale = KEPT_SIDE / max(image.size)
+    scale = THUMBNAIL_SIDE / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     kind = Image.Resampling.LANCZOS
     return image.resize((width, height), kind, reducing_gap=2.0)
@@ -231,7 +234,7 @@ def load_photo_of(source: ImageSource, index: int) -> Image.Image | None:
     Of a size that is enough for thumbnails.
     """
     try:
-        return read_noted(source, index, side=KEPT_SIDE).image
+        return read_noted(source, index, side=THUMBNAIL_SIDE).image
     except (OSError, UndecodableImageError):
         return None
 
@@ -247,22 +250,39 @@ def photos_of(source: ImageSource) -> Callable[[int], Image.Image | None]:
     return load
 
 
-def _render_item(item: GalleryItem, side: int, rank: str, folder: Path | None) -> str:
-    image = item.load()
-    picture = '<div class="unreadable">not readable</div>'
-    if image is not None:
-        alt = escape(f"{item.title} ({item.verdict})")
-        picture = f'<img src="{thumbnail_uri(image, side=side)}" alt="{alt}">'
-    path = ""
+def _is_shown(item: GalleryItem) -> bool:
+    path = item.path or ""
+    return os.path.isabs(path) and path.lower().endswith(SHOWN_BY_BROWSERS)
+
+
+def _picture(item: GalleryItem, folder: Path | None, embed: bool) -> str:
+    """The photo, which a click opens, or a few words where it would be."""
+    alt = escape(f"{item.title} ({item.verdict})")
+    found = file_address(item.path, folder) if item.path else None
+    address = escape(found) if found else None
+    if embed:
+        image = item.load()
+        if image is None:
+            return '<div class="unreadable">not readable</div>'
+        picture = f'<img src="{thumbnail_uri(image)}" alt="{alt}">'
+    elif _is_shown(item):
+        picture = f'<img src="{address}" alt="{alt}" loading="lazy" decoding="async">'
+    else:
+        picture = '<div class="unreadable">not in this page</div>'
+    if address is None:
+        return picture
+    return (
+        f'<a class="open" href="{address}" target="_blank" rel="noopener">{picture}</a>'
+    )
+
+
+def _render_item(item: GalleryItem, rank: str, folder: Path | None, embed: bool) -> str:
+    path, name = "", ""
     if item.path is not None:
         path = f' data-path="{escape(escape_name(item.path))}"'
-        address = None if image is None else file_address(item.path, folder)
-        if address is not None:
-            href = escape(address)
-            picture = (
-                f'<a class="open" href="{href}" target="_blank" rel="noopener">'
-                f"{picture}</a>"
-            )
+        own = os.path.basename(item.path)
+        if own not in item.title:
+            name = f'<span class="name">{escape(escape_name(own))}</span>'
     similarity = ""
     if item.similarity is not None:
         similarity = f'<span class="similarity">similarity {item.similarity:.3f}</span>'
@@ -273,7 +293,8 @@ def _render_item(item: GalleryItem, side: int, rank: str, folder: Path | None) -
     # A long path is broken behind its folders first.
     title = escape(item.title).replace("/", "/<wbr>")
     return (
-        f'<figure class="item {item.verdict}"{path}>{rank}{picture}<figcaption>'
-        f'<span class="title">{title}</span>{similarity} '
+        f'<figure class="item {item.verdict}"{path}>{rank}'
+        f"{_picture(item, folder, embed)}<figcaption>"
+        f'<span class="title">{title}</span>{name}{similarity} '
         f"{badge}{note}</figcaption></figure>"
     )

@@ -13,6 +13,7 @@ import numpy as np
 from multigrain_jax.pages.gallery import (
     GalleryRow,
     gallery_body,
+    has_files,
     render_row,
     viewer_script,
 )
@@ -25,12 +26,12 @@ from multigrain_jax.pages.page import (
 )
 from multigrain_jax.pages.plots import draw_distribution
 
-# Thumbnails are added while the gallery stays below this: the page is about 5 MB.
-MAX_GALLERY_BYTES = 4_700_000
+# Thumbnails are added while the gallery stays below this: the page is about 5 MB. The
+# photos of further rows are loaded from their files.
+MAX_GALLERY_BYTES = 4_200_000
 MAX_ROWS = 200
-PAGE_THUMBNAIL_SIDE = 128
 
-RowKind = Literal["queries", "groups", "photos", "rows"]
+RowKind = Literal["queries", "groups", "photos", "rows", "examples"]
 # Which rows are shown where not all fit, and how the page says so.
 Pick = Literal["ends", "spread", "first"]
 PICKS: Mapping[Pick, str] = {
@@ -64,6 +65,15 @@ ORDERS_OF: Mapping[RowKind, Mapping[str, str]] = {
         "similar": "most certain first",
         "name": "by name",
     },
+    "examples": {**ORDERS, "listed": "worst first"},
+}
+# What a page says that has no rows.
+NOTHING: Mapping[RowKind, str] = {
+    "queries": "There is no query to show.",
+    "groups": "Nothing found: no two photos are as similar as that.",
+    "photos": "Nothing found.",
+    "rows": "There is no photo to show.",
+    "examples": "There are no two photos to compare.",
 }
 
 
@@ -80,12 +90,13 @@ def write_retrieval_page(
     rows_are: RowKind = "queries",
     before: Sequence[Section] = (),
 ) -> None:
-    """Write a page that needs nothing but itself, of about 5 MB at most.
+    """Write a page of about 5 MB at most.
 
-    Of more queries than fit, those with the lowest and those with the highest average
-    precision are shown, or, where it is not known, some evenly spread over all; of
-    groups, the first. The page says how many of how many. Photos of the others are
-    never read.
+    It holds the photos of as many rows as that allows; those of further rows, up to
+    `MAX_ROWS`, are loaded from their files, where a browser can show them. Of more
+    queries, those with the lowest and those with the highest average precision are
+    shown, or, where it is not known, some evenly spread over all; of groups, the first.
+    The page says how many of how many. Photos of the others are never read.
 
     Args:
         path: the file, replaced if it exists.
@@ -110,14 +121,26 @@ def write_retrieval_page(
     sections += before
     folder = path.parent
     sections.append(
-        _gallery(rows, heading=heading, note=note, rows_are=rows_are, folder=folder)
+        gallery_section(
+            rows, heading=heading, note=note, rows_are=rows_are, folder=folder
+        )
     )
-    script = viewer_script()
-    script += Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
-    save_report(path, title=title, subtitle=subtitle, sections=sections, script=script)
+    save_report(
+        path,
+        title=title,
+        subtitle=subtitle,
+        sections=sections,
+        script=gallery_script(),
+    )
 
 
-def _gallery(
+def gallery_script() -> str:
+    """JavaScript of a page with a `gallery_section`."""
+    own = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
+    return viewer_script() + own
+
+
+def gallery_section(
     rows: Sequence[GalleryRow],
     *,
     heading: str,
@@ -125,60 +148,95 @@ def _gallery(
     rows_are: RowKind,
     folder: Path,
 ) -> Section:
+    """Rows to look through, with a filter and orders; arguments as of a page.
+
+    Args:
+        rows: queries or groups with their photos.
+        heading: of the section.
+        note: below the heading.
+        rows_are: what a row is.
+        folder: of the page.
+    """
     # All rows have an average precision or none has; they may be made when asked for.
     scored = len(rows) > 0 and rows[0].average_precision is not None
-    order = _worst_first(rows) if scored else list(range(len(rows)))
+    order, num_scored = list(range(len(rows))), len(rows)
+    if scored:
+        order, num_scored = _worst_first(rows)
     pick: Pick = "ends" if scored else "spread"
     if rows_are != "queries":
         pick = "first"
-    shown = _render_some(rows, order, pick, folder)
+    picks = [*_picks(pick, num_scored), *range(num_scored, len(rows))]
+    shown, num_held = _render_some(rows, order, picks, folder)
     kept = [shown[index] for index in order if index in shown]
-    which = ""
-    if len(kept) < len(rows):
-        which = PICKS[pick]
-    note = f"{note} Shown are {len(kept)} of {len(rows)} {rows_are}{which}.".strip()
+    if rows:
+        which = PICKS[pick] if len(kept) < len(rows) else ""
+        note += f" Shown are {len(kept)} of {len(rows)} {rows_are}{which}."
+    if num_held < len(kept):
+        note += (
+            f" This page holds the photos of {num_held}; those of the others are "
+            "loaded from their files, where these still are."
+        )
     options = "".join(
         f'<option value="{value}">{words}</option>'
         for value, words in (ORDERS_SCORED if scored else ORDERS_OF[rows_are]).items()
     )
     controls = (
-        f'<div class="controls" data-rows="{rows_are}" hidden><label>Filter by name '
-        '<input name="filter" type="search" autocomplete="off" spellcheck="false">'
-        f'</label><label>Order <select name="order">{options}</select></label>'
+        f'<div class="controls" data-rows="{rows_are}" hidden><label>Filter by name or '
+        'folder <input name="filter" type="search" autocomplete="off" '
+        'spellcheck="false"></label><label>Order '
+        f'<select name="order">{options}</select></label>'
         '<output aria-live="polite"></output></div>'
         f'<p class="keys">Keys: / to the filter, ↑ ↓ through the {rows_are}, ← → along '
         "the photos, Enter shows one large.</p>"
     )
-    return Section(heading, note, controls + gallery_body(kept))
+    if not rows:
+        controls = f'<p class="nothing">{NOTHING[rows_are]}</p>'
+    after = (
+        '<p class="nothing-found" hidden>Nothing found: no name, folder or remark here '
+        'has all of these words. <button type="button">Show all</button></p>'
+        '<button type="button" class="more" hidden></button>'
+    )
+    return Section(heading, note.strip(), controls + gallery_body(kept) + after)
 
 
-def _worst_first(rows: Sequence[GalleryRow]) -> list[int]:
-    values = [row.average_precision or 0.0 for row in rows]
-    return np.argsort(values, kind="stable").tolist()
+def _worst_first(rows: Sequence[GalleryRow]) -> tuple[list[int], int]:
+    """The lowest average precision first; how many precede what could not be read."""
+    keys = [(not row.is_readable, row.average_precision or 0.0) for row in rows]
+    unreadable = sum(key[0] for key in keys)
+    return sorted(range(len(rows)), key=keys.__getitem__), len(rows) - unreadable
+
+
+def _picks(pick: Pick, count: int) -> list[int]:
+    """Places among `count`: any first part of the list is a fair choice of them."""
+    last = count - 1
+    if pick == "ends":
+        return [n // 2 if n % 2 == 0 else last - n // 2 for n in range(count)]
+    if pick == "spread":
+        spread = np.linspace(0, last, min(MAX_ROWS, count))
+        return _coarse_to_fine(np.unique(spread.astype(int)).tolist())
+    return list(range(count))
 
 
 def _render_some(
-    rows: Sequence[GalleryRow], order: Sequence[int], pick: Pick, folder: Path
-) -> dict[int, str]:
-    """HTML by the number of the row, of as many rows as fit."""
-    # In all cases, any first part of the sequence is a fair choice.
-    last = len(order) - 1
-    if pick == "ends":
-        picks = [n // 2 if n % 2 == 0 else last - n // 2 for n in range(len(order))]
-    elif pick == "spread":
-        spread = np.linspace(0, last, min(MAX_ROWS, len(order)))
-        picks = _coarse_to_fine(np.unique(spread.astype(int)).tolist())
-    else:
-        picks = list(range(len(order)))
+    rows: Sequence[GalleryRow], order: Sequence[int], picks: list[int], folder: Path
+) -> tuple[dict[int, str], int]:
+    """HTML by the number of the row; and how many of them hold their photos."""
     rendered: dict[int, str] = {}
-    size = 0
+    size, num_held, is_full = 0, 0, False
     for place in picks[:MAX_ROWS]:
-        html = render_row(rows[order[place]], side=PAGE_THUMBNAIL_SIDE, folder=folder)
-        size += len(html)
-        if size > MAX_GALLERY_BYTES:
-            break
+        row = rows[order[place]]
+        if not is_full:
+            html = render_row(row, folder=folder)
+            size += len(html)
+            is_full = size > MAX_GALLERY_BYTES
+        if not is_full:
+            num_held += 1
+        elif has_files(row):
+            html = render_row(row, folder=folder, embed=False)
+        else:
+            continue
         rendered[order[place]] = html
-    return rendered
+    return rendered, num_held
 
 
 def _coarse_to_fine(positions: list[int]) -> list[int]:

@@ -42,14 +42,17 @@ class Result(NamedTuple):
         value: the score.
         explanation: what it means, in a sentence; may be empty.
         floor: a value that it is compared with.
-        best: the best possible value, at which its bar is full.
+        best: the best possible value, at which its bar is full; None: it is no score,
+            such as a threshold, and has no bar.
+        title: its name in words, which stands before the other; may be empty.
     """
 
     name: str
     value: float
     explanation: str = ""
     floor: float | None = None
-    best: float = 1.0
+    best: float | None = 1.0
+    title: str = ""
 
 
 def save_report(
@@ -138,7 +141,7 @@ def figures_section(
         note: below the heading.
     """
     images = "\n".join(
-        f'<img src="{figure_uri(figure)}" alt="{escape(shows)}">'
+        f'<img src="{figure_uri(figure)}" alt="{escape(shows)}" {_size(figure)}>'
         for shows, figure in figures.items()
     )
     return Section(heading, note, f'<div class="figures">\n{images}\n</div>')
@@ -150,6 +153,12 @@ def figure_uri(figure: Figure) -> str:
     with matplotlib.rc_context({"svg.hashsalt": "multigrain"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return data_uri("image/svg+xml", buffer.getvalue())
+
+
+def _size(figure: Figure) -> str:
+    """Attributes by which its place is kept until it is drawn."""
+    width, height = (round(100 * inches) for inches in figure.get_size_inches())
+    return f'width="{width}" height="{height}"'
 
 
 def data_uri(media_type: str, data: bytes) -> str:
@@ -170,22 +179,36 @@ def _render_section(section: Section) -> str:
 
 
 def _render_result(result: Result, with_floors: bool) -> str:
-    def percent(value: float) -> str:
-        return f"{100 * float(np.clip(value / result.best, 0, 1)):.2f}%"
-
+    name = escape(result.name)
+    if result.title:
+        name = f'{escape(result.title)} <code class="identifier">{name}</code>'
     explanation = (
         f'<span class="explanation">{escape(result.explanation)}</span>'
         if result.explanation
         else ""
     )
-    floor, tick = "", ""
-    if result.floor is not None:
-        floor = f"{result.floor:.3f}"
-        tick = f'<div class="tick" style="left:{percent(result.floor)}"></div>'
+    floor = "" if result.floor is None else f"{result.floor:.3f}"
     floor_cell = f'<td class="floor">{floor}</td>' if with_floors else ""
     return (
-        f'<tr><th scope="row">{escape(result.name)}{explanation}</th>'
+        f'<tr><th scope="row">{name}{explanation}</th>'
         f'<td class="value">{result.value:.3f}</td>{floor_cell}'
-        f'<td class="bar"><div class="track"><div class="fill" '
-        f'style="width:{percent(result.value)}"></div>{tick}</div></td></tr>'
+        f'<td class="bar">{_bar(result)}</td></tr>'
+    )
+
+
+def _bar(result: Result) -> str:
+    """How much of the best value was reached, with a tick at the floor."""
+    best = result.best
+    if best is None:
+        return ""
+
+    def percent(value: float) -> str:
+        return f"{100 * float(np.clip(value / best, 0, 1)):.2f}%"
+
+    tick = ""
+    if result.floor is not None:
+        tick = f'<div class="tick" style="left:{percent(result.floor)}"></div>'
+    return (
+        '<div class="track"><div class="fill" '
+        f'style="width:{percent(result.value)}"></div>{tick}</div>'
     )

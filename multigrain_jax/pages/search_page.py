@@ -83,12 +83,12 @@ def group_rows(
             for other in others
         ]
         count, least = len(groups[number]), None
-        note = f"{count} photos"
+        note = f"Group {number + 1}: {count} photos"
         if lowest is not None:
             least = float(lowest[number])
-            note += f", each two at least {least:.3f} similar"
+            note += f", any two at least {least:.3f} similar"
         if count > MAX_PHOTOS_PER_GROUP:
-            note += f"; shown are {MAX_PHOTOS_PER_GROUP}"
+            note += f"; shown are the first {MAX_PHOTOS_PER_GROUP}"
         return GalleryRow(
             _found(load, paths[first], None, said.get(first, "")),
             [

@@ -18,10 +18,9 @@ from multigrain_jax.pages.gallery import (
     GalleryItem,
     GalleryRow,
     Verdict,
-    gallery_section,
     photos_of,
-    viewer_script,
 )
+from multigrain_jax.pages.gallery_page import gallery_script, gallery_section
 from multigrain_jax.pages.page import (
     Result,
     Section,
@@ -37,20 +36,46 @@ NUM_GALLERY_NEIGHBOURS = 5
 # Of more classes, the mistakes that are made most often are listed.
 MAX_MATRIX_CLASSES = 300
 
-EXPLANATIONS = {
-    "top1": "photos whose most probable class is the right one",
-    "top5": "photos whose right class is among the five most probable",
-    "class_map": "each photo looks for its class among the others: mean average "
-    "precision",
-    "knn_top1": "photos whose nearest other photo is of their class: no classifier",
-    "copy_recall_at_1": "centre crops of half the area whose nearest photo is their "
-    "original",
-    "copy_map": "mean average precision of finding each crop's original",
-    "copy_threshold_at_p90": "similarity from which on 90 % of such pairs are a crop "
-    "and its original: a threshold for copies",
-    "leaks": "photos with a near duplicate among those of training (leaks.csv): the "
-    "other scores are too good by them",
+# score -> its name in words, and what it means.
+WORDS: Mapping[str, tuple[str, str]] = {
+    "top1": (
+        "Right class",
+        "share of photos whose most probable class is the right one",
+    ),
+    "top5": (
+        "Right class among five",
+        "share of photos whose right class is among the five most probable",
+    ),
+    "class_map": (
+        "Same class found",
+        "each photo looks for its class among the others: mean average precision, "
+        "which is 1 if all of its class come before the others",
+    ),
+    "knn_top1": (
+        "Nearest photo of the same class",
+        "share of photos whose nearest other photo is of their class: no classifier",
+    ),
+    "copy_recall_at_1": (
+        "Original found",
+        "share of centre crops of half the area whose nearest photo is their original",
+    ),
+    "copy_map": (
+        "Originals near the top",
+        "mean average precision of finding each crop's original",
+    ),
+    "copy_threshold_at_p90": (
+        "Threshold for copies",
+        "the similarity from which on 90 % of such pairs are a crop and its original; "
+        "no score",
+    ),
+    "leaks": (
+        "Photos that training has seen",
+        "share of photos with a near duplicate among those of training (leaks.csv): "
+        "they make the other scores too good; the lower, the better",
+    ),
 }
+# Not the higher, the better.
+NO_SCORES = ("copy_threshold_at_p90", "leaks")
 
 
 def write_final_page(
@@ -70,10 +95,7 @@ def write_final_page(
         split: their name.
         scores: by name, without the split.
     """
-    results = [
-        Result(name, value, EXPLANATIONS.get(name, ""))
-        for name, value in scores.items()
-    ]
+    results = [_result(name, value) for name, value in scores.items()]
     confusions = []
     if source.class_names and photos.logits is not None:
         confusions = [_confusions(source, photos, photos.logits)]
@@ -86,17 +108,26 @@ def write_final_page(
         sections=[
             results_section(results),
             gallery_section(
-                gallery_rows(source, photos),
-                note="Each photo on the left looks for its five nearest among the "
-                "others, by the inner product of the embeddings.",
+                sorted(gallery_rows(source, photos), key=_num_right),
+                heading="Nearest photos",
+                note="A dozen photos from all over the split, the worst first. Each "
+                "one looks for the five most similar among the others, by the inner "
+                "product of the embeddings.",
+                rows_are="examples",
                 folder=workdir,
             ),
             *confusions,
             figures_section(draw_plots(read_metrics(workdir / METRICS_FILE))),
         ],
-        script=viewer_script(),
+        script=gallery_script(),
     )
     return path
+
+
+def _result(name: str, value: float) -> Result:
+    title, explanation = WORDS.get(name, ("", ""))
+    best = None if name in NO_SCORES else 1.0
+    return Result(name, value, explanation, best=best, title=title)
 
 
 def _confusions(source: ImageSource, photos: Embedded, logits: np.ndarray) -> Section:
@@ -143,8 +174,19 @@ def gallery_rows(source: ImageSource, photos: Embedded) -> list[GalleryRow]:
         name = _class_name(source, label)
         path = source.describe(int(query))
         shown = GalleryItem(image, name, None, "query", path)
-        rows.append(GalleryRow(shown, neighbours))
+        rows.append(GalleryRow(shown, neighbours, note=_counted(name, neighbours)))
     return rows
+
+
+def _counted(name: str, neighbours: list[GalleryItem]) -> str:
+    """How many of the neighbours are right, of those where it is known."""
+    known = [item for item in neighbours if item.verdict in ("right", "wrong")]
+    right = sum(item.verdict == "right" for item in known)
+    return f"{right} of {len(known)} are of “{name}” too" if known else ""
+
+
+def _num_right(row: GalleryRow) -> int:
+    return sum(item.verdict == "right" for item in row.neighbours)
 
 
 def _verdict(wanted: int, found: int) -> Verdict:

@@ -228,6 +228,10 @@ def _details(findings: Sequence[Finding]) -> str:
     return "; ".join(finding.words for finding in findings)
 
 
+def _is_unreadable(findings: Sequence[Finding]) -> bool:
+    return any(finding.reason == "unreadable" for finding in findings)
+
+
 def _write_page(
     workdir: Path,
     by_photo: Sequence[tuple[int, list[Finding]]],
@@ -235,13 +239,17 @@ def _write_page(
     paths: Sequence[str],
     load: Callable[[str], Any],
 ) -> None:
+    # There is nothing to see of what cannot be read: it comes last.
+    shown = sorted(by_photo, key=lambda found: _is_unreadable(found[1]))
+
     def item(place: int, similarity: float | None) -> GalleryItem:
         path = paths[place]
-        shown = partial(load, path)
-        return GalleryItem(shown, short_name(path), similarity, "found", path)
+        return GalleryItem(
+            partial(load, path), short_name(path), similarity, "found", path
+        )
 
     def make_row(number: int) -> GalleryRow:
-        place, own = by_photo[number]
+        place, own = shown[number]
         near = zip(
             neighbours.nearest[place, :SHOWN_NEIGHBOURS].tolist(),
             neighbours.similarities[place].tolist(),
@@ -257,8 +265,9 @@ def _write_page(
         results=[],
         rows=LazyRows(len(by_photo), make_row),
         heading="What may be wrong, the worst first",
-        note="Each photo with its reason and the photos that are most similar to it. "
-        "All of them are in health.csv. The filter knows the words of reasons too: "
+        note="Each photo with its reason and the photos that are most similar to it; "
+        "those that cannot be read come last. All are in health.csv. The filter knows "
+        "the words of reasons too: "
         "mislabelled photos by “nearest”, others by dark, blurred, tiny, empty.",
         rows_are="photos",
     )

@@ -157,11 +157,16 @@ def _report(
     found, links = without_links(found, identities, linkage=settings["linkage"])
     # A copy is as similar to the others as what it is a copy of.
     apart = [np.setdiff1d(group, found.copies[:, 0]) for group in found.groups]
+    lowest = lowest_similarities(joined, apart)
+    # Of groups of one size, mostly pairs, the most similar comes first.
+    sizes = np.array([-len(group) for group in found.groups])
+    order = np.lexsort((-lowest, sizes))
+    found = found._replace(groups=[found.groups[place] for place in order])
     return Report(
         found,
         links,
         paths,
-        lowest_similarities(joined, apart),
+        lowest[order],
         same_bytes(found.groups, paths) if settings["compare_files"] else {},
     )
 
@@ -189,17 +194,18 @@ def _write_tables(workdir: Path, report: Report) -> None:
             for row in group.tolist()
         ),
     )
+    order = np.argsort(-found.similarities, kind="stable")
     write_table(
         workdir / "pairs.csv",
         ("path", "other_path", "similarity"),
         itertools.chain(
+            ((paths[first], paths[copy], 1.0) for copy, first in found.copies.tolist()),
             (
                 (paths[a], paths[b], float(similarity))
                 for (a, b), similarity in zip(
-                    found.pairs.tolist(), found.similarities, strict=True
+                    found.pairs[order].tolist(), found.similarities[order], strict=True
                 )
             ),
-            ((paths[first], paths[copy], 1.0) for copy, first in found.copies.tolist()),
         ),
     )
 
@@ -233,9 +239,9 @@ def _write_page(
             ),
             heading="Groups",
             rows_are="groups",
-            note=f"Photos {how.format(f'{threshold:g}')}, the largest groups first, "
-            f"of each up to {MAX_PHOTOS_PER_GROUP} photos; similarities are to the "
-            "first one.",
+            note=f"Photos {how.format(f'{threshold:g}')}. The largest groups come "
+            "first, of equally large ones the most similar. Of each there are up to "
+            f"{MAX_PHOTOS_PER_GROUP} photos; similarities are to the first one.",
         )
     print_missing(photos)
 
@@ -265,7 +271,7 @@ def _write_leaks(
     with dispensable(workdir / "report.html"):
         write_retrieval_page(
             workdir / "report.html",
-            title="Leaks",
+            title="Leaks: photos of val that training has seen",
             subtitle=said,
             results=[],
             rows=_leaking(most_similar, order, paths, photos),

@@ -9,7 +9,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from multigrain_jax import buckets
-from multigrain_jax.checkpoint import CHECKPOINTS_FOLDER, Checkpoint, apart_folder, save_derived
+from multigrain_jax.checkpoint import (
+    CHECKPOINTS_FOLDER,
+    Checkpoint,
+    apart_folder,
+    save_derived,
+)
 from multigrain_jax.data.bucket_paths import local_path
 from multigrain_jax.data.bucket_tree import forget
 from multigrain_jax.data.sources.folder import split_folders

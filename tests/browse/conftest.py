@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from helpers.browser import OPTIONS, find_chromium
+from helpers.browser import launched_browser
 from helpers.browsing import make_collection, opened_services
 from helpers.served import serving
 
@@ -54,18 +54,9 @@ def wait():
 
 @pytest.fixture(scope="module")
 def browser():
-    """Chromium, driven by Playwright, which runs a loop of its own meanwhile."""
-    from playwright.sync_api import expect, sync_playwright
-
-    # A machine that others use too takes its time to start what decodes.
-    expect.set_options(timeout=60_000)
-    program = find_chromium()
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(
-            executable_path=program, args=list(OPTIONS)
-        )
+    """Chromium, driven by Playwright."""
+    with launched_browser() as launched:
         yield launched
-        launched.close()
 
 
 @pytest.fixture

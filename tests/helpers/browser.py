@@ -1,5 +1,6 @@
 """A browser for tests: Debian's Chromium, as CI installs it."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -36,3 +37,19 @@ def find_chromium() -> str:
     if os.environ.get("MULTIGRAIN_REQUIRE_CHROMIUM"):
         pytest.fail(reason)
     return pytest.skip(reason)
+
+
+@contextlib.contextmanager
+def launched_browser():
+    """Chromium, driven by Playwright, which runs a loop of its own meanwhile."""
+    from playwright.sync_api import expect, sync_playwright
+
+    # A machine that others use too takes its time.
+    expect.set_options(timeout=60_000)
+    program = find_chromium()
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(
+            executable_path=program, args=list(OPTIONS)
+        )
+        yield launched
+        launched.close()

@@ -70,10 +70,47 @@ def test_the_page_shows_scores_and_verdicts(tmp_path):
         *("3.png", "✓ right"),
     ]
     for name, value in scores.results.items():
-        assert name in page
+        assert f'<code class="identifier">{name}</code>' in page
+        assert METRICS[name.split("/")[-1]].title in page
         assert f"{value:.3f}" in page
     assert "Shown are 4 of 4 queries." in page
     assert "They are lowered: by the &lt;weather&gt;." in page
+
+    assert re.findall('class="rank">([^<]+)<', row) == ["1", "2", "3"]
+
+
+def test_a_query_that_could_not_be_read_is_at_the_end(tmp_path):
+    for number in range(3):
+        Image.new("RGB", (30, 20), (50 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    paths = [str(tmp_path / f"{number}.png") for number in range(3)]
+    everything = np.arange(3)
+    protocol = Protocol(
+        "",
+        ("map",),
+        everything,
+        [np.array([1]), np.array([2]), np.array([0])],
+        [np.array([n]) for n in range(3)],
+    )
+    benchmark = Benchmark("tiny", tmp_path, paths, everything, everything, [protocol])
+    descriptors = np.array([[0, 0], [1, 0], [1, 0.1]], np.float32)
+    scores = evaluate_retrieval(
+        benchmark,
+        descriptors,
+        descriptors,
+        training=None,
+        normalization_weight=2.0,
+        normalization_neighbours=10,
+    )
+    path = tmp_path / "report.html"
+    write_benchmark_page(
+        path, benchmark, descriptors, descriptors, scores, subtitle="a model"
+    )
+    rows = path.read_text().split('<div class="gallery-row"')[1:]
+    assert [row.split('aria-label="')[1][0] for row in rows] == ["2", "1", "0"]
+    assert [">not readable: it was compared with nothing<" in row for row in rows] == [
+        *(False, False, True)
+    ]
+    assert rows[-1].count("<figure") == 1
 
 
 def test_every_metric_is_explained():

@@ -18,7 +18,7 @@ from multigrain_jax.pages.gallery import (
     GalleryRow,
     LazyRows,
     file_address,
-    gallery_section,
+    has_files,
     load_photo,
     photos_of,
     render_row,
@@ -42,24 +42,24 @@ def test_a_gallery_marks_right_and_wrong_by_word_and_symbol():
         [
             GalleryItem(picture, "ant", 0.98765, "right"),
             GalleryItem(picture, "bee", -0.25, "wrong"),
-            GalleryItem(lambda: None, "lost", 0.1, "ignored"),
-            GalleryItem(picture, "any", 0.0, "found"),
+            GalleryItem(lambda: None, "lost", 0.1, "ignored", "/a/lost & gone.jpg"),
+            GalleryItem(picture, "any", 0.0, "found", "/a/any.jpg"),
         ],
         average_precision=0.5,
     )
-    body = gallery_section([row]).body
+    body = render_row(row)
     assert texts(body) == [
         *("average precision", "0.500"),
         *("ant", "query"),
         *("1", "ant", "similarity 0.988", "✓ right"),
         *("2", "bee", "similarity -0.250", "✗ wrong"),
-        *("3", "not readable", "lost", "similarity 0.100", "– ignored"),
-        *("4", "any", "similarity 0.000"),
+        *("not readable", "lost", "lost &amp; gone.jpg"),
+        *("similarity 0.100", "– ignored"),
+        *("3", "any", "any.jpg", "similarity 0.000"),
     ]
     assert re.findall('alt="([^"]+)"', body) == [
         *("ant (query)", "ant (right)", "bee (wrong)", "any (found)")
     ]
-    assert "--columns:5" in body
     assert 'data-average-precision="0.5"' in body
 
 
@@ -90,9 +90,10 @@ def test_a_photo_has_its_path_to_copy_and_a_link(tmp_path):
     item = GalleryItem(picture, "a photo", 0.5, "found", path, "a <note>")
     row = GalleryRow(item, [item._replace(load=lambda: None)], note="said & done")
     body = render_row(row, folder=tmp_path)
+    name = "&lt;i&gt;&quot;\\xff.jpg"
     assert texts(body) == [
-        *("said &amp; done", "a photo", "similarity 0.500", "a &lt;note&gt;"),
-        *("1", "not readable", "a photo", "similarity 0.500", "a &lt;note&gt;"),
+        *("said &amp; done", "a photo", name, "similarity 0.500", "a &lt;note&gt;"),
+        *("1", "not readable", "a photo", name, "similarity 0.500", "a &lt;note&gt;"),
     ]
     written = f"{tmp_path}/&lt;i&gt;&quot;\\xff.jpg"
     assert re.findall('data-path="([^"]*)"', body) == [written] * 2
@@ -119,7 +120,7 @@ def decode_thumbnail(uri):
 
 @pytest.mark.parametrize(
     ("size", "expected"),
-    [((400, 200), (160, 80)), ((200, 800), (40, 160)), ((33, 20), (33, 20))],
+    [((800, 400), (400, 200)), ((200, 800), (100, 400)), ((33, 20), (33, 20))],
 )
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "CMYK", "1"])
 def test_thumbnails_are_small_jpegs(size, expected, mode):
@@ -130,8 +131,27 @@ def test_thumbnails_are_small_jpegs(size, expected, mode):
     assert (image.size, image.mode) == (size, mode)
 
 
-def test_thumbnails_are_as_small_as_asked_for():
-    assert decode_thumbnail(thumbnail_uri(picture(400, 200), side=50)).size == (50, 25)
+def test_a_row_may_leave_its_photos_to_the_browser():
+    def load():
+        raise AssertionError("it is read")
+
+    def item(path):
+        return GalleryItem(load, "a photo", 0.5, "found", path)
+
+    row = GalleryRow(item("/w/é.JPG"), [item("/w/b.heic"), item("set [3]"), item(None)])
+    body = render_row(row, folder=Path("/w"), embed=False)
+    assert re.findall('<img src="([^"]*)"', body) == ["./%C3%A9.JPG"]
+    assert 'loading="lazy"' in body
+    assert re.findall('href="([^"]*)"', body) == ["./%C3%A9.JPG", "./b.heic"]
+    assert body.count(">not in this page<") == 3
+    assert has_files(row)
+    assert not has_files(GalleryRow(item("/w/b.heic"), [item("set.jpg [3]")]))
+
+
+def test_a_row_says_that_its_query_could_not_be_read():
+    row = GalleryRow(GalleryItem(lambda: None, "a", None, "query"), [], 0.0)
+    assert "data-unreadable" not in render_row(row)
+    assert "data-unreadable" in render_row(row._replace(is_readable=False))
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG"])
@@ -143,7 +163,7 @@ def test_photos_are_loaded_upright(tmp_path, format_):
     photo = load_photo(path)
     assert photo is not None
     assert photo.width * 2 == photo.height
-    assert photo.height >= 2 * THUMBNAIL_SIDE
+    assert photo.height >= THUMBNAIL_SIDE
     if format_ == "JPEG":
         assert photo.height < 1600
 
@@ -190,7 +210,7 @@ def test_a_photo_that_is_shown_again_is_read_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr(gallery, "decode", counted)
     first = load_photo(path)
-    assert first is not None and first.size == (320, 229)
+    assert first is not None and first.size == (400, 286)
     assert load_photo(path) is first and len(decoded) == 1
     # Another photo under the name is another photo.
     path.write_bytes(encode(noise_photo(1, (40, 30))))
@@ -214,5 +234,5 @@ def test_photos_of_a_source_are_read_once_for_a_page(tmp_path, monkeypatch):
     monkeypatch.setattr(gallery, "read_noted", counted)
     load = photos_of(source)
     sizes = [image and image.size for image in map(load, (0, 1, 0, 1, 2))]
-    assert sizes == [(320, 229), (40, 30), (320, 229), (40, 30), None]
-    assert sides == [(350, 250), (40, 30)]
+    assert sizes == [(400, 286), (40, 30), (400, 286), (40, 30), None]
+    assert sides == [(700, 500), (40, 30)]

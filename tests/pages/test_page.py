@@ -18,10 +18,12 @@ from multigrain_jax.pages.confusion import (
 from multigrain_jax.pages.gallery import (
     GalleryItem,
     GalleryRow,
-    gallery_section,
+    gallery_body,
+    render_row,
 )
 from multigrain_jax.pages.page import (
     Result,
+    Section,
     figure_uri,
     figures_section,
     render_page,
@@ -82,7 +84,7 @@ def all_sections(text):
         figures_section({text: figure()}, heading=text, note=text),
         confusion_section(confusions, [text, text + "2"], heading=text, note=text),
         confused_pairs_section(confusions, [text, text + "2"], heading=text, note=text),
-        gallery_section([GalleryRow(query, [found])], heading=text, note=text),
+        Section(text, text, gallery_body([render_row(GalleryRow(query, [found]))])),
     ]
 
 
@@ -146,6 +148,14 @@ def test_results_show_value_floor_and_bar():
     assert Page(body).values("style") == ["width:62.35%", "left:60.00%", "width:75.00%"]
 
 
+def test_a_threshold_has_no_bar_and_an_identifier_words_before_it():
+    body = results_section(
+        [Result("at_p90", 0.8, best=None, title="A <threshold>")]
+    ).body
+    assert Page(body).texts == ["Measure", "Score", "A <threshold>", "at_p90", "0.800"]
+    assert "track" not in body and Page(body).values("style") == []
+
+
 def test_without_floors_there_is_no_column_of_floors():
     assert Page(results_section([Result("a", 0.5)]).body).texts == [
         *("Measure", "Score", "a", "0.500")
@@ -167,6 +177,7 @@ def decode_uri(uri, media_type):
 
 
 def test_figures_are_reproducible_svg():
+    assert 'width="200" height="100"' in figures_section({"a": figure()}).body
     svg = decode_uri(figure_uri(figure()), "image/svg+xml")
     assert svg.rstrip().endswith(b"</svg>")
     assert figure_uri(figure()) == figure_uri(figure())

@@ -44,7 +44,7 @@ def test_a_group_is_ordered_by_the_similarity_to_its_first_photo():
     assert titles(row) == [f"photos/{number}.jpg" for number in (0, 3, 2, 1)]
     assert [item.similarity for item in row.neighbours] == pytest.approx([1, 0.5, 0])
     assert row.query.similarity is None
-    assert (row.similarity, row.note) == (None, "4 photos")
+    assert (row.similarity, row.note) == (None, "Group 1: 4 photos")
     (row,) = group_rows(
         [np.arange(4)],
         read_descriptor=descriptors.__getitem__,
@@ -55,7 +55,7 @@ def test_a_group_is_ordered_by_the_similarity_to_its_first_photo():
     )
     assert (row.similarity, row.note) == (
         0.25,
-        "4 photos, each two at least 0.250 similar",
+        "Group 1: 4 photos, any two at least 0.250 similar",
     )
     assert [item.note for item in row.neighbours] == ["the same", "", ""]
     assert [item.path for item in row.neighbours][:1] == ["photos/3.jpg"]
@@ -72,3 +72,4 @@ def test_of_a_large_group_the_first_photos_are_shown():
     assert sorted(titles(row)) == sorted(
         f"{n}.jpg" for n in numbers[:MAX_PHOTOS_PER_GROUP]
     )
+    assert row.note == "Group 1: 15 photos; shown are the first 12"

@@ -1,5 +1,7 @@
 """The page of a training: what is shown of photos without labels, of many classes."""
 
+import re
+
 import numpy as np
 import pytest
 from helpers.memory import peak_bytes
@@ -47,6 +49,26 @@ def test_nobody_knows_whether_a_photo_without_a_label_is_right():
     assert verdicts[0] == ["found", "wrong", "found", "right", "found"]
     assert titles[0] == ["no label", "plum", "no label", "kiwi", "no label"]
     assert set(verdicts[-1]) == {"found"}
+
+
+def test_the_worst_photos_come_first_and_have_their_file_names(tmp_path):
+    source = Unreadable(9, 3)
+    labels = source.labels
+    angles = np.deg2rad(np.where(labels < 2, 90 * labels, 30 * np.arange(9)))
+    descriptors = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    photos = Embedded(
+        descriptors.astype(np.float32), np.eye(3)[labels], labels, np.zeros(9, bool)
+    )
+    scores = {"top1": 0.5, "leaks": 0.5, "copy_threshold_at_p90": 0.9, "ema_top1": 0.1}
+    page = write_final_page(
+        tmp_path, source, photos, split="val", scores=scores
+    ).read_text()
+    right = [int(n) for n in re.findall(r">(\d) of 5 are of “class \d” too<", page)]
+    assert right == sorted(right) and len(set(right)) > 1 and len(right) == 9
+    assert '<span class="title">class 1</span><span class="name">4.jpg</span>' in page
+    # Of the four, two are scores.
+    assert page.count('<div class="track">') == 2
+    assert 'Right class <code class="identifier">top1</code>' in page
 
 
 class Unreadable:
