@@ -6,10 +6,7 @@ Nothing here imports JAX before a run begins.
 import contextlib
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from measure.machine import num_cores
-from measure.original_runner import Task
+from measure.original_runner import ROOT, Task, run_in_clone
 from measure.quality_photos import (
     ORIGINALS,
     TEST,
@@ -31,9 +28,7 @@ from measure.quality_run import class_outcomes, copy_outcomes, embed_images
 from measure.quality_scores import micro_ap, summarise
 from measure.quality_table import HEADS, OFFSET_SHARE
 from multigrain_jax.data.edits import EDITS
-from multigrain_jax.errors import InputError
 
-ROOT = Path(__file__).resolve().parent.parent
 SIDES = OURS, ORIGINAL = "ours", "original"
 # score -> the head of its column: those of measure/quality.py, and two more
 METRICS = {
@@ -44,7 +39,6 @@ METRICS = {
 # When the original lowers the learning rate, of its 120 epochs.
 DROPS, OF_EPOCHS = (30, 60, 90), 120
 RUN = "import sys; from measure.original_runner import main; main(sys.argv[1])"
-SHOWN_LINES = 15  # of what a failed training printed
 
 
 class Settings(NamedTuple):
@@ -255,24 +249,7 @@ def _train_original(job: Job, work: Path, log_path: Path) -> Path:
         seed=job.seed,
         threads=job.threads,
     )
-    task_file = work / "task.json"
-    task_file.write_text(json.dumps(task._asdict()), encoding="utf-8")
-    paths = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
-    with log_path.open("ab") as log:
-        code = subprocess.run(
-            [sys.executable, "-c", RUN, str(task_file)],
-            cwd=work,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        ).returncode
-    if code:
-        last = log_path.read_text("utf-8", "replace").splitlines()[-SHOWN_LINES:]
-        raise InputError(
-            f"the original's training ended with exit code {code}, expected 0; it "
-            f"printed to {log_path}, at last:\n  " + "\n  ".join(last)
-        )
+    run_in_clone(RUN, task, folder=work, log_path=log_path)
     checkpoint = work / "experiment" / f"checkpoint_{settings.num_epochs}.pth"
     workdir = work / "converted"
     convert_checkpoint(checkpoint, workdir, backbone=settings.backbone)

@@ -15,8 +15,10 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import json
+import os
 import random
 import runpy
+import subprocess
 import sys
 import types
 from collections.abc import Sequence
@@ -26,8 +28,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import PIL
 
-# With whose folders of networks the clone's own files are made.
+from multigrain_jax.errors import InputError
+
+ROOT = Path(__file__).resolve().parent.parent
+# The clone takes networks from this package, and here none of them is asked for.
 ABSENT = "pretrainedmodels"
+SHOWN_LINES = 15  # of what a failed training printed
 
 
 class Task(NamedTuple):
@@ -50,11 +56,55 @@ class Task(NamedTuple):
     threads: int
 
 
+def run_in_clone(code: str, task: Task, *, folder: Path, log_path: Path) -> None:
+    """Run code in a process of its own, its working folder the given one.
+
+    Args:
+        code: Python, which finds the file of the task as its first argument.
+        task: what is run.
+        folder: for that file, and whatever the code writes.
+        log_path: what is printed goes to its end.
+
+    Raises:
+        InputError: it ended with an error.
+    """
+    task_file = folder / "task.json"
+    task_file.write_text(json.dumps(task._asdict()), encoding="utf-8")
+    paths = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
+    with log_path.open("ab") as log:
+        status = subprocess.run(
+            [sys.executable, "-c", code, str(task_file)],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        ).returncode
+    if status:
+        last = log_path.read_text("utf-8", "replace").splitlines()[-SHOWN_LINES:]
+        raise InputError(
+            f"the original's training ended with exit code {status}, expected 0; it "
+            f"printed to {log_path}, at last:\n  " + "\n  ".join(last)
+        )
+
+
+def read_task(task_file: str) -> Task:
+    """The task of a file."""
+    return Task(**json.loads(Path(task_file).read_text(encoding="utf-8")))
+
+
 def main(task_file: str) -> None:
     """Train as the file of a `Task` says, in the working folder."""
-    task = Task(**json.loads(Path(task_file).read_text(encoding="utf-8")))
+    task = read_task(task_file)
     script = Path(task.clone) / "scripts" / "train.py"
-    sys.path[:0] = [task.torchvision, str(script.parent), task.clone]
+    prepare(task)
+    sys.argv = [str(script), *task.arguments]
+    runpy.run_path(str(script), run_name="__main__")
+
+
+def prepare(task: Task) -> None:
+    """Make the clone's modules importable, and start every generator anew."""
+    sys.path[:0] = [task.torchvision, str(Path(task.clone) / "scripts"), task.clone]
     restore_names()
     if importlib.util.find_spec(ABSENT) is None:
         sys.meta_path.append(StandIns(ABSENT))
@@ -69,8 +119,6 @@ def main(task_file: str) -> None:
         importlib.import_module("multigrain.utils"),
         importlib.import_module("multigrain.modules"),
     )
-    sys.argv = [str(script), *task.arguments]
-    runpy.run_path(str(script), run_name="__main__")
 
 
 def restore_names() -> None:
