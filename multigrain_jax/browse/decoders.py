@@ -16,8 +16,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
-from multigrain_jax.data.crops import eval_transform
 from multigrain_jax.data.decoding import Decoding, UndecodableImageError, decode
+from multigrain_jax.data.network_image import network_image
 from multigrain_jax.data.watchdog import end_with_parent
 
 # A process imports what it needs first.
@@ -198,12 +198,14 @@ def work(job: Job) -> Answer:
 
 
 def _network_input(job: NetworkJob) -> np.ndarray:
-    image = decode(job.data, job.decoding)
-    return np.asarray(
-        eval_transform(
-            image, job.test_size, job.test_mode, smallest_side=job.smallest_side
-        )
+    decoded = network_image(
+        job.data,
+        job.decoding,
+        test_size=job.test_size,
+        mode=job.test_mode,
+        smallest_side=job.smallest_side,
     )
+    return np.asarray(decoded.image)
 
 
 def _picture(job: PictureJob) -> bytes:

@@ -108,8 +108,29 @@ def eval_transform(
     size = resized_size(
         *image.size, test_size=test_size, mode=mode, smallest_side=smallest_side
     )
+    return resize_and_crop(image, size, test_size=test_size, mode=mode, whole=None)
+
+
+def resize_and_crop(
+    image: Image.Image,
+    size: tuple[int, int],
+    *,
+    test_size: int,
+    mode: str,
+    whole: tuple[float, float, float, float] | None,
+) -> Image.Image:
+    """The second half of `eval_transform`.
+
+    Args:
+        image: RGB, whole or already reduced.
+        size: width and height that it is resized to, by `resized_size` of the whole.
+        test_size: S, in pixels.
+        mode: "square" or "rect".
+        whole: left, top, right and bottom of the part of the image that counts; None is
+            all of it.
+    """
     if size != image.size:
-        image = image.resize(size, Image.Resampling.BILINEAR)
+        image = image.resize(size, Image.Resampling.BILINEAR, box=whole)
     if mode == "rect":
         return image
     # Half a pixel is rounded to even, as Python rounds.

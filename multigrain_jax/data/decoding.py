@@ -38,6 +38,9 @@ FLAT_RANGE = 8
 # What decoding one pixel may take at most; of a photo, this many times its pixels.
 BYTES_PER_PIXEL = 12
 
+# How a record ends of photos that were decoded fast.
+_FAST = ", fast"
+
 Open = Callable[[], Image.Image]
 
 
@@ -53,6 +56,8 @@ class Decoding:
         background: what is behind transparent parts; of "viewer".
         depth: of "viewer", what is white in a 16-bit image: "metadata", the largest
             value of its bit depth, or "maximum", its own largest value.
+        fast: a JPEG much larger than what it is resized to is decoded at a half, a
+            quarter or an eighth of its size, at least twice of what is needed.
         max_megapixels: larger photos are decoded at a half, a quarter or an eighth of
             their size where the format can, and are unreadable where it cannot.
     """
@@ -61,6 +66,7 @@ class Decoding:
     background: tuple[int, int, int]
     depth: str
     max_megapixels: float
+    fast: bool
 
     @property
     def max_pixels(self) -> int:
@@ -74,15 +80,18 @@ class Decoding:
 
     def record(self) -> str:
         """What pixels depend on, in a line; `decoding_of_record` reads it."""
+        # Exact is what records say nothing of.
+        speed = _FAST if self.fast else ""
         if self.pixels != "viewer":
-            return self.pixels
+            return f"{self.pixels}{speed}"
         red, green, blue = self.background
-        return f"viewer, background #{red:02x}{green:02x}{blue:02x}, depth {self.depth}"
+        background = f"background #{red:02x}{green:02x}{blue:02x}"
+        return f"viewer, {background}, depth {self.depth}{speed}"
 
 
 # What the recipes say, for photos that no recipe reads.
-VIEWER = Decoding("viewer", WHITE, "metadata", 128.0)
-PLAIN = Decoding("plain", WHITE, "metadata", 128.0)
+VIEWER = Decoding("viewer", WHITE, "metadata", 128.0, fast=False)
+PLAIN = Decoding("plain", WHITE, "metadata", 128.0, fast=False)
 
 
 def decoding_of_record(record: str, *, max_megapixels: float) -> Decoding:
@@ -92,15 +101,21 @@ def decoding_of_record(record: str, *, max_megapixels: float) -> Decoding:
         ValueError: another text.
     """
     pixels, *rest = record.split(", ")
+    fast = was_fast(record)
     background, depth = WHITE, "metadata"
     if pixels == "viewer":
-        colour, depth = (part.split(" ", 1)[1] for part in rest)
+        colour, depth = (part.split(" ", 1)[1] for part in rest[:2])
         red, green, blue = bytes.fromhex(colour.removeprefix("#"))
         background = (red, green, blue)
-    found = Decoding(pixels, background, depth, max_megapixels)
+    found = Decoding(pixels, background, depth, max_megapixels, fast)
     if pixels not in PIXELS or depth not in DEPTHS or found.record() != record:
         raise ValueError(record)
     return found
+
+
+def was_fast(record: str) -> bool:
+    """Whether photos of such a record were decoded fast."""
+    return record.endswith(_FAST)
 
 
 class Decoded(NamedTuple):

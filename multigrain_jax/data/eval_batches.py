@@ -13,10 +13,10 @@ from multigrain_jax.data.canvases import (
     group_by_canvas,
     smallest_canvases,
 )
-from multigrain_jax.data.crops import eval_transform, resized_size
+from multigrain_jax.data.crops import resized_size
 from multigrain_jax.data.decoding import UndecodableImageError, encoded_size
 from multigrain_jax.data.patience import patiently
-from multigrain_jax.data.reading import HostBatch, Reading, iterate, read_noted
+from multigrain_jax.data.reading import HostBatch, Reading, iterate, read_for_network
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.data.watchdog import stalled
 
@@ -252,15 +252,14 @@ class _Eval:
             That corner, and whether there is something to say of the image.
         """
         plan = self.plan
-        decoded = read_noted(self.source, index)
-        image = np.asarray(
-            eval_transform(
-                decoded.image,
-                plan.test_size,
-                plan.test_mode,
-                smallest_side=plan.smallest_side,
-            )
+        decoded = read_for_network(
+            self.source,
+            index,
+            test_size=plan.test_size,
+            mode=plan.test_mode,
+            smallest_side=plan.smallest_side,
         )
+        image = np.asarray(decoded.image)
         corner = canvas[: image.shape[0], : image.shape[1]]
         if corner.shape != image.shape:
             raise UndecodableImageError(

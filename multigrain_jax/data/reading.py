@@ -16,6 +16,7 @@ from multigrain_jax.data.decoding import (
     UndecodableImageError,
     decode_noted,
 )
+from multigrain_jax.data.network_image import network_image
 from multigrain_jax.data.patience import patiently
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.data.watchdog import HostBatch, never, read_and_restart
@@ -64,6 +65,23 @@ def read_noted(source: ImageSource, index: int, *, side: int | None = None) -> D
     try:
         data = patiently(lambda: source.read(index))
         return decode_noted(data, source.decoding, side=side)
+    except MemoryError as error:
+        raise UndecodableImageError("reading it takes more memory than may") from error
+
+
+def read_for_network(
+    source: ImageSource, index: int, *, test_size: int, mode: str, smallest_side: int
+) -> Decoded:
+    """One image as `network_image` makes it; errors as of `read_image`."""
+    try:
+        data = patiently(lambda: source.read(index))
+        return network_image(
+            data,
+            source.decoding,
+            test_size=test_size,
+            mode=mode,
+            smallest_side=smallest_side,
+        )
     except MemoryError as error:
         raise UndecodableImageError("reading it takes more memory than may") from error
 

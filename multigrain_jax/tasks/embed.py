@@ -15,6 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from multigrain_jax.data.bucket_paths import absolute_path, as_path
+from multigrain_jax.data.decoding import was_fast
 from multigrain_jax.data.eval_batches import EvalPlan, without_first
 from multigrain_jax.data.reading import why_unreadable
 from multigrain_jax.data.sources.open import PACKED, DataSet, open_split
@@ -160,12 +161,16 @@ def _data_set(
     data_set = dataclasses.replace(
         data_set_from_config(settings), unreadable_folders="skip"
     )
-    if before is None or before.decoding is not None:
+    if before is None:
         return data_set
-    if settings["data"]["decoding"] != "auto":
-        return data_set
-    pixels = "upright" if data_set.source == "folder" else "plain"
-    decoding = dataclasses.replace(data_set.decoding, pixels=pixels)
+    decoding = data_set.decoding
+    if settings["data"]["decode"] == AUTO:
+        # As they were made: there is nothing that says so of exact ones.
+        made_fast = before.decoding is not None and was_fast(before.decoding)
+        decoding = dataclasses.replace(decoding, fast=made_fast)
+    if before.decoding is None and settings["data"]["decoding"] == AUTO:
+        pixels = "upright" if data_set.source == "folder" else "plain"
+        decoding = dataclasses.replace(decoding, pixels=pixels)
     return dataclasses.replace(data_set, decoding=decoding)
 
 

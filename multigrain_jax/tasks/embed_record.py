@@ -45,6 +45,7 @@ ADDED_KEYS: Mapping[str, Any] = {
     "local_cache_gb": None,
     "exclude": DEFAULT_EXCLUDE,
     "decoding": "auto",
+    "decode": "exact",
     "background": "white",
     "depth": "metadata",
     "max_megapixels": VIEWER.max_megapixels,

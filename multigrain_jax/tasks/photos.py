@@ -15,7 +15,9 @@ from multigrain_jax.data.decoding import (
 from multigrain_jax.descriptors.folder import DescriptorSettings
 from multigrain_jax.errors import InputError
 
-CHOICES = {"decoding": ("auto", *PIXELS), "depth": DEPTHS}
+AUTO = "auto"
+SPEEDS = ("fast", "exact")
+CHOICES = {"decoding": (AUTO, *PIXELS), "depth": DEPTHS, "decode": (AUTO, *SPEEDS)}
 
 
 def decoding_from_config(data: Mapping[str, Any], *, own_photos: bool) -> Decoding:
@@ -23,17 +25,21 @@ def decoding_from_config(data: Mapping[str, Any], *, own_photos: bool) -> Decodi
 
     Args:
         data: that part of the configuration.
-        own_photos: what "auto" stands for: "viewer" for photos of one's own, "plain"
-            for data sets on which published numbers are to be reproduced.
+        own_photos: what "auto" stands for: "viewer" and "fast" for photos of one's own,
+            "plain" and "exact" for data sets on which published numbers are to be
+            reproduced.
     """
     pixels = data["decoding"]
-    if pixels == "auto":
+    if pixels == AUTO:
         pixels = "viewer" if own_photos else "plain"
+    # Training has no such key: its crops are from whole photos.
+    speed = data.get("decode", "exact")
     return Decoding(
         pixels=pixels,
         background=background_colour(data["background"]),
         depth=data["depth"],
         max_megapixels=float(data["max_megapixels"]),
+        fast=own_photos if speed == AUTO else speed == "fast",
     )
 
 
@@ -59,7 +65,7 @@ def recorded_settings(
             pixels in a way that it cannot have known.
     """
     is_older = before is not None and before.decoding is None
-    if is_older and decoding.pixels != "viewer":
+    if is_older and decoding.pixels != "viewer" and not decoding.fast:
         return settings
     return settings._replace(decoding=decoding.record())
 

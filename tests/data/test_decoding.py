@@ -211,14 +211,23 @@ def test_records_are_read_back():
         PLAIN,
         UPRIGHT,
         VIEWER,
-        Decoding("viewer", (1, 2, 3), "maximum", 5),
+        Decoding("viewer", (1, 2, 3), "maximum", 5, fast=False),
+        Decoding("viewer", (1, 2, 3), "maximum", 5, fast=True),
+        Decoding("upright", (255, 255, 255), "metadata", 5, fast=True),
     ):
         found = decoding_of_record(decoding.record(), max_megapixels=5)
         assert found.record() == decoding.record()
         assert found.max_megapixels == 5
         if decoding.pixels == "viewer":
             assert found == dataclasses.replace(decoding, max_megapixels=5)
-    for record in ("", "viewer", "viewer, background red, depth metadata", "better"):
+    for record in (
+        "",
+        "viewer",
+        "fast",
+        "plain, fast, fast",
+        "viewer, background red, depth metadata",
+        "better",
+    ):
         with pytest.raises((ValueError, IndexError)):
             decoding_of_record(record, max_megapixels=5)
 

@@ -186,6 +186,7 @@ CHOSEN = {
     "crop_resize",
     "data.backend",
     "data.background",
+    "data.decode",
     "data.decoding",
     "data.depth",
     "data.source",

@@ -1,5 +1,7 @@
 """The keys about photos: what they mean, and which values cannot work."""
 
+import dataclasses
+
 import pytest
 from helpers.configs import small_train_config
 
@@ -87,5 +89,10 @@ def test_a_folder_without_a_record_goes_on_without_one():
     assert recorded_settings(SETTINGS, VIEWER, before=None) == recorded
     assert recorded_settings(SETTINGS, VIEWER, before=recorded) == recorded
     assert recorded_settings(SETTINGS, upright, before=SETTINGS) == SETTINGS
+    # Which such a folder cannot have been.
+    fast = dataclasses.replace(upright, fast=True)
+    assert (
+        recorded_settings(SETTINGS, fast, before=SETTINGS).decoding == "upright, fast"
+    )
     # Other pixels than it can have: they are refused when the folder is opened.
     assert recorded_settings(SETTINGS, VIEWER, before=SETTINGS) == recorded
