@@ -114,7 +114,7 @@ def _of_checkpoint(meta: Mapping[str, Any]) -> Choice:
     """What the checkpoint says of itself; of what says nothing, the paper's size."""
     published = meta.get("published")
     search = published.get("search") if isinstance(published, Mapping) else None
-    if isinstance(search, Mapping):
+    if isinstance(published, Mapping) and isinstance(search, Mapping):
         exponent = search.get("pooling_exponent")
         found = Choice(
             as_tuple(search.get("test_size")),
