@@ -61,12 +61,12 @@ def test_every_promise_of_reliability_names_its_test():
     matrix = [line for line in matrix.splitlines() if line.startswith("| ")][1:]
     assert len(promises) >= 7 and len(matrix) > 60
     assert [text for text in (*promises, *matrix) if "::test_" not in text] == []
-    named, missing = tests_named_in(page)
+    named, missing = named_tests(page)
     assert named > 40
     assert missing == []
 
 
-def tests_named_in(text: str) -> tuple[int, list[str]]:
+def named_tests(text: str) -> tuple[int, list[str]]:
     """How many tests a text names, and those that are not there."""
     named = re.findall(r"`(…|[\w/]+\.py)::(test_\w+)`", text)
     file, missing = "", []
@@ -86,7 +86,7 @@ def test_every_line_of_fidelity_names_what_shows_it():
         rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
         assert len(rows) >= lines
         assert [row for row in rows if "::test_" not in row] == []
-    named, missing = tests_named_in(page)
+    named, missing = named_tests(page)
     assert named > 50
     assert missing == []
 

@@ -64,7 +64,6 @@ SIDEWAYS = {
     ("descriptors", "inference"),
     ("growing_file", "files"),
     ("inference", "weights"),
-    ("announce", "recipe_files"),
     ("main", "announce"),
     ("main", "recipe_files"),
     ("metric_writer", "workdir"),
