@@ -14,7 +14,7 @@ from multigrain_jax.evaluation.retrieval import (
 from multigrain_jax.pages.benchmark_page import METRICS, write_benchmark_page
 
 
-def test_the_page_shows_scores_and_verdicts(tmp_path):
+def tiny_benchmark(tmp_path):
     for number in range(5):
         Image.new("RGB", (30, 20), (50 * number, 0, 0)).save(tmp_path / f"{number}.png")
     everything = np.arange(5)
@@ -28,7 +28,7 @@ def test_the_page_shows_scores_and_verdicts(tmp_path):
         )
         for name, positives in (("easy", [3]), ("hard", [1, 2]))
     ]
-    benchmark = Benchmark(
+    return Benchmark(
         "tiny",
         tmp_path,
         [str(tmp_path / f"{number}.png") for number in range(5)],
@@ -36,6 +36,10 @@ def test_the_page_shows_scores_and_verdicts(tmp_path):
         everything,
         protocols,
     )
+
+
+def test_the_page_shows_scores_and_verdicts(tmp_path):
+    benchmark = tiny_benchmark(tmp_path)
     # Seen from 0: itself, 1, 2, 3; 4 could not be read.
     angles = np.array([0, 0.1, 0.2, 0.3, 0.4])
     descriptors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
