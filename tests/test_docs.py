@@ -27,11 +27,9 @@ SHRUNK = {
     "train": {**SHORT_TRAINING, "epoch_len_factor": 1.0},
     "eval_classification": {"test_size": 40, "batch_size": 8},
     "eval_retrieval": {"test_size": 40, "batch_size": 8},
-    "predict": {"test_size": 40, "batch_size": 8},
     "finetune_pooling": {"test_size": 40},
     "whiten": {"test_size": 40, "batch_size": 8},
     "embed": {"test_size": 40, "batch_size": 8},
-    "index": {},
     "search": {"batch_size": 8},
     "near_duplicates": {},
     "health": {},
@@ -61,12 +59,12 @@ def test_every_promise_of_reliability_names_its_test():
     matrix = [line for line in matrix.splitlines() if line.startswith("| ")][1:]
     assert len(promises) >= 7 and len(matrix) > 60
     assert [text for text in (*promises, *matrix) if "::test_" not in text] == []
-    named, missing = named_tests(page)
+    named, missing = named_and_missing(page)
     assert named > 40
     assert missing == []
 
 
-def named_tests(text: str) -> tuple[int, list[str]]:
+def named_and_missing(text: str) -> tuple[int, list[str]]:
     """How many tests a text names, and those that are not there."""
     named = re.findall(r"`(…|[\w/]+\.py)::(test_\w+)`", text)
     file, missing = "", []
@@ -86,7 +84,7 @@ def test_every_line_of_fidelity_names_what_shows_it():
         rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
         assert len(rows) >= lines
         assert [row for row in rows if "::test_" not in row] == []
-    named, missing = named_tests(page)
+    named, missing = named_and_missing(page)
     assert named > 50
     assert missing == []
 
