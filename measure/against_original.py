@@ -25,6 +25,7 @@ import argparse
 import importlib.util
 import json
 import multiprocessing
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -43,7 +44,7 @@ from measure.against_runs import (
     run_job,
     threads_each,
 )
-from measure.quality import RUNS_FILE, finished_runs
+from measure.quality import RUNS_FILE, SHARED, finished_runs
 from measure.quality_photos import TEST, TRAIN, Photos
 from measure.quality_table import markdown, mean_and_sd
 from multigrain_jax.data.sources.folder import index_folder
@@ -51,6 +52,7 @@ from multigrain_jax.data.sources.scan import DEFAULT_EXCLUDE, Sieve
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import append_durably
 
+RESNETS = ("resnet18", "resnet50", "resnet101", "resnet152")
 NEEDED = ("torch", "yaml", "matplotlib")
 TORCHVISION = "torchvision==0.2.2.post3"
 
@@ -61,6 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     0 for done, 1 where a run failed, 2 for what cannot be done.
     """
     options = parse(arguments)
+    os.environ.update({k: os.environ.get(k, v) for k, v in SHARED.items()})
     try:
         jobs = plan(options)
         done = finished(jobs)
@@ -89,7 +92,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--processes", type=int, default=1, help="0: the table only")
-    parser.add_argument("--backbone", default="resnet18", help="a ResNet")
+    parser.add_argument("--backbone", default=RESNETS[0], choices=RESNETS)
     parser.add_argument("--size", type=int, default=48, help="of crops, in pixels")
     parser.add_argument("--batch-size", type=int, default=48)
     parser.add_argument("--steps-per-epoch", type=int, default=28)
