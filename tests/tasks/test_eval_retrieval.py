@@ -93,7 +93,7 @@ def test_a_folder_scores_as_its_photos_one_by_one(
     assert results["num_queries"] == results["num_database"] == len(paths)
     assert results["num_unreadable"] == 0
     saved = json.loads((tmp_path / "results.json").read_text())
-    (line,) = saved.pop("lowered_by")
+    (line,) = saved.pop("differs_by")
     assert "--config.data.training=FOLDER" in line
     assert saved == results
     with open(tmp_path / "per_query.csv", newline="") as file:

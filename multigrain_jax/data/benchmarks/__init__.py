@@ -11,6 +11,8 @@ from multigrain_jax.data.benchmarks.benchmark import (
     TurnAndCrop,
 )
 from multigrain_jax.data.benchmarks.comparable import (
+    DIFFERS,
+    LOWERED,
     Conduct,
     Rule,
     all_read,
@@ -129,15 +131,20 @@ BENCHMARKS: Mapping[str, BenchmarkRow] = {
             seen_at((512, "rect")),
             whitened(1500),
             pooled_by(7.0),
-            normalized,
+            normalized(LOWERED),
             normalized_by(2.0, 10, "nth"),
         ),
         ("ground_truth", "query_list", "reference_list", "training"),
     ),
     "copies": BenchmarkRow(
-        load_copies, {}, (all_read, normalized), ("distractors", "training")
+        load_copies,
+        {},
+        (all_read, normalized(DIFFERS)),
+        ("distractors", "training"),
     ),
-    "folder": BenchmarkRow(load_folder, {}, (all_read, normalized), ("training",)),
+    "folder": BenchmarkRow(
+        load_folder, {}, (all_read, normalized(DIFFERS)), ("training",)
+    ),
 }
 
 
