@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from multigrain_jax.data.bucket_paths import ADDRESSES
 from multigrain_jax.data.sources.packed import Format
 from multigrain_jax.data.sources.parquet_pages import (
     SNAPPY,
@@ -16,7 +17,7 @@ from multigrain_jax.data.sources.parquet_pages import (
     find_values,
     pack_length,
 )
-from multigrain_jax.data.sources.random_access import Stamp, read_at
+from multigrain_jax.data.sources.random_access import Stamp, Window, read_at
 from multigrain_jax.data.sources.shard_index import (
     ABSENT,
     NAMES,
@@ -33,6 +34,8 @@ METADATA_KEY = b"huggingface"
 ROWS_AT_ONCE = 64
 # Row groups that are held where photos cannot be read one by one, in each process.
 GROUPS_KEPT = 2
+# The photos of a row group are held while they are looked through, up to this size.
+KEPT_BYTES = 256 << 20
 _CODECS: Mapping[str, str] = {"UNCOMPRESSED": UNPACKED, "LZ4": "lz4_raw"}
 _LARGEST = np.iinfo(np.int32).max
 _loading = threading.Lock()
@@ -46,9 +49,10 @@ def index_parquet(path: str, stamp: Stamp) -> ShardIndex:
     """
     pa, pq = _arrow()
     try:
-        with pq.ParquetFile(path) as file:
+        window = Window(path, stamp=stamp)
+        with pq.ParquetFile(_source(path, window)) as file:
             leaf = _image_leaf(path, file.schema_arrow)
-            places, codec = _find_places(path, stamp, file, leaf)
+            places, codec = _find_places(window, file, leaf)
             labels, texts, kind, remarks = _labels(path, file)
             class_names, more = _class_names(file.schema_arrow.metadata)
     except InputError:
@@ -129,9 +133,13 @@ def _is_binary(kind: Any) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
-def _find_places(
-    path: str, stamp: Stamp, file: Any, leaf: str
-) -> tuple[np.ndarray, str]:
+def _source(path: str, window: Window) -> Any:
+    """What PyArrow reads a file from: its path, or of an object the window."""
+    pa, _ = _arrow()
+    return pa.PythonFile(window.open()) if path.startswith(ADDRESSES) else path
+
+
+def _find_places(window: Window, file: Any, leaf: str) -> tuple[np.ndarray, str]:
     """Where the photo of each row is, and how the file is packed."""
     metadata = file.metadata
     places = np.zeros(metadata.num_rows, PLACE)
@@ -144,11 +152,10 @@ def _find_places(
         compression = str(column.compression)
         kind = _CODECS.get(compression, compression.lower())
         codec = codec if number else kind
-        found = (
-            _places_of_values(path, stamp, column, kind, file.schema.column(at))
-            if kind == codec
-            else {}
-        )
+        found = {}
+        if kind == codec:
+            nullable = file.schema.column(at).max_definition_level > 0
+            found = _places_of_values(window, _chunk(column, kind, nullable))
         rows = places[first : first + group.num_rows]
         # Where photos cannot be read one by one: the group, its size, and the row.
         rows["offset"], rows["start"] = number, np.arange(len(rows))
@@ -169,23 +176,21 @@ def _find_places(
     return places, codec
 
 
-def _places_of_values(
-    path: str, stamp: Stamp, column: Any, codec: str, schema: Any
-) -> dict[bytes, tuple[int, ...]]:
-    """Where each photo of a row group is, by its digest; none of an unknown form."""
-    found: dict[bytes, tuple[int, ...]] = {}
+def _chunk(column: Any, codec: str, nullable: bool) -> Chunk:
     offset = column.data_page_offset
     if column.has_dictionary_page and column.dictionary_page_offset:
         offset = min(offset, column.dictionary_page_offset)
-    chunk = Chunk(
-        offset, column.total_compressed_size, schema.max_definition_level > 0, codec
-    )
+    return Chunk(offset, column.total_compressed_size, nullable, codec)
+
+
+def _places_of_values(window: Window, chunk: Chunk) -> dict[bytes, tuple[int, ...]]:
+    """Where each photo of a row group is, by its digest; none of an unknown form."""
+    found: dict[bytes, tuple[int, ...]] = {}
     try:
-        for place, value in find_values(
-            lambda start, length: read_at(path, start, length, stamp=stamp),
-            chunk,
-            functools.partial(_unpack, codec),
-        ):
+        if chunk.length <= KEPT_BYTES:
+            window.keep(chunk.offset, chunk.length)  # PyArrow reads the same
+        unpack = functools.partial(_unpack, chunk.codec)
+        for place, value in find_values(window.read, chunk, unpack):
             found[hashlib.blake2b(value, digest_size=16).digest()] = tuple(place)
     except (ValueError, LookupError, OSError, TypeError, OverflowError):
         pass  # what PyArrow reads decides; these rows are read by their group
@@ -221,7 +226,7 @@ def _row_group(path: str, stamp: Stamp, number: int) -> Any:
 def _load_row_group(path: str, stamp: Stamp, number: int) -> Any:
     _, pq = _arrow()
     read_at(path, 0, 1, stamp=stamp)  # it is the file that was indexed
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(_source(path, Window(path, stamp=stamp))) as file:
         leaf = _image_leaf(path, file.schema_arrow)
         table = file.read_row_group(number, columns=[leaf], use_threads=False)
         return _bytes_of(table.column(0).combine_chunks())

@@ -15,13 +15,20 @@ from typing import Any
 
 import numpy as np
 
+from multigrain_jax import buckets
+from multigrain_jax.data.bucket_paths import (
+    ADDRESSES,
+    BucketPath,
+    absolute_path,
+    as_path,
+)
 from multigrain_jax.data.cache import cache_folder, write_whole
-from multigrain_jax.data.sources.random_access import Stamp, stamp_of
+from multigrain_jax.data.sources.random_access import Stamp, stamp_file
 from multigrain_jax.errors import InputError, printable
 
 INDEX_SUFFIX = ".multigrain-index"
 VERSION = 1
-THREADS = 4
+THREADS, ASKING_THREADS = 4, 16
 TELL_EVERY_S = 30.0
 # Of each photo: where what it is stored in begins and how long that is; as how much
 # that is unpacked (0: it is not packed), and where the photo is in that. Of what is
@@ -86,8 +93,9 @@ def index_shards(
     Raises:
         InputError: a file cannot be read, or is not what it should be.
     """
-    stamps = [_stamp(path) for path in paths]
-    found = [load_index(p, stamp, kind) for p, stamp in zip(paths, stamps, strict=True)]
+    with ThreadPoolExecutor(ASKING_THREADS) as pool:
+        stamps = list(pool.map(_stamp, paths))
+        found = list(pool.map(load_index, paths, stamps, [kind] * len(paths)))
     missing = [number for number, index in enumerate(found) if index is None]
     if missing:
         gigabytes = sum(stamps[number].size for number in missing) / 1e9
@@ -125,24 +133,46 @@ def load_index(path: str, stamp: Stamp, kind: str) -> ShardIndex | None:
     """The index that is kept of a file in its present state; None: there is none."""
     for place in _places_of_index(path, kind):
         with contextlib.suppress(*DAMAGES):
-            return _read(place, stamp, kind)
+            data = place.read_bytes()
+            index = _parse(data, stamp, kind)
+            if isinstance(place, BucketPath):
+                _write(_in_cache(path, kind), data)
+            return index
     return None
 
 
 def _places_of_index(path: str, kind: str) -> tuple[Path, Path]:
-    """Where an index may be: beside its file, or in the user's cache."""
-    key = f"{kind}\0{os.path.abspath(path)}"
+    """Where an index may be: beside its file, and in the user's cache."""
+    beside = as_path(f"{path}{INDEX_SUFFIX}")
+    inside = _in_cache(path, kind)
+    return (inside, beside) if isinstance(beside, BucketPath) else (beside, inside)
+
+
+def _in_cache(path: str, kind: str) -> Path:
+    key = f"{kind}\0{absolute_path(path)}"
     name = hashlib.sha256(os.fsencode(key)).hexdigest()
-    return Path(f"{path}{INDEX_SUFFIX}"), cache_folder("shards") / f"{name}.npz"
+    return cache_folder("shards") / f"{name}.npz"
+
+
+def _write(place: Path, data: bytes) -> bool:
+    """Write an index, where that can be done; whether it was."""
+    try:
+        if isinstance(place, BucketPath):
+            buckets.write_bytes(str(place), data)
+        else:
+            write_whole(place, data)
+    except (OSError, InputError):
+        return False
+    return True
 
 
 def _stamp(path: str) -> Stamp:
     try:
-        return stamp_of(path)
+        return stamp_file(path)
     except OSError as error:
         raise InputError(
             f"{printable(path)}: a file was expected, and looking at it failed: "
-            f"{error.strerror}; copy it again"
+            f"{error.strerror or error}; copy it again"
         ) from error
 
 
@@ -152,7 +182,7 @@ def _keep(path: str, stamp: Stamp, kind: str, index: ShardIndex) -> None:
     arrays: dict[str, Any] = dict(
         version=np.array(VERSION),
         kind=np.array(kind),
-        stamp=np.array(stamp, np.int64),
+        stamp=np.array(stamp[:2], np.int64),
         places=index.places,
         labels=index.labels,
         label_kind=np.array(index.label_kind),
@@ -160,10 +190,14 @@ def _keep(path: str, stamp: Stamp, kind: str, index: ShardIndex) -> None:
         **texts,
     )
     np.savez_compressed(encoded, **arrays)
+    data, kept = encoded.getvalue(), False
     for place in _places_of_index(path, kind):
-        with contextlib.suppress(OSError):
-            write_whole(place, encoded.getvalue())
+        # Beside a file it is enough; beside an object other hosts find it, too.
+        kept = _write(place, data) or kept
+        if kept and not path.startswith(ADDRESSES):
             return
+    if kept:
+        return
     print(f"where the photos of {printable(path)} are could not be kept", flush=True)
 
 
@@ -176,12 +210,12 @@ def _split(data: np.ndarray) -> list[str]:
     return data.tobytes().decode(errors="surrogateescape").split("\0")[:-1]
 
 
-def _read(place: Path, stamp: Stamp, kind: str) -> ShardIndex:
+def _parse(data: bytes, stamp: Stamp, kind: str) -> ShardIndex:
     """What a kept index says; ValueError for another state of the file, or damage."""
     # Not by its name: NumPy leaves a damaged file open.
-    with np.load(io.BytesIO(place.read_bytes()), allow_pickle=False) as stored:
+    with np.load(io.BytesIO(data), allow_pickle=False) as stored:
         state = (int(stored["version"]), str(stored["kind"]), *stored["stamp"])
-        if state != (VERSION, kind, *stamp):
+        if state != (VERSION, kind, *stamp[:2]):
             raise ValueError("an index of something else")
         places, labels = stored["places"], stored["labels"]
         texts = {name: _split(stored[name]) for name in _TEXTS}

@@ -1,12 +1,12 @@
 """Labels of photos in large files: numbers or names, the same rule for all formats."""
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from multigrain_jax.data.bucket_paths import as_path
 from multigrain_jax.data.sources.folder import UNLABELLED
 from multigrain_jax.data.sources.shard_index import (
     ABSENT,
@@ -41,26 +41,24 @@ def read_class_names(root: str) -> list[str]:
     Raises:
         InputError: it cannot be read, or names a class twice or by nothing.
     """
-    folder = root if os.path.isdir(root) else os.path.dirname(root)
-    path = os.path.join(folder, CLASSES_FILE)
-    if not os.path.exists(path):
-        return []
-    return _class_names(path)
+    there = as_path(root)
+    path = (there if there.is_dir() else there.parent) / CLASSES_FILE
+    return _class_names(path) if path.exists() else []
 
 
-def _class_names(path: str) -> list[str]:
+def _class_names(path: Path) -> list[str]:
     try:
-        text = read_small(Path(path), max_bytes=MAX_TEXT_BYTES).decode("utf-8-sig")
+        text = read_small(path, max_bytes=MAX_TEXT_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"{printable(path)}: the names of the classes were expected, one a line, "
-            f"and reading them failed: {error}; mend it"
+            f"{printable(str(path))}: the names of the classes were expected, one a "
+            f"line, and reading them failed: {error}; mend it"
         ) from error
     names = [line.strip() for line in text.rstrip().split("\n")]
     if len(set(names)) < len(names) or "" in names:
         twice = next(name for name in names if not name or names.count(name) > 1)
         raise InputError(
-            f"{printable(path)}: found the line {twice!r} "
+            f"{printable(str(path))}: found the line {twice!r} "
             f"{names.count(twice)} times, expected a name of its own for each class, "
             "in the order of their numbers; mend it"
         )

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
+from multigrain_jax.data.bucket_paths import BucketPath, as_path, list_names
 from multigrain_jax.data.sources.folder import PARTS, TRAIN, no_such_split
 from multigrain_jax.errors import InputError, printable
 
@@ -24,7 +25,8 @@ def find_shards(
     `imagenet1k-validation-07.tar`. Where no path names a part, all are "train".
 
     Args:
-        root: the folder that they are in, or below; or one file.
+        root: the folder that they are in, or below; or one file. Of this machine, or
+            the address of a bucket's.
         split: the part; None: all files.
         suffix: how their names end.
         exclude: patterns of names and paths that are passed over.
@@ -115,19 +117,42 @@ def is_of_part(path: str, split: str) -> bool:
 
 def _list(root: str, suffix: str, exclude: Sequence[str]) -> tuple[str, list[str]]:
     """The folder, and the sorted paths below it of all files."""
-    if os.path.isfile(root):
+    path = as_path(root)
+    if path.is_file():
         _require_suffix(root, suffix)
         return os.path.dirname(root) or ".", [os.path.basename(root)]
-    if os.path.isdir(root):
-        return root, sorted(_below(root, "", suffix, exclude))
+    patterns = [pattern.lower() for pattern in exclude]
+    if isinstance(path, BucketPath) and path.is_dir():
+        names = [n for n in path.files_below() if not _is_excluded(n, patterns)]
+        return root, sorted(name for name in names if _is_shard(root, name, suffix))
+    if path.is_dir():
+        return root, sorted(_below(root, "", suffix, patterns))
     raise InputError(
         f"data.root: {root} was expected to be a folder of *{suffix} files, or one of "
         "them, found nothing; give it with --config.data.root=PATH"
     )
 
 
+def _is_excluded(path: str, patterns: Sequence[str]) -> bool:
+    """Whether a pattern is that of a relative path, or of a name or folder in it."""
+    parts = path.lower().split("/")
+    above = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
+    return any(
+        fnmatch.fnmatchcase(text, pattern)
+        for pattern in patterns
+        for text in (*parts, *above)
+    )
+
+
+def _is_shard(root: str, path: str, suffix: str) -> bool:
+    """Whether a file is one of those by its name; a compressed tar is refused."""
+    if path.lower().endswith(COMPRESSED):
+        _require_suffix(f"{root}/{path}", suffix)
+    return path.lower().endswith(suffix)
+
+
 def _below(
-    root: str, relative: str, suffix: str, exclude: Sequence[str]
+    root: str, relative: str, suffix: str, patterns: Sequence[str]
 ) -> Iterator[str]:
     """The files below a folder whose names end so, as relative paths."""
     try:
@@ -140,19 +165,12 @@ def _below(
         ) from error
     for name, is_folder in listed:
         path = f"{relative}/{name}" if relative else name
-        patterns = [pattern.lower() for pattern in exclude]
-        if any(
-            fnmatch.fnmatchcase(text.lower(), pattern)
-            for pattern in patterns
-            for text in (name, path)
-        ):
+        if _is_excluded(path, patterns):
             continue
         if is_folder:
             if path.count("/") < 8:  # links can lead in circles
-                yield from _below(root, path, suffix, exclude)
-        elif name.lower().endswith(COMPRESSED):
-            _require_suffix(os.path.join(root, path), suffix)
-        elif name.lower().endswith(suffix):
+                yield from _below(root, path, suffix, patterns)
+        elif _is_shard(root, path, suffix):
             yield path
 
 
@@ -172,7 +190,7 @@ def _require_suffix(path: str, suffix: str) -> None:
 
 
 def _listing(root: str) -> str:
-    names = sorted(os.listdir(root))
+    names = sorted(list_names(as_path(root)))
     more = len(names) - FILES_NAMED
     listed = ", ".join(map(printable, names[:FILES_NAMED]))
     return (listed or "nothing") + (f" and {more} more" if more > 0 else "")

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from multigrain_jax.data.sources.random_access import open_part, read_at, stamp_of
+from multigrain_jax.data.sources.random_access import open_part, read_at, stamp_file
 
 DATA = bytes(range(200))
 
@@ -16,7 +16,7 @@ def file(tmp_path):
 
 
 def test_a_part_is_read_by_its_place_and_never_in_part(file):
-    stamp = stamp_of(file)
+    stamp = stamp_file(file)
     assert read_at(file, 10, 5, stamp=stamp) == DATA[10:15]
     with pytest.raises(OSError, match=r"50 bytes were expected at 190 .*found 10"):
         read_at(file, 190, 50, stamp=stamp)
@@ -28,7 +28,7 @@ def test_a_part_is_read_by_its_place_and_never_in_part(file):
 
 
 def test_a_part_is_a_file_of_its_own(file):
-    with open_part(file, 100, 50, stamp=stamp_of(file), buffer_bytes=8) as part:
+    with open_part(file, 100, 50, stamp=stamp_file(file), buffer_bytes=8) as part:
         assert part.read(20) == DATA[100:120]
         assert part.seek(-10, io.SEEK_CUR) == 10
         assert part.read(3) == DATA[110:113]

@@ -7,7 +7,7 @@ from helpers.shards import samples, write_tar
 from helpers.sources import open_photos
 
 from multigrain_jax.data.reading import why_unreadable
-from multigrain_jax.data.sources.random_access import stamp_of
+from multigrain_jax.data.sources.random_access import stamp_file
 from multigrain_jax.data.sources.shard_index import INDEX_SUFFIX, load_index
 
 PHOTOS = [plain_photo(20 * number) for number in range(4)]
@@ -64,9 +64,9 @@ def test_an_index_whose_places_are_outside_of_its_file_counts_as_none(tmp_path):
     open_tars(tmp_path)
     index = tmp_path / f"a.tar{INDEX_SUFFIX}"
     stored = dict(np.load(index))
-    assert load_index(str(path), stamp_of(str(path)), "webdataset") is not None
-    assert load_index(str(path), stamp_of(str(path)), "parquet") is None
+    assert load_index(str(path), stamp_file(str(path)), "webdataset") is not None
+    assert load_index(str(path), stamp_file(str(path)), "parquet") is None
     stored["places"]["stored"] += 1 << 20
     with index.open("wb") as file:
         np.savez(file, **stored)
-    assert load_index(str(path), stamp_of(str(path)), "webdataset") is None
+    assert load_index(str(path), stamp_file(str(path)), "webdataset") is None
