@@ -68,6 +68,12 @@ def data_problems(data: Mapping[str, Any]) -> list[str]:
             "data.root: found nothing, expected the folder of the images; give it "
             "with --config.data.root=DIR"
         ]
+    if data.get("list_file") and data["source"] != "folder":
+        return [
+            f"data.list_file: found {data['list_file']!r} with data.source = "
+            f"{data['source']!r}, of which no list is read; expected None, or source "
+            "'folder'"
+        ]
     fraction = data["val_fraction"]
     if fraction and data["source"] != "folder":
         return [

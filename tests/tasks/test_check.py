@@ -45,6 +45,9 @@ def test_values_are_told_with_what_was_expected():
         ({"source": "quickstart", "root": None}, None),
         ({"val_fraction": 0.1}, None),
         ({"source": "tfds", "val_fraction": 0.1}, "'tfds', which has its own splits"),
+        ({"source": "parquet", "val_fraction": 0.1}, "'parquet', which has its own"),
+        ({"list_file": "a.txt"}, None),
+        ({"source": "webdataset", "list_file": "a.txt"}, "of which no list is read"),
     ],
 )
 def test_data_are_to_be_somewhere(changes, message):

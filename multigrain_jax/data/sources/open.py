@@ -153,7 +153,13 @@ def open_source(
         opened = kind(folder, split or "train")
     elif source in PACKED:
         folder = str(as_path(root))
-        opened = PackedSource(folder, split, form=PACKED[source], exclude=exclude)
+        opened = PackedSource(
+            folder,
+            split,
+            form=PACKED[source],
+            exclude=exclude,
+            local_cache_dir=local_cache_dir,
+        )
     else:
         raise InputError(
             f"data.source: found {source!r}, expected one of {', '.join(SOURCES)}"

@@ -2,11 +2,13 @@
 
 import io
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from multigrain_jax.data import bucket_tree
+from multigrain_jax.data.cache import LocalCache
 from multigrain_jax.data.decoding import PLAIN
 from multigrain_jax.data.sources.random_access import Stamp, open_part, read_at
 from multigrain_jax.data.sources.shard_index import (
@@ -19,6 +21,7 @@ from multigrain_jax.data.sources.shard_labels import number_labels, read_class_n
 from multigrain_jax.data.sources.shards import find_shards, photos_of_part
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError
+from multigrain_jax.files import escape_name
 
 # Most headers of photos end before.
 HEADER_BYTES = 16 << 10
@@ -61,6 +64,7 @@ class PackedSource(ImageSource):
         *,
         form: Format,
         exclude: Sequence[str],
+        local_cache_dir: str | Path | LocalCache | None,
     ):
         """Find the files, and where the photos are in them.
 
@@ -69,11 +73,18 @@ class PackedSource(ImageSource):
             split: the part, as of `find_shards`.
             form: what kind of files they are.
             exclude: patterns of names and paths that are passed over.
+            local_cache_dir: each photo is copied here when it is first read: a folder,
+                or a cache that has a bound; None: not.
 
         Raises:
             InputError: no files or photos, or files that cannot be read.
         """
         self._form = form
+        self._cache: LocalCache | None = None
+        if isinstance(local_cache_dir, LocalCache):
+            self._cache = local_cache_dir
+        elif local_cache_dir is not None:
+            self._cache = LocalCache(local_cache_dir)
         self._paths = find_shards(root, split, suffix=form.suffix, exclude=exclude)
         indexed = index_shards(self._paths, make=form.make_index, kind=form.kind)
         self._stamps = [stamp for stamp, _ in indexed]
@@ -123,6 +134,18 @@ class PackedSource(ImageSource):
     def read(self, index: int) -> bytes:
         """The encoded bytes of one photo; OSError if they cannot be read."""
         shard, place = self._find(index)
+        if self._cache is None:
+            return self._read(shard, place)
+        stamp, length = self._stamps[shard], int(place["length"])
+        where = f"{place['offset']} {place['start']}"
+        return self._cache.read_object(
+            f"{escape_name(self._paths[shard])} {where}",
+            size=length,
+            version=stamp.version,
+            read=lambda: self._read(shard, place),
+        )
+
+    def _read(self, shard: int, place: Any) -> bytes:
         path, stamp = self._paths[shard], self._stamps[shard]
         if place["unpacked"] or not place["stored"]:
             return self._form.read_packed(path, stamp, place, self._codecs[shard])
@@ -131,7 +154,7 @@ class PackedSource(ImageSource):
     def open(self, index: int) -> BinaryIO:
         """One photo as an open file, which is read as far as it is asked for."""
         shard, place = self._find(index)
-        if place["unpacked"] or not place["stored"]:
+        if self._cache or place["unpacked"] or not place["stored"]:
             return io.BytesIO(self.read(index))
         return open_part(
             self._paths[shard],
