@@ -94,6 +94,7 @@ class PackedSource(ImageSource):
         self._places = np.concatenate(
             [np.zeros(0, PLACE), *(i.places for i in indices)]
         )
+        self._have_names = [bool(index.names) for index in indices]
         self._named: tuple[int, Sequence[str]] = (-1, ())
         self.remarks = tuple(
             f"{path}: {line}"
@@ -168,8 +169,7 @@ class PackedSource(ImageSource):
         """The file, and the photo's name or number in it."""
         shard = self._shard_of(index)
         row = index - int(self._firsts[shard])
-        names = self._names(shard)
-        name = names[row] if names else str(row)
+        name = self._names(shard)[row] if self._have_names[shard] else str(row)
         return f"{self._paths[shard]}{self._form.separator}{name}"
 
     def stamp(self, index: int) -> bucket_tree.Stamp:
@@ -192,7 +192,7 @@ class PackedSource(ImageSource):
         return int(np.searchsorted(self._firsts, index, side="right")) - 1
 
     def _names(self, shard: int) -> Sequence[str]:
-        """The names of the photos in one file; none where they have numbers."""
+        """The names of the photos in one file that has them."""
         known, names = self._named
         if known != shard:
             path = self._paths[shard]

@@ -86,9 +86,12 @@ def _changed(path: str) -> OSError:
     return OSError(f"{printable(path)} has changed since it was indexed; start anew")
 
 
-def scan_bytes(path: str) -> int:
-    """How many bytes to read at once of a file, to walk through it."""
-    return _BUCKET_BYTES if path.startswith(ADDRESSES) else _DISK_BYTES
+def open_to_walk(path: str, *, stamp: Stamp) -> BinaryIO:
+    """A whole file, open to be walked through from its beginning; close it after."""
+    if path.startswith(ADDRESSES):
+        size = stamp.size
+        return open_part(path, 0, size, stamp=stamp, buffer_bytes=_BUCKET_BYTES)
+    return open(path, "rb", buffering=_DISK_BYTES)
 
 
 class PartFile(io.RawIOBase):

@@ -12,9 +12,8 @@ import numpy as np
 from multigrain_jax.data.sources.packed import Format
 from multigrain_jax.data.sources.random_access import (
     Stamp,
-    open_part,
+    open_to_walk,
     read_at,
-    scan_bytes,
 )
 from multigrain_jax.data.sources.shard_index import ABSENT, PLACE, ShardIndex
 from multigrain_jax.data.sources.shard_labels import kind_of_labels
@@ -59,9 +58,7 @@ def index_tar(path: str, stamp: Stamp) -> ShardIndex:
     passed_over: Counter[str] = Counter()
     try:
         with (
-            open_part(
-                path, 0, stamp.size, stamp=stamp, buffer_bytes=scan_bytes(path)
-            ) as file,
+            open_to_walk(path, stamp=stamp) as file,
             tarfile.open(fileobj=file, mode="r:") as tar,
         ):
             last = _read_members(path, tar, samples, passed_over)
