@@ -216,12 +216,23 @@ class FaissEngine:
     def _write(self, name: str, index: Any) -> Stored:
         with write_durably(self._folder / name) as file:
             hashing = HashingFile(file)
+            failed: list[OSError] = []
 
             def write(data: bytes) -> int:
-                hashing.write(data)
+                try:
+                    hashing.write(data)
+                except OSError as error:
+                    failed.append(error)
+                    raise
                 return len(data)
 
-            self._faiss.write_index(index, self._faiss.PyCallbackIOWriter(write))
+            try:
+                self._faiss.write_index(index, self._faiss.PyCallbackIOWriter(write))
+            except Exception:
+                # FAISS makes another error of that of a full disk.
+                if failed:
+                    raise failed[0] from None
+                raise
         return Stored(name, hashing.size, hashing.digest())
 
     def _mapped(self, part: Part) -> Any:

@@ -1,5 +1,6 @@
 """The engine FAISS: what it builds, finds, writes and refuses."""
 
+import errno
 import os
 
 import numpy as np
@@ -166,6 +167,21 @@ def test_a_search_without_parts_or_queries_finds_nothing(tmp_path):
     # Fewer than are asked for.
     found = engine.search([part], queries, k=3, effort=ALL)
     assert sorted(found[0].tolist()) == [-1, 0, 1]
+
+
+def test_a_full_disk_is_an_error_of_the_system_and_leaves_nothing(
+    tmp_path, monkeypatch
+):
+    engine = make(tmp_path, "flat")
+
+    def write(file, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module.HashingFile, "write", write)
+    with pytest.raises(OSError, match="No space left") as error:
+        engine.create(random_rows(9).astype(np.float32), num_rows=9)
+    assert error.value.errno == errno.ENOSPC
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_faiss_the_extra_is_named(tmp_path, monkeypatch):
