@@ -1,12 +1,14 @@
 """A task whose workdir is in a bucket: hosts, dry runs, and what is said."""
 
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 from helpers.buckets import BUSY
 from ml_collections import ConfigDict
 
-from multigrain_jax import buckets, mirror
+from multigrain_jax import buckets, main, mirror, runtime
 from multigrain_jax.buckets import retry
 from multigrain_jax.errors import InputError
 from multigrain_jax.tasks.on_bucket import run_on_bucket
@@ -78,6 +80,65 @@ def test_a_workdir_beside_what_is_read_is_not(gcs):
     other = gcs.url("runs")
     run_on_bucket(task, config(database=other), gcs.url("run"))
     assert gcs.names("run/") != []
+
+
+@pytest.fixture
+def command(gcs, monkeypatch):
+    """The command with a workdir in the bucket, and a task of some function."""
+
+    def call(run, workdir=None):
+        settings = ConfigDict({"task": "search", "database": None})
+        monkeypatch.setitem(sys.modules, "some_task", SimpleNamespace(run=run))
+        monkeypatch.setitem(main.TASKS, "search", "some_task")
+        monkeypatch.setattr(main, "CONFIG", SimpleNamespace(value=settings))
+        given = SimpleNamespace(value=workdir or gcs.url("run"))
+        monkeypatch.setattr(main, "_WORKDIR", given)
+        monkeypatch.setattr(
+            main.config_flags, "get_config_filename", lambda flag: "configs/folder.py"
+        )
+        monkeypatch.setattr(runtime, "keep_compiled_programs", lambda: None)
+        return main.main(["main"])
+
+    return call
+
+
+def test_the_command_names_the_bucket_alone(gcs, command, capsys, tmp_path):
+    def run(config, workdir):
+        (workdir / "table.csv").write_text("1")
+        print(f"see {workdir / 'table.csv'} in {workdir}")
+        raise InputError(f"{workdir.parent}/{workdir.name}/x: of no use")
+
+    assert command(run) == 2
+    told = capsys.readouterr()
+    url = gcs.url("run")
+    assert told.out == f"see {url}/table.csv in {url}\n"
+    assert told.err == f"error: {url}/x: of no use\n"
+    assert str(tmp_path) not in told.out + told.err
+    assert gcs.data("run/table.csv") == b"1"
+
+
+def test_the_command_that_could_not_upload_says_so(gcs, command, capsys, monkeypatch):
+    monkeypatch.setattr(retry, "PATIENCE_S", 0.02)
+    monkeypatch.setattr(mirror, "LAST_PATIENCE_S", 0.05)
+    monkeypatch.setattr(mirror, "PASS_S", 100.0)
+
+    def run(config, workdir):
+        (workdir / "table.csv").write_text("1")
+        gcs.faults.order(BUSY, every=1)
+
+    assert command(run) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        f"error: not all files could be uploaded to {gcs.url('run')}"
+    )
+
+
+def test_the_command_without_its_bucket_is_one_line(command, capsys):
+    assert command(None, workdir="gs://no-such-bucket/run") == 2
+    assert "there is no bucket 'no-such-bucket'" in capsys.readouterr().err
+    assert command(None, workdir="gcs://bucket/run") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: --workdir: gcs://bucket/run: found an address that")
 
 
 def test_a_bucket_that_does_not_answer_ends_in_bounds(gcs, monkeypatch):
