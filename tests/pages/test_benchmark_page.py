@@ -107,7 +107,13 @@ def test_a_query_that_could_not_be_read_is_at_the_end(tmp_path):
     )
     path = tmp_path / "report.html"
     write_benchmark_page(
-        path, benchmark, descriptors, descriptors, scores, subtitle="a model"
+        path,
+        benchmark,
+        descriptors,
+        descriptors,
+        scores,
+        subtitle="a model",
+        circumstances=[],
     )
     rows = path.read_text().split('<div class="gallery-row"')[1:]
     assert [row.split('aria-label="')[1][0] for row in rows] == ["2", "1", "0"]
