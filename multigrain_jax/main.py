@@ -7,7 +7,6 @@ The config's `task` says which entry runs. Exit codes: 0 done, 2 bad input or co
 import contextlib
 import errno
 import importlib
-import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -37,6 +36,8 @@ from multigrain_jax.recipe_files import (
     summary,
 )
 from multigrain_jax.terminal import (
+    leave_now,
+    lets_others_fail,
     outlive_readers,
     print_any_name,
     print_to_pipe,
@@ -87,6 +88,7 @@ def default_workdir(config_file: str) -> Path:
     return Path("workdirs") / Path(config_file.split(":")[0]).stem
 
 
+@lets_others_fail(failures=(EXIT_FAILED, EXIT_BAD_INPUT))
 def main(argv: list[str]) -> int:
     """Run the config's task; returns the exit code."""
     if len(argv) > 1:
@@ -141,15 +143,12 @@ def _run(config: ConfigDict, workdir: Path | str) -> int:
     except KeyboardInterrupt:
         resumed = config.task in RESUMED
         then = AGAIN if resumed else "; nothing that is incomplete was kept"
-        print(f"stopped: by SIGINT (Ctrl-C){then}", file=sys.stderr, flush=True)
-        sys.stdout.flush()
+        print(f"stopped: by SIGINT (Ctrl-C){then}", file=sys.stderr)
         # Python would wait for threads, of which some may hang in the file system.
-        os._exit(EXIT_STOPPED_EARLY if resumed else EXIT_FAILED)
+        leave_now(EXIT_STOPPED_EARLY if resumed else EXIT_FAILED)
     except DataStalledError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        sys.stdout.flush()
-        # Python would wait for the thread that hangs.
-        os._exit(EXIT_FAILED)
+        print(f"error: {error}", file=sys.stderr)
+        leave_now(EXIT_FAILED)  # Python would wait for the thread that hangs
     except OSError as error:
         remedy = _remedy(error, workdir, task=config.task)
         if remedy is None:

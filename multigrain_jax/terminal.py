@@ -1,13 +1,15 @@
 """Output that may lose its reader without ending the run, and steers no terminal."""
 
 import contextlib
+import functools
 import io
 import os
 import re
 import sys
-from collections.abc import Generator
+import traceback
+from collections.abc import Callable, Generator, Sequence
 from logging import LogRecord
-from typing import Any, TextIO, cast
+from typing import Any, NoReturn, TextIO, cast
 
 from absl import logging
 
@@ -17,6 +19,8 @@ from multigrain_jax.errors import printable
 KEPT = "\n\r\t"
 # How a progress bar below another one goes back to its line: a text of its own.
 _UP = re.compile(r"\n*(?:\x1b\[A)*")
+
+Main = Callable[[list[str]], int]
 
 
 class _Patient(io.TextIOWrapper):
@@ -177,3 +181,45 @@ def _tell_unraisable(found: Any) -> None:
     # to a loop that Orbax has closed, each array with a stack of its own.
     if str(found.exc_value) != "Event loop is closed":
         _usual_hook(found)
+
+
+def lets_others_fail(*, failures: Sequence[int]) -> Callable[[Main], Main]:
+    """A main that does not wait for other hosts where it fails.
+
+    JAX waits for them at the end of a process, for minutes, while they wait for what
+    this one has failed to do: once it is gone, they end with an error.
+
+    Args:
+        failures: exit codes; an error that is not caught is one, too.
+    """
+
+    def decorate(main: Main) -> Main:
+        @functools.wraps(main)
+        def ended(argv: list[str]) -> int:
+            try:
+                code = main(argv)
+            except Exception:
+                if not _has_others():
+                    raise
+                traceback.print_exc()
+                leave_now(1)
+            if code in failures and _has_others():
+                leave_now(code)
+            return code
+
+        return ended
+
+    return decorate
+
+
+def _has_others() -> bool:
+    # Before JAX is imported, nobody can be connected.
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
+
+
+def leave_now(code: int) -> NoReturn:
+    """End the process without waiting for threads or for other hosts."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
+
+from multigrain_jax.terminal import lets_others_fail
 
 SCRIPT = """
 import sys
@@ -137,3 +140,30 @@ def test_no_message_steers_the_terminal():
     assert done.stdout.decode() == line + "\n\x1b[A"
     assert done.stderr.decode().splitlines()[-1] == "OSError: \\x1b]0;title\\x07"
     assert b"\x1b" not in done.stderr
+
+
+@pytest.mark.parametrize("end", [0, 2, 3, ValueError("unexpected")])
+def test_a_host_that_fails_does_not_wait_for_the_others(end, monkeypatch, capsys):
+    monkeypatch.setattr(os, "_exit", sys.exit)
+
+    @lets_others_fail(failures=(1, 2))
+    def main(argv):
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+    def ended():
+        try:
+            return main([])
+        except BaseException as error:
+            return error
+
+    assert ended() == end  # alone
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    found = ended()
+    if end in (0, 3):
+        assert found == end
+        return
+    assert isinstance(found, SystemExit)
+    assert found.code == (2 if end == 2 else 1)
+    assert ("ValueError: unexpected" in capsys.readouterr().err) == (end != 2)
