@@ -81,8 +81,8 @@ def mask_outside(features: FeatureMap, *, fill: float = 0.0) -> jax.Array:
     if features.sizes is None:
         return features.values
     _, height, width, _ = features.values.shape
-    rows = jnp.arange(height)[None] < features.sizes[:, :1]
-    columns = jnp.arange(width)[None] < features.sizes[:, 1:]
+    rows = jnp.arange(height, dtype=jnp.int32)[None] < features.sizes[:, :1]
+    columns = jnp.arange(width, dtype=jnp.int32)[None] < features.sizes[:, 1:]
     inside = (rows[:, :, None] & columns[:, None, :])[..., None]
     return jnp.where(inside, features.values, jnp.asarray(fill, features.values.dtype))
 
@@ -255,7 +255,8 @@ def average_pool(
         valid = features.sizes
     counts = []
     for axis, length in enumerate(window.out_shape(values)):
-        start = (jnp.arange(length) * stride - window.padding[axis][0])[None]
+        places = jnp.arange(length, dtype=jnp.int32)
+        start = (places * stride - window.padding[axis][0])[None]
         end = jnp.minimum(start + window.kernel[axis], valid[:, axis, None])
         counts.append(end - jnp.maximum(start, 0))
     # At least 1: windows wholly outside hold nothing.

@@ -37,8 +37,8 @@ def gem(
     if sizes is None:
         inside, count = None, jnp.asarray(height * width, x.dtype)
     else:
-        rows = jnp.arange(height)[None] < sizes[:, :1]
-        columns = jnp.arange(width)[None] < sizes[:, 1:]
+        rows = jnp.arange(height, dtype=jnp.int32)[None] < sizes[:, :1]
+        columns = jnp.arange(width, dtype=jnp.int32)[None] < sizes[:, 1:]
         inside = (rows[:, :, None] & columns[:, None, :])[..., None]
         count = jnp.prod(sizes, axis=1).astype(x.dtype)[:, None]
     constant = not isinstance(exponent, jax.Array)
