@@ -36,9 +36,4 @@ def get_config() -> ml_collections.ConfigDict:
     config.rows_per_shard = 16_384  # what a kill costs at most
     # What is there already is compared with its digests; False: by its sizes alone.
     config.verify = True
-    # Many hosts, as in base.py; all see the photos and the workdir.
-    config.distributed = ml_collections.ConfigDict()
-    config.distributed.coordinator = config_dict.placeholder(str)
-    config.distributed.num_processes = config_dict.placeholder(int)
-    config.distributed.process_index = config_dict.placeholder(int)
     return config

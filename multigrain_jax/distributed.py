@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from multigrain_jax.errors import InputError
 
@@ -70,10 +71,32 @@ def quiet_unless_first() -> Generator[None]:
         yield
 
 
+@contextlib.contextmanager
+def all_done() -> Generator[None]:
+    """A context that no host leaves before the others, unless it fails.
+
+    At the end of a process JAX waits for the others too, but for minutes only, and
+    process 0 may be busy for longer with what it alone does.
+    """
+    yield
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("all done")
+
+
 def own_folder(workdir: Path) -> Path:
     """Where this process keeps its records: the workdir, or `hosts/<n>` in it."""
     index = jax.process_index()
     return workdir / HOSTS_FOLDER / str(index) if index else workdir
+
+
+def folders_of_others(own: Path) -> list[Path]:
+    """The folders of the other processes of this run, and of earlier runs.
+
+    Args:
+        own: what `own_folder` gives this process.
+    """
+    workdir = own.parent.parent if jax.process_index() else own
+    return [f for f in (workdir, *workdir.glob(f"{HOSTS_FOLDER}/*")) if f != own]
 
 
 def agree(value: int) -> int:
@@ -95,10 +118,79 @@ def agree_on_matrix(matrix: np.ndarray) -> np.ndarray:
 
 
 def gather_shares(share: np.ndarray) -> np.ndarray:
-    """All hosts' shares [b] of an array, in the hosts' order: [hosts, b]."""
+    """All hosts' shares [b] of an array, in the hosts' order: [hosts, b].
+
+    To the bit, whatever the dtype: JAX alone would round 64 bits to 32.
+    """
     if jax.process_count() == 1:
         return share[None]
-    return np.asarray(multihost_utils.process_allgather(share))
+    shape = (jax.process_count(), *share.shape)
+    if not share.size:
+        return np.zeros(shape, share.dtype)
+    gathered = np.asarray(multihost_utils.process_allgather(_words(share)))
+    return np.ascontiguousarray(gathered).view(share.dtype).reshape(shape)
+
+
+def host_rows(count: int) -> slice:
+    """This host's contiguous share of `count` rows; that of the last may be empty."""
+    size = -(-count // jax.process_count())
+    start = min(count, size * jax.process_index())
+    return slice(start, min(count, start + size))
+
+
+def gather_rows(share: np.ndarray, *, count: int) -> np.ndarray:
+    """All hosts' rows in their order: [count, …].
+
+    Args:
+        share: this host's, as `host_rows` cuts them.
+        count: how many rows all hosts have.
+    """
+    if jax.process_count() == 1:
+        return share
+    size = -(-count // jax.process_count())
+    padded = np.zeros((size, *share.shape[1:]), share.dtype)
+    padded[: len(share)] = share
+    return gather_shares(padded).reshape(-1, *share.shape[1:])[:count]
+
+
+def sum_over_hosts(array: np.ndarray) -> np.ndarray:
+    """The sum of all hosts' arrays, added in the hosts' order and in their dtype.
+
+    Every host adds up one part, and gets the others': it sends and receives about twice
+    the array's bytes, however many hosts there are.
+    """
+    hosts = jax.process_count()
+    if hosts == 1 or not array.size:
+        return array
+    parts = np.zeros((hosts, -(-array.size // hosts)), array.dtype)
+    parts.reshape(-1)[: array.size] = array.reshape(-1)
+    own = _exchange(parts).sum(axis=0, dtype=array.dtype)
+    return gather_shares(own).reshape(-1)[: array.size].reshape(array.shape)
+
+
+def _exchange(parts: np.ndarray) -> np.ndarray:
+    """Give row i to host i; returns what the hosts gave this one: [hosts, n]."""
+    hosts = jax.process_count()
+    devices = sorted(jax.devices(), key=lambda each: (each.process_index, each.id))
+    mesh = Mesh(
+        np.array(devices).reshape(hosts, -1),
+        ("hosts", "devices"),
+        axis_types=(AxisType.Auto, AxisType.Auto),
+    )
+    given = jax.make_array_from_process_local_data(
+        NamedSharding(mesh, PartitionSpec("hosts")),
+        _words(parts).reshape(1, hosts, -1),
+    )
+    turned = NamedSharding(mesh, PartitionSpec(None, "hosts"))
+    taken = jax.jit(lambda array: array, out_shardings=turned)(given)
+    received = np.ascontiguousarray(taken.addressable_data(0))
+    return received.view(parts.dtype).reshape(parts.shape)
+
+
+def _words(array: np.ndarray) -> np.ndarray:
+    """The bits of an array, flat, in a dtype that JAX leaves as it is."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    return flat.view(np.uint8 if flat.itemsize % 4 else np.uint32)
 
 
 def host_slices(batch_size: int, *, microbatches: int) -> list[slice]:

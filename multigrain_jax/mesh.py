@@ -11,7 +11,7 @@ DATA_AXIS = "data"
 
 
 def make_mesh(num_devices: int | None = None) -> Mesh:
-    """A one-axis mesh over the first `num_devices` devices (default: all).
+    """A one-axis mesh over the first `num_devices` devices of each host (default: all).
 
     The axis type is Auto: the default, Explicit, refuses the Gram matrix of a sharded
     batch.
@@ -19,12 +19,22 @@ def make_mesh(num_devices: int | None = None) -> Mesh:
     devices = jax.devices()[:num_devices]
     if jax.process_count() > 1:
         # A host's share of a batch is contiguous: so must its devices be.
-        devices = sorted(devices, key=lambda device: (device.process_index, device.id))
+        devices = [
+            device
+            for process in range(jax.process_count())
+            for device in jax.local_devices(process)[:num_devices]
+        ]
         return Mesh(np.array(devices), (DATA_AXIS,), axis_types=(AxisType.Auto,))
     # Positional: the name of the second argument differs between versions of jax.
     return jax.make_mesh(
         (len(devices),), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices
     )
+
+
+def make_own_mesh() -> Mesh:
+    """A one-axis mesh over the devices of this host, for what it does by itself."""
+    devices = np.array(jax.local_devices())
+    return Mesh(devices, (DATA_AXIS,), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -61,21 +61,23 @@ class Pace:
 class Progress:
     """Tells how far a loop is, on standard error; `close` it at the end."""
 
-    def __init__(self, total: int, *, what: str):
+    def __init__(self, total: int, *, what: str, is_shown: bool):
         """Show a bar, if a terminal is there to see it.
 
         Args:
             total: how many there are.
             what: of what, in the plural.
+            is_shown: False: nothing is; of several hosts the first one tells.
         """
         self._total, self._what = total, what
+        self._is_shown = is_shown and not _Asked.quiet
         self._pace = Pace(total)
         self._done = 0
         self._pace.seen(0)
         self._told = time.monotonic()
         self._bar = (
             tqdm(total=total, unit=f" {what}", dynamic_ncols=True, leave=False)
-            if has_bar()
+            if is_shown and has_bar()
             else None
         )
 
@@ -88,7 +90,7 @@ class Progress:
             self._bar.update(count)
             return
         now = time.monotonic()
-        if _Asked.quiet:
+        if not self._is_shown:
             return
         if now - self._told >= SECONDS_BETWEEN_LINES and self._done < self._total:
             self._told = now

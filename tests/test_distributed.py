@@ -12,11 +12,16 @@ from multigrain_jax.distributed import (
     agree,
     agree_on_matrix,
     agree_to_stop,
+    all_done,
+    folders_of_others,
+    gather_rows,
     gather_shares,
+    host_rows,
     host_slices,
     own_folder,
     quiet_unless_first,
     start_hosts,
+    sum_over_hosts,
 )
 from multigrain_jax.errors import InputError
 
@@ -85,6 +90,80 @@ def test_the_first_hosts_value_counts(second_of_two, monkeypatch):
     np.testing.assert_array_equal(found, np.full((3, 3), 5))
     assert [np.shape(value) for value in given] == [(), (), (), (3, 3)]
     assert given[-1].dtype == np.int32 and not given[-1].any()
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9])
+def test_all_hosts_rows_are_contiguous_and_whole(monkeypatch, count):
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    seen = []
+    for index in range(4):
+        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
+        seen.append(list(range(count)[host_rows(count)]))
+    assert [row for rows in seen for row in rows] == list(range(count))
+    assert max(map(len, seen)) == -(-count // 4)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int64, np.float16, bool])
+def test_what_hosts_gather_has_every_bit(second_of_two, monkeypatch, dtype):
+    """JAX itself would make 32 bits of 64."""
+    large = 2**40 + 1 if dtype in (np.float64, np.int64) else 5
+    first = np.array([[1 / 3, large]], np.float64).astype(dtype)
+    sent = []
+
+    def gather(words):
+        sent.append(words)
+        assert words.dtype in (np.uint32, np.uint8)
+        return np.stack([first.reshape(-1).view(words.dtype), words])
+
+    monkeypatch.setattr(multihost_utils, "process_allgather", gather)
+    found = gather_shares(2 * first if dtype is not bool else first)
+    assert found.dtype == dtype and found.shape == (2, 1, 2)
+    np.testing.assert_array_equal(found[0], first)
+    assert sum(words.nbytes for words in sent) == first.nbytes
+    assert gather_shares(np.zeros((3, 0))).shape == (2, 3, 0)
+
+
+def test_a_host_with_fewer_rows_sends_padding_that_is_left_out(
+    second_of_two, monkeypatch
+):
+    first = np.arange(6, dtype=np.int32).reshape(3, 2)
+
+    def gather(words):
+        return np.stack([first.reshape(-1).view(words.dtype), words])
+
+    monkeypatch.setattr(multihost_utils, "process_allgather", gather)
+    found = gather_rows(first[:2] + 6, count=5)
+    np.testing.assert_array_equal(found, np.arange(10).reshape(5, 2))
+
+
+def test_a_host_alone_has_everything():
+    rows = np.arange(6).reshape(3, 2)
+    assert gather_rows(rows, count=3) is rows
+    assert sum_over_hosts(rows) is rows
+    assert host_rows(3) == slice(0, 3)
+    with all_done():
+        pass
+
+
+def test_a_host_waits_for_the_others_unless_it_fails(second_of_two, monkeypatch):
+    waited = []
+    monkeypatch.setattr(multihost_utils, "sync_global_devices", waited.append)
+    with pytest.raises(InputError), all_done():
+        raise InputError("failed")
+    assert waited == []
+    with all_done():
+        pass
+    assert len(waited) == 1
+
+
+def test_the_folders_of_the_others_are_found(second_of_two, tmp_path, monkeypatch):
+    for index in range(1, 4):
+        (tmp_path / "hosts" / str(index)).mkdir(parents=True)
+    found = {path.name for path in folders_of_others(own_folder(tmp_path))}
+    assert found == {tmp_path.name, "2", "3"}
+    monkeypatch.setattr(jax, "process_index", lambda: 0)
+    found = {path.name for path in folders_of_others(own_folder(tmp_path))}
+    assert found == {"1", "2", "3"}
 
 
 def test_the_others_records_are_kept_apart_and_not_printed(second_of_two, capsys):

@@ -7,6 +7,7 @@ import pytest
 from multigrain_jax.mesh import (
     batch_sharding,
     make_mesh,
+    make_own_mesh,
     put_batch,
     put_replicated,
     put_whole_batch,
@@ -21,6 +22,22 @@ def test_a_mesh_has_one_axis_over_the_first_devices(count):
     mesh = make_mesh(count)
     assert dict(mesh.shape) == {"data": count or jax.device_count()}
     assert list(mesh.devices) == jax.devices()[:count]
+
+
+def test_a_host_has_a_mesh_of_its_own_devices():
+    mesh = make_own_mesh()
+    assert dict(mesh.shape) == {"data": jax.local_device_count()}
+    assert list(mesh.devices) == jax.local_devices()
+
+
+def test_of_several_hosts_each_gives_its_first_devices(monkeypatch):
+    """In the hosts' order, whatever order JAX lists them in."""
+    devices = jax.devices()
+    own = {0: devices[4:], 1: devices[:4]}
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "local_devices", own.__getitem__)
+    assert list(make_mesh(2).devices) == devices[4:6] + devices[:2]
+    assert list(make_mesh().devices) == devices[4:] + devices[:4]
 
 
 def rows_by_device(array):

@@ -55,7 +55,7 @@ def test_a_pace_that_stands_still_says_nothing(clock):
 
 
 def test_lines_come_now_and_then_where_there_is_no_terminal(clock, capsys):
-    shown = Progress(1000, what="photos")
+    shown = Progress(1000, what="photos", is_shown=True)
     for _ in range(10):
         clock[0] += 10
         shown.add(100)
@@ -71,7 +71,7 @@ def test_a_bar_never_says_more_than_there_is(clock, monkeypatch):
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal)
-    shown = Progress(10, what="photos")
+    shown = Progress(10, what="photos", is_shown=True)
     for _ in range(4):
         clock[0] += 1
         shown.add(4)
@@ -79,9 +79,11 @@ def test_a_bar_never_says_more_than_there_is(clock, monkeypatch):
     shown.close()
 
 
-def test_quiet_is_quiet(clock, monkeypatch, capsys):
-    progress.be_quiet()
-    shown = Progress(1000, what="photos")
+@pytest.mark.parametrize("is_shown", [False, True])
+def test_quiet_is_quiet(clock, capsys, is_shown):
+    if is_shown:
+        progress.be_quiet()
+    shown = Progress(1000, what="photos", is_shown=is_shown)
     clock[0] += 100
     shown.add(10)
     assert capsys.readouterr().err == ""

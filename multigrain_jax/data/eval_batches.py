@@ -71,6 +71,7 @@ def plan_batches(
     smallest_side: int,
     timeout_s: float,
     indices: Sequence[int] | np.ndarray | None = None,
+    measured: np.ndarray | None = None,
 ) -> EvalPlan:
     """Put images that are evaluated alike into the same batches.
 
@@ -87,6 +88,7 @@ def plan_batches(
             backbone's.
         timeout_s: how long to wait for the next header.
         indices: which images; None is all.
+        measured: what `measured_sizes` says of them, where that is known.
 
     Raises:
         DataStalledError: no header came in time.
@@ -96,7 +98,15 @@ def plan_batches(
         canvases = np.array([[test_size, test_size]], np.int32)
         sizes = np.repeat(canvases, len(chosen), axis=0)
     else:
-        sizes = _rect_sizes(source, chosen, test_size, smallest_side, timeout_s)
+        if measured is None:
+            measured = measured_sizes(
+                source,
+                chosen,
+                test_size=test_size,
+                smallest_side=smallest_side,
+                timeout_s=timeout_s,
+            )
+        sizes = _with_unreadable(measured, test_size)
         canvases = choose_canvases(sizes)
     batches = group_by_canvas(smallest_canvases(sizes, canvases), canvases, batch_size)
     rows = np.full((len(batches), batch_size), -1, np.int32)
@@ -114,13 +124,12 @@ def plan_batches(
 
 
 def plan_ordered_batches(
-    source: ImageSource,
     indices: Sequence[int] | np.ndarray,
     *,
     test_size: int,
     batch_size: int,
     smallest_side: int,
-    timeout_s: float,
+    measured: np.ndarray,
 ) -> EvalPlan:
     """Batches of whole ("rect") images that follow each other in a given order.
 
@@ -128,7 +137,7 @@ def plan_ordered_batches(
     Arguments as of `plan_batches`.
     """
     chosen = np.asarray(indices)
-    sizes = _rect_sizes(source, chosen, test_size, smallest_side, timeout_s)
+    sizes = _with_unreadable(measured, test_size)
     rows = np.full((-(-len(chosen) // batch_size), batch_size), -1, np.int32)
     rows.reshape(-1)[: len(chosen)] = chosen
     starts = range(0, len(chosen), batch_size)
@@ -270,24 +279,34 @@ class _Eval:
         return corner, bool(decoded.notes)
 
 
-def _rect_sizes(
+def measured_sizes(
     source: ImageSource,
     indices: np.ndarray,
+    *,
     test_size: int,
     smallest_side: int,
     timeout_s: float,
 ) -> np.ndarray:
-    """Height and width of each image after resizing: int32 [N, 2]."""
+    """Height and width of each "rect" image after resizing, by its header.
+
+    Arguments as of `plan_batches`.
+
+    Returns:
+        int32 [N, 2]; zeros of images that cannot be read.
+
+    Raises:
+        DataStalledError: no header came in time.
+    """
 
     def encoded(index: int) -> tuple[int, int]:
         with source.open(index) as file:
             return encoded_size(file, source.decoding)
 
-    def measure(index: int) -> tuple[int, int] | None:
+    def measure(index: int) -> tuple[int, int]:
         try:
             size = patiently(lambda: encoded(index))
         except (OSError, UndecodableImageError):
-            return None
+            return 0, 0
         width, height = resized_size(
             *size, test_size=test_size, mode="rect", smallest_side=smallest_side
         )
@@ -302,6 +321,11 @@ def _rect_sizes(
     finally:
         # A thread that hangs in the file system is left behind.
         pool.shutdown(wait=False, cancel_futures=True)
-    # An unreadable image becomes a bad row, on whatever canvas there is.
-    default = next((size for size in sizes if size), (test_size, test_size))
-    return np.array([size or default for size in sizes], np.int32)
+    return np.array(sizes, np.int32).reshape(-1, 2)
+
+
+def _with_unreadable(measured: np.ndarray, test_size: int) -> np.ndarray:
+    """Sizes of all images: an unreadable one is a bad row, on whatever canvas."""
+    readable = np.any(measured, axis=1)
+    default = measured[readable][0] if readable.any() else (test_size, test_size)
+    return np.where(readable[:, None], measured, np.array(default, np.int32))

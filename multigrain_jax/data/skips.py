@@ -20,7 +20,12 @@ class SkipLog:
     """Counts unreadable images, lists them in skipped.txt and stops at too many."""
 
     def __init__(
-        self, source: ImageSource, *, workdir: Path | None, max_fraction: float
+        self,
+        source: ImageSource,
+        *,
+        workdir: Path | None,
+        max_fraction: float,
+        other_lists: Sequence[Path] = (),
     ):
         """Start with what skipped.txt already lists, which is not listed twice.
 
@@ -29,6 +34,8 @@ class SkipLog:
             workdir: where skipped.txt goes; None writes nothing.
             max_fraction: more images than this share of the source that this run could
                 not read are an error, from `NEVER_TOO_MANY` on.
+            other_lists: the same files of other hosts; what they list is not listed
+                here.
 
         Raises:
             InputError: skipped.txt cannot be read.
@@ -40,12 +47,12 @@ class SkipLog:
         self._listed: set[str] = set()
         # What is unreadable now. An earlier run may have met a fault that has passed.
         self._unreadable: list[str] = []
-        if self._path is not None:
+        for path in (*([] if self._path is None else [self._path]), *other_lists):
             try:
-                self._listed = set(listed_lines(self._path))
+                self._listed |= set(listed_lines(path))
             except OSError as error:
                 raise InputError(
-                    f"{self._path}: reading it failed ({error.strerror}), expected the "
+                    f"{path}: reading it failed ({error.strerror}), expected the "
                     "list of images that could not be read; remove it"
                 ) from error
 

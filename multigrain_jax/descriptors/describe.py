@@ -1,7 +1,6 @@
 """From images to descriptors that fit a descriptor folder."""
 
 import contextlib
-import dataclasses
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
@@ -17,15 +16,16 @@ from multigrain_jax.data.eval_batches import (
 from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.descriptors.folder import DescriptorSettings, ImageStamp
-from multigrain_jax.distributed import host_slices, own_folder
+from multigrain_jax.distributed import own_folder
 from multigrain_jax.evaluation.embed import (
     EmbeddedBatch,
     embed_batches,
     make_embed_step,
 )
 from multigrain_jax.evaluation.inputs import recorded_batches
+from multigrain_jax.evaluation.sharing import own_rows
 from multigrain_jax.inference import OpenedModel
-from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
+from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.models.heads import HEAD_KEY
 from multigrain_jax.models.multigrain import BACKBONES
 from multigrain_jax.ops.refinement import merge_scales
@@ -156,15 +156,13 @@ def _embed_at(
 ) -> Generator[EmbeddedBatch]:
     mesh = make_mesh()
     step = make_embed_step(opened.graphdef, backbone=opened.backbone, mesh=mesh)
-    (share,) = host_slices(plan.rows.shape[1], microbatches=1)
-    own_plan = dataclasses.replace(plan, rows=plan.rows[:, share])
     if workdir is None:
-        batches = make_eval_batches(source, own_plan, reading=reading)
+        batches = make_eval_batches(source, own_rows(plan), reading=reading)
     else:
         folder = own_folder(workdir)
-        batches = recorded_batches(source, own_plan, workdir=folder, reading=reading)
+        batches = recorded_batches(source, plan, workdir=folder, reading=reading)
     variables = put_replicated(mesh, opened.variables)
-    return embed_batches(step, variables, batches, mesh=mesh, put=put_batch)
+    return embed_batches(step, variables, batches, mesh=mesh)
 
 
 def stamp_images(source: ImageSource) -> list[ImageStamp]:

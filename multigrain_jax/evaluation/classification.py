@@ -17,7 +17,7 @@ from multigrain_jax.evaluation.embed import (
     fetched,
 )
 from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
-from multigrain_jax.mesh import batch_sharding, put_whole_batch, replicated
+from multigrain_jax.mesh import batch_sharding, put_batch, replicated
 from multigrain_jax.models.multigrain import (
     Backbone,
     Variables,
@@ -129,7 +129,7 @@ def evaluate_classification(
     Args:
         eval_step: from `make_eval_step`, or `for_several` of that.
         variables: the model's arrays, or several.
-        batches: as `make_eval_batches` yields them.
+        batches: as `make_eval_batches` yields them, of this host's rows (`own_rows`).
         mesh: the devices.
 
     Returns:
@@ -137,7 +137,7 @@ def evaluate_classification(
         the variables where they are several. Unreadable
         images count as wrong, and are left out of the cross-entropy.
     """
-    inputs = (put_whole_batch(mesh, network_inputs(batch)) for batch in batches)
+    inputs = (put_batch(mesh, network_inputs(batch)) for batch in batches)
     sums: dict[str, Any] = {}
     for total in fetched(eval_step(variables, each) for each in inputs):
         for name, value in total.items():

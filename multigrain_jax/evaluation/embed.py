@@ -9,11 +9,12 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from multigrain_jax.data.eval_batches import make_eval_batches, plan_batches
+from multigrain_jax.data.eval_batches import make_eval_batches
 from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
-from multigrain_jax.mesh import batch_sharding, put_whole_batch, replicated
+from multigrain_jax.evaluation.sharing import own_rows, plan_together
+from multigrain_jax.mesh import batch_sharding, put_batch, replicated
 from multigrain_jax.models.multigrain import Backbone, Output, Variables, merge_model
 from multigrain_jax.runtime import compiler_options, images_at_once
 
@@ -119,21 +120,17 @@ def embed_batches(
     batches: Iterable[Mapping[str, np.ndarray]],
     *,
     mesh: Mesh,
-    put: Callable[
-        [Mesh, Mapping[str, np.ndarray]], dict[str, jax.Array]
-    ] = put_whole_batch,
 ) -> Generator[EmbeddedBatch]:
-    """The outputs of every batch, one after the other.
+    """The outputs of every batch, one after the other; on all hosts those of all rows.
 
     Args:
         embed_step: from `make_embed_step`.
         variables: the model's arrays.
-        batches: as `make_eval_batches` yields them.
+        batches: as `make_eval_batches` yields them, of this host's rows (`own_rows`).
         mesh: the devices.
-        put: onto the devices; `put_batch` where each host has its share of the rows.
     """
     inputs = ({**network_inputs(b), "index": b["index"]} for b in batches)
-    outputs = (embed_step(variables, put(mesh, each)) for each in inputs)
+    outputs = (embed_step(variables, put_batch(mesh, each)) for each in inputs)
     for output, facts in fetched(outputs):
         mask = facts["mask"]
         logits = output.logits
@@ -248,7 +245,7 @@ def embed_source_batches(
         reading: how batches are read ahead.
         mesh: the devices.
     """
-    plan = plan_batches(
+    plan = plan_together(
         source,
         test_size=test_size,
         test_mode=test_mode,
@@ -256,5 +253,5 @@ def embed_source_batches(
         smallest_side=backbone.smallest_side,
         timeout_s=reading.timeout_s,
     )
-    batches = make_eval_batches(source, plan, reading=reading)
+    batches = make_eval_batches(source, own_rows(plan), reading=reading)
     yield from embed_batches(embed_step, variables, batches, mesh=mesh)

@@ -11,8 +11,10 @@ import numpy as np
 from multigrain_jax.data.eval_batches import EvalPlan, make_eval_batches
 from multigrain_jax.data.notes import NoteLog
 from multigrain_jax.data.reading import HostBatch, Reading
-from multigrain_jax.data.skips import SkipLog
+from multigrain_jax.data.skips import SKIPPED_FILE, SkipLog
 from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.distributed import folders_of_others
+from multigrain_jax.evaluation.sharing import own_rows
 from multigrain_jax.models.layers import FeatureMap
 from multigrain_jax.models.multigrain import Backbone, MultiGrain
 from multigrain_jax.ops.color import normalize_pixels
@@ -49,21 +51,32 @@ def recorded_batches(
     workdir: Path | None,
     reading: Reading,
 ) -> Generator[HostBatch]:
-    """The batches of a plan; what is to be said goes to skipped.txt and notes.txt.
+    """This host's rows of a plan's batches; its remarks are in skipped.txt, notes.txt.
 
-    Nothing stands in for unreadable images: they are marked bad and count as wrong. A
-    terminal shows the progress.
+    Nothing stands in for unreadable images: they are marked bad and count as wrong. One
+    that any host has listed is not listed again. A terminal shows the progress.
 
     Args:
         source: the images.
-        plan: from `plan_batches`.
-        workdir: the run's folder; None writes nothing.
+        plan: from `plan_batches`, the same on all hosts.
+        workdir: where this process keeps its records; None writes nothing.
         reading: how batches are read ahead.
     """
-    skips = SkipLog(source, workdir=workdir, max_fraction=math.inf)
+    others = [] if workdir is None else folders_of_others(workdir)
+    skips = SkipLog(
+        source,
+        workdir=workdir,
+        max_fraction=math.inf,
+        other_lists=[folder / SKIPPED_FILE for folder in others],
+    )
     notes = NoteLog(source, workdir=workdir)
-    batches = make_eval_batches(source, plan, reading=reading)
-    progress = Progress(int(np.sum(plan.rows >= 0)), what="photos")
+    own_plan = own_rows(plan)
+    batches = make_eval_batches(source, own_plan, reading=reading)
+    progress = Progress(
+        int(np.sum(own_plan.rows >= 0)),
+        what="photos",
+        is_shown=jax.process_index() == 0,
+    )
     with contextlib.closing(batches), contextlib.closing(progress):
         for batch in batches:
             progress.add(int(np.sum(batch["index"] >= 0)))

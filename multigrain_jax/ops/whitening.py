@@ -72,6 +72,15 @@ def add_to_moments(moments: Moments, vectors: np.ndarray) -> Moments:
     )
 
 
+def scatter_around(moments: Moments, centre: np.ndarray) -> np.ndarray:
+    """The sum of (x - centre) (x - centre)ᵀ over the vectors: float64 [D, D].
+
+    Of several sets of vectors these add up, where the centre is the mean of them all.
+    """
+    shift = moments.mean - centre
+    return moments.scatter + moments.count * np.outer(shift, shift)
+
+
 def fit_pca_whitening(
     moments: Moments,
     *,

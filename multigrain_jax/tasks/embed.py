@@ -42,11 +42,13 @@ from multigrain_jax.descriptors.writer import DescriptorWriter
 from multigrain_jax.distributed import (
     agree,
     agree_on_matrix,
+    all_done,
     own_folder,
     quiet_unless_first,
     start_hosts,
 )
 from multigrain_jax.errors import InputError, StoppedEarly, printable
+from multigrain_jax.evaluation.sharing import require_same_images
 from multigrain_jax.inference import OpenedModel
 from multigrain_jax.lock import WorkdirLock, lock_workdir
 from multigrain_jax.runtime import look_for_devices
@@ -112,8 +114,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
             test_mode=settings["test_mode"],
         )
         workdir, data_set, wanted = place_for(workdir, of_model, settings)
-        with lock_workdir(own_folder(workdir)) as lock:
+        with lock_workdir(own_folder(workdir)) as lock, all_done():
             source = open_split(data_set, data["split"])
+            require_same_images(source)
             return _run(opened, source, wanted, settings, workdir, lock, started)
 
 

@@ -1,6 +1,7 @@
 """Task `eval_classification`: accuracy of a checkpoint on a labelled set."""
 
 import time
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ from ml_collections import ConfigDict
 
 from multigrain_jax.data.eval_batches import EvalPlan, make_eval_batches
 from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.distributed import own_folder
 from multigrain_jax.evaluation.classification import (
     evaluate_classification,
     knn_top1,
     make_eval_step,
 )
-from multigrain_jax.evaluation.embed import embed_all, make_embed_step
+from multigrain_jax.evaluation.embed import embed_all, embed_batches, make_embed_step
+from multigrain_jax.evaluation.sharing import own_rows
 from multigrain_jax.inference import OpenedModel
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.tasks.check import (
@@ -41,6 +44,7 @@ from multigrain_jax.workdir import print_table, write_config, write_results
 def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     """Evaluate as the config says; returns what results.json holds.
 
+    Of several hosts each reads its share of the images, and process 0 has results.
     `<split>/top1`, `/top5` and `/cross_entropy`; with several exponents
     `<split>/p<exponent>/top1` and so on; with `knn_probe`, `<split>/knn_top1` as well.
 
@@ -62,7 +66,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         settings, pooling_exponent=exponents[0] if len(exponents) == 1 else None
     )
     source = open_labelled_split(settings, config.data.split, opened)
-    write_config(workdir, settings)
+    write_config(own_folder(workdir), settings)
 
     mesh = make_mesh()
     plan = plan_from_config(
@@ -77,7 +81,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
             exponents=exponents or (None,),
         ),
         put_replicated(mesh, opened.variables),
-        readable_batches(settings, source, plan, workdir=workdir),
+        readable_batches(settings, source, plan, workdir=own_folder(workdir)),
         mesh=mesh,
     )
     split = config.data.split or "all"
@@ -91,6 +95,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     }
     if config.knn_probe and can_be_found(source.labels, split=split):
         results[f"{split}/knn_top1"] = _probe(opened, source, plan, settings, mesh)
+    if jax.process_index():
+        return {}
     print_table(results)
     results["wasted_fraction"] = plan.wasted_fraction
     results["seconds"] = time.perf_counter() - started
@@ -106,8 +112,12 @@ def _probe(
     settings: Mapping[str, Any],
     mesh: Mesh,
 ) -> float:
-    """`knn_top1` of the descriptors: a second pass over the images."""
+    """`knn_top1` of the descriptors, on process 0: a second pass over the images."""
     step = make_embed_step(opened.graphdef, backbone=opened.backbone, mesh=mesh)
-    batches = make_eval_batches(source, plan, reading=reading_from_config(settings))
+    reading = reading_from_config(settings)
+    batches = make_eval_batches(source, own_rows(plan), reading=reading)
     variables = put_replicated(mesh, opened.variables)
+    if jax.process_index():
+        deque(embed_batches(step, variables, batches, mesh=mesh), maxlen=0)
+        return 0.0
     return knn_top1(embed_all(step, variables, batches, mesh=mesh))

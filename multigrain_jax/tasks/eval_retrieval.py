@@ -22,6 +22,7 @@ from multigrain_jax.data.benchmarks import (
 )
 from multigrain_jax.data.benchmarks.comparable import WAYS
 from multigrain_jax.data.bucket_paths import as_path
+from multigrain_jax.distributed import own_folder
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.embed import embed_batches, make_embed_step
 from multigrain_jax.evaluation.retrieval import (
@@ -58,6 +59,7 @@ FILE_KEYS = [f.name for f in dataclasses.fields(BenchmarkFiles) if f.name != "ex
 def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     """Evaluate as the config says; returns the numbers that results.json holds.
 
+    Of several hosts each reads its share of the images, and process 0 scores:
     `<benchmark>/<protocol>/map` and the protocol's other metrics, or `ukbench/score`,
     and how many of the protocol's queries have nothing to find; the file also holds
     where the run departs from that of published scores. Every query's average
@@ -71,8 +73,10 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     refuse(_problems(settings))
     benchmark = _load_benchmark(settings)
     opened = _open_model(settings)
-    write_config(workdir, settings)
-    descriptors = _describe(settings, opened, benchmark, workdir)
+    write_config(own_folder(workdir), settings)
+    descriptors = _describe(settings, opened, benchmark, own_folder(workdir))
+    if jax.process_index():
+        return {}
 
     database = _take(descriptors, benchmark.database)
     queries = _queries(settings, benchmark, descriptors, database)
@@ -264,7 +268,10 @@ def _describe(
     benchmark: Benchmark,
     workdir: Path,
 ) -> np.ndarray:
-    """Descriptors of all images, float32 [images, D]; zeros for unreadable ones."""
+    """Descriptors of all images, float32 [images, D]; zeros for unreadable ones.
+
+    Process 0 alone has them; the others keep no row.
+    """
     mesh = make_mesh()
     own_photos = benchmark.apply_exif_orientation
     decoding = decoding_from_config(settings["data"], own_photos=own_photos)
@@ -281,6 +288,8 @@ def _describe(
         batches = readable_batches(settings, source, plan, workdir=workdir)
         rows = np.empty((0, 0), np.float32)
         for batch in embed_batches(embed_step, variables, batches, mesh=mesh):
+            if jax.process_index():
+                continue
             values = batch.embedding if len(sizes) > 1 else batch.descriptors
             if not rows.size:
                 rows = np.zeros((len(source), values.shape[1]), np.float32)

@@ -5,17 +5,21 @@ others) and detection of copies (a centre crop of half the area finds its origin
 """
 
 import math
+from collections import deque
 from functools import partial
 from pathlib import Path
 
+import jax
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
 from multigrain_jax.data.edits import EDITS
 from multigrain_jax.data.reading import Reading
-from multigrain_jax.data.skips import SkipLog
+from multigrain_jax.data.skips import SKIPPED_FILE, SkipLog
+from multigrain_jax.data.sources.copies import CopySource
 from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.distributed import folders_of_others
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.classification import (
     alone_in_class,
@@ -60,6 +64,9 @@ def evaluate_and_report(
 ) -> dict[str, float]:
     """Evaluate on every photo of `source`, print a table and write report.html.
 
+    Of several hosts each reads its share of the photos; process 0 alone scores and
+    writes, and has results.
+
     Args:
         graphdef: the model's evaluation structure.
         variables: its arrays.
@@ -72,7 +79,7 @@ def evaluate_and_report(
         batch_size: photos per step.
         reading: how batches are read ahead.
         mesh: the devices.
-        workdir: where report.html goes.
+        workdir: where this process keeps its records, and report.html goes.
         train: the photos of training, in which near duplicates are looked for; None:
             they are not.
 
@@ -97,14 +104,20 @@ def evaluate_and_report(
         mesh=mesh,
     )
     photos = embed(source)
-    skips = SkipLog(source, workdir=workdir, max_fraction=math.inf)
-    skips.record(np.flatnonzero(photos.bad))
+    is_first = jax.process_index() == 0
+    if is_first:
+        _list_unreadable(source, photos.bad, workdir)
     if photos.bad.all():
         raise InputError(
             f"none of the {len(source)} photos of {split!r} could be read, and there "
             "is nothing to report; skipped.txt says why"
         )
     originals = copy_query_indices(len(source))
+    if not is_first:
+        embed(CopySource(source, originals, EDITS[COPY_EDIT]))
+        if train is not None:
+            deque(embed_source_batches(train, **embed.keywords), maxlen=0)
+        return {}
     found = copy_scores(
         embed, source, photos, originals, edit=EDITS[COPY_EDIT], background=None
     )
@@ -127,6 +140,18 @@ def evaluate_and_report(
     named = {f"{split}/{prefix}{name}": value for name, value in scores.items()}
     print_table(named)
     return named
+
+
+def _list_unreadable(source: ImageSource, bad: np.ndarray, workdir: Path) -> None:
+    """skipped.txt of the photos that no host could read, each of which told so."""
+    others = folders_of_others(workdir)
+    skips = SkipLog(
+        source,
+        workdir=workdir,
+        max_fraction=math.inf,
+        other_lists=[folder / SKIPPED_FILE for folder in others],
+    )
+    skips.record(np.flatnonzero(bad))
 
 
 def _tell_leaks(

@@ -19,11 +19,17 @@ from multigrain_jax.checkpoint import require_no_checkpoints
 from multigrain_jax.data.eval_batches import EvalPlan, plan_ordered_batches
 from multigrain_jax.data.sources.open import Subset
 from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.distributed import own_folder
 from multigrain_jax.evaluation.classification import (
     evaluate_classification,
     make_eval_step,
 )
 from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
+from multigrain_jax.evaluation.sharing import (
+    measure_together,
+    require_same_images,
+    widened,
+)
 from multigrain_jax.inference import OpenedModel
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
 from multigrain_jax.metric_writer import MetricWriter
@@ -71,31 +77,37 @@ class _Task:
 def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     """Fine-tune p as the config says; returns what results.json holds.
 
-    `pooling_exponent` (p*), `init_pooling_exponent`, and the validation before and
-    after: `before/top1`, `after/top1` and so on.
+    Of several hosts each reads its share of every batch, and process 0 saves and has
+    results: `pooling_exponent` (p*), `init_pooling_exponent`, and the validation before
+    and after: `before/top1`, `after/top1` and so on.
 
     Raises:
         InputError: a config, checkpoint or data that cannot work.
     """
     started = time.perf_counter()
     settings = config.to_dict()
-    # A batch is small: as many devices take part as divide it.
+    # A batch is small: as many devices of a host take part as divide its share of it.
     num_devices = 1
     if not number_problems(settings):
-        num_devices = math.gcd(config.batch_size, jax.local_device_count())
-    refuse(_problems(settings, num_devices))
+        share = -(-config.batch_size // jax.process_count())
+        num_devices = math.gcd(share, jax.local_device_count())
+    refuse(_problems(settings))
     require_no_checkpoints(workdir)
     task = _build(settings, make_mesh(num_devices))
-    write_config(workdir, settings)
-    writer = MetricWriter(workdir, progress_total=len(task.plan))
+    records = own_folder(workdir)
+    write_config(records, settings)
+    is_first = jax.process_index() == 0
+    writer = MetricWriter(records if is_first else None, progress_total=len(task.plan))
     try:
-        before = _validate(settings, task, task.exponent, workdir)
+        before = _validate(settings, task, task.exponent, records)
         writer.write(0, {"epoch": 0.0, **_named("val", before)})
-        exponent = _finetune(settings, task, writer, workdir)
-        after = _validate(settings, task, exponent, workdir)
+        exponent = _finetune(settings, task, writer, records)
+        after = _validate(settings, task, exponent, records)
         writer.write(len(task.plan), {"epoch": 1.0, **_named("val", after)})
     finally:
         writer.close()
+    if not is_first:
+        return {}
     model = dict(task.opened.checkpoint.model)
     dtype = np.asarray(model["pooling_exponent"]).dtype
     model["pooling_exponent"] = np.asarray(exponent, dtype)
@@ -113,8 +125,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     return results
 
 
-def _problems(settings: Mapping[str, Any], num_devices: int) -> list[str]:
-    problems = evaluation_problems(settings, num_devices=num_devices)
+def _problems(settings: Mapping[str, Any]) -> list[str]:
+    # Batches are widened to the devices that take part.
+    problems = evaluation_problems(settings, num_devices=1)
     if settings["test_mode"] != "rect":
         problems.append(
             f"test_mode: found {settings['test_mode']!r}, expected 'rect': p is "
@@ -139,13 +152,20 @@ def _build(settings: Mapping[str, Any], mesh: Mesh) -> _Task:
     order = np.random.default_rng(settings["seed"]).permutation(len(chosen))
     backbone = opened.backbone
     train_source = Subset(source, chosen)
-    plan = plan_ordered_batches(
+    require_same_images(train_source)
+    measured = measure_together(
         train_source,
+        order,
+        test_size=settings["test_size"],
+        smallest_side=backbone.smallest_side,
+        timeout_s=settings["data_timeout_s"],
+    )
+    plan = plan_ordered_batches(
         order,
         test_size=settings["test_size"],
         batch_size=settings["batch_size"],
         smallest_side=backbone.smallest_side,
-        timeout_s=settings["data_timeout_s"],
+        measured=measured,
     )
     exponent = settings["init_pooling_exponent"]
     if exponent is None:
@@ -157,7 +177,7 @@ def _build(settings: Mapping[str, Any], mesh: Mesh) -> _Task:
         exponent=exponent,
         train_source=train_source,
         val_source=val_source,
-        plan=plan,
+        plan=widened(plan, multiple=mesh.size),
         mesh=mesh,
     )
 
@@ -229,7 +249,12 @@ def _validate(
     (scores,) = evaluate_classification(
         make_eval_step(task.opened.graphdef, backbone=task.backbone, mesh=task.mesh),
         put_replicated(task.mesh, variables._replace(pooling_exponent=p)),
-        readable_batches(settings, task.val_source, plan, workdir=workdir),
+        readable_batches(
+            settings,
+            task.val_source,
+            widened(plan, multiple=task.mesh.size),
+            workdir=workdir,
+        ),
         mesh=task.mesh,
     )
     return scores

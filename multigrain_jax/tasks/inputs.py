@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 
 from multigrain_jax.data.cache import LocalCache
-from multigrain_jax.data.eval_batches import EvalPlan, plan_batches
+from multigrain_jax.data.eval_batches import EvalPlan
 from multigrain_jax.data.reading import HostBatch, Reading
 from multigrain_jax.data.sources.open import DataSet, open_split
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.data.watchdog import never
+from multigrain_jax.distributed import HOSTS_FOLDER, gather_shares
 from multigrain_jax.errors import InputError, printable
 from multigrain_jax.evaluation.classification import require_classes
 from multigrain_jax.evaluation.inputs import recorded_batches
+from multigrain_jax.evaluation.sharing import plan_together
 from multigrain_jax.inference import OpenedModel
 from multigrain_jax.models.multigrain import Backbone
 from multigrain_jax.runtime import images_at_once
@@ -57,13 +59,15 @@ def plan_from_config(
 ) -> EvalPlan:
     """The plan of an evaluation by the keys that all configurations share.
 
+    All hosts have to call it, and get the same.
+
     Args:
         config: the configuration as nested dictionaries.
         source: the images.
         backbone: the model's row of `BACKBONES`.
         test_size: S, in pixels: the configuration's, or one of several.
     """
-    return plan_batches(
+    return plan_together(
         source,
         test_size=test_size,
         test_mode=config["test_mode"],
@@ -113,16 +117,23 @@ def readable_batches(
     """`batches_from_config`, for what is nothing without images.
 
     Raises:
-        InputError: at the end, if none of the images could be read.
+        InputError: at the end, on all hosts, if none of them could read an image.
     """
-    num_readable = 0
+    num_readable = num_bad = 0
     with contextlib.closing(
         batches_from_config(config, source, plan, workdir=workdir)
     ) as batches:
         for batch in batches:
             num_readable += int(np.sum(batch["mask"] & ~batch["bad"]))
+            num_bad += int(np.sum(batch["bad"]))
             yield batch
-    if not num_readable:
+    counts = gather_shares(np.array([num_readable, num_bad], np.int64))
+    if others_bad := int(counts[1:, 1].sum()):
+        print(
+            f"the other hosts could not read {others_bad} images, which skipped.txt "
+            f"below {HOSTS_FOLDER}/ lists"
+        )
+    if not counts[:, 0].any():
         raise InputError(
             f"none of the {len(source)} images could be read, among them "
             f"{printable(source.describe(0))}; skipped.txt says why"

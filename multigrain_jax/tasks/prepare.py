@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from multigrain_jax import buckets
@@ -20,6 +21,12 @@ from multigrain_jax.data.bucket_tree import forget
 from multigrain_jax.data.sources.folder import split_folders
 from multigrain_jax.descriptors.approximate.record import INDEX_FOLDER, RECORD_FILE
 from multigrain_jax.descriptors.folder import DESCRIPTOR_FOLDER, HEAD_FILE
+from multigrain_jax.distributed import (
+    all_done,
+    own_folder,
+    quiet_unless_first,
+    start_hosts,
+)
 from multigrain_jax.errors import InputError, StoppedEarly
 from multigrain_jax.files import read_json
 from multigrain_jax.growing_file import close_lists
@@ -115,14 +122,24 @@ Task = Callable[[ConfigDict, Path], dict[str, float]]
 def one_writer(run: Task) -> Task:
     """The task, prepared, and with the lock of its workdir while it runs.
 
-    In this order: a workdir that is refused stays as it is, without a lock file.
+    In this order: a workdir that is refused stays as it is, without a lock file. Of
+    several hosts each has a folder and a lock of its own, process 0 the workdir itself.
     """
 
     @functools.wraps(run)
     def prepared(config: ConfigDict, workdir: Path) -> dict[str, float]:
         config = prepare(config, workdir)
+        shared = "distributed" in config
+        if shared:
+            start_hosts(**config.distributed.to_dict())
         look_for_devices()
-        with lock_workdir(workdir) as lock:
+        if jax.process_count() > 1 and not shared:
+            raise InputError(
+                f"task {config.task!r}: found {jax.process_count()} hosts, expected "
+                "one: it reads a whole collection at one place; start it on one alone"
+            )
+        own = own_folder(workdir)
+        with lock_workdir(own) as lock, quiet_unless_first(), all_done():
             _held[workdir] = lock
             try:
                 return run(config, workdir)

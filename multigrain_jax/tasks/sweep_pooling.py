@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from multigrain_jax.distributed import own_folder
 from multigrain_jax.evaluation.classification import (
     evaluate_classification,
     make_eval_step,
@@ -35,6 +36,7 @@ Grid = Mapping[int, Mapping[float, Mapping[str, float]]]
 def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     """Evaluate the whole grid; returns what results.json holds.
 
+    Of several hosts each reads its share of the images, and process 0 has results:
     `<size>/p<exponent>/top1`, `/top5` and `/cross_entropy` for every pair, and
     `<size>/best_pooling_exponent`. The table is printed, and drawn as
     plots/sweep_pooling.png.
@@ -51,7 +53,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     exponents = pooling_exponents(settings["pooling_exponent"])
     opened = open_weights(settings, pooling_exponent=None)
     source = open_labelled_split(settings, config.data.split, opened)
-    write_config(workdir, settings)
+    records = own_folder(workdir)
+    write_config(records, settings)
 
     mesh = make_mesh()
     eval_step = make_eval_step(
@@ -67,10 +70,12 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         each = evaluate_classification(
             eval_step,
             variables,
-            readable_batches(settings, source, plan, workdir=workdir),
+            readable_batches(settings, source, plan, workdir=records),
             mesh=mesh,
         )
         grid[size] = dict(zip(exponents, each, strict=True))
+    if jax.process_index():
+        return {}
     print(format_grid(grid, exponents))
     curves = {
         f"{size} px": [(p, scores["top1"]) for p, scores in row.items()]

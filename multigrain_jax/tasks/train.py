@@ -15,6 +15,7 @@ from multigrain_jax.data.watchdog import never
 from multigrain_jax.distributed import (
     agree,
     agree_to_stop,
+    all_done,
     own_folder,
     quiet_unless_first,
     start_hosts,
@@ -74,7 +75,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     config = _resolved(config)
     if config.dry_run:
         return _run(config, workdir, started, None)
-    with lock_workdir(own_folder(workdir)) as lock, quiet_unless_first():
+    own = own_folder(workdir)
+    with lock_workdir(own) as lock, quiet_unless_first(), all_done():
         try:
             return _run(config, workdir, started, lock)
         finally:

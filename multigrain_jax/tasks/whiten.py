@@ -9,17 +9,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from multigrain_jax.checkpoint import require_no_checkpoints
 from multigrain_jax.data.reading import HostBatch
 from multigrain_jax.data.sources.open import open_split
+from multigrain_jax.distributed import gather_shares, own_folder, sum_over_hosts
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.embed import embed_batches, make_embed_step
 from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
 from multigrain_jax.inference import OpenedModel, open_checkpoint
-from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
+from multigrain_jax.mesh import make_mesh, make_own_mesh, put_batch, put_replicated
 from multigrain_jax.models.multigrain import class_logits, merge_model
 from multigrain_jax.ops.pooling import NORM_EPSILON, whitening_input
 from multigrain_jax.ops.whitening import (
@@ -30,6 +30,7 @@ from multigrain_jax.ops.whitening import (
     fit_pca_whitening,
     fold_into_classifier,
     pass_channel_through,
+    scatter_around,
 )
 from multigrain_jax.pages.plots import draw_curves, save_plot
 from multigrain_jax.runtime import compute_dtype
@@ -61,6 +62,8 @@ VERIFIED_IMAGES = 32
 def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     """Whiten as the config says; returns what results.json holds.
 
+    Of several hosts each reads its share of the images, and process 0 saves and has
+    results.
     `num_images`, `num_skipped`, `num_components`, the largest, mean and smallest
     eigenvalue, `folding_error` where the classifier was folded, and with a
     `report_split` the scores `before/…` and `after/…`.
@@ -85,13 +88,15 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
             f"init_from: {opened.checkpoint.path} is whitened already; give the "
             "checkpoint it was made from"
         )
-    write_config(workdir, settings)
-    mesh = make_mesh()
-    moments, examples, num_skipped = _collect(settings, opened, mesh, workdir)
+    records = own_folder(workdir)
+    write_config(records, settings)
+    moments, examples, num_skipped = _collect(settings, opened, records)
     whitening = _fit(settings, moments)
-    whitened, results = _whitened_model(settings, opened, whitening, mesh, examples)
-    save_model(workdir, opened.checkpoint, model=whitened, record=settings)
-    _save_spectrum(workdir, whitening)
+    whitened, results = _whitened_model(settings, opened, whitening, examples)
+    is_first = jax.process_index() == 0
+    if is_first:
+        save_model(workdir, opened.checkpoint, model=whitened, record=settings)
+        _save_spectrum(workdir, whitening)
     results |= {
         "num_images": moments.count,
         "num_skipped": num_skipped,
@@ -102,7 +107,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     }
     print("\n".join(f"{name:<20}  {value:g}" for name, value in results.items()))
     if config.report_split:
-        results |= _report(settings, opened, whitened, mesh, workdir)
+        results |= _report(settings, opened, whitened, records)
+    if not is_first:
+        return {}
     results["seconds"] = time.perf_counter() - started
     write_results(workdir, results)
     return results
@@ -122,9 +129,14 @@ def _problems(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _collect(
-    settings: Mapping[str, Any], opened: OpenedModel, mesh: Mesh, workdir: Path
+    settings: Mapping[str, Any], opened: OpenedModel, workdir: Path
 ) -> tuple[Moments, list[HostBatch], int]:
-    """The moments of all images, some batches, and how many were unreadable."""
+    """The moments of all images, some batches, and how many were unreadable.
+
+    Each host embeds its rows by itself; the moments are summed at the end. The batches
+    are its own.
+    """
+    mesh = make_own_mesh()
     data = settings["data"]
     source = open_split(data_set_from_config(settings), data["split"])
     plan = plan_from_config(
@@ -153,7 +165,19 @@ def _collect(
         num_skipped += int(embedded.bad.sum())
         vectors = np.asarray(whitening_input(jnp.asarray(embedding)))
         moments = add_to_moments(moments, vectors)
-    return moments, seen, num_skipped
+    skipped = gather_shares(np.array(num_skipped, np.int64))
+    return _of_all_hosts(moments), seen, int(skipped.sum())
+
+
+def _of_all_hosts(own: Moments) -> Moments:
+    """The moments of all hosts' vectors."""
+    if jax.process_count() == 1:
+        return own
+    counts = gather_shares(np.array(own.count, np.int64))
+    count = int(counts.sum())
+    means = gather_shares(own.mean)
+    mean = counts.astype(np.float64) @ means / max(1, count)
+    return Moments(count, mean, sum_over_hosts(scatter_around(own, mean)))
 
 
 def _fit(settings: Mapping[str, Any], moments: Moments) -> PcaWhitening:
@@ -173,7 +197,6 @@ def _whitened_model(
     settings: Mapping[str, Any],
     opened: OpenedModel,
     whitening: PcaWhitening,
-    mesh: Mesh,
     examples: Sequence[HostBatch],
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """The new `model` item, verified, and what there is to say of it."""
@@ -198,16 +221,15 @@ def _whitened_model(
     )
     folded = {"kernel": kernel.astype(dtype), "bias": bias.astype(dtype)}
     model["params"] = {**model["params"], "classifier": folded}
-    return model, {"folding_error": _verify_folding(opened, model, mesh, examples)}
+    return model, {"folding_error": _verify_folding(opened, model, examples)}
 
 
 def _verify_folding(
     opened: OpenedModel,
     model: Mapping[str, Any],
-    mesh: Mesh,
     examples: Sequence[HostBatch],
 ) -> float:
-    """Compare the folded classifier with the original on some images.
+    """Compare the folded classifier with the original on some images of each host.
 
     Returns:
         The largest error of a logit, as a share of the largest logit.
@@ -216,7 +238,11 @@ def _verify_folding(
         InputError: the error is too large, or it changes the five best classes.
     """
     checkpoint = dataclasses.replace(opened.checkpoint, model=dict(model))
-    whitened = open_checkpoint(checkpoint, pooling_exponent=opened.pooling_exponent)
+    whitened = open_checkpoint(
+        checkpoint,
+        pooling_exponent=opened.pooling_exponent,
+        dtype=opened.variables.pooling_exponent.dtype,
+    )
 
     @jax.jit
     def both(plain_variables, whitened_variables, batch):
@@ -229,20 +255,23 @@ def _verify_folding(
         logits = class_logits(before.logits)
         return logits / (jnp.sqrt(squared) + NORM_EPSILON), after.logits
 
+    mesh = make_own_mesh()
     variables = [put_replicated(mesh, m.variables) for m in (opened, whitened)]
-    rows = []
+    rows = [np.zeros((2, 0, opened.num_classes), np.float32)]
     for batch in examples:
         logits = both(*variables, put_batch(mesh, network_inputs(batch)))
         rows.append(np.stack(jax.device_get(logits))[:, _readable(batch)])
     expected, found = np.concatenate(rows, axis=1)
-    scale = np.abs(expected).max()
-    error = float(np.abs(found - expected).max() / scale)
+    largest = [np.abs(found - expected).max(initial=0), np.abs(expected).max(initial=0)]
+    off, scale = gather_shares(np.array(largest, np.float64)).max(axis=0)
+    error = float(off / scale)
     count = min(TOP_K, expected.shape[1])
     best = np.argsort(-found, axis=1)[:, :count]
     chosen = np.take_along_axis(expected, best, axis=1).min(axis=1)
     deserved = np.sort(expected, axis=1)[:, -count]
     # Classes closer to each other than the error may change places.
-    if error > FOLDING_TOLERANCE or np.any(chosen < deserved - 2 * error * scale):
+    changed = np.array([np.any(chosen < deserved - 2 * error * scale)])
+    if error > FOLDING_TOLERANCE or gather_shares(changed).any():
         raise InputError(
             f"whitening: the folded classifier's logits are off by {error:.2g} of the "
             f"largest, at most {FOLDING_TOLERANCE:g} was expected with the same "
@@ -273,7 +302,6 @@ def _report(
     settings: Mapping[str, Any],
     opened: OpenedModel,
     whitened: Mapping[str, Any],
-    mesh: Mesh,
     workdir: Path,
 ) -> dict[str, float]:
     """Scores on the report's split before and after; report.html is of after."""
@@ -287,6 +315,7 @@ def _report(
         pooling_exponent=opened.pooling_exponent,
         dtype=compute_dtype(settings["compute_dtype"]),
     )
+    mesh = make_mesh()
     results = {}
     for name, model in (("before", opened), ("after", after)):
         scores = evaluate_and_report(
@@ -306,5 +335,6 @@ def _report(
             f"{name}/{key.removeprefix(split + '/')}": value
             for key, value in scores.items()
         }
-    print_table(results)
+    if results:
+        print_table(results)
     return results

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
@@ -128,7 +129,15 @@ def finetune_pooling(
             their metrics then.
     """
     start = jnp.asarray(exponent, variables.pooling_exponent.dtype)
-    state = PoolingState(start, tx.init(start))
+    where = variables.pooling_exponent.sharding
+
+    def put(leaf: Any) -> jax.Array:
+        return jax.make_array_from_callback(
+            np.shape(leaf), where, np.asarray(leaf).__getitem__
+        )
+
+    # Where the model's p is, on all hosts.
+    state = jax.tree.map(put, PoolingState(start, tx.init(start)))
     waiting: list[dict[str, jax.Array]] = []
     for batch in batches:
         state, metrics = step(state, variables, batch)

@@ -1,5 +1,6 @@
 import io
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from multigrain_jax.data.eval_batches import (
     EvalPlan,
     at_other_size,
     make_eval_batches,
+    measured_sizes,
     plan_batches,
+    plan_ordered_batches,
     without_first,
 )
 from multigrain_jax.data.reading import Reading
@@ -258,3 +261,22 @@ def test_every_proportion_fits_the_canvas_of_another_size():
         # And not much is wasted.
         scale = max(1, other / one)
         assert (canvas - second[::-1] <= 2 * scale + 1).all() or side > 1
+
+
+def test_sizes_that_are_known_are_not_read_again(mixed, monkeypatch):
+    Path(mixed.describe(3)).write_bytes(b"")
+    named = {"test_size": 24, "smallest_side": 1, "timeout_s": 600.0}
+    measured = measured_sizes(mixed, np.arange(len(mixed)), **named)
+    assert measured.shape == (21, 2) and not measured[3].any()
+    expected = plan(mixed, test_size=24, test_mode="rect")
+    monkeypatch.setattr(mixed, "open", None)
+    found = plan(mixed, test_size=24, test_mode="rect", measured=measured)
+    np.testing.assert_array_equal(found.rows, expected.rows)
+    np.testing.assert_array_equal(found.shapes, expected.shapes)
+    assert found.wasted_fraction == expected.wasted_fraction
+    order = np.arange(len(mixed))[::-1]
+    ordered = plan_ordered_batches(
+        order, test_size=24, batch_size=4, smallest_side=1, measured=measured[order]
+    )
+    np.testing.assert_array_equal(ordered.rows.reshape(-1)[:21], order)
+    assert (ordered.shapes >= 24).any(axis=1).all()

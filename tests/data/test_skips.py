@@ -25,6 +25,18 @@ def source(tmp_path):
     return FileSource(files, class_names=["a"], decoding=VIEWER, local_cache_dir=None)
 
 
+def test_what_another_host_has_listed_is_not_listed_again(source, tmp_path):
+    first, second = tmp_path / "run", tmp_path / "run" / "hosts" / "1"
+    log = SkipLog(source, workdir=first, max_fraction=1)
+    log.record(np.array([2]))
+    others = [first / "skipped.txt", first / "hosts" / "2" / "skipped.txt"]
+    log = SkipLog(source, workdir=second, max_fraction=1, other_lists=others)
+    log.record(np.array([2, 5]))
+    close_lists()
+    (line,) = (second / "skipped.txt").read_text().splitlines()
+    assert line.startswith(source.describe(5))
+
+
 def test_each_image_is_listed_once_with_its_reason(source, tmp_path, capsys):
     log = SkipLog(source, workdir=tmp_path, max_fraction=0.3)
     log.record(np.array([-1, 2, -1, 2]))

@@ -10,6 +10,7 @@ from multigrain_jax.ops.whitening import (
     fit_pca_whitening,
     fold_into_classifier,
     pass_channel_through,
+    scatter_around,
 )
 
 
@@ -139,3 +140,10 @@ def test_directions_without_variance_are_refused_with_the_numbers():
 def test_impossible_numbers_of_components_are_refused(components):
     with pytest.raises(InputError, match="expected 1 to 6"):
         fit_pca_whitening(moments_of(vectors()), num_components=components)
+
+
+def test_scatters_of_several_sets_around_the_mean_of_all_add_up():
+    parts = vectors(40), vectors(25, mean=-1.0), vectors(0)
+    whole = moments_of(np.concatenate(parts))
+    scatters = [scatter_around(moments_of(part), whole.mean) for part in parts]
+    np.testing.assert_allclose(sum(scatters), whole.scatter, rtol=1e-12, atol=1e-9)

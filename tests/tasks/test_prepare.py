@@ -8,6 +8,7 @@ import re
 import socket
 from pathlib import Path
 
+import jax
 import pytest
 from helpers.photos import write_plain_photos
 
@@ -253,6 +254,26 @@ def test_every_task_looks_at_its_lock_before_it_writes(task):
     assert first is not None
     looked = re.search(r"leave_if_taken|save_model", source)
     assert looked is not None and looked.start() <= first.start()
+
+
+@pytest.mark.parametrize("recipe", [health, near_duplicates], ids=lambda r: r.__name__)
+def test_a_task_of_one_host_is_refused_on_several(recipe, tmp_path, monkeypatch):
+    """Before it writes anything."""
+
+    @one_writer
+    def run(config, workdir):
+        raise AssertionError("not reached")
+
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    with pytest.raises(InputError, match="found 3 hosts, expected one"):
+        run(recipe.get_config(), tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_tasks_of_one_host_are_those_without_keys_for_others():
+    configs = [recipe.get_config() for recipe in RECIPES]
+    alone = {config.task for config in configs if "distributed" not in config}
+    assert alone == {"health", "near_duplicates", "search"}
 
 
 def test_a_workdir_that_is_refused_gets_no_lock_file(tmp_path):

@@ -12,7 +12,7 @@ from multigrain_jax.checkpoint import load_checkpoint, save_derived
 from multigrain_jax.data.eval_batches import plan_batches
 from multigrain_jax.data.reading import Reading
 from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation import embed
+from multigrain_jax.evaluation import sharing
 from multigrain_jax.models.heads import (
     HEAD_KEY,
     DescriptorHead,
@@ -20,7 +20,6 @@ from multigrain_jax.models.heads import (
     head_to_json,
 )
 from multigrain_jax.ops.pooling import whitening_input
-from multigrain_jax.tasks import inputs
 from multigrain_jax.tasks.whiten import run
 
 FLOOR = 1e-3
@@ -100,8 +99,7 @@ def test_the_report_reads_as_the_config_says(
         patience.append(options["timeout_s"])
         return plan_batches(source, **options)
 
-    for module in (embed, inputs):
-        monkeypatch.setattr(module, "plan_batches", planned)
+    monkeypatch.setattr(sharing, "plan_batches", planned)
     config = make_config(photo_folder, tiny_checkpoint, report_split="train")
     config.update({"num_workers": 3, "prefetch_batches": 5, "data_timeout_s": 77.0})
     run(config, tmp_path)

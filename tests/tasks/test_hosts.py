@@ -1,0 +1,154 @@
+"""Every task by two processes with two devices each, and by one alone."""
+
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+from helpers.hosts import Job, run_alone, run_jobs
+from helpers.photos import CLASS_NAMES, MIXED_SIZES, write_noise_photos
+
+from multigrain_jax.checkpoint import CheckpointStore, load_checkpoint
+from multigrain_jax.models.multigrain import create_model, split_model
+
+pytestmark = pytest.mark.slow
+
+# In batches of 8 of 18 photos the last one has fewer for the second host.
+PHOTOS = 18
+BAD = ("ant/0.png", "bee/3.png", "cow/5.png")
+# name -> recipe, its argument, keys, and how often every photo is read.
+JOBS = {
+    "classification": (
+        "eval_base",
+        None,
+        {"knn_probe": True, "test_size": 48, "test_mode": "rect"},
+        2,
+    ),
+    "sweep": (
+        "sweep_p",
+        None,
+        {"test_sizes": [33, 48], "pooling_exponent": [1.0, 3.0]},
+        2,
+    ),
+    "finetune": (
+        "finetune_p",
+        None,
+        # Three photos do not divide over four devices.
+        {"test_size": 48, "batch_size": 3, "data.val_split": "train"},
+        3,
+    ),
+    # The fit, and the photos and their copies before and after.
+    "whiten": ("whiten", None, {"test_size": 48, "report_split": "train"}, 5),
+    "retrieval": ("eval_retrieval", "folder", {"test_size": [33, 48]}, 2),
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """`photos/train`, of which three cannot be read, and a model `tiny` in float64."""
+    folder = tmp_path_factory.mktemp("hosts")
+    photos = folder / "photos" / "train"
+    write_noise_photos(photos, count=len(MIXED_SIZES), sizes=MIXED_SIZES)
+    for name in BAD:
+        (photos / name).write_bytes(b"no image")
+    with jax.enable_x64(True):
+        model = create_model("tiny", num_classes=3, seed=1, dtype=np.dtype(np.float64))
+        store = CheckpointStore(folder / "tiny")
+        meta = {"backbone": "tiny", "num_classes": 3, "class_names": list(CLASS_NAMES)}
+        store.save(5, model=split_model(model)[1], meta={**meta, "config": None})
+        store.close()
+    return folder
+
+
+def jobs(place, run):
+    listed = []
+    for name, (recipe, argument, keys, _) in JOBS.items():
+        changes = {
+            "init_from": str(place / "tiny"),
+            "data.root": str(place / "photos"),
+            "batch_size": 8,
+            "compute_dtype": "float64",
+        }
+        if argument == "folder":
+            changes["data.root"] += "/train"
+        else:
+            changes |= {"data.source": "folder", "data.split": "train"}
+        workdir = str(place / run / name)
+        listed.append(Job(recipe, argument, changes | keys, workdir))
+    return listed
+
+
+@pytest.fixture(scope="module")
+def together(place):
+    """The reports of both hosts for each job, by its name."""
+    reports, said = run_jobs(jobs(place, "two"), place)
+    assert "top1" in said[0]
+    assert "top1" not in said[1]
+    return dict(zip(JOBS, zip(*reports, strict=True), strict=True))
+
+
+@pytest.fixture(scope="module")
+def alone(place):
+    """What one process alone returns for each job, by its name."""
+    with jax.enable_x64(True):
+        return dict(zip(JOBS, map(run_alone, jobs(place, "one")), strict=True))
+
+
+def listed(workdir):
+    """The lines of all hosts' lists of unreadable photos."""
+    files = workdir.rglob("skipped.txt")
+    return sorted(line for path in files for line in path.read_text().splitlines())
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_two_hosts_have_the_results_of_one(place, together, alone, name):
+    first, second = together[name]
+    assert second["results"] == {}
+    found, expected = first["results"], alone[name]
+    assert found.keys() == expected.keys()
+    for key in expected.keys() - {"seconds"}:
+        assert math.isclose(found[key], expected[key], rel_tol=1e-9, abs_tol=1e-12)
+    saved = json.loads((place / "two" / name / "results.json").read_text())
+    assert saved == found
+    assert not list((place / "two" / name / "hosts").rglob("results.json"))
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_each_host_reads_its_share_alone(together, name):
+    first, second = together[name]
+    times = JOBS[name][3]
+    assert first["images"] + second["images"] == times * PHOTOS
+    assert second["images"] >= times * 5
+    assert first["headers"] + second["headers"] <= times * PHOTOS
+    assert abs(first["headers"] - second["headers"]) <= times
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_what_no_host_can_read_is_listed_once(place, together, alone, name):
+    assert listed(place / "two" / name) == listed(place / "one" / name)
+    assert len(listed(place / "two" / name)) == len(BAD)
+
+
+@pytest.mark.parametrize("name", ["finetune", "whiten"])
+def test_two_hosts_save_the_model_of_one(place, together, alone, name):
+    found, expected = (
+        load_checkpoint(place / run / name).model for run in ("two", "one")
+    )
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-9),
+        found,
+        expected,
+    )
+    assert not (place / "two" / name / "hosts" / "1" / "checkpoints").exists()
+
+
+def test_every_query_of_a_benchmark_has_its_line_in_the_order_of_one(
+    place, together, alone
+):
+    tables = [
+        (place / run / "retrieval" / "per_query.csv").read_text()
+        for run in ("two", "one")
+    ]
+    assert tables[0] == tables[1]
+    assert len(tables[0].splitlines()) == 1 + PHOTOS
