@@ -6,6 +6,12 @@
 Results: groups.csv, pairs.csv and report.html, the largest groups first. Links to one
 file are one photo; links.csv lists those that were as similar. Nothing is deleted.
 
+Without a network and its descriptors, of a folder of photos: files that are the same to
+the byte, and photos whose perceptual hashes are near (extra `duplicates`):
+
+    python -m multigrain_jax.main --config configs/near_duplicates.py \
+        --config.database=~/photos
+
 What photos of a second collection are in the first one already:
 
     python -m multigrain_jax.main --config configs/near_duplicates.py \
@@ -25,6 +31,7 @@ def get_config(pairs: str = "any") -> ml_collections.ConfigDict:
     """The configuration; every value can be set with --config.key=value."""
     config = ml_collections.ConfigDict()
     config.task = "near_duplicates"
+    # The workdir of an `embed`, or a folder of photos.
     config.database = config_dict.placeholder(str)
     # Another collection of the same model: pairs are of a photo of each then.
     config.reference = config_dict.placeholder(str)
@@ -34,6 +41,16 @@ def get_config(pairs: str = "any") -> ml_collections.ConfigDict:
     config.data = ml_collections.ConfigDict()
     # Where the photos of the database are now, if they were moved since.
     config.data.root = config_dict.placeholder(str)
+    # Of a folder of photos, names and paths that are passed over; then the largest one.
+    config.data.exclude = (
+        ".*",
+        "@eaDir",
+        "__MACOSX",
+        "$RECYCLE.BIN",
+        "lost+found",
+        "Thumbs.db",
+    )
+    config.data.max_megapixels = 128.0  # as in base.py
     # Of "train_val", where the folder has no val: as it was in training.
     config.data.val_fraction = 0.15
     config.verify = False  # check all digests first; each is checked when it is read
@@ -41,6 +58,11 @@ def get_config(pairs: str = "any") -> ml_collections.ConfigDict:
     # of the same pixels. Which one suits depends on the model: see threshold_at_p90 in
     # the scores of eval_retrieval.py:folder.
     config.threshold = 0.9
+    # Compare perceptual hashes too, which cost one look at each photo: "yes", "no", or
+    # "auto": of a folder of photos, where the package imagehash is there.
+    config.hashes = "auto"
+    # Photos whose hashes differ in at most so many of 128 bits are nearly the same.
+    config.hash_distance = 24
     # "single": groups of what pairs connect, also over others. "complete": each two
     # photos of a group are a pair.
     config.linkage = "single"

@@ -9,14 +9,16 @@
 `load_model` opens a trained or converted checkpoint as a `LoadedModel`, which maps
 images to an `Output`; `preprocess` makes such an image of a photo, turned upright as
 its EXIF data says. `DescriptorIndex` searches descriptors, in memory or in the folder
-that the task `embed` wrote. `create_model` builds an untrained network of one of the
-`BACKBONES`. `InputError` is what wrong input raises.
+that the task `embed` wrote. `find_duplicates` groups photos of a folder that are the
+same or nearly so, without a network. `create_model` builds an untrained network of one
+of the `BACKBONES`. `InputError` is what wrong input raises.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from multigrain_jax.descriptors.index import DescriptorIndex
+    from multigrain_jax.duplicates import find_duplicates
     from multigrain_jax.errors import InputError
     from multigrain_jax.inference import LoadedModel, load_model, preprocess
     from multigrain_jax.models.multigrain import BACKBONES, Output, create_model
@@ -28,6 +30,7 @@ __all__ = [
     "LoadedModel",
     "Output",
     "create_model",
+    "find_duplicates",
     "load_model",
     "preprocess",
 ]
@@ -41,6 +44,7 @@ _HOMES = {
     "LoadedModel": "multigrain_jax.inference",
     "Output": "multigrain_jax.models.multigrain",
     "create_model": "multigrain_jax.models.multigrain",
+    "find_duplicates": "multigrain_jax.duplicates",
     "load_model": "multigrain_jax.inference",
     "preprocess": "multigrain_jax.inference",
 }

@@ -77,6 +77,7 @@ TESTED_ELSEWHERE = {
     "convert/torch_tensors.py": "convert/test_torch_file.py",
     "data/sources/source.py": "data/sources/test_open.py",
     "errors.py": "test_main.py",
+    "tasks/near_duplicate_leaks.py": "tasks/test_near_duplicates.py",
     "models/cell_plans.py": "models/test_nasnet_cells.py",
     "models/variables.py": "test_headless.py",
 }

@@ -62,11 +62,11 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "duplicates": Command(
         "near_duplicates",
-        "group photos that are nearly the same; nothing is deleted",
+        "group photos that are nearly the same, also without a network",
         takes=("database",),
         needs=0,
-        keys=("threshold", "linkage", "reference", "pairs", "compare_files"),
-        example="workdirs/embed --threshold 0.92",
+        keys=("database", "threshold", "hashes", "hash_distance", "linkage"),
+        example="~/photos --hash-distance 20",
         presets=COLLECTION,
     ),
     "browse": Command(

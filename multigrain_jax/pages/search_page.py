@@ -102,6 +102,40 @@ def group_rows(
     return LazyRows(len(groups), make_row)
 
 
+def noted_group_rows(
+    groups: Sequence[np.ndarray],
+    *,
+    paths: Sequence[str],
+    load: LoadPhoto,
+    lowest: Sequence[float] | np.ndarray,
+    note: Callable[[int, int], str],
+    about: Callable[[int], str],
+) -> LazyRows:
+    """A row for each group, in words: of photos that have no descriptors.
+
+    Args:
+        groups: of each, int [n] numbers of its photos.
+        paths: of all photos.
+        load: reads a photo for the page.
+        lowest: of each group, the least similarity of any two of its photos.
+        note: a few words about a photo, by the numbers of the first and of itself.
+        about: a line about a group, by its number.
+    """
+
+    def make_row(number: int) -> GalleryRow:
+        shown = groups[number].tolist()[:MAX_PHOTOS_PER_GROUP]
+        first, *others = (
+            _found(load, str(paths[row]), None, note(shown[0], row)) for row in shown
+        )
+        said = about(number)
+        if len(groups[number]) > len(shown):
+            said += f"; shown are {len(shown)}"
+        least = float(lowest[number])
+        return GalleryRow(first, others, similarity=least, note=said)
+
+    return LazyRows(len(groups), make_row)
+
+
 def short_name(path: str) -> str:
     """The file with its folder: what a page shows of a path."""
     return "/".join(Path(path).parts[-2:])

@@ -138,6 +138,8 @@ BOUNDS: dict[str, Bound] = {
     "eval_every_epochs": COUNT,
     "gradient_accumulation_steps": COUNT,
     "images_per_class": COUNT,
+    # Half of the bits differ by chance.
+    "hash_distance": Bound("from 0 to 48 bits", 0, 48),
     "init_pooling_exponent": optional(EXPONENT),
     "init_step": optional(COUNT_OR_ZERO),
     "keep_every_epochs": COUNT,

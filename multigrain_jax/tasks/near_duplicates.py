@@ -1,8 +1,10 @@
 """Task `near_duplicates`: photos of a collection that are nearly the same."""
 
+import dataclasses
+import functools
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from multigrain_jax.data.bucket_paths import as_path
+from multigrain_jax.data.decoding import VIEWER
 from multigrain_jax.descriptors.folder import require_same_settings
 from multigrain_jax.descriptors.grouping import LINKAGES
 from multigrain_jax.descriptors.index import DescriptorIndex
@@ -19,13 +22,14 @@ from multigrain_jax.descriptors.near_duplicates import (
     near_duplicates,
     without_links,
 )
+from multigrain_jax.descriptors.photo_hashes import BITS, READY, require_hashes
 from multigrain_jax.descriptors.roots import identity_of
 from multigrain_jax.descriptors.same_content import same_bytes
+from multigrain_jax.errors import InputError
 from multigrain_jax.growing_file import dispensable
 from multigrain_jax.pages.gallery_page import write_retrieval_page
 from multigrain_jax.pages.search_page import (
     MAX_PHOTOS_PER_GROUP,
-    Found,
     group_rows,
     short_name,
 )
@@ -36,15 +40,24 @@ from multigrain_jax.tasks.check import (
     refuse,
     require_photos,
 )
+from multigrain_jax.tasks.duplicate_tables import write_duplicate_tables
 from multigrain_jax.tasks.embed_record import (
     open_database,
     photo_reader,
     print_missing,
     workdir_of,
 )
+from multigrain_jax.tasks.hash_votes import Votes, hashes_of_rows, with_hash_pairs
+from multigrain_jax.tasks.near_duplicate_leaks import write_leaks
 from multigrain_jax.tasks.pair_rules import IN_VAL, RULES, labels_of_rule
+from multigrain_jax.tasks.photo_duplicates import (
+    HASHES,
+    is_photo_folder,
+    run_on_photos,
+)
+from multigrain_jax.tasks.photos import photo_problems
 from multigrain_jax.tasks.prepare import leave_if_taken, one_writer
-from multigrain_jax.workdir import write_config, write_results, write_table
+from multigrain_jax.workdir import write_config, write_results
 
 
 class Report(NamedTuple):
@@ -56,6 +69,7 @@ class Report(NamedTuple):
         paths: of all rows that were in a pair.
         lowest: float32 [G], the least similarity of any two photos of each group.
         same_bytes: rows whose file equals that of an earlier one, with that one.
+        votes: who found which pair.
     """
 
     found: NearDuplicates
@@ -63,9 +77,14 @@ class Report(NamedTuple):
     paths: Mapping[int, str]
     lowest: np.ndarray
     same_bytes: Mapping[int, int]
+    votes: Votes
 
 
-@one_writer
+def _needs_devices(config: ConfigDict) -> bool:
+    return not (config.database and is_photo_folder(config.database))
+
+
+@functools.partial(one_writer, needs_devices=_needs_devices)
 def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     """Find near duplicates as the config says; returns what results.json holds.
 
@@ -75,7 +94,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     started = time.perf_counter()
     settings = config.to_dict()
     refuse(_problems(settings))
-    index = open_database(config.database, verify=config.verify, root=config.data.root)
+    if not _needs_devices(config):
+        return run_on_photos(settings, workdir, started)
+    index = _open_database(settings)
     require_photos(int(index.live.sum()), "database", config.database)
     reference = _open_reference(settings, index)
     write_config(workdir, settings)
@@ -95,20 +116,29 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
             f"{config.threshold:g}: the most similar {len(found.pairs)} are kept, "
             f"those of at least {found.lowest_kept:g}; a higher threshold keeps all"
         )
-    report = _report(joined, found, settings)
+    votes = _votes(settings, joined)
+    found = with_hash_pairs(
+        found,
+        joined,
+        votes,
+        linkage=config.linkage,
+        rule=RULES[config.pairs],
+        labels=labels,
+    )
+    report = _report(joined, found, votes, settings)
     leave_if_taken(workdir)
     _write_tables(workdir, report)
-    results: dict[str, float] = {
-        "num_images": int(joined.live.sum()),
-        "num_pairs": len(report.found.pairs) + len(report.found.copies),
-        "num_groups": len(report.found.groups),
-        "num_images_in_groups": sum(len(group) for group in report.found.groups),
-        "num_same_bytes": len(report.same_bytes),
-        "num_links": len(report.links),
-    }
+    results = _results(joined, report)
     if config.pairs == "train_val":
         assert labels is not None  # the rule has them
-        results |= _write_leaks(workdir, joined, report, labels == IN_VAL, settings)
+        results |= write_leaks(
+            workdir,
+            joined,
+            report.found,
+            paths=report.paths,
+            in_val=labels == IN_VAL,
+            threshold=config.threshold,
+        )
     else:
         _write_page(workdir, joined, report, settings)
     if not results["num_pairs"]:
@@ -119,10 +149,26 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     return results
 
 
+def _results(joined: JoinedIndex, report: Report) -> dict[str, float]:
+    found = report.found
+    return {
+        "num_images": int(joined.live.sum()),
+        "num_pairs": len(found.pairs) + len(found.copies),
+        "num_groups": len(found.groups),
+        "num_images_in_groups": sum(len(group) for group in found.groups),
+        "num_same_bytes": len(report.same_bytes),
+        "num_links": len(report.links),
+        **report.votes.count(found.pairs, found.similarities),
+    }
+
+
 def _problems(settings: Mapping[str, Any]) -> list[str]:
     problems = [
         *path_problems(settings, ("database",)),
-        *choice_problems(settings, {"linkage": LINKAGES, "pairs": tuple(RULES)}),
+        *choice_problems(
+            settings, {"linkage": LINKAGES, "pairs": tuple(RULES), "hashes": HASHES}
+        ),
+        *photo_problems(settings["data"]),
         *number_problems(settings),
     ]
     if settings["reference"] and settings["pairs"] == "train_val":
@@ -131,6 +177,42 @@ def _problems(settings: Mapping[str, Any]) -> list[str]:
             "two splits of one; expected pairs = 'any' with it, or no reference"
         )
     return problems
+
+
+def _open_database(settings: Mapping[str, Any]) -> DescriptorIndex:
+    path = settings["database"]
+    try:
+        return open_database(
+            path, verify=settings["verify"], root=settings["data"]["root"]
+        )
+    except InputError as error:
+        if Path(path).exists():
+            raise
+        raise InputError(
+            f"{error}; or give a folder of photos, of which duplicates are found "
+            "without a network"
+        ) from error
+
+
+def _votes(settings: Mapping[str, Any], joined: JoinedIndex) -> Votes:
+    """What the hashes say, where they are wanted; each photo is decoded for it."""
+    hashes = None
+    if settings["hashes"] == "yes":
+        require_hashes()
+        most = f"{settings['hash_distance']} of {BITS} bits"
+        print(f"pairs are found by the network, and by hashes that differ in {most}")
+        limit = settings["data"]["max_megapixels"]
+        decoding = dataclasses.replace(VIEWER, max_megapixels=limit)
+        hashes = hashes_of_rows(joined, decoding=decoding)
+        unread = int(np.sum(joined.live & (hashes.states != READY)))
+        if unread:
+            print(f"{unread} photos have no hash: too plain, or not readable as files")
+    elif settings["hashes"] == "auto":
+        print(
+            "pairs are found by the network alone; --config.hashes=yes compares "
+            "perceptual hashes too, for which each photo is decoded once"
+        )
+    return Votes(hashes, settings["hash_distance"], settings["threshold"])
 
 
 def _open_reference(
@@ -149,7 +231,10 @@ def _open_reference(
 
 
 def _report(
-    joined: JoinedIndex, found: NearDuplicates, settings: Mapping[str, Any]
+    joined: JoinedIndex,
+    found: NearDuplicates,
+    votes: Votes,
+    settings: Mapping[str, Any],
 ) -> Report:
     rows = found.rows()
     paths = dict(zip(rows.tolist(), joined.paths(rows), strict=True))
@@ -168,45 +253,24 @@ def _report(
         paths,
         lowest[order],
         same_bytes(found.groups, paths) if settings["compare_files"] else {},
+        votes,
     )
 
 
 def _write_tables(workdir: Path, report: Report) -> None:
-    found, links, paths, lowest, same = report
-    write_table(
-        workdir / "links.csv",
-        ("path", "link_to"),
-        ((paths[link], paths[photo]) for link, photo in links.items()),
-    )
-    write_table(
-        workdir / "groups.csv",
-        ("group", "path", "lowest_similarity", "same_bytes_as"),
-        (
-            (
-                number,
-                paths[row],
-                float(similarity),
-                paths[same[row]] if row in same else "",
-            )
-            for number, (group, similarity) in enumerate(
-                zip(found.groups, lowest, strict=True), start=1
-            )
-            for row in group.tolist()
-        ),
-    )
+    found = report.found
     order = np.argsort(-found.similarities, kind="stable")
-    write_table(
-        workdir / "pairs.csv",
-        ("path", "other_path", "similarity"),
-        itertools.chain(
-            ((paths[first], paths[copy], 1.0) for copy, first in found.copies.tolist()),
-            (
-                (paths[a], paths[b], float(similarity))
-                for (a, b), similarity in zip(
-                    found.pairs[order].tolist(), found.similarities[order], strict=True
-                )
-            ),
+    write_duplicate_tables(
+        workdir,
+        paths=report.paths,
+        groups=found.groups,
+        lowest=report.lowest,
+        pairs=itertools.chain(
+            report.votes(found.copies[:, ::-1], np.ones(len(found.copies))),
+            report.votes(found.pairs[order], found.similarities[order]),
         ),
+        same_bytes=report.same_bytes,
+        links=report.links,
     )
 
 
@@ -219,6 +283,8 @@ def _write_page(
     how = "that pairs of a similarity of at least {} connect"
     if settings["linkage"] == "complete":
         how = "of which each two have a similarity of at least {}"
+    if report.votes.hashes is not None:
+        how += f", or whose hashes differ in at most {report.votes.most} of {BITS} bits"
     with dispensable(workdir / "report.html"):
         write_retrieval_page(
             workdir / "report.html",
@@ -232,10 +298,7 @@ def _write_page(
                 paths=report.paths,
                 load=photos,
                 lowest=report.lowest,
-                notes={
-                    row: f"the same bytes as {short_name(report.paths[other])}"
-                    for row, other in report.same_bytes.items()
-                },
+                notes=_notes(report),
             ),
             heading="Groups",
             rows_are="groups",
@@ -246,77 +309,11 @@ def _write_page(
     print_missing(photos)
 
 
-def _write_leaks(
-    workdir: Path,
-    joined: JoinedIndex,
-    report: Report,
-    in_val: np.ndarray,
-    settings: Mapping[str, Any],
-) -> dict[str, float]:
-    """leaks.csv and the page: photos of val, each with those of train."""
-    found, paths = report.found, report.paths
-    most_similar = {
-        val: [(paths[train], similarity) for train, similarity in others]
-        for val, others in _of_val(found, in_val, MAX_PHOTOS_PER_GROUP - 1).items()
-    }
-    order = sorted(most_similar, key=lambda val: -most_similar[val][0][1])
-    write_table(
-        workdir / "leaks.csv",
-        ("val_path", "train_path", "similarity"),
-        ((paths[val], *most_similar[val][0]) for val in order),
-    )
-    photos = photo_reader(workdir_of(joined.parts[0]))
-    threshold = settings["threshold"]
-    said = f"{len(most_similar)} photos of val have a near duplicate in train"
-    with dispensable(workdir / "report.html"):
-        write_retrieval_page(
-            workdir / "report.html",
-            title="Leaks: photos of val that training has seen",
-            subtitle=said,
-            results=[],
-            rows=_leaking(most_similar, order, paths, photos),
-            heading="Photos of val, each with those of train",
-            note=f"Similarities are at least {threshold:g}, the most similar first.",
-            rows_are="photos",
-        )
-    print_missing(photos)
-    print(f"{said}: see leaks.csv")
-    return {"num_leaks": len(most_similar)}
-
-
-def _of_val(
-    found: NearDuplicates, in_val: np.ndarray, most: int
-) -> dict[int, list[tuple[int, float]]]:
-    """Rows of val, each with those of train and similarities, the largest first.
-
-    Args:
-        found: pairs of a row of each.
-        in_val: bool [N].
-        most: of train, for each of val: there may be millions of pairs.
-    """
-    is_val = in_val[found.pairs]
-    val = np.where(is_val[:, 0], found.pairs[:, 0], found.pairs[:, 1])
-    train = np.where(is_val[:, 0], found.pairs[:, 1], found.pairs[:, 0])
-    order = np.lexsort((-found.similarities, val))
-    _, starts, counts = np.unique(val[order], return_index=True, return_counts=True)
-    leaks: dict[int, list[tuple[int, float]]] = {}
-    for start, count in zip(starts.tolist(), counts.tolist(), strict=True):
-        own = order[start : start + min(count, most)]
-        leaks[int(val[own[0]])] = list(
-            zip(train[own].tolist(), found.similarities[own].tolist(), strict=True)
-        )
-    return leaks
-
-
-def _leaking(
-    most_similar: Mapping[int, Sequence[tuple[str, float]]],
-    order: Sequence[int],
-    paths: Mapping[int, str],
-    photos: Any,
-) -> Found:
-    return Found(
-        [paths[val] for val in order],
-        [most_similar[val] for val in order],
-        load_query=photos,
-        load_found=photos,
-    )
+def _notes(report: Report) -> dict[int, str]:
+    """A few words about some photos of groups, by their rows."""
+    found = report.found
+    alone = report.votes.by_hash_alone(found.pairs, found.similarities)
+    notes = dict.fromkeys(alone, "found by its hash alone")
+    for row, other in report.same_bytes.items():
+        notes[row] = f"the same bytes as {short_name(report.paths[other])}"
+    return notes

@@ -1,5 +1,6 @@
 """What every task does first: paths made plain, and a workdir that is its own."""
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Mapping
@@ -119,11 +120,17 @@ def _expanded(key: str, path: str) -> str:
 Task = Callable[[ConfigDict, Path], dict[str, float]]
 
 
-def one_writer(run: Task) -> Task:
+def one_writer(
+    run: Task, *, needs_devices: Callable[[ConfigDict], bool] = lambda config: True
+) -> Task:
     """The task, prepared, and with the lock of its workdir while it runs.
 
     In this order: a workdir that is refused stays as it is, without a lock file. Of
     several hosts each has a folder and a lock of its own, process 0 the workdir itself.
+
+    Args:
+        run: the task.
+        needs_devices: whether the configuration does; then they are looked for first.
     """
 
     @functools.wraps(run)
@@ -132,14 +139,15 @@ def one_writer(run: Task) -> Task:
         shared = "distributed" in config
         if shared:
             start_hosts(**config.distributed.to_dict())
-        look_for_devices()
-        if jax.process_count() > 1 and not shared:
-            raise InputError(
-                f"task {config.task!r}: found {jax.process_count()} hosts, expected "
-                "one: it reads a whole collection at one place; start it on one alone"
-            )
-        own = own_folder(workdir)
-        with lock_workdir(own) as lock, quiet_unless_first(), all_done():
+        with contextlib.ExitStack() as stack:
+            if shared or needs_devices(config):
+                look_for_devices()
+                _require_one_host(config, shared=shared)
+                lock = stack.enter_context(lock_workdir(own_folder(workdir)))
+                stack.enter_context(quiet_unless_first())
+                stack.enter_context(all_done())
+            else:
+                lock = stack.enter_context(lock_workdir(workdir))
             _held[workdir] = lock
             try:
                 return run(config, workdir)
@@ -148,6 +156,14 @@ def one_writer(run: Task) -> Task:
                 close_lists()
 
     return prepared
+
+
+def _require_one_host(config: ConfigDict, *, shared: bool) -> None:
+    if jax.process_count() > 1 and not shared:
+        raise InputError(
+            f"task {config.task!r}: found {jax.process_count()} hosts, expected one: "
+            "it reads a whole collection at one place; start it on one alone"
+        )
 
 
 # The locks of the tasks that run in this process, by their workdirs.

@@ -46,6 +46,7 @@ LAYERS = {
     "train": 3,
     "weights": 3,
     "browse": 4,
+    "duplicates": 4,
     "tasks": 5,
     "announce": 6,
     "recipe_files": 6,

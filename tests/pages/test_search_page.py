@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multigrain_jax.pages.search_page import MAX_PHOTOS_PER_GROUP, Found, group_rows
+from multigrain_jax.pages.search_page import (
+    MAX_PHOTOS_PER_GROUP,
+    Found,
+    group_rows,
+    noted_group_rows,
+)
 
 
 def titles(row):
@@ -73,3 +78,20 @@ def test_of_a_large_group_the_first_photos_are_shown():
         f"{n}.jpg" for n in numbers[:MAX_PHOTOS_PER_GROUP]
     )
     assert row.note == "Group 1: 15 photos; shown are the first 12"
+
+
+def test_a_group_without_descriptors_is_told_in_words():
+    rows = noted_group_rows(
+        [np.array([0, 2]), np.arange(MAX_PHOTOS_PER_GROUP + 3)],
+        paths=[f"photos/{number}.jpg" for number in range(20)],
+        load=lambda path: None,
+        lowest=np.array([0.5, 0.25], np.float32),
+        note=lambda first, row: f"{row} of {first}",
+        about=lambda number: f"group {number}",
+    )
+    first, second = rows
+    assert titles(first) == ["photos/0.jpg", "photos/2.jpg"]
+    assert [item.note for item in first.neighbours] == ["2 of 0"]
+    assert (first.similarity, first.note) == (0.5, "group 0")
+    assert len(titles(second)) == MAX_PHOTOS_PER_GROUP
+    assert second.note == f"group 1; shown are {MAX_PHOTOS_PER_GROUP}"

@@ -1,0 +1,242 @@
+"""The task `near_duplicates` on a folder of photos: no network is needed."""
+
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multigrain_jax.data.decoding import VIEWER
+from multigrain_jax.data.notes import NoteLog
+from multigrain_jax.data.skips import SkipLog
+from multigrain_jax.data.sources.folder import index_folder
+from multigrain_jax.data.sources.open import FileSource
+from multigrain_jax.data.sources.scan import Sieve
+from multigrain_jax.descriptors.folder import DESCRIPTOR_FOLDER, HEAD_FILE
+from multigrain_jax.descriptors.hash_pairs import (
+    as_similarity,
+    distances_of,
+    largest_distance,
+)
+from multigrain_jax.descriptors.photo_duplicates import (
+    PhotoDuplicates,
+    photo_duplicates,
+)
+from multigrain_jax.descriptors.photo_hashes import (
+    BITS,
+    INSTALL,
+    PLAIN,
+    can_hash,
+    require_hashes,
+)
+from multigrain_jax.errors import InputError, printable
+from multigrain_jax.growing_file import dispensable
+from multigrain_jax.pages.gallery import load_photo
+from multigrain_jax.pages.gallery_page import write_retrieval_page
+from multigrain_jax.pages.search_page import (
+    MAX_PHOTOS_PER_GROUP,
+    noted_group_rows,
+    short_name,
+)
+from multigrain_jax.tasks.duplicate_tables import Pair, write_duplicate_tables
+from multigrain_jax.tasks.prepare import leave_if_taken
+from multigrain_jax.workdir import CONFIG_FILE, write_config, write_results
+
+HASHES = ("auto", "yes", "no")
+
+
+def is_photo_folder(path: str | Path) -> bool:
+    """Whether a collection is a folder of photos, and none of descriptors."""
+    folder = Path(path)
+    if not folder.is_dir() or (folder / CONFIG_FILE).exists():
+        return False
+    inside = [folder / DESCRIPTOR_FOLDER, *folder.glob(f"*/{DESCRIPTOR_FOLDER}")]
+    return not any((each / HEAD_FILE).exists() for each in (folder, *inside))
+
+
+def run_on_photos(
+    settings: Mapping[str, Any], workdir: Path, started: float
+) -> dict[str, float]:
+    """Find what is the same in the folder `database`; returns what results.json holds.
+
+    Args:
+        settings: the configuration as nested dictionaries.
+        workdir: where results go.
+        started: when the task began.
+
+    Raises:
+        InputError: no photos, or keys that need descriptors.
+    """
+    _refuse_what_needs_descriptors(settings)
+    if settings["hashes"] == "yes":
+        require_hashes()
+    hashed = settings["hashes"] != "no" and can_hash()
+    source = _open_photos(settings)
+    write_config(workdir, settings)
+    paths = [source.describe(row) for row in range(len(source))]
+    print(_first_line(settings, len(paths), hashed=hashed), flush=True)
+    NoteLog(source, workdir=workdir)
+    found = photo_duplicates(
+        paths,
+        hash_distance=settings["hash_distance"] if hashed else None,
+        linkage=settings["linkage"],
+        decoding=source.decoding,
+        watched=True,
+    )
+    SkipLog(source, workdir=workdir, max_fraction=math.inf).record(found.unreadable())
+    if found.largest_kept is not None:
+        print(
+            f"more than {len(found.pairs)} pairs are as near: the nearest "
+            f"{len(found.pairs)} are kept, up to {found.largest_kept} bits"
+        )
+    lowest = _lowest(found)
+    leave_if_taken(workdir)
+    write_duplicate_tables(
+        workdir,
+        paths=dict(enumerate(paths)),
+        groups=found.groups,
+        lowest=lowest,
+        pairs=_pairs(found),
+        same_bytes=found.same_bytes,
+        links=found.links,
+    )
+    _write_page(workdir, found, paths, lowest, settings)
+    results: dict[str, float] = {
+        "num_images": len(paths) - len(found.links),
+        "num_pairs": len(found.pairs) + len(found.copies) + len(found.same_bytes),
+        "num_groups": len(found.groups),
+        "num_images_in_groups": sum(len(group) for group in found.groups),
+        "num_same_bytes": len(found.same_bytes),
+        "num_links": len(found.links),
+        "num_unreadable": len(found.unreadable()),
+    }
+    if found.hashes is not None:
+        results["num_too_plain"] = int(np.sum(found.hashes.states == PLAIN))
+    results["seconds"] = time.perf_counter() - started
+    print("\n".join(f"{name:<20}  {value:g}" for name, value in results.items()))
+    print(f"nothing was deleted; see {workdir / 'report.html'}")
+    write_results(workdir, results)
+    return results
+
+
+def _refuse_what_needs_descriptors(settings: Mapping[str, Any]) -> None:
+    folder = printable(str(settings["database"]))
+    for key, alone in (("reference", None), ("pairs", "any")):
+        if settings[key] != alone:
+            raise InputError(
+                f"{key}: found {settings[key]!r} with a folder of photos, {folder}, "
+                "and it needs descriptors; embed the photos (`multigrain embed`) and "
+                f"give that workdir as database, or leave {key} out"
+            )
+
+
+def _open_photos(settings: Mapping[str, Any]) -> FileSource:
+    folder = Path(os.path.abspath(settings["database"]))
+    data = settings["data"]
+    sieve = Sieve(data["exclude"], "skip")
+    try:
+        files, names = index_folder(folder, split=None, sieve=sieve, instances=None)
+    except InputError as error:
+        raise InputError(
+            f"database: {folder} has neither descriptors nor photos; give the workdir "
+            f"of `embed`, or a folder of photos ({error})"
+        ) from error
+    return FileSource(
+        files,
+        class_names=names,
+        decoding=dataclasses.replace(VIEWER, max_megapixels=data["max_megapixels"]),
+        remarks=sieve.remarks,
+        local_cache_dir=None,
+    )
+
+
+def _first_line(settings: Mapping[str, Any], count: int, *, hashed: bool) -> str:
+    folder = printable(str(settings["database"]))
+    said = f"{folder}: {count} photos, without a network: files of the same bytes"
+    if hashed:
+        bits = f"{settings['hash_distance']} of {BITS} bits"
+        return f"{said}, then photos whose hashes differ in at most {bits}"
+    if settings["hashes"] == "no":
+        return f"{said} alone"
+    return f"{said} alone; photos that are nearly the same too with {INSTALL}"
+
+
+def _pairs(found: PhotoDuplicates) -> Iterator[Pair]:
+    similarities = as_similarity(found.distances).tolist()
+    mirrored = found.mirrored.tolist()
+    for number, (a, b) in enumerate(found.pairs.tolist()):
+        by = "hash of the mirror image" if mirrored[number] else "hash"
+        bits = int(found.distances[number])
+        yield Pair(a, b, similarities[number], by, bits)
+    for copy, first in found.copies.tolist():
+        yield Pair(first, copy, 1.0, "hash", 0)
+    for copy, first in found.same_bytes.items():
+        yield Pair(first, copy, 1.0, "bytes")
+
+
+def _lowest(found: PhotoDuplicates) -> np.ndarray:
+    if found.hashes is None:
+        return np.ones(len(found.groups), np.float32)
+    hashes = found.hashes
+    return as_similarity(
+        np.array([largest_distance(hashes, group) for group in found.groups])
+    )
+
+
+def _write_page(
+    workdir: Path,
+    found: PhotoDuplicates,
+    paths: list[str],
+    lowest: np.ndarray,
+    settings: Mapping[str, Any],
+) -> None:
+    num_photos = sum(len(group) for group in found.groups)
+
+    def note(first: int, row: int) -> str:
+        if row in found.same_bytes:
+            return f"the same bytes as {short_name(paths[found.same_bytes[row]])}"
+        if found.hashes is None or row == first:
+            return ""
+        bits, mirrored = distances_of(found.hashes, np.array([[first, row]]))
+        return f"{bits[0]} bits from the first" + (", mirrored" if mirrored[0] else "")
+
+    def about(number: int) -> str:
+        group = found.groups[number]
+        same = sum(row in found.same_bytes for row in group.tolist())
+        said = f"{len(group)} photos"
+        if same == len(group) - 1:
+            return f"{said}, the same file"
+        said += f", {same} of them the same file as another" if same else ""
+        bits = round((1 - float(lowest[number])) * BITS)
+        return f"{said}, each two within {bits} of {BITS} bits"
+
+    how = "Photos of the same bytes"
+    if found.hashes is not None:
+        how += (
+            " or whose perceptual hashes differ in at most "
+            f"{settings['hash_distance']} of {BITS} bits"
+        )
+    with dispensable(workdir / "report.html"):
+        write_retrieval_page(
+            workdir / "report.html",
+            title="Duplicates",
+            subtitle=f"{len(found.groups)} groups of {num_photos} among "
+            f"{len(paths) - len(found.links)} photos, found without a network",
+            results=[],
+            rows=noted_group_rows(
+                found.groups,
+                paths=paths,
+                load=load_photo,
+                lowest=lowest,
+                note=note,
+                about=about,
+            ),
+            heading="Groups",
+            rows_are="groups",
+            note=f"{how}, the largest groups first, of each up to "
+            f"{MAX_PHOTOS_PER_GROUP} photos.",
+        )
