@@ -8,6 +8,9 @@ import numpy as np
 
 from multigrain_jax.workdir import write_table
 
+# Who finds a pair.
+NETWORK, HASH, MIRROR = "network", "hash", "hash of the mirror image"
+
 
 class Pair(NamedTuple):
     """Two photos that are nearly the same.

@@ -12,10 +12,9 @@ from multigrain_jax.descriptors.hash_pairs import distances_of, near_hashes
 from multigrain_jax.descriptors.joined import JoinedIndex, as_similarities
 from multigrain_jax.descriptors.near_duplicates import MAX_PAIRS, NearDuplicates, Rule
 from multigrain_jax.descriptors.photo_hashes import READY, PhotoHashes, hash_files
-from multigrain_jax.tasks.duplicate_tables import Pair
+from multigrain_jax.tasks.duplicate_tables import HASH, MIRROR, NETWORK, Pair
 
 PAIRS_AT_ONCE = 4096
-NETWORK, HASH, MIRROR = "network", "hash", "hash of the mirror image"
 
 
 class Votes(NamedTuple):

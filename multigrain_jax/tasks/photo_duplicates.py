@@ -42,7 +42,12 @@ from multigrain_jax.pages.search_page import (
     noted_group_rows,
     short_name,
 )
-from multigrain_jax.tasks.duplicate_tables import Pair, write_duplicate_tables
+from multigrain_jax.tasks.duplicate_tables import (
+    HASH,
+    MIRROR,
+    Pair,
+    write_duplicate_tables,
+)
 from multigrain_jax.tasks.prepare import leave_if_taken
 from multigrain_jax.workdir import CONFIG_FILE, write_config, write_results
 
@@ -93,7 +98,7 @@ def run_on_photos(
             f"more than {len(found.pairs)} pairs are as near: the nearest "
             f"{len(found.pairs)} are kept, up to {found.largest_kept} bits"
         )
-    lowest = _lowest(found)
+    found, lowest = _nearest_first(found)
     leave_if_taken(workdir)
     write_duplicate_tables(
         workdir,
@@ -166,25 +171,28 @@ def _first_line(settings: Mapping[str, Any], count: int, *, hashed: bool) -> str
 
 
 def _pairs(found: PhotoDuplicates) -> Iterator[Pair]:
-    similarities = as_similarity(found.distances).tolist()
-    mirrored = found.mirrored.tolist()
-    for number, (a, b) in enumerate(found.pairs.tolist()):
-        by = "hash of the mirror image" if mirrored[number] else "hash"
-        bits = int(found.distances[number])
-        yield Pair(a, b, similarities[number], by, bits)
-    for copy, first in found.copies.tolist():
-        yield Pair(first, copy, 1.0, "hash", 0)
+    """The lines of pairs.csv, the nearest first."""
     for copy, first in found.same_bytes.items():
         yield Pair(first, copy, 1.0, "bytes")
+    for copy, first in found.copies.tolist():
+        yield Pair(first, copy, 1.0, HASH, 0)
+    similarities = as_similarity(found.distances).tolist()
+    for number in np.argsort(found.distances, kind="stable").tolist():
+        a, b = found.pairs[number].tolist()
+        by = MIRROR if found.mirrored[number] else HASH
+        yield Pair(a, b, similarities[number], by, int(found.distances[number]))
 
 
-def _lowest(found: PhotoDuplicates) -> np.ndarray:
-    if found.hashes is None:
-        return np.ones(len(found.groups), np.float32)
-    hashes = found.hashes
-    return as_similarity(
-        np.array([largest_distance(hashes, group) for group in found.groups])
-    )
+def _nearest_first(found: PhotoDuplicates) -> tuple[PhotoDuplicates, np.ndarray]:
+    """The same, of groups of one size the nearest first; and their least similarity."""
+    bits = np.zeros(len(found.groups), np.int64)
+    if found.hashes is not None:
+        hashes = found.hashes
+        bits[:] = [largest_distance(hashes, group) for group in found.groups]
+    sizes = np.array([-len(group) for group in found.groups])
+    order = np.lexsort((bits, sizes)).tolist()
+    groups = [found.groups[place] for place in order]
+    return found._replace(groups=groups), as_similarity(bits[order])
 
 
 def _write_page(
@@ -207,12 +215,12 @@ def _write_page(
     def about(number: int) -> str:
         group = found.groups[number]
         same = sum(row in found.same_bytes for row in group.tolist())
-        said = f"{len(group)} photos"
+        said = f"Group {number + 1}: {len(group)} photos"
         if same == len(group) - 1:
             return f"{said}, the same file"
         said += f", {same} of them the same file as another" if same else ""
         bits = round((1 - float(lowest[number])) * BITS)
-        return f"{said}, each two within {bits} of {BITS} bits"
+        return f"{said}, any two within {bits} of {BITS} bits"
 
     how = "Photos of the same bytes"
     if found.hashes is not None:
@@ -237,6 +245,6 @@ def _write_page(
             ),
             heading="Groups",
             rows_are="groups",
-            note=f"{how}, the largest groups first, of each up to "
-            f"{MAX_PHOTOS_PER_GROUP} photos.",
+            note=f"{how}. The largest groups come first, of equally large ones the "
+            f"nearest. Of each there are up to {MAX_PHOTOS_PER_GROUP} photos.",
         )

@@ -55,12 +55,14 @@ def test_duplicates_need_no_network(folder, tmp_path, capsys):
     }
     pairs = read_table(tmp_path / "pairs.csv")
     assert [(row["found_by"], row["path"], row["other_path"]) for row in pairs] == [
-        ("hash", f"{folder}/2019/small.jpg", f"{folder}/2020/1.png"),
         ("bytes", f"{folder}/2019/0.png", f"{folder}/2020/again.png"),
+        ("hash", f"{folder}/2019/small.jpg", f"{folder}/2020/1.png"),
     ]
-    bits = int(pairs[0]["hash_bits"])
-    assert float(pairs[0]["similarity"]) == pytest.approx(1 - bits / 128)
+    bits = int(pairs[1]["hash_bits"])
+    assert float(pairs[1]["similarity"]) == pytest.approx(1 - bits / 128)
     groups = read_table(tmp_path / "groups.csv")
+    # Of groups of one size, the nearest is the first.
+    assert [float(row["lowest_similarity"]) == 1 for row in groups][:2] == [True] * 2
     assert [row["same_bytes_as"] for row in groups if row["same_bytes_as"]] == [
         f"{folder}/2019/0.png"
     ]
