@@ -3,15 +3,17 @@
     import multigrain_jax
 
     model = multigrain_jax.load_model("workdirs/quickstart")
-    output = model(model.preprocess(photo)[None])
+    model.similarity("one.jpg", "other.jpg")
+    descriptors = model.embed(["one.jpg", "other.jpg"])
+    output = model(model.preprocess("one.jpg")[None])
     output.normalized_embedding, output.logits
 
-`load_model` opens a trained or converted checkpoint as a `LoadedModel`, which maps
-images to an `Output`; `preprocess` makes such an image of a photo, turned upright as
-its EXIF data says. `DescriptorIndex` searches descriptors, in memory or in the folder
-that the task `embed` wrote. `find_duplicates` groups photos of a folder that are the
-same or nearly so, without a network. `create_model` builds an untrained network of one
-of the `BACKBONES`. `InputError` is what wrong input raises.
+`load_model` opens a trained or converted checkpoint as a `LoadedModel`, which compares
+and embeds photos, and maps images to an `Output`; `preprocess` makes such an image of a
+photo, turned upright as its EXIF data says. `DescriptorIndex` searches descriptors, in
+memory or in the folder that the task `embed` wrote. `find_duplicates` groups photos of
+a folder that are the same or nearly so, without a network. `create_model` builds an
+untrained network of one of the `BACKBONES`. `InputError` is what wrong input raises.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -20,8 +22,9 @@ if TYPE_CHECKING:
     from multigrain_jax.descriptors.index import DescriptorIndex
     from multigrain_jax.duplicates import find_duplicates
     from multigrain_jax.errors import InputError
-    from multigrain_jax.inference import LoadedModel, load_model, preprocess
+    from multigrain_jax.inference import LoadedModel, load_model
     from multigrain_jax.models.multigrain import BACKBONES, Output, create_model
+    from multigrain_jax.preprocessing import preprocess
 
 __all__ = [
     "BACKBONES",
@@ -46,7 +49,7 @@ _HOMES = {
     "create_model": "multigrain_jax.models.multigrain",
     "find_duplicates": "multigrain_jax.duplicates",
     "load_model": "multigrain_jax.inference",
-    "preprocess": "multigrain_jax.inference",
+    "preprocess": "multigrain_jax.preprocessing",
 }
 
 

@@ -10,12 +10,11 @@ import numpy as np
 from flax import nnx
 from jax.core import Tracer
 from jax.typing import DTypeLike
-from PIL import Image
 
 from multigrain_jax.checkpoint import Checkpoint, load_checkpoint
-from multigrain_jax.data.crops import eval_transform
-from multigrain_jax.data.decoding import VIEWER, rgb_of_opened
+from multigrain_jax.checkpoint.made_for import made_for
 from multigrain_jax.errors import InputError
+from multigrain_jax.evaluation.photos import PhotoEmbedder
 from multigrain_jax.models.heads import (
     HEAD_KEY,
     PLAIN_HEAD,
@@ -33,7 +32,7 @@ from multigrain_jax.models.multigrain import (
     split_model,
     variables_of,
 )
-from multigrain_jax.ops.color import normalize_pixels_on_host
+from multigrain_jax.preprocessing import Photo, preprocess
 from multigrain_jax.runtime import compiler_options
 from multigrain_jax.trees import nested_to_tree
 from multigrain_jax.weights import find_weights
@@ -175,6 +174,8 @@ class LoadedModel:
         pooling_exponent: p of the GeM pooling in use.
         class_names: a name for each of the logits; empty if the checkpoint has none.
         step: optimiser updates behind the weights.
+        test_size: S, in pixels: what it was trained or published for.
+        test_mode: "square" or "rect", likewise.
         variables: the weights, as plain arrays.
     """
 
@@ -184,16 +185,18 @@ class LoadedModel:
         self.pooling_exponent = opened.pooling_exponent
         self.class_names = names_of_logits(opened)
         self.step = opened.checkpoint.step
+        backbone = opened.backbone
+        best = made_for(opened.checkpoint.meta, default_size=backbone.default_size)
+        self.test_size, self.test_mode = best.test_size, best.test_mode
         self.variables = jax.device_put(opened.variables)
         graphdef = opened.graphdef
+        self._embedder = PhotoEmbedder(graphdef, self.variables, backbone=backbone)
 
         def apply(variables: Variables, images: jax.Array) -> Output:
             return merge_model(graphdef, variables)(images)
 
         self._nested = jax.jit(apply)
-        self._outermost = jax.jit(
-            apply, compiler_options=compiler_options(opened.backbone)
-        )
+        self._outermost = jax.jit(apply, compiler_options=compiler_options(backbone))
 
     def __call__(
         self, images: np.ndarray | jax.Array | Sequence[np.ndarray | jax.Array]
@@ -229,43 +232,74 @@ class LoadedModel:
         return apply(self.variables, array)
 
     def preprocess(
-        self, image: Image.Image, test_size: int = 224, mode: str = "square"
+        self, photo: Photo, test_size: int | None = None, mode: str | None = None
     ) -> np.ndarray:
-        """`preprocess`, EXIF orientation included, with this backbone's statistics."""
-        return preprocess(image, test_size, mode, backbone=self.backbone)
+        """`preprocess`, EXIF orientation included, with this backbone's statistics.
 
+        Args:
+            photo: a path, or the photo as `Image.open` gives it.
+            test_size: S, in pixels; None is `self.test_size`.
+            mode: "square" or "rect"; None is `self.test_mode`.
 
-def preprocess(
-    image: Image.Image,
-    test_size: int = 224,
-    mode: str = "square",
-    *,
-    backbone: str = "resnet50",
-) -> np.ndarray:
-    """A photo as the network takes it: upright, resized, cropped and normalised.
+        Returns:
+            float32 [H, W, 3].
+        """
+        size = self.test_size if test_size is None else test_size
+        mode = self.test_mode if mode is None else mode
+        return preprocess(photo, size, mode, backbone=self.backbone)
 
-    Pixel for pixel what `embed`, `search` and the evaluation of one's own folders see:
-    the photo is turned as its EXIF orientation says. (ImageNet, TFDS and most
-    benchmarks are evaluated as they are stored.)
+    def embed(
+        self,
+        paths: Sequence[str | Path],
+        *,
+        test_size: int | None = None,
+        mode: str = "rect",
+        batch_size: int = 32,
+    ) -> np.ndarray:
+        """The descriptors of photo files; of photos of any shapes in few programs.
 
-    Args:
-        image: the photo, as `Image.open` gives it; any mode, converted to RGB. It is
-            not changed. Turn it yourself only with `ImageOps.exif_transpose`, which
-            takes the orientation away; after `Image.rotate` or `Image.transpose` it
-            still has one, by which it would be turned again.
-        test_size: S, in pixels, at least 32.
-        mode: "square": shorter side to int(256/224 · S), centre crop S × S; "rect":
-            longer side to S, no crop.
-        backbone: whose input mean and standard deviation.
+        Args:
+            paths: of N photos, at least one.
+            test_size: S, in pixels; None is `self.test_size`.
+            mode: "rect": whole photos, as the task `embed` takes them, or "square".
+            batch_size: photos at once.
 
-    Returns:
-        float32 [H, W, 3].
-    """
-    row = BACKBONES[backbone]
-    resized = eval_transform(
-        rgb_of_opened(image, VIEWER), test_size, mode, smallest_side=row.smallest_side
-    )
-    return normalize_pixels_on_host(np.asarray(resized), row.mean, row.std)
+        Returns:
+            float32 [N, D], of unit length: `found @ found.T` are similarities.
+
+        Raises:
+            InputError: no path, or photos that cannot be read; the message names them.
+        """
+        size = self.test_size if test_size is None else test_size
+        return self._embedder(
+            paths, test_size=size, test_mode=mode, batch_size=batch_size
+        )
+
+    def similarity(
+        self,
+        photo: Photo,
+        other: Photo,
+        *,
+        test_size: int | None = None,
+        mode: str = "rect",
+    ) -> float:
+        """How alike two photos are to the network, from -1 to 1: the same pixels are 1.
+
+        From which value on two photos are copies depends on the model: see
+        `copy_threshold_at_p90` in the scores of its training.
+
+        Args:
+            photo: a path, or the photo as `Image.open` gives it.
+            other: another one.
+            test_size: S, in pixels; None is `self.test_size`.
+            mode: "rect": whole photos, as the task `embed` takes them, or "square".
+
+        Raises:
+            InputError: a photo that cannot be read.
+        """
+        images = [self.preprocess(each, test_size, mode) for each in (photo, other)]
+        one, two = np.asarray(self(images).normalized_embedding, np.float64)
+        return float(np.clip(one @ two, -1, 1))
 
 
 def load_model(

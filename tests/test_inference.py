@@ -52,6 +52,39 @@ def test_a_checkpoint_gives_features_in_one_call(workdir):
     np.testing.assert_array_equal(output.logits, again.logits)
 
 
+def test_a_model_knows_its_size(workdir, tmp_path):
+    _, variables = split_model(create_model("tiny", num_classes=4, seed=1))
+    store = CheckpointStore(tmp_path / "trained")
+    made_by = {"test_size": 40, "test_mode": "rect"}
+    meta = {"backbone": "tiny", "num_classes": 4, "class_names": list("abcd")}
+    store.save(7, model=variables, meta={**meta, "config": made_by})
+    store.close()
+    photo = Image.fromarray(np.full((50, 75, 3), 90, np.uint8))
+    model = multigrain_jax.load_model(tmp_path / "trained")
+    assert (model.test_size, model.test_mode) == (40, "rect")
+    assert model.preprocess(photo).shape == (26, 40, 3)
+    assert model.preprocess(photo, 60).shape == (40, 60, 3)
+    assert model.preprocess(photo, mode="square").shape == (40, 40, 3)
+    unknown = multigrain_jax.load_model(workdir)
+    assert unknown.preprocess(photo).shape == (224, 224, 3)
+
+
+def test_two_photos_are_as_similar_as_their_descriptors(workdir, tmp_path):
+    model = multigrain_jax.load_model(workdir)
+    paths = [tmp_path / f"{number}.png" for number in range(2)]
+    rng = np.random.default_rng(5)
+    for path, size in zip(paths, ((40, 60, 3), (20, 30, 3)), strict=True):
+        Image.fromarray(rng.integers(0, 256, size, np.uint8)).save(path)
+    one, two = model.embed(paths, test_size=40)
+    found = model.similarity(*paths, test_size=40)
+    assert found == pytest.approx(float(one @ two), abs=1e-5)
+    with Image.open(paths[1]) as photo:
+        assert model.similarity(paths[0], photo, test_size=40) == found
+    assert model.similarity(paths[0], paths[0], test_size=40) == pytest.approx(1)
+    with pytest.raises(InputError, match=r"gone\.png cannot be read"):
+        model.similarity(paths[0], tmp_path / "gone.png", test_size=40)
+
+
 def test_a_list_of_sizes_equals_one_by_one(workdir):
     model = multigrain_jax.load_model(workdir)
     rng = np.random.default_rng(0)

@@ -20,7 +20,10 @@ import multigrain_jax
 
 model = multigrain_jax.load_model("workdirs/quickstart")
 photo = model.preprocess(Image.open("photo.jpg"), 224, "rect")
-output = model(photo[None])
+output = model(np.stack([photo, model.preprocess("photo.jpg", mode="rect")]))
+reveal_type(model.embed(["photo.jpg"]))
+reveal_type(model.similarity("photo.jpg", Image.open("photo.jpg")))
+reveal_type(multigrain_jax.find_duplicates("photos"))
 index = multigrain_jax.DescriptorIndex([np.asarray(output.normalized_embedding)])
 reveal_type(model)
 reveal_type(output.logits)
@@ -62,5 +65,6 @@ def test_a_users_code_is_typed(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    for shown in ('"LoadedModel"', '"Array | None"', '"tuple[ndarray'):
+    types = ('"LoadedModel"', '"Array | None"', '"tuple[ndarray', '"ndarray')
+    for shown in (*types, '"float"', '"list[list[str]]"'):
         assert f"is {shown}" in done.stdout, done.stdout

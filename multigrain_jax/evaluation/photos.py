@@ -1,0 +1,107 @@
+"""Descriptors of photo files, for who has a model in Python and no workdir."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+
+from multigrain_jax.data.decoding import VIEWER
+from multigrain_jax.data.eval_batches import TEST_MODES
+from multigrain_jax.data.reading import Reading, why_unreadable
+from multigrain_jax.data.sources.folder import UNLABELLED, ImageFile
+from multigrain_jax.data.sources.open import FileSource
+from multigrain_jax.errors import InputError, printable
+from multigrain_jax.evaluation.embed import EmbedStep, embed_source, make_embed_step
+from multigrain_jax.mesh import make_mesh, put_replicated
+from multigrain_jax.models.multigrain import Backbone, Variables
+
+# As the recipes read photos.
+READING = Reading(num_workers=0, prefetch=4, timeout_s=600.0)
+NAMED = 10
+
+
+class PhotoEmbedder:
+    """Embeds photo files in batches of a few shapes, on all devices."""
+
+    def __init__(
+        self, graphdef: nnx.GraphDef, variables: Variables, *, backbone: Backbone
+    ):
+        """Compile nothing yet.
+
+        Args:
+            graphdef: the model's evaluation structure.
+            variables: its arrays.
+            backbone: its row of `BACKBONES`.
+        """
+        self._graphdef, self._variables = graphdef, variables
+        self._backbone = backbone
+        self._step: EmbedStep | None = None
+
+    def __call__(
+        self,
+        paths: Sequence[str | Path],
+        *,
+        test_size: int,
+        test_mode: str,
+        batch_size: int,
+    ) -> np.ndarray:
+        """The descriptors of N photos, float32 [N, D], of unit length.
+
+        Args:
+            paths: of the photos, at least one.
+            test_size: S, in pixels.
+            test_mode: "square" or "rect", as `plan_batches` has them.
+            batch_size: photos at once.
+
+        Raises:
+            InputError: no path, another mode, or photos that cannot be read.
+        """
+        if isinstance(paths, (str, Path)) or not len(paths):
+            raise InputError(
+                f"paths: found {paths!r}, expected a list of at least one photo; "
+                "sorted(Path(folder).rglob('*.jpg')) makes one of a folder"
+            )
+        if test_mode not in TEST_MODES:
+            raise InputError(
+                f"mode: found {test_mode!r}, expected one of {', '.join(TEST_MODES)}"
+            )
+        files = [ImageFile(str(Path(p).expanduser()), UNLABELLED) for p in paths]
+        source = FileSource(
+            files, class_names=[], decoding=VIEWER, local_cache_dir=None
+        )
+        mesh = make_mesh()
+        if self._step is None:
+            self._step = make_embed_step(
+                self._graphdef, backbone=self._backbone, mesh=mesh
+            )
+        # A photo alone is not worth a whole batch.
+        devices = jax.device_count()
+        rows = -(-min(batch_size, len(source)) // devices) * devices
+        found = embed_source(
+            source,
+            embed_step=self._step,
+            variables=put_replicated(mesh, self._variables),
+            backbone=self._backbone,
+            test_size=test_size,
+            test_mode=test_mode,
+            batch_size=rows,
+            reading=READING,
+            mesh=mesh,
+        )
+        _refuse_unreadable(source, np.flatnonzero(found.bad))
+        return found.descriptors
+
+
+def _refuse_unreadable(source: FileSource, bad: np.ndarray) -> None:
+    if not len(bad):
+        return
+    lines = [
+        printable(f"{source.describe(int(n))}: {why_unreadable(source, int(n))}")
+        for n in bad[:NAMED]
+    ]
+    raise InputError(
+        f"{len(bad)} of {len(source)} photos could not be read, expected none; leave "
+        "them out:\n  " + "\n  ".join(lines)
+    )
