@@ -1,5 +1,6 @@
 """Perceptual hashes of photos: 128 bits that change little where a photo does."""
 
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,8 @@ DIFFERENCE_SIZE, PERCEPTUAL_SIZE = (9, 8), (32, 32)
 PLAIN_RANGE = 8
 # The borders of a screenshot are as plain as that, and leave at least half of a side.
 BORDER_RANGE, LEAST_LEFT = 12, 0.5
+# Handed to the threads at once.
+PHOTOS_WAITING = 1024
 READY, PLAIN, UNREADABLE = 0, 1, 2
 
 
@@ -135,9 +138,16 @@ def hash_files(
         else:
             found.codes[row], found.mirrored[row] = codes
 
-    with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
-        for _ in _shown(pool.map(put, range(len(paths))), len(paths), watched=watched):
+    pool = ThreadPoolExecutor(max(2, os.cpu_count() or 1))
+    try:
+        starts = range(0, len(paths), PHOTOS_WAITING)
+        parts = (range(len(paths))[start : start + PHOTOS_WAITING] for start in starts)
+        done = itertools.chain.from_iterable(pool.map(put, part) for part in parts)
+        for _ in _shown(done, len(paths), watched=watched):
             pass
+    finally:
+        # Ctrl-C does not wait for what has not begun.
+        pool.shutdown(wait=False, cancel_futures=True)
     return found
 
 

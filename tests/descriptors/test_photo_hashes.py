@@ -59,7 +59,8 @@ def test_what_is_plain_has_no_hash():
     assert hash_photo(image) is None
 
 
-def test_files_are_hashed_in_their_order(tmp_path):
+def test_files_are_hashed_in_their_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PHOTOS_WAITING", 2)
     photos = [scene(seed) for seed in range(3)]
     paths = [tmp_path / f"{n}.jpg" for n in range(6)]
     for path, photo in zip(paths, photos, strict=False):
