@@ -31,8 +31,17 @@ class Found(LazyRows):
         *,
         load_query: LoadPhoto = load_photo,
         load_found: LoadPhoto = load_photo,
+        notes: Sequence[str] | None = None,
     ):
-        """Keep both, of equal lengths, and what reads their photos for the page."""
+        """Keep both, of equal lengths, and what reads their photos for the page.
+
+        Args:
+            queries: their paths.
+            neighbours: (path, similarity) of each query, the most similar first.
+            load_query: reads a query.
+            load_found: reads what was found.
+            notes: a line for each query.
+        """
         self.queries = queries
         self.neighbours = neighbours
 
@@ -43,6 +52,7 @@ class Found(LazyRows):
                     partial(load_query, query), short_name(query), None, "query", query
                 ),
                 [_found(load_found, *pair) for pair in neighbours[number]],
+                note=notes[number] if notes else "",
             )
 
         super().__init__(len(queries), make_row)

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.descriptor_folders import SETTINGS
 from helpers.descriptors import read_table, stored_descriptors
 from helpers.photos import CLASS_NAMES
 
 from configs import near_duplicates
 from multigrain_jax.descriptors import near_duplicates as search
+from multigrain_jax.descriptors.folder import OK, ImageStamp
+from multigrain_jax.descriptors.writer import DescriptorWriter
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import unescape_name
 from multigrain_jax.pages import page
@@ -37,6 +40,26 @@ def test_near_duplicates_are_the_copies(database, tmp_path):
     assert len(pairs) == 4
     report = (tmp_path / "report.html").read_text()
     assert "2 groups of 5 among 21 photos" in report
+
+
+def test_groups_of_one_size_and_pairs_are_sorted_by_similarity(tmp_path):
+    angles = np.deg2rad([0, 20, 90, 92, 180, 190, 270, 271, 273])
+    rows = np.stack([np.cos(angles), np.sin(angles), 0 * angles], axis=1)
+    photos = [ImageStamp(f"/p/{n}.jpg", 1, 5) for n in range(len(rows))]
+    writer = DescriptorWriter(tmp_path / "d", SETTINGS, rows_per_shard=100)
+    order, _ = writer.begin(photos, lambda indices: indices)
+    added = [photos[n] for n in order]
+    writer.add(added, rows[np.asarray(order)].astype(np.float32), [OK] * len(rows))
+    writer.finish()
+    run(settings_for(tmp_path / "d", threshold=0.9), tmp_path / "w")
+    assert names_of(tmp_path / "w" / "groups.csv") == {
+        "1": ["6.jpg", "7.jpg", "8.jpg"],
+        "2": ["2.jpg", "3.jpg"],
+        "3": ["4.jpg", "5.jpg"],
+        "4": ["0.jpg", "1.jpg"],
+    }
+    pairs = [float(row["similarity"]) for row in read_table(tmp_path / "w/pairs.csv")]
+    assert len(set(pairs)) > 3 and pairs == sorted(pairs, reverse=True)
 
 
 def test_a_page_that_cannot_be_written_is_one_line(
@@ -175,7 +198,10 @@ def test_photos_of_val_that_are_in_train_are_leaks(database, tmp_path, capsys):
         )
     said = capsys.readouterr().out
     assert "6 photos of val have a near duplicate in train" in said
-    assert "Shown are 6 of 6 photos." in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert "Shown are 6 of 6 photos." in page
+    line = "12 of train are nearly the same; shown are the 11 most similar"
+    assert page.count(line) == 6
 
 
 def test_a_database_of_one_split_has_no_leaks(database, tmp_path):
