@@ -37,9 +37,10 @@ def write_leaks(
     Returns:
         `num_leaks`.
     """
+    leaks, counts = _of_val(found, in_val, MAX_PHOTOS_PER_GROUP - 1)
     most_similar = {
         val: [(paths[train], similarity) for train, similarity in others]
-        for val, others in _of_val(found, in_val, MAX_PHOTOS_PER_GROUP - 1).items()
+        for val, others in leaks.items()
     }
     order = sorted(most_similar, key=lambda val: -most_similar[val][0][1])
     write_table(
@@ -55,7 +56,7 @@ def write_leaks(
             title="Leaks: photos of val that training has seen",
             subtitle=said,
             results=[],
-            rows=_leaking(most_similar, order, paths, photos),
+            rows=_leaking(most_similar, counts, order, paths, photos),
             heading="Photos of val, each with those of train",
             note=f"Similarities are at least {threshold:g}, the most similar first.",
             rows_are="photos",
@@ -67,8 +68,10 @@ def write_leaks(
 
 def _of_val(
     found: NearDuplicates, in_val: np.ndarray, most: int
-) -> dict[int, list[tuple[int, float]]]:
+) -> tuple[dict[int, list[tuple[int, float]]], dict[int, int]]:
     """Rows of val, each with those of train and similarities, the largest first.
+
+    Beside it, how many of train there are for each.
 
     Args:
         found: pairs of a row of each.
@@ -79,25 +82,32 @@ def _of_val(
     val = np.where(is_val[:, 0], found.pairs[:, 0], found.pairs[:, 1])
     train = np.where(is_val[:, 0], found.pairs[:, 1], found.pairs[:, 0])
     order = np.lexsort((-found.similarities, val))
-    _, starts, counts = np.unique(val[order], return_index=True, return_counts=True)
+    rows, starts, counts = np.unique(val[order], return_index=True, return_counts=True)
     leaks: dict[int, list[tuple[int, float]]] = {}
     for start, count in zip(starts.tolist(), counts.tolist(), strict=True):
         own = order[start : start + min(count, most)]
         leaks[int(val[own[0]])] = list(
             zip(train[own].tolist(), found.similarities[own].tolist(), strict=True)
         )
-    return leaks
+    return leaks, dict(zip(rows.tolist(), counts.tolist(), strict=True))
 
 
 def _leaking(
     most_similar: Mapping[int, Sequence[tuple[str, float]]],
+    counts: Mapping[int, int],
     order: Sequence[int],
     paths: Mapping[int, str],
     photos: Any,
 ) -> Found:
+    def note(val: int) -> str:
+        shown, count = len(most_similar[val]), counts[val]
+        some = "" if shown == count else f"; shown are the {shown} most similar"
+        return f"nearly the same in train: {count}{some}"
+
     return Found(
         [paths[val] for val in order],
         [most_similar[val] for val in order],
         load_query=photos,
         load_found=photos,
+        notes=[note(val) for val in order],
     )

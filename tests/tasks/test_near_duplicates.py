@@ -200,7 +200,7 @@ def test_photos_of_val_that_are_in_train_are_leaks(database, tmp_path, capsys):
     assert "6 photos of val have a near duplicate in train" in said
     page = (tmp_path / "report.html").read_text()
     assert "Shown are 6 of 6 photos." in page
-    line = "12 of train are nearly the same; shown are the 11 most similar"
+    line = "nearly the same in train: 12; shown are the 11 most similar"
     assert page.count(line) == 6
 
 
