@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,9 +14,9 @@ from helpers.configs import fault_config
 from multigrain_jax import bucket_lock, buckets, mirror
 from multigrain_jax.buckets import retry
 from multigrain_jax.checkpoint import describe_checkpoint
-from multigrain_jax.errors import InputError
+from multigrain_jax.errors import InputError, StoppedEarly
+from multigrain_jax.tasks import train
 from multigrain_jax.tasks.on_bucket import run_on_bucket
-from multigrain_jax.tasks.train import run
 
 DRIVER = Path(__file__).parent / "bucket_driver.py"
 EPOCHS = 6  # of five steps
@@ -37,7 +38,7 @@ def fast(monkeypatch):
 def whole(photos, tmp_path_factory):
     """The workdir of a run that was never interrupted, in a folder."""
     workdir = tmp_path_factory.mktemp("whole")
-    run(fault_config(photos, log_sample_ids=True, num_epochs=EPOCHS), workdir)
+    train.run(fault_config(photos, log_sample_ids=True, num_epochs=EPOCHS), workdir)
     return workdir
 
 
@@ -71,6 +72,47 @@ def files_of(workdir: Path) -> set[str]:
 
 
 @pytest.mark.slow
+def test_a_signal_in_a_storm_loses_nothing(
+    gcs, photos, whole, tmp_path, monkeypatch, capsys
+):
+    """The bucket is away while ten steps are done, and a checkpoint is saved."""
+    monkeypatch.setattr(retry, "PATIENCE_S", 0.1)
+    real, steps = train.make_step, []
+
+    def make_step(config, built):
+        step = real(config, built)
+
+        def counted(*arguments):
+            steps.append(0)
+            if len(steps) == 8:
+                gcs.faults.order("dropped", every=1)
+            if len(steps) == 18:
+                gcs.faults.order("cut", every=9)
+            if len(steps) == 22:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return step(*arguments)
+
+        return counted
+
+    url = gcs.url("runs/a")
+    monkeypatch.setattr(train, "make_step", make_step)
+    monkeypatch.setenv("MULTIGRAIN_CACHE", str(tmp_path / "first"))
+    config = fault_config(photos, log_sample_ids=True, num_epochs=EPOCHS)
+    with pytest.raises(StoppedEarly, match="after step 22 of 30"):
+        run_on_bucket(train.run, config, url)
+    monkeypatch.setattr(retry, "PATIENCE_S", 60.0)
+    monkeypatch.setenv("MULTIGRAIN_CACHE", str(tmp_path / "second"))
+    run_on_bucket(train.run, config, url)
+    gcs.faults.clear()
+    assert "cannot be written" in capsys.readouterr().out
+    assert_equal_runs(downloaded(url, tmp_path / "downloaded"), whole)
+    for path in (tmp_path / "downloaded").rglob("*"):
+        # What is kept names no folder of this machine, but where Orbax tells its own.
+        if path.is_file() and path.name != "commit_success.txt":
+            assert b"/workdirs/" not in path.read_bytes()
+
+
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_on_another_machine(
     gcs, photos, whole, tmp_path, monkeypatch, capsys
 ):
@@ -86,12 +128,12 @@ def test_a_run_that_is_killed_goes_on_on_another_machine(
         with pytest.raises(
             InputError, match=rf"{url} is in use by process {child.pid}"
         ):
-            run_on_bucket(run, config, url)
+            run_on_bucket(train.run, config, url)
         child.kill()
     monkeypatch.setattr(bucket_lock, "STALE_S", 1.0)
     capsys.readouterr()
     gcs.faults.order("busy", every=7)
-    run_on_bucket(run, config, url)
+    run_on_bucket(train.run, config, url)
     gcs.faults.clear()
     told = capsys.readouterr().out
     assert f"taken over from process {child.pid}" in told
