@@ -75,7 +75,9 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 _CONFIG_FLAGS = ("--config", "-config")
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Where results go; workdirs/<name of the config> by default."
+    "workdir",
+    None,
+    "Where results go, also gs:// or s3://; workdirs/<config> if unset.",
 )
 _QUIET = flags.DEFINE_bool("quiet", False, "Print warnings and errors alone.")
 _JSON = flags.DEFINE_bool(
