@@ -13,6 +13,8 @@ from typing import NamedTuple
 from multigrain_jax.files import PARTIAL_SUFFIX, escape_name
 from multigrain_jax.lock import LOCK_FILE
 
+# What is made anew where it is missing.
+CACHE = "thumbnails"
 # What stands for a folder with nothing in it.
 EMPTY = ".empty"
 # Whole files of these names say which others count.
@@ -67,7 +69,7 @@ def found_files(folder: Path) -> list[tuple[str, Path]]:
         with os.scandir(place) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 name = prefix + escape_name(entry.name)
-                if entry.name == LOCK_FILE or _is_unfinished(entry.name):
+                if name == CACHE or entry.name == LOCK_FILE or _is_unfinished(name):
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     walk(Path(entry.path), f"{name}/")

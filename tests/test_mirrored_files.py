@@ -23,6 +23,7 @@ def test_what_is_unfinished_stays_here(tmp_path):
         "checkpoints/3/meta/metadata",
         "checkpoints/4.orbax-checkpoint-tmp/meta/metadata",
         "metrics.jsonl",
+        "thumbnails/1.jpg",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

@@ -19,8 +19,10 @@ import jax
 import numpy as np
 from helpers.hosts import embed_validation, hosts_config
 
+from multigrain_jax.buckets import is_bucket
 from multigrain_jax.errors import StoppedEarly
 from multigrain_jax.mesh import make_mesh
+from multigrain_jax.tasks.on_bucket import run_on_bucket
 from multigrain_jax.tasks.train import run
 
 jax.config.update("jax_enable_x64", True)
@@ -30,7 +32,10 @@ config.distributed.coordinator = coordinator
 config.distributed.num_processes = 2
 config.distributed.process_index = int(index)
 try:
-    run(config, Path(workdir))
+    if is_bucket(workdir):
+        run_on_bucket(run, config, workdir)
+    else:
+        run(config, Path(workdir))
 except StoppedEarly as stopped:
     print(stopped)
 if embed != "-":

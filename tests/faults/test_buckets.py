@@ -8,12 +8,20 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
 from helpers.configs import fault_config
+from helpers.hosts import (
+    assert_close,
+    hosts_config,
+    train_on_one,
+    train_on_two,
+    use_devices,
+)
 
 from multigrain_jax import bucket_lock, buckets, mirror
 from multigrain_jax.buckets import retry
-from multigrain_jax.checkpoint import describe_checkpoint
+from multigrain_jax.checkpoint import describe_checkpoint, load_checkpoint
 from multigrain_jax.errors import InputError, StoppedEarly
 from multigrain_jax.tasks import train
 from multigrain_jax.tasks.on_bucket import run_on_bucket
@@ -110,6 +118,31 @@ def test_a_signal_in_a_storm_loses_nothing(
         # What is kept names no folder of this machine, but where Orbax tells its own.
         if path.is_file() and path.name != "commit_success.txt":
             assert b"/workdirs/" not in path.read_bytes()
+
+
+@pytest.mark.slow
+def test_two_hosts_share_a_workdir_in_a_bucket(gcs, photos, tmp_path, monkeypatch):
+    """Each with a working copy of its own; process 0 writes, and both resume."""
+    url, one = gcs.url("runs/a"), tmp_path / "one"
+    use_devices(monkeypatch, 4)
+    with jax.enable_x64(True):
+        train_on_one(photos, one, epochs=1)
+        config = hosts_config(photos, num_epochs=1, stop_at_step=2)
+        monkeypatch.setenv("MULTIGRAIN_CACHE", str(tmp_path / "first"))
+        with pytest.raises(StoppedEarly):
+            run_on_bucket(train.run, config, url)
+    monkeypatch.setenv("MULTIGRAIN_CACHE", str(tmp_path / "second"))
+    said = train_on_two(photos, url, epochs=1, cache=tmp_path / "compiled")
+    assert "resuming from" in said[0]
+    many = downloaded(url, tmp_path / "downloaded")
+    assert (many / "hosts/1/sample_ids.jsonl").is_file()
+    samples = [(path / "sample_ids.jsonl").read_text() for path in (one, many)]
+    assert samples[0] == samples[1]
+    whole, resumed = load_checkpoint(one), load_checkpoint(many)
+    assert (whole.step, resumed.step) == (5, 5)
+    assert_close(whole.model, resumed.model)
+    copies = list((tmp_path / "second" / "workdirs").glob("*/state.json"))
+    assert len(copies) == 2
 
 
 @pytest.mark.slow

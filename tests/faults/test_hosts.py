@@ -1,79 +1,28 @@
 """Two processes with two fake devices each do what one with four does."""
 
-import contextlib
 import json
-import os
 import re
 import signal
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from helpers.hosts import embed_validation, hosts_config, use_devices
+from helpers.hosts import (
+    TIMEOUT,
+    assert_close,
+    embed_validation,
+    hosts,
+    train_on_one,
+    train_on_two,
+    use_devices,
+)
 
 from multigrain_jax.checkpoint import (
     checkpoint_steps,
     load_checkpoint,
     load_optimizer_arrays,
 )
-from multigrain_jax.errors import StoppedEarly
 from multigrain_jax.mesh import make_mesh
-from multigrain_jax.tasks.train import run
-
-DRIVER = Path(__file__).parent / "hosts_driver.py"
-TIMEOUT = 600
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@contextlib.contextmanager
-def hosts(photos, workdir, *, epochs=2, stop=0, embed="-", output="-"):
-    """Two processes that train together; none is left behind."""
-    coordinator = f"127.0.0.1:{free_port()}"
-    environment = {
-        **os.environ,
-        "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "cache"),
-    }
-    processes = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                *map(str, (DRIVER, photos, workdir, coordinator, index)),
-                *map(str, (epochs, stop, embed, output)),
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=environment,
-        )
-        for index in range(2)
-    ]
-    try:
-        yield processes
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
-
-
-def train_on_two(photos, workdir, **arguments):
-    with hosts(photos, workdir, **arguments) as processes:
-        said = [process.communicate(timeout=TIMEOUT)[0] for process in processes]
-        assert [p.returncode for p in processes] == [0, 0], "\n".join(said)
-        return said
-
-
-def train_on_one(photos, workdir, *, stop=None):
-    with contextlib.suppress(StoppedEarly) if stop else contextlib.nullcontext():
-        run(hosts_config(photos, stop_at_step=stop), workdir)
 
 
 def wait_for(process, line):
@@ -92,16 +41,6 @@ def kill_at(photos, workdir, line):
 
 def rows_of(workdir):
     return list(map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines()))
-
-
-def assert_close(one, other):
-    jax.tree.map(
-        lambda x, y: np.testing.assert_allclose(
-            y, x, rtol=0, atol=1e-9 * max(1e-30, np.max(np.abs(x), initial=0))
-        ),
-        one,
-        other,
-    )
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ And processes on loopback that do tasks together.
 import contextlib
 import importlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import pytest
 from helpers.configs import fault_config
@@ -23,6 +25,7 @@ from ml_collections import ConfigDict
 
 from multigrain_jax.data.eval_batches import make_eval_batches, plan_batches
 from multigrain_jax.data.reading import Reading
+from multigrain_jax.errors import StoppedEarly
 from multigrain_jax.evaluation.embed import Embedded, embed_all, make_embed_step
 from multigrain_jax.evaluation.sharing import own_rows
 from multigrain_jax.inference import open_model
@@ -32,6 +35,7 @@ from multigrain_jax.models.multigrain import BACKBONES
 from multigrain_jax.tasks import train as run_module
 from multigrain_jax.tasks import train_build
 
+DRIVER = Path(__file__).parents[1] / "faults" / "hosts_driver.py"
 TASKS_DRIVER = Path(__file__).parent / "tasks_driver.py"
 TIMEOUT = 600
 
@@ -162,4 +166,61 @@ def embed_validation(photos: str | Path, workdir: str | Path, mesh: Mesh) -> Emb
         put_replicated(mesh, opened.variables),
         make_eval_batches(source, own_rows(plan), reading=reading),
         mesh=mesh,
+    )
+
+
+@contextlib.contextmanager
+def hosts(photos, workdir, *, epochs=2, stop=0, embed="-", output="-", cache=None):
+    """Two processes that train together; none is left behind."""
+    coordinator = free_address()
+    environment = {
+        **os.environ,
+        "JAX_COMPILATION_CACHE_DIR": str(cache or workdir.parent / "cache"),
+    }
+    processes = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                *map(str, (DRIVER, photos, workdir, coordinator, index)),
+                *map(str, (epochs, stop, embed, output)),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+        )
+        for index in range(2)
+    ]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def train_on_two(photos, workdir, **arguments):
+    """Two processes that train to their end; what they said."""
+    with hosts(photos, workdir, **arguments) as processes:
+        said = [process.communicate(timeout=TIMEOUT)[0] for process in processes]
+        assert [p.returncode for p in processes] == [0, 0], "\n".join(said)
+        return said
+
+
+def train_on_one(photos, workdir, *, stop=None, epochs=2):
+    """Train in this process."""
+    with contextlib.suppress(StoppedEarly) if stop else contextlib.nullcontext():
+        run_module.run(
+            hosts_config(photos, stop_at_step=stop, num_epochs=epochs), workdir
+        )
+
+
+def assert_close(one, other):
+    """Two trees of arrays, each within 1e-9 of its largest value."""
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(
+            y, x, rtol=0, atol=1e-9 * max(1e-30, np.max(np.abs(x), initial=0))
+        ),
+        one,
+        other,
     )
