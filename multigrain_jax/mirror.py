@@ -254,10 +254,21 @@ class Mirror:
     def _upload_all(self, staged: Sequence[Staged], gone: Sequence[str]) -> None:
         heads = [each for each in staged if is_head(each.name)]
         others = [each for each in staged if not is_head(each.name)]
+        failed = threading.Event()
+
+        def upload(each: Staged) -> None:
+            if failed.is_set():
+                return  # it would fail as well, after a minute
+            try:
+                self._upload(each)
+            except BaseException:
+                failed.set()
+                raise
+
         try:
             # What a head names before the head; and a head before what it named.
             with ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
-                list(pool.map(self._upload, others))
+                list(pool.map(upload, others))
             for each in heads:
                 self._upload(each)
             for name in sorted(gone, key=lambda name: not is_head(name)):

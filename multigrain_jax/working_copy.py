@@ -15,9 +15,9 @@ from pathlib import Path
 
 from multigrain_jax import buckets
 from multigrain_jax.bucket_lock import LOCK_OBJECT, BucketLock, LockLostError
-from multigrain_jax.checkpoint import apart_folder
+from multigrain_jax.checkpoint import CHECKPOINTS_FOLDER, apart_folder
 from multigrain_jax.data.cache import cache_folder
-from multigrain_jax.errors import StoppedEarly
+from multigrain_jax.errors import InputError, StoppedEarly
 from multigrain_jax.files import (
     MAX_TEXT_BYTES,
     parse_json,
@@ -78,8 +78,13 @@ def working_copy(
         OSError: the bucket cannot be reached, or not be read.
     """
     url = buckets.normalize(url)
+    if not buckets.split(url).key:
+        raise InputError(
+            f"--workdir: found the bucket {url} itself, of which all would be read; "
+            f"expected a name in it, such as {url}/runs/first"
+        )
     home = home_of(url, host=host)
-    folder = home / (buckets.split(url).key.rpartition("/")[2] or "workdir")
+    folder = home / url.rpartition("/")[2]
     show_as(str(folder), url)
     show_as(str(home), url)
     with contextlib.ExitStack() as stack:
@@ -197,7 +202,8 @@ def _refresh(url: str, home: Path, folder: Path, *, cleans: bool) -> dict[str, K
     there = {n: s for n, s in there.items() if n.rpartition("/")[2] != LOCK_OBJECT}
     for name in unfinished(list(there)):
         status = there.pop(name)
-        if cleans:
+        # Another run may be saving its state apart just now.
+        if cleans and name.startswith(f"{CHECKPOINTS_FOLDER}/"):
             buckets.delete(status.path, if_generation=status.generation)
     known = _noted(home)
     generations = {name: each.generation for name, each in known.items()}
@@ -215,6 +221,7 @@ def _refresh(url: str, home: Path, folder: Path, *, cleans: bool) -> dict[str, K
     }
     if wanted:
         size = sum(status.size for status in wanted.values())
+        _require_room(url, home, size)
         print(f"{url}: {len(wanted)} files, {size / 1e6:.1f} MB, are read", flush=True)
 
     def fetch(name: str) -> None:
@@ -236,6 +243,18 @@ def _refresh(url: str, home: Path, folder: Path, *, cleans: bool) -> dict[str, K
             shared[name] = known[name]
     _note(home, shared)
     return shared
+
+
+def _require_room(url: str, home: Path, size: int) -> None:
+    """Refuse to begin what the disk cannot hold."""
+    free = shutil.disk_usage(home).free
+    if size > free:
+        raise InputError(
+            f"--workdir: {size / 1e9:.1f} GB in {url} are to be read, and the disk of "
+            f"{cache_folder('workdirs')} has {free / 1e9:.1f} GB free; make room, name "
+            "another folder by MULTIGRAIN_CACHE, or choose an address that is a "
+            "workdir's alone"
+        )
 
 
 def _is_here(

@@ -241,6 +241,17 @@ def test_one_that_is_away_for_good_is_an_error_at_the_end(
     gcs.faults.clear()
 
 
+def test_of_many_files_that_would_fail_few_are_tried(gcs, folder, make, monkeypatch):
+    monkeypatch.setattr(retry, "PATIENCE_S", 0.0)
+    for number in range(100):
+        write(folder, str(number), b"1")
+    gcs.faults.order(BUSY, every=1)
+    with pytest.raises(TimeoutError):
+        make().upload()
+    assert gcs.requests.total() <= mirror.UPLOADS_AT_ONCE
+    gcs.faults.clear()
+
+
 def test_nothing_is_written_once_the_lock_is_lost(gcs, folder, make):
     guard = Guard()
     mirrored = make(guard=guard)

@@ -1,6 +1,7 @@
 """A workdir in a bucket, worked on in a folder: read at the start, mirrored, locked."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers.buckets import BUSY
@@ -234,6 +235,26 @@ def test_settling_waits_for_the_bucket(gcs, monkeypatch):
         assert gcs.names("run/descriptors") == []
         settle(folder / "descriptors")
         assert gcs.data("run/descriptors/descriptors.json") == b"{}"
+
+
+def test_a_bucket_is_no_workdir(gcs):
+    with (
+        pytest.raises(InputError, match=r"the bucket gs://.* itself"),
+        working_copy.working_copy(gcs.url()),
+    ):
+        pass
+
+
+def test_what_the_disk_cannot_hold_is_not_begun(gcs, monkeypatch):
+    gcs.put("run/file", b"1" * 1000)
+    full = SimpleNamespace(free=999)
+    monkeypatch.setattr(working_copy.shutil, "disk_usage", lambda path: full)
+    with (
+        pytest.raises(InputError, match=r"0.0 GB free; make room.*MULTIGRAIN"),
+        working_copy.working_copy(gcs.url("run")),
+    ):
+        pass
+    assert gcs.names() == ["run/file"]
 
 
 def test_a_bucket_that_is_not_there_is_an_error(gcs):
