@@ -255,7 +255,9 @@ def _places_of_others(settings: Mapping[str, Any], workdir: Path) -> list[str]:
                 f"--workdir: {workdir} is {key} itself, where the results would mix "
                 "with what is read; choose another folder"
             )
-        elif any(_is_below(workdir, place) for place in inside):
+        elif any(
+            _same(workdir, place) or _is_below(workdir, place) for place in inside
+        ):
             problems.append(
                 f"--workdir: {workdir} is inside of {key} = {value}, where the results "
                 "would be read as data; choose a folder elsewhere"
