@@ -153,7 +153,9 @@ def as_path(path: str | Path) -> Path:
     Raises:
         InputError: an address of another kind.
     """
-    if isinstance(path, BucketPath) or not buckets.is_bucket(path):
+    if isinstance(path, BucketPath):
+        return path
+    if not buckets.is_bucket(path):
         return Path(os.path.expanduser(path))
     return BucketPath(buckets.normalize(path))
 

@@ -74,7 +74,8 @@ def test_its_name_is_the_address_whatever_becomes_of_it(gcs):
     assert str(path.parent) == gcs.url("x") and path.name == "y"
     assert str(path.absolute()) == gcs.url("x/y")
     assert pickle.loads(pickle.dumps(path)) == path
-    assert as_path(path) == as_path(Path(str(path))) == path
+    for same in (as_path(path), as_path(Path(str(path))), as_path(f"{path}/")):
+        assert same == path and type(same) is BucketPath
     assert isinstance(path.with_name("w"), BucketPath)
 
 

@@ -147,6 +147,14 @@ def test_a_workdir_among_the_photos_is_refused(tmp_path):
     for inside in ("out", "ant", "ant/out"):
         with pytest.raises(InputError, match=r"is inside of data\.root"):
             prepare(config, root / inside)
+    # Of a folder of parts those are looked at alone, each as a whole.
+    parts = write_plain_photos(tmp_path / "parts", ["train/a/0.png", "val/a/0.png"])
+    config.data.root = str(parts)
+    prepare(config, parts / "out")
+    for inside in ("val", "val/out"):
+        with pytest.raises(InputError, match=r"is inside of data\.root"):
+            prepare(config, parts / inside)
+    config.data.root = str(root)
     (tmp_path / "link").symlink_to(root / "ant")
     with pytest.raises(InputError, match=r"is inside of data\.root"):
         prepare(config, tmp_path / "link" / "out")
