@@ -237,6 +237,9 @@ class _Eval:
         height, width = (int(side) for side in self.plan.shapes[batch])
         canvas = np.zeros((height, width, 3), np.uint8)
         size, bad, noted = (height, width), False, False
+        if row == 0:
+            wanted = self.plan.rows[batch]
+            self.source.ask_for(wanted[wanted >= 0].tolist())
         if index >= 0:
             try:
                 image, noted = self._transform(index, canvas)

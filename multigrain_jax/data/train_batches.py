@@ -54,7 +54,8 @@ class _Train:
         bad = np.full(self.stream.max_slots(count), -1, np.int32)
         noted = bad.copy()
         row = 0
-        slots = self.stream.image_slots(step, self.start, self.stop)
+        slots = list(self.stream.image_slots(step, self.start, self.stop))
+        self.source.ask_for([slot.index for slot in slots])
         for number, slot in enumerate(slots):
             (image, notes), used = self._decode(slot.index)
             if used != slot.index:

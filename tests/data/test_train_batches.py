@@ -264,7 +264,7 @@ def test_the_loader_starts_no_accelerator():
         "import sys, multigrain_jax.data.skips\n"
         "ours = [m for m in sys.modules if m.startswith('multigrain_jax.')]\n"
         "parts = {m.split('.')[1] for m in ours}\n"
-        "known = {'data', 'errors', 'files', 'growing_file', 'terminal'}\n"
+        "known = {'buckets', 'data', 'errors', 'files', 'growing_file', 'terminal'}\n"
         "assert parts == known, parts\n"
         "assert 'tensorflow' not in sys.modules and 'torch' not in sys.modules\n"
         "if 'jax' in sys.modules:\n"

@@ -1,8 +1,9 @@
 """Images that are files of a disk, or objects of a bucket."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from multigrain_jax.data.bucket_paths import ADDRESSES, open_object
 from multigrain_jax.data.bucket_tree import Stamp, listed_stamp, stamp_of
 from multigrain_jax.data.cache import LocalCache
 from multigrain_jax.data.decoding import Decoding
+from multigrain_jax.data.read_ahead import ReadAhead
 from multigrain_jax.data.sources.folder import ImageFile
 from multigrain_jax.data.sources.instances import number_instances
 from multigrain_jax.data.sources.source import ImageSource
@@ -56,12 +58,29 @@ class FileSource(ImageSource):
         """The file's bytes; OSError if it cannot be read."""
         text = self._paths[index]
         if self._stamps is not None and text.startswith(ADDRESSES):
-            return self._read_object(index, text)
+            return self._ahead.take(index)
         path = Path(text)
         require_readable(path, max_bytes=self.decoding.max_bytes)
         return self._cache.read(path) if self._cache else path.read_bytes()
 
-    def _read_object(self, index: int, url: str) -> bytes:
+    def ask_for(self, indices: Iterable[int]) -> None:
+        """Begin to read those that are in a bucket."""
+        if self._stamps is not None:
+            in_bucket = (n for n in indices if self._paths[n].startswith(ADDRESSES))
+            self._ahead.ask(in_bucket)
+
+    @cached_property
+    def _ahead(self) -> ReadAhead:
+        stamps = self._stamps
+        assert stamps is not None
+        return ReadAhead(self._read_object, lambda index: max(0, int(stamps[index, 0])))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Each process has its own threads.
+        return {k: v for k, v in self.__dict__.items() if k != "_ahead"}
+
+    def _read_object(self, index: int) -> bytes:
+        url = self._paths[index]
         size, version = self._object_stamp(index, url)
         _require_size(size, max_bytes=self.decoding.max_bytes)
         if self._cache is None:

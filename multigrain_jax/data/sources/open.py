@@ -4,7 +4,7 @@ A source is a numbered set of encoded images with labels. It is picklable, since
 loader's reading processes receive it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -64,6 +64,10 @@ class Subset(ImageSource):
     def read(self, index: int) -> bytes:
         """The encoded bytes of one image."""
         return self._source.read(int(self._indices[index]))
+
+    def ask_for(self, indices: Iterable[int]) -> None:
+        """Tell which images will be read next."""
+        self._source.ask_for([int(self._indices[index]) for index in indices])
 
     def open(self, index: int) -> BinaryIO:
         """One image's encoded bytes as an open file."""

@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import BinaryIO, Protocol
 
 import numpy as np
@@ -40,6 +40,12 @@ class ImageSource(Protocol):
     def describe(self, index: int) -> str:
         """Where one image is: its path, or the data set's key."""
         ...
+
+    def ask_for(self, indices: Iterable[int]) -> None:
+        """Tell which images will be read next: a slow source begins with them.
+
+        Nothing comes of it but time; the caller reads them as if it had not asked.
+        """
 
     def stamp(self, index: int) -> Stamp | None:
         """Size and time of change of one image; None where it is no file of its own."""
