@@ -46,7 +46,7 @@ class CopiedPath(PosixPath):
     def __str__(self) -> str:
         """The address."""
         own = super().__str__()
-        for folder, url in _addresses.items():
+        for folder, url in tuple(_addresses.items()):
             if own == folder or own.startswith(f"{folder}/"):
                 return url + own[len(folder) :]
         return own

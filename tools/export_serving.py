@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
+from multigrain_jax.data.bucket_paths import local_path
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import write_atomically
 from multigrain_jax.inference import OpenedModel, open_model
@@ -56,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
                 "the package flatbuffers, with which JAX writes the file, is not "
                 "installed: pip install -e '.[serve]'"
             )
+        destination = local_path(options.destination, what="the file to write")
         opened = open_model(
             options.checkpoint,
             step=options.step,
@@ -67,7 +69,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     exported = export_model(opened, options.test_size, platforms=options.platforms)
     data = exported.serialize()
-    destination = Path(options.destination)
     destination.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(destination) as file:
         file.write(data)

@@ -14,6 +14,7 @@ from multigrain_jax.convert.layouts import (
     state_dict_in_layout,
 )
 from multigrain_jax.convert.safetensors_file import write_safetensors
+from multigrain_jax.data.bucket_paths import local_path
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import write_atomically
 from multigrain_jax.models.multigrain import variables_of
@@ -58,7 +59,7 @@ def export_checkpoint(
         InputError: torch is missing and needed, no such checkpoint, the file exists, or
             the layout has no place for the model.
     """
-    destination = Path(destination)
+    destination = local_path(destination, what="the file to write")
     is_safetensors = destination.suffix == SAFETENSORS
     torch = None if is_safetensors else _import_torch()
     if destination.exists():

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from multigrain_jax.convert.convert import convert_checkpoint
+from multigrain_jax.convert.export import export_checkpoint
 from multigrain_jax.data.bucket_paths import (
     BucketPath,
     absolute_path,
@@ -13,8 +15,10 @@ from multigrain_jax.data.bucket_paths import (
     list_names,
     open_object,
 )
+from multigrain_jax.data.cache import LocalCache
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import read_json, read_small
+from multigrain_jax.weights import keep_weights
 
 FILES = ("a/one.jpg", "a/b/two.txt", "c/b/two.txt", "three.json")
 
@@ -86,6 +90,21 @@ def test_paths_of_this_machine_stay_what_they_are(monkeypatch, tmp_path):
     assert absolute_path("gs:/b/x/") == absolute_path("gs://b/x") == "gs://b/x"
     with pytest.raises(InputError, match="gs://BUCKET/NAME"):
         as_path("http://example.org/x")
+
+
+def test_what_is_written_by_programs_stays_on_this_machine(gcs, tmp_path):
+    before = os.listdir()
+    url, weights = gcs.url("somewhere"), tmp_path / "weights.pth"
+    for call in (
+        lambda: convert_checkpoint(url, tmp_path / "new"),
+        lambda: convert_checkpoint(weights, url),
+        lambda: export_checkpoint(tmp_path, url),
+        lambda: keep_weights("resnet50", url),
+        lambda: LocalCache(url),
+    ):
+        with pytest.raises(InputError, match=rf"found {url}, expected a .*machine"):
+            call()
+    assert os.listdir() == before
 
 
 def test_what_is_opened_is_kept_by_its_version(gcs, monkeypatch, tmp_path):

@@ -86,3 +86,11 @@ def test_links_to_one_file_are_the_same(tmp_path):
     assert identity_of(gone[0]) == identity_of(gone[1])
     assert identity_of("/d/1.0.0 test [3]") != identity_of("/d/1.0.0 test [4]")
     assert identity_of("a\0b") == "a\0b"
+
+
+def test_images_of_a_bucket_are_looked_for_there(gcs, tmp_path):
+    gcs.put("new/a/1.jpg", b"")
+    paths = ["/x/a/1.jpg", gcs.url("old/a/1.jpg")]
+    assert old_root(["/x"], paths, gcs.url("new")) == "/x"
+    assert old_root([gcs.url("old")], paths, gcs.url("new")) == gcs.url("old")
+    assert old_root([gcs.url("old")], paths, gcs.url("other")) is None

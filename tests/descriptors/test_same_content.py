@@ -89,3 +89,10 @@ def test_a_file_that_cannot_be_read_is_like_no_other(tmp_path, monkeypatch):
     assert same_bytes([np.arange(3)], paths) == {2: 1}
     os.remove(paths[2])
     assert same_bytes([np.arange(3)], paths) == {}
+
+
+def test_objects_of_a_bucket_are_compared_likewise(gcs):
+    for name, data in (("a", b"one"), ("b", b"two"), ("c", b"one"), ("d", b"three")):
+        gcs.put(name, data)
+    paths = {row: gcs.url(name) for row, name in enumerate("abcd")} | {4: gcs.url("x")}
+    assert same_bytes([np.arange(5)], paths) == {2: 0}

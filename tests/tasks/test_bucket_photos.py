@@ -81,7 +81,9 @@ def test_embed_that_is_killed_goes_on_to_the_same_bytes(
     assert (results["num_new"], results["num_outdated"]) == (2, 2)
 
 
-def test_a_collection_that_is_all_in_buckets(root, gcs, tiny_checkpoint, tmp_path):
+def test_a_collection_that_is_all_in_buckets(
+    root, gcs, tiny_checkpoint, tmp_path, capsys
+):
     gcs.put_folder(tiny_checkpoint, "model")
     config = small_eval_config(embed.get_config, root, gcs.url("model"))
     run_on_bucket(run_embed.run, config, gcs.url("collection"))
@@ -109,8 +111,16 @@ def test_a_collection_that_is_all_in_buckets(root, gcs, tiny_checkpoint, tmp_pat
         gcs.put(name.replace("photos/", "moved/"), gcs.data(name))
         gcs.delete(name)
     config.data.root = gcs.url("moved")
+    capsys.readouterr()
     run_health.run(config, tmp_path / "health")
-    assert "not there any more" not in (tmp_path / "health" / "report.html").read_text()
+    said = capsys.readouterr().out
+    assert f"photos of {root} are looked for in {gcs.url('moved')}" in said
+    assert "not there any more" not in said
+    config.data.root = None
+    run_health.run(config, tmp_path / "health")
+    assert (
+        "photos that the page shows are not there any more" in capsys.readouterr().out
+    )
 
     config = browse.get_config()
     config.database = gcs.url("collection")

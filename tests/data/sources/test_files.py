@@ -128,6 +128,14 @@ def test_lists_name_photos_by_paths_and_by_addresses(photos, remote):
         open_photos(root, None, list_file=remote.url("none.txt"))
 
 
+def test_a_bucket_is_a_folder_too(gcs):
+    gcs.put("b/1.png", plain_photo(kind="PNG"))
+    gcs.put("a/1.png", plain_photo(kind="PNG"))
+    source = open_photos(gcs.url())
+    assert described(source, as_path(gcs.url())) == ["a/1.png", "b/1.png"]
+    assert source.read(0) == gcs.data("a/1.png")
+
+
 def test_what_is_held_out_is_the_same(photos, gcs):
     gcs.put_folder(photos / "train", "flat")
     for split in ("train", "val"):
@@ -233,6 +241,7 @@ def test_files_and_objects_in_one_source(gcs, tmp_path):
     assert stamp is not None and stamp.size == len(gcs.data("2.png"))
 
 
+@pytest.mark.slow
 def test_processes_read_buckets(photos, gcs):
     gcs.put_folder(photos, "photos")
     here = batches(open_photos(photos, "train"))
