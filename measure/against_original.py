@@ -98,6 +98,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps-per-epoch", type=int, default=28)
     parser.add_argument("--epochs", type=int, default=22)
     parser.add_argument("--learning-rate", type=float, default=0.02)
+    parser.add_argument(
+        "--threads", type=int, help="of the original's training; as many as cores"
+    )
     parser.add_argument("--out", type=Path, default=Path("workdirs/against_original"))
     options = parser.parse_args(arguments)
     for name in ("seeds", "size", "batch_size", "steps_per_epoch", "epochs"):
@@ -131,7 +134,7 @@ def plan(options: argparse.Namespace) -> list[Job]:
             photos=photos,
             clone=options.clone,
             torchvision=options.torchvision or Path(),
-            threads=threads_each(options.processes),
+            threads=options.threads or threads_each(options.processes),
             folder=options.out.absolute(),
         )
         for seed in range(options.seeds)

@@ -56,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--torchvision", type=Path)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=num_cores(), help="of PyTorch")
     options = parser.parse_args(arguments)
     try:
         check_original(options.clone, options.torchvision)
@@ -68,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
                 arguments=[str(options.steps)],
                 num_classes=CLASSES,
                 seed=options.seed,
-                threads=num_cores(),
+                threads=options.threads,
             )
             run_in_clone(RUN, task, folder=folder, log_path=folder / "log.txt")
             with np.load(folder / THEIRS) as file:

@@ -207,6 +207,8 @@ def test_both_sides_are_given_the_same_training(photos, tmp_path):
     assert {name: given[name] for name in same} == {n: str(v) for n, v in same.items()}
     assert config.learning_rate_drop_epochs == (5, 11, 16)
     assert (config.seed, config.batch_norm_group_size) == (1, 48)
+    assert job.threads >= 1
+    assert jobs_of(photos, tmp_path, "--threads", "3")[0].threads == 3
     # 616 steps of whole batches, for any number of photos.
     for count in (12, 535, 675, 1000, 661):
         factor = job.settings.epoch_length(count)
