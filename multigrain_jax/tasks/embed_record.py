@@ -12,7 +12,7 @@ import numpy as np
 from multigrain_jax.bucket_copies import CopiedPath
 from multigrain_jax.data.bucket_paths import ADDRESSES, absolute_path, as_path
 from multigrain_jax.data.decoding import VIEWER
-from multigrain_jax.data.sources.open import open_split
+from multigrain_jax.data.sources.open import PACKED, open_split
 from multigrain_jax.data.sources.scan import DEFAULT_EXCLUDE
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.descriptors.folder import DESCRIPTOR_FOLDER
@@ -195,7 +195,9 @@ def open_photos(database: str | Path) -> ImageSource | None:
         return None
     config = {"verify_cache": False, **config}
     config["data"] = {**ADDED_KEYS, **config["data"]}
-    return open_split(data_set_from_config(config), config["data"]["split"])
+    # The parts of large files are told by names: runs before may have read others.
+    split = None if config["data"]["source"] in PACKED else config["data"]["split"]
+    return open_split(data_set_from_config(config), split)
 
 
 def _damaged(file: Path, reason: str) -> InputError:

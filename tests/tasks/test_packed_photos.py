@@ -101,6 +101,28 @@ def test_large_files_are_evaluated_embedded_found_and_shown(
     assert "could not be read" not in capsys.readouterr().out
 
 
+def test_large_files_in_a_bucket_are_embedded_and_shown(tmp_path, tiny_checkpoint, gcs):
+    photos, labels = photos_and_labels()
+    gcs.put_folder(write_set(tmp_path / "set", "parquet", photos, labels), "set")
+    root, database = gcs.url("set"), tmp_path / "embed"
+    data = {"source": "parquet", "split": "val"}
+    config = small_eval_config(embed.get_config, root, tiny_checkpoint, data=data)
+    results = run_embed.run(config, database)
+    assert (results["num_images"], results["num_unreadable"]) == (COUNT - 1, 1)
+    assert skipped(database) == [name_of(root, "parquet", BAD)]
+    assert run_embed.run(config, database)["num_new"] == 0
+    config.data.split = "train"
+    results = run_embed.run(config, database)
+    assert (results["num_new"], results["num_outdated"]) == (COUNT, 0)
+    config = search.get_config()
+    config.database = config.queries = str(database)
+    config.num_neighbours = 1
+    run_search.run(config, tmp_path / "search")
+    page = (tmp_path / "search" / "report.html").read_text()
+    assert ">not readable<" not in page
+    assert page.count("data:image/jpeg") == 2 * 2 * (COUNT - 1)
+
+
 @pytest.mark.slow
 def test_training_on_large_files_takes_the_photos_by_their_rows(tmp_path):
     photos, labels = photos_and_labels(24)
