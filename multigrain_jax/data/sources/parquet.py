@@ -35,7 +35,7 @@ ROWS_AT_ONCE = 64
 # Row groups that are held where photos cannot be read one by one, in each process.
 GROUPS_KEPT = 2
 # The photos of a row group are held while they are looked through, up to this size.
-KEPT_BYTES = 256 << 20
+KEPT_BYTES = 128 << 20
 _CODECS: Mapping[str, str] = {"UNCOMPRESSED": UNPACKED, "LZ4": "lz4_raw"}
 _LARGEST = np.iinfo(np.int32).max
 _loading = threading.Lock()
@@ -189,10 +189,10 @@ def _places_of_values(window: Window, chunk: Chunk) -> dict[bytes, tuple[int, ..
     try:
         if chunk.length <= KEPT_BYTES:
             window.keep(chunk.offset, chunk.length)  # PyArrow reads the same
-        unpack = functools.partial(_unpack, chunk.codec)
+        unpack = functools.partial(_try_to_unpack, chunk.codec)
         for place, value in find_values(window.read, chunk, unpack):
             found[hashlib.blake2b(value, digest_size=16).digest()] = tuple(place)
-    except (ValueError, LookupError, OSError, TypeError, OverflowError):
+    except (ValueError, LookupError, TypeError, OverflowError):
         pass  # what PyArrow reads decides; these rows are read by their group
     return found
 
@@ -230,6 +230,14 @@ def _load_row_group(path: str, stamp: Stamp, number: int) -> Any:
         leaf = _image_leaf(path, file.schema_arrow)
         table = file.read_row_group(number, columns=[leaf], use_threads=False)
         return _bytes_of(table.column(0).combine_chunks())
+
+
+def _try_to_unpack(codec: str, data: bytes, size: int) -> bytes:
+    """`_unpack`, whose errors are told from those of the storage."""
+    try:
+        return _unpack(codec, data, size)
+    except OSError as error:
+        raise ValueError(str(error)) from error
 
 
 def _unpack(codec: str, data: bytes, size: int) -> bytes:

@@ -12,7 +12,7 @@ from helpers.shards import write_parquet
 from helpers.sources import described, open_photos
 
 from multigrain_jax.data.reading import why_unreadable
-from multigrain_jax.data.sources import parquet
+from multigrain_jax.data.sources import parquet, random_access
 from multigrain_jax.errors import InputError
 
 PHOTOS = [plain_photo(20 * number) for number in range(6)]
@@ -248,6 +248,20 @@ def test_torn_and_empty_files_are_named(tmp_path):
     assert len(source) == 12
     assert source.describe(0).endswith("b.parquet#0")
     assert "no rows" in source.remarks[0]
+
+
+def test_a_fault_of_the_storage_leaves_no_slow_index(tmp_path, monkeypatch):
+    path = write_parquet(tmp_path / "a.parquet", PHOTOS, [0] * 6)
+    read_at = random_access.read_at
+
+    def fails(place, offset, length, *, stamp):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(random_access, "read_at", fails)
+    with pytest.raises(InputError, match=r"a\.parquet: .*Input/output error"):
+        open_rows(path)
+    monkeypatch.setattr(random_access, "read_at", read_at)
+    assert np.all(open_rows(path)._places["stored"] > 0)
 
 
 def test_a_row_that_is_no_photo_is_one_unreadable_photo(tmp_path):
