@@ -14,7 +14,7 @@ from multigrain_jax.descriptors.approximate.build import (
     update_index,
 )
 from multigrain_jax.descriptors.approximate.faiss_engine import FaissOptions
-from multigrain_jax.descriptors.approximate.known import known_rows
+from multigrain_jax.descriptors.approximate.known import known_rows, require_rows
 from multigrain_jax.descriptors.approximate.milvus_engine import MilvusOptions
 from multigrain_jax.descriptors.approximate.opening import ENGINES, open_engine
 from multigrain_jax.descriptors.approximate.record import (
@@ -60,6 +60,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     folder.mkdir(exist_ok=True)
     engine = open_engine(record, folder)
     try:
+        if is_new and engine.in_place:
+            # What is dropped now is not to be found missing after a kill.
+            write_record(folder, record)
         if is_new:
             record = begin_record(
                 record,
@@ -70,6 +73,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
             )
             leave_if_taken(workdir)
             write_record(folder, record)
+        else:
+            require_rows(engine, record, folder=folder)
         record, change = update_index(
             folder,
             record,

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -191,6 +192,30 @@ def test_more_candidates_than_an_engine_gives_are_refused(made_up, tmp_path):
     database, queries = made_up
     with pytest.raises(InputError, match="num_candidates: found 20000, expected at "):
         look(database, tmp_path / "w", queries, **{"approximate.num_candidates": 20000})
+
+
+def test_the_same_two_commands_with_milvus(made_up, tmp_path, monkeypatch):
+    pytest.importorskip("pymilvus", reason="pymilvus is not installed")
+    pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
+    database, queries = made_up
+    built = build(database, tmp_path / "index", engine="milvus")
+    assert built["num_rows"] == built["num_added"] == 300
+    _, expected = look(database, tmp_path / "exact", queries)
+    results, found = look(
+        database, tmp_path / "found", queries, index=str(tmp_path / "index")
+    )
+    check_same(found, expected)
+    assert results["recall_at_10"] == 1
+    # Killed once the old rows are dropped, it is made anew by the next run.
+    with monkeypatch.context() as patched:
+        patched.setattr(run_index, "update_index", mock.Mock(side_effect=RuntimeError))
+        patched.setattr(run_index, "begin_record", mock.Mock(side_effect=RuntimeError))
+        with pytest.raises(RuntimeError):
+            build(database, tmp_path / "index", engine="milvus", rebuild=True)
+    with pytest.raises(InputError, match="only begun found"):
+        look(database, tmp_path / "found", queries, index=str(tmp_path / "index"))
+    built = build(database, tmp_path / "index", engine="milvus")
+    assert built["num_rows"] == built["num_added"] == 300
 
 
 KILLED = """

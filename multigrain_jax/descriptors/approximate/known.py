@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from multigrain_jax.descriptors.approximate.engine import Engine
 from multigrain_jax.descriptors.approximate.record import Record
 from multigrain_jax.descriptors.folder import (
     DescriptorSettings,
@@ -92,6 +93,26 @@ def known_rows(record: Record, index: DescriptorIndex, *, folder: Path) -> Known
         np.concatenate([np.zeros(0, bool), *live]),
         np.cumsum([0, *(shard.rows for shard in shards)]),
     )
+
+
+def require_rows(engine: Engine, record: Record, *, folder: Path) -> None:
+    """Check that an engine has as many rows as index.json says.
+
+    Args:
+        engine: of the index.
+        record: what its index.json says; rows of a pending part are not known.
+        folder: of the index.
+
+    Raises:
+        InputError: it has others, or its files are damaged.
+    """
+    found, _ = engine.size(record.parts)
+    expected = sum(part.num_rows for part in record.parts)
+    if found != expected and record.pending is None:
+        raise InputError(
+            f"{folder}: {found} rows in the index, {expected} expected; make it anew "
+            "with configs/index.py and --config.rebuild=True"
+        )
 
 
 def _require_same(

@@ -17,7 +17,11 @@ from multigrain_jax.descriptors.approximate.engine import (
     Engine,
     shards_and_rows,
 )
-from multigrain_jax.descriptors.approximate.known import KnownRows, known_rows
+from multigrain_jax.descriptors.approximate.known import (
+    KnownRows,
+    known_rows,
+    require_rows,
+)
 from multigrain_jax.descriptors.approximate.record import (
     Record,
     read_record,
@@ -141,10 +145,6 @@ class ApproximateIndex:
             similarities -= offsets[:, None]
         return similarities, rows
 
-    def size(self) -> tuple[int, int]:
-        """Rows in the index, and its bytes on disk as far as they are known."""
-        return self._engine.size(self._record.parts)
-
     def close(self) -> None:
         """Let go of the engine."""
         self._engine.close()
@@ -254,12 +254,17 @@ def open_approximate(
     """
     for attempt in range(_ATTEMPTS):
         record = read_record(folder)
+        if not record.made:
+            raise InputError(
+                f"{folder}: an index that was only begun found, expected one with rows; "
+                "run the task `index` again (configs/index.py)"
+            )
         engine = open_engine(record, folder)
         try:
             index = ApproximateIndex(
                 exact, record, engine, folder=folder, effort=effort
             )
-            _require_rows(index, record, folder)
+            require_rows(engine, record, folder=folder)
             return index
         except InputError:
             engine.close()
@@ -270,14 +275,3 @@ def open_approximate(
             engine.close()
             raise
     raise AssertionError  # the last attempt returns or raises
-
-
-def _require_rows(index: ApproximateIndex, record: Record, folder: Path) -> None:
-    found, _ = index.size()
-    expected = sum(part.num_rows for part in record.parts)
-    if found == expected or record.pending is not None:
-        return
-    raise InputError(
-        f"{folder}: {found} rows in the index, {expected} expected; make it anew with "
-        "configs/index.py and --config.rebuild=True"
-    )

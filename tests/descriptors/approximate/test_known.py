@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from helpers.approximate import SETTINGS, photos, random_rows, write_folder
 
-from multigrain_jax.descriptors.approximate.known import known_rows
+from multigrain_jax.descriptors.approximate.engine import Part, Stored
+from multigrain_jax.descriptors.approximate.known import known_rows, require_rows
 from multigrain_jax.descriptors.approximate.record import Record
 from multigrain_jax.descriptors.folder import read_head, shard_path
 from multigrain_jax.descriptors.index import DescriptorIndex
@@ -66,6 +67,22 @@ def test_an_index_of_another_folder_is_refused(folder, tmp_path):
     write_folder(fewer, photos(20), random_rows(30)[:20])
     with pytest.raises(InputError, match="the index has 3 shards, the folder 2"):
         known(record_of(folder), fewer)
+
+
+def test_rows_that_an_engine_has_lost_are_missed(folder):
+    part = Part(0, 3, 30, "", "", Stored("", 0, ""))
+    record = record_of(folder, parts=(part,))
+
+    class Engine:
+        def size(self, parts):
+            return sum(part.num_rows for part in parts) - lost, 1
+
+    lost = 0
+    require_rows(Engine(), record, folder=folder)
+    lost = 1
+    with pytest.raises(InputError, match=r"29 rows in the index, 30 expected.*rebuild"):
+        require_rows(Engine(), record, folder=folder)
+    require_rows(Engine(), record._replace(pending=0), folder=folder)
 
 
 def test_a_folder_without_digests_is_refused(folder):

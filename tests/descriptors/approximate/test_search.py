@@ -56,7 +56,7 @@ def test_in_blocks_and_with_normalised_scores(paths, monkeypatch):
     training = DescriptorIndex([random_rows(9, seed=3).astype(np.float16)])
     check(index, exact, normalization=ScoreNormalization(training, 3, 2.0))
     check(index, exact, queries=QUERIES[:0])
-    assert len(index) == 60 and index.dim == DIM and index.size()[0] == 60
+    assert len(index) == 60 and index.dim == DIM
     np.testing.assert_array_equal(index.read(58, 3), exact.read(58, 3))
     assert index.paths([3]) == exact.paths([3])
 
