@@ -256,8 +256,8 @@ def open_approximate(
         record = read_record(folder)
         if not record.made:
             raise InputError(
-                f"{folder}: an index that was only begun found, expected one with rows; "
-                "run the task `index` again (configs/index.py)"
+                f"{folder}: an index that was only begun found, one with rows "
+                "expected; run the task `index` again (configs/index.py)"
             )
         engine = open_engine(record, folder)
         try:
