@@ -96,11 +96,15 @@ class MilvusEngine:
                 "which Milvus Lite cannot open; choose another one, or "
                 "--config.engine=faiss"
             )
-        with _told(uri, lite=self._file is not None):
-            self._client = client_class(uri=uri, token=token)
-            if made:
-                self._require_collection()
-                self._client.load_collection(options.collection)
+        try:
+            with _told(uri, lite=self._file is not None):
+                self._client = client_class(uri=uri, token=token)
+                if made:
+                    self._require_collection()
+                    self._client.load_collection(options.collection)
+        except BaseException:
+            self.close()
+            raise
 
     def create(self, sample: np.ndarray, *, num_rows: int) -> dict[str, Any]:
         """Make the collection anew; the server learns what it needs itself."""
@@ -204,10 +208,9 @@ class MilvusEngine:
 
     def close(self) -> None:
         """Disconnect; the server of Lite ends, and others may open its file."""
-        if self._client is None:
-            return
-        self._client.close()
-        self._client = None
+        if self._client is not None:
+            self._client.close()
+            self._client = None
         if self._file is not None:
             from milvus_lite.server_manager import server_manager_instance
 
@@ -217,7 +220,6 @@ class MilvusEngine:
         name = self._options.collection
         if self._client.has_collection(name):
             return
-        self.close()
         raise InputError(
             f"milvus.collection: no {name!r} at {self._options.uri}, the rows of the "
             "index were expected; make it anew with configs/index.py and "

@@ -190,6 +190,8 @@ def test_without_its_rows_the_index_is_refused(paths):
     engine.close()
     with pytest.raises(InputError, match=r"no 'others' at lite.*rebuild=True"):
         make(folder, record.made, collection="others")
+    # It was let go of, and opens again.
+    make(folder, record.made).close()
     (folder / "milvus.db").rename(folder / "elsewhere")
     with pytest.raises(InputError, match=r"milvus\.db: missing.*rebuild=True"):
         make(folder, record.made)
