@@ -37,6 +37,11 @@ def test_the_commands_of_the_page_run(tmp_path, monkeypatch):
         config.update_from_flattened_dict(dict(given))
         workdir = main.default_workdir(words[4]).absolute()
         importlib.import_module(main.TASKS[config.task]).run(config, workdir)
+    code, _ = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    names = {}
+    exec(compile(code, str(PAGE), "exec"), names)
+    assert names["rows"][:, 0].tolist() == list(range(10))
+    assert names["similarities"][:, 0] == pytest.approx(1, abs=1e-3)
     found = json.loads((workdirs / "search" / "results.json").read_text())
     assert (found["recall_at_10"], found["num_not_in_index"]) == (1, 0)
     assert "10 queries among 200 photos" in (
