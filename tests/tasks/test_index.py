@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from unittest import mock
 import numpy as np
 import pytest
 from helpers.approximate import photos, random_rows, write_folder
+from helpers.damages import DAMAGES, what_is_wrong
 from helpers.descriptors import read_table
 
 from configs import index, search
@@ -22,6 +24,10 @@ from multigrain_jax.tasks import search as run_search
 faiss = pytest.importorskip("faiss", reason="faiss is not installed")
 faiss.omp_set_num_threads(1)
 ROOT = Path(__file__).parents[2]
+
+
+# All rows are candidates: the search is exact.
+EVERYTHING = {"approximate.num_candidates": 310, "approximate.num_probes": 999}
 
 
 def build(database, workdir, **changes):
@@ -216,6 +222,37 @@ def test_the_same_two_commands_with_milvus(made_up, tmp_path, monkeypatch):
         look(database, tmp_path / "found", queries, index=str(tmp_path / "index"))
     built = build(database, tmp_path / "index", engine="milvus")
     assert built["num_rows"] == built["num_added"] == 300
+
+
+FILES = ("index/index.json", "index/rows-*", "index/part-*", "index/trained-*")
+
+
+@pytest.mark.parametrize("file", [*FILES, "config.json", "results.json"])
+def test_a_broken_file_is_one_line_or_none(made_up, tmp_path, file):
+    """Every damage in turn: a task does its work, or names the file in one line."""
+    database, queries = made_up
+    build(database, tmp_path / "whole", kind="ivf_pq")
+    # There are photos to add, for which what was learnt is read.
+    write_folder(database / "descriptors", photos(310), random_rows(310))
+    _, expected = look(database, tmp_path / "exact", queries)
+    wrong = []
+    for damage, break_it in DAMAGES.items():
+        base = tmp_path / damage
+        shutil.copytree(tmp_path / "whole", base / "index")
+        (path,) = (base / "index").glob(file)
+        break_it(path)
+
+        def search_through(base=base):
+            through = {"index": str(base / "index"), **EVERYTHING}
+            check_same(look(database, base / "w", queries, **through)[1], expected)
+
+        def build_on(base=base):
+            build(database, base / "index", kind="ivf_pq", rows_per_part=1)
+
+        for task in (search_through, build_on):
+            if problem := what_is_wrong(task, base):
+                wrong.append((damage, task.__name__, problem))
+    assert wrong == []
 
 
 KILLED = """

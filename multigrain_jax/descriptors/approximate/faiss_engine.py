@@ -23,7 +23,7 @@ from multigrain_jax.descriptors.approximate.engine import (
 from multigrain_jax.descriptors.approximate.record import damaged, is_utf8
 from multigrain_jax.descriptors.shards import HashingFile, file_digest
 from multigrain_jax.errors import InputError
-from multigrain_jax.files import write_durably
+from multigrain_jax.files import require_content, write_durably
 
 KINDS = ("flat", "hnsw", "ivf_pq")
 # "auto": the exact products of so many rows take milliseconds, and a graph of so many
@@ -249,6 +249,7 @@ class FaissEngine:
         """
         path = self._folder / name
         try:
+            require_content(path)
             if file_digest(path) != digest:
                 raise damaged(path, "its content has changed since it was written")
             if mapped and is_utf8(path):

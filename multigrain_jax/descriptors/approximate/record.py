@@ -21,6 +21,7 @@ from multigrain_jax.errors import InputError
 from multigrain_jax.files import (
     PARTIAL_SUFFIX,
     read_json,
+    require_content,
     write_durably,
 )
 from multigrain_jax.trees import json_digest
@@ -117,7 +118,7 @@ def write_rows(folder: Path, held: np.ndarray) -> tuple[str, str]:
     digest = hashlib.sha256(data).hexdigest()
     name = f"rows-{digest[:32]}.bits"
     # Named by its content: what is there already is the same.
-    if not (folder / name).exists() or _digest(folder / name) != digest:
+    if not _is(folder / name, data):
         with write_durably(folder / name) as file:
             file.write(data)
     return name, digest
@@ -131,6 +132,7 @@ def read_rows(folder: Path, part: Part, num_rows: int) -> np.ndarray:
     """
     path = folder / part.rows_file
     try:
+        require_content(path)
         data = path.read_bytes()
     except OSError as error:
         raise damaged(path, error.strerror or str(error)) from error
@@ -186,7 +188,7 @@ def _remove_others(folder: Path, record: Record) -> None:
         record.made.get("file"),
     }
     for path in _own_files(folder):
-        if path.name not in known:
+        if path.name not in known and not path.is_dir():
             path.unlink(missing_ok=True)
 
 
@@ -195,5 +197,9 @@ def _own_files(folder: Path) -> Iterable[Path]:
         yield from folder.glob(pattern)
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _is(path: Path, data: bytes) -> bool:
+    try:
+        require_content(path)
+        return path.read_bytes() == data
+    except OSError:
+        return False
