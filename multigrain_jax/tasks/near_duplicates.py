@@ -200,7 +200,9 @@ def _votes(settings: Mapping[str, Any], joined: JoinedIndex) -> Votes:
     if settings["hashes"] == "yes":
         require_hashes()
         most = f"{settings['hash_distance']} of {BITS} bits"
-        print(f"pairs are found by the network, and by hashes that differ in {most}")
+        print(
+            f"pairs are found by the network, and by hashes that differ in at most {most}"
+        )
         limit = settings["data"]["max_megapixels"]
         decoding = dataclasses.replace(VIEWER, max_megapixels=limit)
         hashes = hashes_of_rows(joined, decoding=decoding)
