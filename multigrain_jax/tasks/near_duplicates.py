@@ -199,9 +199,9 @@ def _votes(settings: Mapping[str, Any], joined: JoinedIndex) -> Votes:
     hashes = None
     if settings["hashes"] == "yes":
         require_hashes()
-        most = f"{settings['hash_distance']} of {BITS} bits"
         print(
-            f"pairs are found by the network, and by hashes that differ in at most {most}"
+            "pairs are found by the network, and by hashes that differ in at most "
+            f"{settings['hash_distance']} of {BITS} bits"
         )
         limit = settings["data"]["max_megapixels"]
         decoding = dataclasses.replace(VIEWER, max_megapixels=limit)
