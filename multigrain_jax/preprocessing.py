@@ -12,7 +12,7 @@ from multigrain_jax.data.decoding import (
     decode,
     rgb_of_opened,
 )
-from multigrain_jax.data.sources.open import require_readable
+from multigrain_jax.data.sources.files import require_readable
 from multigrain_jax.errors import InputError
 from multigrain_jax.models.backbones import BACKBONES
 from multigrain_jax.ops.color import normalize_pixels_on_host
