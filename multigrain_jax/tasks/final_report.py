@@ -29,6 +29,7 @@ from multigrain_jax.evaluation.classification import (
 )
 from multigrain_jax.evaluation.copy_detection import copy_scores
 from multigrain_jax.evaluation.embed import (
+    Embedded,
     embed_source,
     embed_source_batches,
     make_embed_step,
@@ -122,13 +123,7 @@ def evaluate_and_report(
         embed, source, photos, originals, edit=EDITS[COPY_EDIT], background=None
     )
     scores = {f"copy_{name}": value for name, value in found.items()}
-    if np.any(photos.labels >= 0):
-        of_classes = {}
-        if can_be_found(photos.labels, split=split):
-            of_classes = {"class_map": class_map(photos), "knn_top1": knn_top1(photos)}
-        if photos.logits is not None:
-            of_classes = {**classification_scores(photos), **of_classes}
-        scores = {**of_classes, **scores}
+    scores = _class_scores(photos, split=split) | scores
     if train is not None:
         batches = embed_source_batches(train, **embed.keywords)
         threshold = max(LEAST_OF_LEAKS, scores.get("copy_threshold_at_p90", 0.0))
@@ -138,8 +133,19 @@ def evaluate_and_report(
     with dispensable(workdir / "report.html"):
         write_final_page(workdir, source, photos, split=split, scores=scores)
     named = {f"{split}/{prefix}{name}": value for name, value in scores.items()}
+    print(f"scores of the {int(np.sum(~photos.bad))} photos of {split}:")
     print_table(named)
     return named
+
+
+def _class_scores(photos: Embedded, *, split: str) -> dict[str, float]:
+    """How well classes are told and found; nothing of photos without labels."""
+    if not np.any(photos.labels >= 0):
+        return {}
+    scores = {} if photos.logits is None else classification_scores(photos)
+    if can_be_found(photos.labels, split=split):
+        scores |= {"class_map": class_map(photos), "knn_top1": knn_top1(photos)}
+    return scores
 
 
 def _list_unreadable(source: ImageSource, bad: np.ndarray, workdir: Path) -> None:

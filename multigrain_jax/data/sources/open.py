@@ -152,13 +152,10 @@ def open_source(
             local_cache_dir=local_cache_dir,
         )
     elif source == "tfds":
-        folder = _local_folder(root)
-        kind = TfrecordSource if is_tfrecord(folder) else TfdsSource
-        opened = kind(folder, split or "train")
+        opened = _prepared(_local_folder(root), split or "train")
     elif source in PACKED:
-        folder = str(as_path(root))
         opened = PackedSource(
-            folder,
+            str(as_path(root)),
             split,
             form=PACKED[source],
             exclude=exclude,
@@ -175,6 +172,11 @@ def open_source(
         indices = np.linspace(0, len(opened) - 1, num_images).astype(np.int64)
         return Subset(opened, indices)
     return opened
+
+
+def _prepared(folder: Path, split: str) -> ImageSource:
+    """A data set that TFDS has prepared, in either of its formats."""
+    return (TfrecordSource if is_tfrecord(folder) else TfdsSource)(folder, split)
 
 
 def _photo_folder(root: str | Path) -> Path:
