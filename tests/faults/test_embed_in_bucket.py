@@ -93,6 +93,18 @@ def test_after_any_request_descriptors_are_whole(
     assert looked_at > 10 and first_run > 5
 
 
+def test_a_workdir_of_s3_is_one_too(
+    s3, photo_folder, tiny_checkpoint, tmp_path, monkeypatch
+):
+    config = make_config(photo_folder, tiny_checkpoint)
+    run(config, tmp_path / "local")
+    for number, expected in enumerate((18, 0)):
+        monkeypatch.setenv("MULTIGRAIN_CACHE", str(tmp_path / f"machine{number}"))
+        assert run_on_bucket(run, config, s3.url("run"))["num_new"] == expected
+    for name, data in contents(tmp_path / "local").items():
+        assert s3.data(f"run/descriptors/{name}") == data
+
+
 def test_an_embed_that_is_killed_goes_on_byte_for_byte(
     gcs, states, photo_folder, tiny_checkpoint, tmp_path, monkeypatch
 ):
