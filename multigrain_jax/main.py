@@ -173,7 +173,8 @@ def _remedy(error: OSError, workdir: Path | str, *, task: str) -> str | None:
         return ""
     if error.errno in PASSING_ERRORS:
         again = AGAIN if task in RESUMED else ""
-        if isinstance(workdir, str):  # a bucket, or this machine's disk: it says which
+        in_bucket = str(error.filename).startswith(("gs://", "s3://"))
+        if in_bucket or isinstance(workdir, str):  # or this disk's: it says which
             return again
         return f"; {workdir}: {free_space(workdir)}{again}"
     if error.errno in (errno.EMFILE, errno.ENFILE):

@@ -221,3 +221,13 @@ def test_ctrl_c_is_one_line(command, monkeypatch, capsys, task, code):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("stopped: by SIGINT (Ctrl-C); ")
     assert ("the same command goes on" in line) == (code == 3)
+
+
+def test_a_bucket_that_does_not_answer_is_told_without_the_room_on_the_disk(tmp_path):
+    def told(place: str, task: str) -> str | None:
+        error = OSError(errno.ETIMEDOUT, "no answer of the storage for 60 s", place)
+        return main._remedy(error, tmp_path, task=task)
+
+    assert told("gs://b/photos", "search") == ""
+    assert told("s3://b/photos", "embed") == main.AGAIN
+    assert "free" in (told(str(tmp_path), "search") or "")
