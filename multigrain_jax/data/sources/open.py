@@ -4,7 +4,7 @@ A source is a numbered set of encoded images with labels. It is picklable, since
 loader's reading processes receive it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -64,10 +64,6 @@ class Subset(ImageSource):
     def read(self, index: int) -> bytes:
         """The encoded bytes of one image."""
         return self._source.read(int(self._indices[index]))
-
-    def ask_for(self, indices: Iterable[int]) -> None:
-        """Tell which images will be read next."""
-        self._source.ask_for([int(self._indices[index]) for index in indices])
 
     def open(self, index: int) -> BinaryIO:
         """One image's encoded bytes as an open file."""
@@ -152,15 +148,11 @@ def open_source(
             local_cache_dir=local_cache_dir,
         )
     elif source == "tfds":
-        opened = _prepared(_local_folder(root), split or "train")
+        folder = _local_folder(root)
+        kind = TfrecordSource if is_tfrecord(folder) else TfdsSource
+        opened = kind(folder, split or "train")
     elif source in PACKED:
-        opened = PackedSource(
-            str(as_path(root)),
-            split,
-            form=PACKED[source],
-            exclude=exclude,
-            local_cache_dir=local_cache_dir,
-        )
+        opened = _open_packed(root, split, source, exclude, local_cache_dir)
     else:
         raise InputError(
             f"data.source: found {source!r}, expected one of {', '.join(SOURCES)}"
@@ -174,9 +166,20 @@ def open_source(
     return opened
 
 
-def _prepared(folder: Path, split: str) -> ImageSource:
-    """A data set that TFDS has prepared, in either of its formats."""
-    return (TfrecordSource if is_tfrecord(folder) else TfdsSource)(folder, split)
+def _open_packed(
+    root: str | Path,
+    split: str | None,
+    kind: str,
+    exclude: Sequence[str],
+    local_cache_dir: str | Path | LocalCache | None,
+) -> PackedSource:
+    return PackedSource(
+        str(as_path(root)),
+        split,
+        form=PACKED[kind],
+        exclude=exclude,
+        local_cache_dir=local_cache_dir,
+    )
 
 
 def _photo_folder(root: str | Path) -> Path:
