@@ -1,15 +1,18 @@
 """Photos that lie packed together in large files: tar shards, Parquet files."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from multigrain_jax.data import bucket_tree
+from multigrain_jax.data.bucket_paths import ADDRESSES
 from multigrain_jax.data.cache import LocalCache
 from multigrain_jax.data.decoding import PLAIN
+from multigrain_jax.data.read_ahead import ReadAhead
 from multigrain_jax.data.sources.random_access import Stamp, open_part, read_at
 from multigrain_jax.data.sources.shard_index import (
     ABSENT,
@@ -94,6 +97,7 @@ class PackedSource(ImageSource):
         self._places = np.concatenate(
             [np.zeros(0, PLACE), *(i.places for i in indices)]
         )
+        self._in_bucket = self._paths[0].startswith(ADDRESSES)
         self._have_names = [bool(index.names) for index in indices]
         self._named: tuple[int, Sequence[str]] = (-1, ())
         self.remarks = tuple(
@@ -126,14 +130,30 @@ class PackedSource(ImageSource):
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        # Reading processes look names up themselves, for the few that they need.
-        return {**self.__dict__, "_named": (-1, ())}
+        # Reading processes have threads of their own, and look names up themselves, for
+        # the few that they need.
+        state = {**self.__dict__, "_named": (-1, ())}
+        state.pop("_ahead", None)
+        return state
 
     def __len__(self) -> int:
         return int(self._firsts[-1])
 
     def read(self, index: int) -> bytes:
         """The encoded bytes of one photo; OSError if they cannot be read."""
+        return self._ahead.take(index) if self._in_bucket else self._read_now(index)
+
+    def ask_for(self, indices: Iterable[int]) -> None:
+        """Begin to read these, of files in a bucket."""
+        if self._in_bucket:
+            self._ahead.ask(indices)
+
+    @cached_property
+    def _ahead(self) -> ReadAhead:
+        places = self._places
+        return ReadAhead(self._read_now, lambda n: max(0, int(places[n]["length"])))
+
+    def _read_now(self, index: int) -> bytes:
         shard, place = self._find(index)
         if self._cache is None:
             return self._read(shard, place)

@@ -13,6 +13,7 @@ from helpers.sources import open_photos
 from multigrain_jax.data import bucket_tree
 from multigrain_jax.data.cache import cache_folder
 from multigrain_jax.data.sources import random_access
+from multigrain_jax.data.sources.open import Subset
 from multigrain_jax.data.sources.shard_index import INDEX_SUFFIX
 
 COUNT = 8
@@ -105,6 +106,23 @@ def test_a_photo_takes_one_request(tmp_path, gcs, monkeypatch):
     gcs.faults.order(BUSY, every=3, kinds=["read"])
     assert content(source) == photos
     assert gcs.requests["read"] > COUNT
+
+
+@pytest.mark.parametrize("kind", ["parquet", "webdataset"])
+def test_photos_that_are_asked_for_are_fetched_once_and_ahead(tmp_path, gcs, kind):
+    photos = write_set(tmp_path / "set", kind)
+    gcs.put_folder(tmp_path / "set", "set")
+    source = open_photos(gcs.url("set"), "train", source=kind)
+    gcs.requests.clear()
+    source.ask_for([3, 7, 1])
+    # What has threads by now is sent to a process that has its own.
+    copy = pickle.loads(pickle.dumps(source))
+    assert [source.read(n) for n in (3, 7, 1)] == [photos[n] for n in (3, 7, 1)]
+    assert gcs.requests == {"read": 3}
+    chosen = Subset(copy, [6, 0])
+    chosen.ask_for([1, 0])
+    assert [chosen.read(0), chosen.read(1)] == [photos[6], photos[0]]
+    assert gcs.requests == {"read": 5}
 
 
 @pytest.mark.parametrize("fault", [BUSY, CUT, DROPPED])
