@@ -32,7 +32,7 @@ def get_config() -> ml_collections.ConfigDict:
     # of photos; of faiss "flat" up to 50 000, "hnsw" up to 500 000, then "ivf_pq".
     config.kind = "auto"
     config.num_lists = config_dict.placeholder(int)  # of ivf_*; None: 4 · √photos
-    # Of ivf_pq, per photo, a divisor of D; None: a quarter of D.
+    # Of ivf_pq, per photo, a divisor of D; None: half of D.
     config.num_code_bytes = config_dict.placeholder(int)
     config.num_links = 32  # of hnsw, per photo
     config.ef_construction = 80  # of hnsw: more is slower, and finds more

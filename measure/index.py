@@ -55,7 +55,12 @@ INDEXES: dict[str, tuple[str, dict[str, Any], list[tuple[int, int, int]]]] = {
     "ivf_pq": (
         "faiss",
         {**FAISS, "kind": "ivf_pq"},
-        [(100, 16, 1), (200, 16, 1), (200, 32, 1), (200, 64, 1), (400, 64, 1)],
+        [(50, 16, 1), (100, 16, 1), (200, 16, 1), (200, 32, 1), (400, 32, 1)],
+    ),
+    "ivf_pq_small": (
+        "faiss",
+        {**FAISS, "kind": "ivf_pq", "num_code_bytes": 64},
+        [(200, 16, 1), (400, 64, 1), (1000, 16, 1)],
     ),
     "hnsw": (
         "faiss",
@@ -121,7 +126,7 @@ def measure(name: str, base: Any, folder: Path, rows: int, num_queries: int) -> 
     exact = json.loads((folder / "exact.json").read_text())
     built = run_part("build", name, folder)
     print(
-        f"{name:<10} {rows:>9} rows: built in {built['wall']:.0f} s "
+        f"{name:<12} {rows:>9} rows: built in {built['wall']:.0f} s "
         f"({built['cpu']:.0f} s of the processor), peak {built['peak_mib']:.0f} MiB",
         flush=True,
     )
@@ -129,7 +134,7 @@ def measure(name: str, base: Any, folder: Path, rows: int, num_queries: int) -> 
     # Lite writes the graph once it is first asked for.
     files = [path for path in (folder / name).rglob("*") if path.is_file()]
     num_bytes = sum(path.stat().st_size for path in files)
-    print(f"{name:<10} {rows:>9} rows: {num_bytes / rows:.0f} bytes per photo")
+    print(f"{name:<12} {rows:>9} rows: {num_bytes / rows:.0f} bytes per photo")
     for each in found["searches"]:
         ratio = exact["searches"][0]["cpu"] / each["cpu"]
         print_search(name, rows, each, found, ratio)
@@ -140,7 +145,7 @@ def print_search(
 ) -> None:
     """One line of a search."""
     print(
-        f"{name:<10} {rows:>9} rows, {each['effort']}: recall@{K} "
+        f"{name:<12} {rows:>9} rows, {each['effort']}: recall@{K} "
         f"{each['recall']:.4f}, {each['queries'] / each['wall']:.1f} queries/s, "
         f"{each['queries'] / each['cpu']:.1f} per second of the processor "
         f"({ratio:.1f} times the exact search), peak {found['peak_mib']:.0f} MiB",
@@ -207,7 +212,7 @@ def search(name: str, folder: Path) -> dict[str, Any]:
             for own, true in zip(rows.tolist(), truth.tolist(), strict=True)
         )
         words = f"{candidates} candidates, " + (
-            f"{probes} probes" if name == "ivf_pq" else f"ef {ef}"
+            f"{probes} probes" if "ivf_pq" in name else f"ef {ef}"
         )
         recall = hits / truth.size
         searches.append(

@@ -123,7 +123,7 @@ def test_the_folder_grows_and_photos_go(made_up, tmp_path, kind, capsys):
 
 def test_an_index_says_how_little_it_finds(made_up, tmp_path, capsys):
     database, queries = made_up
-    build(database, tmp_path / "index", kind="ivf_pq", num_lists=16)
+    build(database, tmp_path / "index", kind="ivf_pq", num_lists=16, num_code_bytes=4)
     hasty = {"approximate.num_candidates": 4, "approximate.num_probes": 1}
     results, _ = look(
         database,

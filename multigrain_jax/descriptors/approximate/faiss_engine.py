@@ -41,7 +41,7 @@ class FaissOptions(NamedTuple):
     Attributes:
         kind: one of `KINDS`, or "auto" by the number of rows.
         num_lists: of `ivf_pq`; None: 4 · √rows, as far as the sample goes.
-        num_code_bytes: of `ivf_pq`, per row; None: a quarter of D.
+        num_code_bytes: of `ivf_pq`, per row; None: half of D.
         num_links: of `hnsw`, per row and level (M).
         ef_construction: of `hnsw`, how thoroughly neighbours are looked for.
         seed: of what is learnt.
@@ -264,5 +264,5 @@ class FaissEngine:
 
 
 def _code_bytes(dim: int) -> int:
-    """The largest divisor of D up to a quarter of it."""
-    return next(n for n in range(max(1, dim // 4), 0, -1) if dim % n == 0)
+    """The largest divisor of D up to half of it."""
+    return next(n for n in range(max(1, dim // 2), 0, -1) if dim % n == 0)

@@ -49,7 +49,7 @@ def test_found_is_what_an_exact_search_finds(tmp_path, kind):
     record, change = bring_up(folder, database, engine, **sizes)
     assert change == (400, 0) and record.made["kind"] == kind
     assert len(record.parts) == 2
-    # Codes of a quarter of D: candidates enough to have the true ones among them.
+    # Codes are coarse: candidates enough to have the true ones among them.
     effort = ALL._replace(num_candidates=200)
     index, exact = opened(folder, database, engine, effort=effort)
     queries = random_rows(20, seed=4).astype(np.float32)
@@ -79,12 +79,12 @@ def test_the_kind_is_by_the_number_of_rows(tmp_path, monkeypatch):
     ]
     assert kinds == ["flat", "hnsw", "hnsw", "ivf_pq"]
     made = make(tmp_path / "a").create(sample, num_rows=10**6)
-    assert (made["num_lists"], made["num_code_bytes"]) == (300 // 40, DIM // 4)
-    engine = make(tmp_path / "b", "ivf_pq", num_lists=3, num_code_bytes=8)
+    assert (made["num_lists"], made["num_code_bytes"]) == (300 // 40, DIM // 2)
+    engine = make(tmp_path / "b", "ivf_pq", num_lists=3, num_code_bytes=4)
     made = engine.create(sample, num_rows=300)
-    assert (made["num_lists"], made["num_code_bytes"]) == (3, 8)
+    assert (made["num_lists"], made["num_code_bytes"]) == (3, 4)
     trained = faiss.read_index(str(tmp_path / "b" / made["file"]))
-    assert (trained.nlist, trained.pq.M, trained.ntotal) == (3, 8, 0)
+    assert (trained.nlist, trained.pq.M, trained.ntotal) == (3, 4, 0)
 
 
 def test_learnt_is_the_same_for_the_same_seed(tmp_path):
@@ -116,9 +116,9 @@ def test_what_cannot_be_built_is_refused(tmp_path, changes, message):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_widths_without_a_quarter_have_codes_of_a_divisor():
+def test_odd_widths_have_codes_of_a_divisor():
     widths = (256, 2048, 1280, 3, 7, 10)
-    assert [module._code_bytes(d) for d in widths] == [64, 512, 320, 1, 1, 2]
+    assert [module._code_bytes(d) for d in widths] == [128, 1024, 640, 1, 1, 5]
 
 
 @pytest.mark.parametrize("name", ["with space ü # ?.faiss", os.fsdecode(b"\xff")])
