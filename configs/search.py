@@ -68,4 +68,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_workers = 0  # reading processes; 0 reads with threads
     config.prefetch_batches = 4
     config.data_timeout_s = 600.0  # no batch for so long ends the run
+    # Many hosts, as in base.py; all see the photos, the collections and the workdir.
+    config.distributed = ml_collections.ConfigDict()
+    config.distributed.coordinator = config_dict.placeholder(str)
+    config.distributed.num_processes = config_dict.placeholder(int)
+    config.distributed.process_index = config_dict.placeholder(int)
     return config

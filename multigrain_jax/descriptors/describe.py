@@ -23,7 +23,7 @@ from multigrain_jax.evaluation.embed import (
     make_embed_step,
 )
 from multigrain_jax.evaluation.inputs import recorded_batches
-from multigrain_jax.evaluation.sharing import own_rows
+from multigrain_jax.evaluation.sharing import own_rows, plan_together
 from multigrain_jax.inference import OpenedModel
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.models.heads import HEAD_KEY
@@ -96,6 +96,27 @@ def plan_descriptors(
         test_mode=settings.test_mode,
         batch_size=images_at_once(batch_size, settings.test_size),
         indices=indices,
+        smallest_side=BACKBONES[settings.backbone].smallest_side,
+        timeout_s=timeout_s,
+    )
+
+
+def plan_queries(
+    source: ImageSource,
+    settings: DescriptorSettings,
+    *,
+    batch_size: int,
+    timeout_s: float,
+) -> EvalPlan:
+    """`plan_descriptors` of all images, of whose headers each host reads its share.
+
+    Arguments as of `plan_descriptors`. All hosts have to call it.
+    """
+    return plan_together(
+        source,
+        test_size=settings.test_size,
+        test_mode=settings.test_mode,
+        batch_size=images_at_once(batch_size, settings.test_size),
         smallest_side=BACKBONES[settings.backbone].smallest_side,
         timeout_s=timeout_s,
     )

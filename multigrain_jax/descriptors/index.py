@@ -1,13 +1,14 @@
 """Exact nearest neighbours by inner product, and near duplicates, in blocks.
 
 The database stays on disk; a block of it at a time goes through one compiled step, on
-all devices. Memory is bounded by `SEARCH_BYTES`, whatever the size of the database.
+all devices. Memory is bounded by `SEARCH_BYTES`, whatever the size of the database. Of
+several hosts each reads its contiguous share of the rows.
 """
 
 import os
 import weakref
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -18,11 +19,13 @@ from jax.sharding import Mesh, PartitionSpec
 
 from multigrain_jax.descriptors.folder import DescriptorSettings
 from multigrain_jax.descriptors.index_file import read_open_index
+from multigrain_jax.descriptors.merging import merge_devices, merge_hosts
 from multigrain_jax.descriptors.opening import OpenFolder, open_folder
 from multigrain_jax.descriptors.roots import rebased
 from multigrain_jax.descriptors.shards import ShardFile
+from multigrain_jax.distributed import host_rows
 from multigrain_jax.errors import InputError
-from multigrain_jax.mesh import DATA_AXIS, batch_sharding, make_mesh, put_replicated
+from multigrain_jax.mesh import DATA_AXIS, batch_sharding, make_own_mesh, put_replicated
 from multigrain_jax.ops.refinement import Reduction, score_offsets
 
 # What the arrays of a search take at most, beside queries and results.
@@ -105,13 +108,15 @@ class DescriptorIndex:
         return index
 
     def verify(self) -> None:
-        """Compare the digests of all shards now.
+        """Compare the digests of all shards with rows of this host now.
 
         Raises:
             InputError: one is not as it was written.
         """
-        for shard in self._shards:
-            if isinstance(shard, ShardFile):
+        own = host_rows(len(self))
+        for shard, start in zip(self._shards, self._starts, strict=False):
+            is_own = start < own.stop and start + shard.shape[0] > own.start
+            if isinstance(shard, ShardFile) and is_own:
                 shard.verify()
 
     def move(self, old: str, new: str) -> None:
@@ -138,27 +143,30 @@ class DescriptorIndex:
                 number += 1
         return [found[int(row)] for row in rows]
 
-    def read(self, first: int, count: int) -> np.ndarray:
-        """Rows first … first + count - 1 as [count, D]; zeros behind the end."""
+    def read(self, first: int, count: int, *, end: int | None = None) -> np.ndarray:
+        """Rows first … first + count - 1 as [count, D]; zeros from `end` on, or N."""
         block = np.zeros((count, self.dim), self._dtype)
+        stop = first + count if end is None else min(first + count, end)
         number = int(np.searchsorted(self._starts, first, side="right")) - 1
-        while number < len(self._shards) and self._starts[number] < first + count:
+        while number < len(self._shards) and self._starts[number] < stop:
             start = int(self._starts[number])
             # Mapped for this read only: pages that stay mapped count as memory.
             shard = self._shards[number]
             whole = shard.open() if isinstance(shard, ShardFile) else shard
-            part = whole[max(0, first - start) : first + count - start]
+            part = whole[max(0, first - start) : stop - start]
             offset = max(0, start - first)
             block[offset : offset + len(part)] = part
             number += 1
         return block
 
-    def read_padded(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def read_padded(
+        self, first: int, count: int, *, end: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """`read`, and which of the rows are live: bool [count]."""
         live = np.zeros(count, bool)
-        known = self.live[first : first + count]
+        known = self.live[:end][first : first + count]
         live[: len(known)] = known
-        return self.read(first, count), live
+        return self.read(first, count, end=end), live
 
     def search(
         self,
@@ -171,7 +179,7 @@ class DescriptorIndex:
         """The k rows of largest inner product for each query, exactly.
 
         Args:
-            descriptors: [Q, D] queries.
+            descriptors: [Q, D] queries, on all hosts the same.
             k: how many, at least 1.
             normalization: of the similarities; the order of one query's rows stays.
             block_bytes: memory of the search.
@@ -187,7 +195,7 @@ class DescriptorIndex:
         queries = self.checked(descriptors)
         if k < 1:
             raise InputError(f"k: found {k}, expected at least 1 neighbour; raise it")
-        mesh = make_mesh()
+        mesh, own = make_own_mesh(), host_rows(len(self))
         per_step = min(QUERIES_PER_STEP, 1 << (max(1, len(queries)) - 1).bit_length())
         step = _search_step(mesh, k)
         state = [
@@ -195,9 +203,9 @@ class DescriptorIndex:
             for part in _query_blocks(mesh, queries, per_step)
         ]
         count = self._block_rows(mesh, k, per_step, block_bytes)
-        for first in range(0, len(self), count):
+        for first in range(own.start, own.stop, count):
             block, live = jax.device_put(
-                self.read_padded(first, count), batch_sharding(mesh)
+                self.read_padded(first, count, end=own.stop), batch_sharding(mesh)
             )
             # One block is read while the last one is searched, and no more wait.
             jax.block_until_ready(state)
@@ -205,8 +213,8 @@ class DescriptorIndex:
                 (part, *step(part, block, live, np.int32(first), values, rows))
                 for part, values, rows in state
             ]
-        similarities, rows = _merge_devices(
-            [found[1:] for found in state], len(queries), k
+        similarities, rows = merge_hosts(
+            *merge_devices([found[1:] for found in state], len(queries), k)
         )
         if normalization is not None:
             similarities -= offsets_of(queries, normalization, block_bytes)[:, None]
@@ -237,7 +245,8 @@ class DescriptorIndex:
         per_row = 2 * stored + 4 * self.dim + 2 * 4 * num_queries
         unit = CHUNK * mesh.size
         fitting = block_bytes // per_row // unit * unit
-        needed = -(-max(len(self), k * mesh.size) // unit) * unit
+        own = host_rows(len(self))
+        needed = -(-max(own.stop - own.start, k * mesh.size) // unit) * unit
         return min(needed, max(fitting, -(-k // CHUNK) * unit))
 
 
@@ -316,21 +325,6 @@ def top_k_of_chunks(similarity: jax.Array, k: int) -> tuple[jax.Array, jax.Array
     values, places = jax.lax.top_k(candidates.reshape(num_queries, k * CHUNK), k)
     chosen = jnp.take_along_axis(best, places // CHUNK, axis=1)
     return values, chosen * CHUNK + places % CHUNK
-
-
-def _merge_devices(
-    found: Sequence[tuple[jax.Array, jax.Array]], num_queries: int, k: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """What all devices found, [devices, Q, k] each, as [Q, k]."""
-    if not found:
-        return np.zeros((0, k), np.float32), np.zeros((0, k), np.int64)
-    values, rows = (
-        np.concatenate([np.concatenate(list(part), axis=1) for part in parts])
-        for parts in zip(*jax.device_get(found), strict=True)
-    )
-    order = np.lexsort((rows, -values), axis=-1)[:num_queries, :k]
-    take = partial(np.take_along_axis, indices=order, axis=1)
-    return take(values[:num_queries]), take(rows[:num_queries].astype(np.int64))
 
 
 def offsets_of(

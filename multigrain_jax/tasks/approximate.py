@@ -5,6 +5,7 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from multigrain_jax.descriptors.approximate.engine import MAX_CANDIDATES, Effort
@@ -24,6 +25,12 @@ TOLERANCE = 1e-6
 
 def index_problems(settings: Mapping[str, Any]) -> list[str]:
     """What is wrong with how an index is to be searched."""
+    if settings["index"] and jax.process_count() > 1:
+        return [
+            f"index: found one with {jax.process_count()} hosts, which would each hold "
+            "all of it; expected None, where each searches its share exactly, or one "
+            "host"
+        ]
     count = settings["approximate"]["num_candidates"]
     if not isinstance(count, int) or count <= MAX_CANDIDATES:
         return []

@@ -9,7 +9,11 @@ import numpy as np
 from multigrain_jax.descriptors.approximate.search import ApproximateIndex
 from multigrain_jax.descriptors.index import DescriptorIndex, ScoreNormalization
 from multigrain_jax.descriptors.roots import identity_of
+from multigrain_jax.distributed import agree_on_matrix, host_rows, sum_over_hosts
 from multigrain_jax.ops.refinement import expand_queries
+
+# Queries whose neighbours are read at once.
+QUERIES_AT_ONCE = 256
 
 
 class Neighbour(NamedTuple):
@@ -31,6 +35,7 @@ def nearest_photos(
     """The k most similar photos of each query, itself not among them.
 
     Links to one file are one photo, which is found by the path of the first of them.
+    Of several hosts all have to ask, for the same queries.
 
     Args:
         index: the collection, or an approximate index of it.
@@ -61,6 +66,8 @@ def nearest_photos(
             neighbours[number] = list(listed.values())[1 : k + 1]
         short = [len(neighbours[number]) < k for number in pending]
         pending = pending[short] if wanted < len(index) else pending[:0]
+        # Process 0 tells which: others may see other links.
+        pending = agree_on_matrix(pending[None])[0]
         wanted = min(4 * wanted, len(index))
     return neighbours
 
@@ -85,12 +92,28 @@ def expand_by_neighbours(
     queries = np.asarray(descriptors, np.float32)
     expanded = np.empty_like(queries)
     found = nearest_photos(index, paths, queries, k=num_neighbours)
-    for number, neighbours in enumerate(found):
-        photos = np.zeros((len(neighbours), index.dim), np.float32)
-        for place, neighbour in enumerate(neighbours):
-            photos[place] = index.read(neighbour.row, 1)[0]
-        query = queries[number : number + 1]
-        expanded[number] = expand_queries(
-            query, photos, num_neighbours=num_neighbours, alpha=alpha
-        )[0]
+    rows = np.full((len(found), num_neighbours), -1, np.int32)
+    for own, neighbours in zip(rows, found, strict=True):
+        own[: len(neighbours)] = [neighbour.row for neighbour in neighbours]
+    rows = agree_on_matrix(rows)
+    for start in range(0, len(rows), QUERIES_AT_ONCE):
+        block = rows[start : start + QUERIES_AT_ONCE]
+        known = np.unique(block[block >= 0])
+        vectors = _read_together(index, known)
+        for number, own in enumerate(block, start=start):
+            photos = vectors[np.searchsorted(known, own[own >= 0])]
+            query = queries[number : number + 1]
+            expanded[number] = expand_queries(
+                query, photos, num_neighbours=num_neighbours, alpha=alpha
+            )[0]
     return expanded
+
+
+def _read_together(index: DescriptorIndex, rows: np.ndarray) -> np.ndarray:
+    """Descriptors of some rows, float32 [n, D], each read by the host that has it."""
+    own = host_rows(len(index))
+    vectors = np.zeros((len(rows), index.dim), np.float32)
+    for place, row in enumerate(rows.tolist()):
+        if own.start <= row < own.stop:
+            vectors[place] = index.read(row, 1)[0]
+    return sum_over_hosts(vectors)

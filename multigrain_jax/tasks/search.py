@@ -16,7 +16,7 @@ from multigrain_jax.data.sources.scan import Sieve
 from multigrain_jax.descriptors.approximate.search import ApproximateIndex
 from multigrain_jax.descriptors.describe import (
     embed_plan,
-    plan_descriptors,
+    plan_queries,
     settings_of_model,
 )
 from multigrain_jax.descriptors.folder import (
@@ -26,6 +26,7 @@ from multigrain_jax.descriptors.folder import (
 )
 from multigrain_jax.descriptors.index import DescriptorIndex, ScoreNormalization
 from multigrain_jax.descriptors.opening import find_folder
+from multigrain_jax.distributed import gather_rows, host_rows, own_folder
 from multigrain_jax.errors import InputError
 from multigrain_jax.growing_file import dispensable
 from multigrain_jax.inference import OpenedModel
@@ -81,6 +82,8 @@ class Queries(NamedTuple):
 def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     """Search as the config says; returns what results.json holds.
 
+    Of several hosts each reads its share of the descriptors, and process 0 has results.
+
     Raises:
         InputError: a config that cannot work, or queries that were not or cannot be
             embedded as the database was.
@@ -102,7 +105,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
             config.score_normalization.reduction,
         )
     with open_index(settings, index) as searched:
-        write_config(workdir, settings)
+        write_config(own_folder(workdir), settings)
         queries = _expanded(_open_queries(settings, index, workdir), settings, searched)
         photos = photo_reader(workdir_of(index))
         searching_since = time.perf_counter()
@@ -115,6 +118,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         )
         seconds = time.perf_counter() - searching_since
         recall = recall_results(searched, queries.paths, queries.descriptors, settings)
+    if jax.process_index():
+        return {}
     leave_if_taken(workdir)
     columns = ("query", "rank", "path", "similarity")
     write_table(workdir / "results.csv", columns, found.table())
@@ -208,7 +213,9 @@ def _open_queries(
         _require_comparable(stored, index, path)
         rows = np.flatnonzero(stored.live)
         require_photos(len(rows), "queries", settings["queries"])
-        descriptors = stored.read(0, len(stored))[rows]
+        own = host_rows(len(stored))
+        share = stored.read(own.start, own.stop - own.start)
+        descriptors = gather_rows(share, count=len(stored))[rows]
         photos = photo_reader(workdir_of(stored))
         return Queries(stored.paths(rows), descriptors, 0, photos)
     if path.is_dir():
@@ -270,9 +277,7 @@ def _embed_queries(
     # A photo alone is not worth a whole batch.
     rows = -(-min(settings["batch_size"], len(source)) // devices) * devices
     reading = reading_from_config(settings)
-    plan = plan_descriptors(
-        source, wanted, batch_size=rows, timeout_s=reading.timeout_s
-    )
+    plan = plan_queries(source, wanted, batch_size=rows, timeout_s=reading.timeout_s)
     paths: list[str] = []
     descriptors = [np.zeros((0, wanted.dim), np.float32)]
     batches = embed_plan(

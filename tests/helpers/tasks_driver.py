@@ -3,8 +3,8 @@
 python tasks_driver.py JOBS COORDINATOR NUM_HOSTS INDEX REPORT
 
 JOBS is a file of JSON: a list of [recipe, argument or null, {key: value}, workdir].
-REPORT becomes a list with what each of them returned, and how many images and headers
-this host has read for it.
+REPORT becomes a list with what each of them returned, and how many images, headers and
+descriptors this host has read for it.
 """
 
 import collections
@@ -22,6 +22,7 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 from helpers.hosts import job_config
 
 from multigrain_jax.data import eval_batches
+from multigrain_jax.descriptors.index import DescriptorIndex
 from multigrain_jax.main import TASKS
 from multigrain_jax.terminal import lets_others_fail
 
@@ -38,6 +39,15 @@ def counted(name, function):
 
 eval_batches.read_noted = counted("images", eval_batches.read_noted)
 eval_batches.encoded_size = counted("headers", eval_batches.encoded_size)
+read = DescriptorIndex.read
+
+
+def read_counted(self, first, wanted, *, end=None):
+    count["rows"] += min(wanted, (len(self) if end is None else end) - first)
+    return read(self, first, wanted, end=end)
+
+
+DescriptorIndex.read = read_counted
 
 
 def run_all(argv):
@@ -51,7 +61,8 @@ def run_all(argv):
         count.clear()
         print(f"job: {workdir}", flush=True)
         results = module.run(config, Path(workdir))
-        done.append({"results": results, **count})
+        none = {"images": 0, "headers": 0, "rows": 0}
+        done.append({"results": results, **none, **count})
         Path(report).write_text(json.dumps(done))
     return 0
 

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 # In batches of 8 of 18 photos the last one has fewer for the second host.
 PHOTOS = 18
 BAD = ("ant/0.png", "bee/3.png", "cow/5.png")
+READABLE = PHOTOS - len(BAD)
 # name -> recipe, its argument, keys, and how often every photo is read.
 JOBS = {
     "classification": (
@@ -41,7 +42,11 @@ JOBS = {
     # The fit, and the photos and their copies before and after.
     "whiten": ("whiten", None, {"test_size": 48, "report_split": "train"}, 5),
     "retrieval": ("eval_retrieval", "folder", {"test_size": [33, 48]}, 2),
+    "embed": ("embed", None, {"test_size": 48, "descriptor_dtype": "float32"}, 1),
+    "search": ("search", None, {"query_expansion.num_neighbours": 3}, 0),
+    "search_photos": ("search", None, {"num_neighbours": 4}, 1),
 }
+RATES = {"seconds", "images_per_second", "search_seconds"}
 
 
 @pytest.fixture(scope="module")
@@ -61,22 +66,30 @@ def place(tmp_path_factory):
     return folder
 
 
+def changes_of(place, name):
+    recipe, argument, keys, _ = JOBS[name]
+    photos, database = str(place / "photos"), str(place / "two" / "embed")
+    common = {"batch_size": 8, "compute_dtype": "float64"}
+    if recipe == "search":
+        # Of both the collection that two hosts have made.
+        queries = database if name == "search" else photos
+        common |= {"database": database, "queries": queries}
+    else:
+        common |= {"init_from": str(place / "tiny"), "data.root": photos}
+    if name == "search_photos":
+        common["score_normalization.training"] = database
+    if argument == "folder":
+        common["data.root"] += "/train"
+    elif recipe != "search":
+        common |= {"data.source": "folder", "data.split": "train"}
+    return common | keys
+
+
 def jobs(place, run):
-    listed = []
-    for name, (recipe, argument, keys, _) in JOBS.items():
-        changes = {
-            "init_from": str(place / "tiny"),
-            "data.root": str(place / "photos"),
-            "batch_size": 8,
-            "compute_dtype": "float64",
-        }
-        if argument == "folder":
-            changes["data.root"] += "/train"
-        else:
-            changes |= {"data.source": "folder", "data.split": "train"}
-        workdir = str(place / run / name)
-        listed.append(Job(recipe, argument, changes | keys, workdir))
-    return listed
+    return [
+        Job(recipe, argument, changes_of(place, name), str(place / run / name))
+        for name, (recipe, argument, _, _) in JOBS.items()
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +120,7 @@ def test_two_hosts_have_the_results_of_one(place, together, alone, name):
     assert second["results"] == {}
     found, expected = first["results"], alone[name]
     assert found.keys() == expected.keys()
-    for key in expected.keys() - {"seconds"}:
+    for key in expected.keys() - RATES:
         assert math.isclose(found[key], expected[key], rel_tol=1e-9, abs_tol=1e-12)
     saved = json.loads((place / "two" / name / "results.json").read_text())
     assert saved == found
@@ -120,6 +133,9 @@ def test_each_host_reads_its_share_alone(together, name):
     times = JOBS[name][3]
     assert first["images"] + second["images"] == times * PHOTOS
     assert second["images"] >= times * 5
+    if name == "embed":
+        assert second["headers"] == 0  # process 0 knows what is new, and plans
+        return
     assert first["headers"] + second["headers"] <= times * PHOTOS
     assert abs(first["headers"] - second["headers"]) <= times
 
@@ -127,7 +143,7 @@ def test_each_host_reads_its_share_alone(together, name):
 @pytest.mark.parametrize("name", JOBS)
 def test_what_no_host_can_read_is_listed_once(place, together, alone, name):
     assert listed(place / "two" / name) == listed(place / "one" / name)
-    assert len(listed(place / "two" / name)) == len(BAD)
+    assert len(listed(place / "two" / name)) == (0 if name == "search" else len(BAD))
 
 
 @pytest.mark.parametrize("name", ["finetune", "whiten"])
@@ -143,12 +159,26 @@ def test_two_hosts_save_the_model_of_one(place, together, alone, name):
     assert not (place / "two" / name / "hosts" / "1" / "checkpoints").exists()
 
 
-def test_every_query_of_a_benchmark_has_its_line_in_the_order_of_one(
-    place, together, alone
-):
-    tables = [
-        (place / run / "retrieval" / "per_query.csv").read_text()
-        for run in ("two", "one")
-    ]
+@pytest.mark.parametrize(
+    ("file", "lines"),
+    [
+        ("retrieval/per_query.csv", PHOTOS),
+        ("search/results.csv", 10 * READABLE),
+        ("search_photos/results.csv", 4 * READABLE),
+    ],
+)
+def test_tables_are_those_of_one_line_by_line(place, together, alone, file, lines):
+    tables = [(place / run / file).read_text() for run in ("two", "one")]
     assert tables[0] == tables[1]
-    assert len(tables[0].splitlines()) == 1 + PHOTOS
+    assert len(tables[0].splitlines()) == 1 + lines
+
+
+@pytest.mark.parametrize(("name", "times"), [("search", 4), ("search_photos", 2)])
+def test_each_host_reads_its_share_of_the_descriptors(together, name, times):
+    """As queries, for their neighbours, and these themselves; with training, too."""
+    first, second = (each["rows"] for each in together[name])
+    if name == "search":
+        assert first + second <= times * READABLE
+        assert abs(first - second) <= times * 3
+    else:
+        assert (first, second) == (times * 8, times * 7)

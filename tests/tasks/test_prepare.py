@@ -281,7 +281,7 @@ def test_a_task_of_one_host_is_refused_on_several(recipe, tmp_path, monkeypatch)
 def test_the_tasks_of_one_host_are_those_without_keys_for_others():
     configs = [recipe.get_config() for recipe in RECIPES]
     alone = {config.task for config in configs if "distributed" not in config}
-    assert alone == {"health", "index", "near_duplicates", "search"}
+    assert alone == {"health", "index", "near_duplicates"}
 
 
 def test_a_workdir_that_is_refused_gets_no_lock_file(tmp_path):
