@@ -77,7 +77,6 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     descriptors = _describe(settings, opened, benchmark, own_folder(workdir))
     if jax.process_index():
         return {}
-
     database = _take(descriptors, benchmark.database)
     queries = _queries(settings, benchmark, descriptors, database)
     normalization = settings["score_normalization"]

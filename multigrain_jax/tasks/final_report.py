@@ -5,7 +5,6 @@ others) and detection of copies (a centre crop of half the area finds its origin
 """
 
 import math
-from collections import deque
 from functools import partial
 from pathlib import Path
 
@@ -105,19 +104,15 @@ def evaluate_and_report(
         mesh=mesh,
     )
     photos = embed(source)
-    is_first = jax.process_index() == 0
-    if is_first:
-        _list_unreadable(source, photos.bad, workdir)
+    _list_unreadable(source, photos.bad, workdir)
     if photos.bad.all():
         raise InputError(
             f"none of the {len(source)} photos of {split!r} could be read, and there "
             "is nothing to report; skipped.txt says why"
         )
     originals = copy_query_indices(len(source))
-    if not is_first:
-        embed(CopySource(source, originals, EDITS[COPY_EDIT]))
-        if train is not None:
-            deque(embed_source_batches(train, **embed.keywords), maxlen=0)
+    if jax.process_index():
+        _read_share(embed, CopySource(source, originals, EDITS[COPY_EDIT]), train)
         return {}
     found = copy_scores(
         embed, source, photos, originals, edit=EDITS[COPY_EDIT], background=None
@@ -148,8 +143,20 @@ def _class_scores(photos: Embedded, *, split: str) -> dict[str, float]:
     return scores
 
 
+def _read_share(
+    embed: partial[Embedded], copies: ImageSource, train: ImageSource | None
+) -> None:
+    """What a host without scores does of them: its share of the photos."""
+    embed(copies)
+    if train is not None:
+        for _ in embed_source_batches(train, **embed.keywords):
+            pass
+
+
 def _list_unreadable(source: ImageSource, bad: np.ndarray, workdir: Path) -> None:
-    """skipped.txt of the photos that no host could read, each of which told so."""
+    """skipped.txt of the photos that no host could read, which process 0 writes."""
+    if jax.process_index():
+        return
     others = folders_of_others(workdir)
     skips = SkipLog(
         source,

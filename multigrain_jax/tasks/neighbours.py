@@ -109,7 +109,9 @@ def expand_by_neighbours(
     return expanded
 
 
-def _read_together(index: DescriptorIndex, rows: np.ndarray) -> np.ndarray:
+def _read_together(
+    index: DescriptorIndex | ApproximateIndex, rows: np.ndarray
+) -> np.ndarray:
     """Descriptors of some rows, float32 [n, D], each read by the host that has it."""
     own = host_rows(len(index))
     vectors = np.zeros((len(rows), index.dim), np.float32)
