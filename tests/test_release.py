@@ -58,6 +58,13 @@ def test_a_wheel_has_the_command(wheel):
         assert f"Provides-Extra: {extra}\n" in metadata
 
 
+def test_the_cost_of_every_extra_is_told():
+    page = (ROOT / "docs" / "install.md").read_text("utf-8")
+    rows = [line.split("|")[1:4] for line in page.splitlines() if line[:3] == "| `"]
+    assert {row[0].strip(" `") for row in rows} == set(PROJECT["optional-dependencies"])
+    assert all(row[1].strip() and row[2].strip() for row in rows)
+
+
 def test_the_citation_is_of_this_version():
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
     assert cited["cff-version"] == "1.2.0"
