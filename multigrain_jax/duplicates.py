@@ -1,9 +1,9 @@
 """Duplicates in a folder of photos, in one call and without a network."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from multigrain_jax.data.bucket_paths import absolute_path, as_path
 from multigrain_jax.data.decoding import VIEWER
 from multigrain_jax.data.sources.folder import index_folder
 from multigrain_jax.data.sources.scan import DEFAULT_EXCLUDE, Sieve
@@ -40,7 +40,7 @@ def find_duplicates(
     """
     if hash_distance is not None:
         require_hashes()
-    root = Path(os.path.abspath(os.path.expanduser(folder)))
+    root = as_path(absolute_path(folder))
     sieve = Sieve(exclude, "skip")
     files, _ = index_folder(root, split=None, sieve=sieve, instances=None)
     paths = [file.path for file in files]

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from multigrain_jax.data.bucket_paths import as_path
 from multigrain_jax.data.crops import eval_transform
 from multigrain_jax.data.decoding import (
     VIEWER,
@@ -55,7 +56,7 @@ def preprocess(
     if isinstance(photo, Image.Image):
         image = rgb_of_opened(photo, VIEWER)
     else:
-        image = _read(Path(photo).expanduser())
+        image = _read(as_path(photo))
     resized = eval_transform(image, test_size, mode, smallest_side=row.smallest_side)
     return normalize_pixels_on_host(np.asarray(resized), row.mean, row.std)
 

@@ -4,12 +4,12 @@ import itertools
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from multigrain_jax.data.bucket_paths import file_path
 from multigrain_jax.data.decoding import Decoding, UndecodableImageError, decode
 from multigrain_jax.data.sources.files import require_readable
 from multigrain_jax.errors import InputError
@@ -123,8 +123,9 @@ def hash_files(
     )
 
     def read(path: str) -> tuple[np.ndarray, np.ndarray] | None:
-        require_readable(Path(path), max_bytes=decoding.max_bytes)
-        image = decode(Path(path).read_bytes(), decoding, side=DECODED_SIDE)
+        file = file_path(path)
+        require_readable(file, max_bytes=decoding.max_bytes)
+        image = decode(file.read_bytes(), decoding, side=DECODED_SIDE)
         return hash_photo(image)
 
     def put(row: int) -> None:

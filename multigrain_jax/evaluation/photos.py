@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from multigrain_jax.data.bucket_paths import as_path
 from multigrain_jax.data.decoding import VIEWER
 from multigrain_jax.data.eval_batches import TEST_MODES
 from multigrain_jax.data.reading import Reading, why_unreadable
@@ -67,7 +68,7 @@ class PhotoEmbedder:
             raise InputError(
                 f"mode: found {test_mode!r}, expected one of {', '.join(TEST_MODES)}"
             )
-        files = [ImageFile(str(Path(p).expanduser()), UNLABELLED) for p in paths]
+        files = [ImageFile(str(as_path(p)), UNLABELLED) for p in paths]
         source = FileSource(
             files, class_names=[], decoding=VIEWER, local_cache_dir=None
         )

@@ -1,11 +1,11 @@
 """What perceptual hashes find in a collection of descriptors, beside the network."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from multigrain_jax.data.bucket_paths import file_path
 from multigrain_jax.data.decoding import Decoding
 from multigrain_jax.descriptors.grouping import Linkage, group_pairs
 from multigrain_jax.descriptors.hash_pairs import distances_of, near_hashes
@@ -73,7 +73,7 @@ def hashes_of_rows(joined: JoinedIndex, *, decoding: Decoding) -> PhotoHashes:
     """The hashes of all live rows whose photos are files; of others there are none."""
     count = len(joined)
     live = np.flatnonzero(joined.live)
-    paths = [path if Path(path).is_file() else "" for path in joined.paths(live)]
+    paths = [path if file_path(path).is_file() else "" for path in joined.paths(live)]
     made = hash_files(paths, decoding=decoding, watched=True)
     found = PhotoHashes(
         np.zeros((count, 2), np.uint64),

@@ -186,7 +186,7 @@ def _open_database(settings: Mapping[str, Any]) -> DescriptorIndex:
             path, verify=settings["verify"], root=settings["data"]["root"]
         )
     except InputError as error:
-        if Path(path).exists():
+        if as_path(path).exists():
             raise
         raise InputError(
             f"{error}; or give a folder of photos, of which duplicates are found "

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from multigrain_jax.data.bucket_paths import absolute_path, as_path
 from multigrain_jax.data.decoding import VIEWER
 from multigrain_jax.data.notes import NoteLog
 from multigrain_jax.data.skips import SkipLog
@@ -56,7 +56,7 @@ HASHES = ("auto", "yes", "no")
 
 def is_photo_folder(path: str | Path) -> bool:
     """Whether a collection is a folder of photos, and none of descriptors."""
-    folder = Path(path)
+    folder = as_path(path)
     if not folder.is_dir() or (folder / CONFIG_FILE).exists():
         return False
     inside = [folder / DESCRIPTOR_FOLDER, *folder.glob(f"*/{DESCRIPTOR_FOLDER}")]
@@ -140,7 +140,7 @@ def _refuse_what_needs_descriptors(settings: Mapping[str, Any]) -> None:
 
 
 def _open_photos(settings: Mapping[str, Any]) -> FileSource:
-    folder = Path(os.path.abspath(settings["database"]))
+    folder = as_path(absolute_path(settings["database"]))
     data = settings["data"]
     sieve = Sieve(data["exclude"], "skip")
     try:

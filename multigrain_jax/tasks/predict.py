@@ -12,6 +12,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from multigrain_jax.checkpoint.made_for import made_for
+from multigrain_jax.data.bucket_paths import absolute_path, as_path
+from multigrain_jax.data.image_file import image_suffixes
 from multigrain_jax.data.sources.folder import UNLABELLED, ImageFile
 from multigrain_jax.data.sources.open import FileSource, open_split
 from multigrain_jax.data.sources.source import ImageSource
@@ -64,7 +66,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     refuse(_problems(settings))
     opened, settings = _open_model(settings)
     if settings["data"]["root"] is not None:
-        settings["data"]["root"] = os.path.abspath(settings["data"]["root"])
+        settings["data"]["root"] = absolute_path(settings["data"]["root"])
     source = _open_photos(settings)
     names = _class_names(opened, source)
     write_config(workdir, settings)
@@ -145,12 +147,12 @@ def _open_photos(settings: Mapping[str, Any]) -> ImageSource:
     data_set = dataclasses.replace(
         data_set_from_config(settings), unreadable_folders="skip"
     )
-    if data["source"] == "folder" and not os.path.exists(data["root"]):
+    if data["source"] == "folder" and not as_path(data["root"]).exists():
         raise InputError(
             f"data.root: {data['root']} is not there, expected a photo or a folder of "
             "photos; give it with --config.data.root=PATH"
         )
-    if data["source"] != "folder" or not os.path.isfile(data["root"]):
+    if data["source"] != "folder" or not _is_photo(as_path(data["root"])):
         return open_split(data_set, data["split"])
     return FileSource(
         [ImageFile(data["root"], UNLABELLED)],
@@ -158,6 +160,10 @@ def _open_photos(settings: Mapping[str, Any]) -> ImageSource:
         decoding=data_set.decoding,
         local_cache_dir=None,
     )
+
+
+def _is_photo(path: Path) -> bool:
+    return path.is_file() and path.name.lower().endswith(image_suffixes())
 
 
 def _class_names(opened: OpenedModel, source: ImageSource) -> list[str]:
@@ -184,7 +190,7 @@ def _labels(
         known = [numbers.get(name, UNLABELLED) for name in source.class_names]
         return np.array([*known, UNLABELLED], np.int64)[source.labels]
     root = data["root"]
-    if os.path.isfile(root):
+    if _is_photo(as_path(root)):
         root = os.path.dirname(root)
     above = os.path.basename(root)
 

@@ -10,7 +10,17 @@ from helpers.buckets import BUSY, CUT, DROPPED
 from helpers.configs import small_eval_config
 from helpers.photos import plain_photo, write_noise_photos
 
-from configs import browse, embed, eval_base, eval_retrieval, health, search
+import multigrain_jax
+from configs import (
+    browse,
+    embed,
+    eval_base,
+    eval_retrieval,
+    health,
+    near_duplicates,
+    predict,
+    search,
+)
 from multigrain_jax import bucket_copies, mirror
 from multigrain_jax.errors import InputError
 from multigrain_jax.tasks import browse as run_browse
@@ -18,6 +28,8 @@ from multigrain_jax.tasks import embed as run_embed
 from multigrain_jax.tasks import eval_classification as run_eval_classification
 from multigrain_jax.tasks import eval_retrieval as run_eval_retrieval
 from multigrain_jax.tasks import health as run_health
+from multigrain_jax.tasks import near_duplicates as run_near_duplicates
+from multigrain_jax.tasks import predict as run_predict
 from multigrain_jax.tasks import search as run_search
 from multigrain_jax.tasks.on_bucket import run_on_bucket
 
@@ -149,6 +161,34 @@ def test_evaluations_of_photos_in_a_bucket(root, gcs, tiny_checkpoint, tmp_path)
         assert results[0].keys() == results[1].keys()
         for name, value in results[0].items():
             np.testing.assert_equal(results[1][name], value)
+
+
+def test_predictions_and_duplicates_of_photos_in_a_bucket(
+    root, gcs, tiny_checkpoint, tmp_path
+):
+    gcs.put_folder(tiny_checkpoint, "model")
+    results = []
+    for place in (str(tmp_path / "p"), root):
+        config = small_eval_config(predict.get_config, place, tiny_checkpoint)
+        found = run_predict.run(config, tmp_path / f"predict{len(results)}")
+        config = near_duplicates.get_config()
+        # Both parts are of the same noise: each photo is there twice, to the byte.
+        config.database = place
+        found |= run_near_duplicates.run(config, tmp_path / f"same{len(results)}")
+        results.append({k: v for k, v in found.items() if k != "seconds"})
+    assert results[0] == results[1]
+    assert results[0]["num_labelled"] == 18 and results[0]["num_same_bytes"] == 9
+    model = multigrain_jax.load_model(tiny_checkpoint)
+    one = "train/ant/0.png"
+    assert model.similarity(tmp_path / "p" / one, f"{root}/{one}", test_size=40) == (
+        pytest.approx(1)
+    )
+    found = model.embed([tmp_path / "p" / one, f"{root}/{one}"], test_size=40)
+    np.testing.assert_array_equal(found[0], found[1])
+    groups = multigrain_jax.find_duplicates(root, hash_distance=None)
+    assert len(groups) == 9 and all(len(group) == 2 for group in groups)
+    config = small_eval_config(predict.get_config, f"{root}/{one}", tiny_checkpoint)
+    assert run_predict.run(config, tmp_path / "one")["num_labelled"] == 1
 
 
 def test_a_workdir_among_the_photos_of_a_bucket_is_refused(root, gcs, tiny_checkpoint):
