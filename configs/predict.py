@@ -20,6 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
     """The configuration; every value can be set with --config.key=value."""
     config = eval_base.get_config()
     config.task = "predict"
+    del config.distributed  # it runs on one host
     del config.knn_probe
     # None: what the checkpoint was trained or published for, of p too where it is
     # published.

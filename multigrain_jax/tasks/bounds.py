@@ -205,6 +205,7 @@ OF_TASK: dict[tuple[str, str], Bound] = {
     ("train", "test_size"): SIZE,
     ("embed", "pooling_exponent"): automatic(ANY_EXPONENT),
     ("embed", "test_size"): automatic(BOUNDS["test_size"]),
+    ("near_duplicates", "threshold"): automatic(BOUNDS["threshold"]),
     ("finetune_pooling", "learning_rate"): COUNT_OR_ZERO,
     ("predict", "test_size"): optional(SIZE),
 }

@@ -1,6 +1,7 @@
 """From which similarity on two photos are the same, as far as that is known."""
 
 import contextlib
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from multigrain_jax.files import read_json
@@ -23,24 +24,34 @@ class Threshold(NamedTuple):
     origin: str
 
 
+GUESS = Threshold(GUESSED_THRESHOLD, "a guess: nothing was measured")
+
+
 def threshold_of(opened: OpenedModel) -> Threshold:
     """Where "the same photo" begins, by what is known of the checkpoint.
 
     That is `*/copy_threshold_at_p90` in the results.json beside it, else what is known
     of published weights, else a guess.
     """
-    path = opened.checkpoint.path
-    for folder in (path, path.parent, path.parent.parent):
-        with contextlib.suppress(OSError, ValueError):
-            found = _copy_threshold(read_json(folder / RESULTS_FILE))
-            if found is not None:
-                return Threshold(found, f"measured by {folder}")
+    measured = threshold_beside(opened.checkpoint.path)
+    if measured is not None:
+        return measured
     published = opened.checkpoint.meta.get("published")
     if isinstance(published, dict):
         found = _copy_threshold(published.get("results"))
         if found is not None:
             return Threshold(found, f"published for {published.get('name')}")
-    return Threshold(GUESSED_THRESHOLD, "a guess: nothing was measured")
+    return GUESS
+
+
+def threshold_beside(checkpoint: Path) -> Threshold | None:
+    """What the results.json of a step's folder, or of its workdir, has measured."""
+    for folder in (checkpoint, checkpoint.parent, checkpoint.parent.parent):
+        with contextlib.suppress(OSError, ValueError):
+            found = _copy_threshold(read_json(folder / RESULTS_FILE))
+            if found is not None:
+                return Threshold(found, f"measured by {folder}")
+    return None
 
 
 def _copy_threshold(results: Any) -> float | None:

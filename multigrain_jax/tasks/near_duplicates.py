@@ -40,14 +40,17 @@ from multigrain_jax.tasks.check import (
     refuse,
     require_photos,
 )
+from multigrain_jax.tasks.copy_threshold import GUESS, threshold_beside
 from multigrain_jax.tasks.duplicate_tables import write_duplicate_tables
 from multigrain_jax.tasks.embed_record import (
+    embed_config,
     open_database,
     photo_reader,
     print_missing,
     workdir_of,
 )
 from multigrain_jax.tasks.hash_votes import Votes, hashes_of_rows, with_hash_pairs
+from multigrain_jax.tasks.large_groups import warn_of_large_group
 from multigrain_jax.tasks.near_duplicate_leaks import write_leaks
 from multigrain_jax.tasks.pair_rules import IN_VAL, RULES, labels_of_rule
 from multigrain_jax.tasks.photo_duplicates import (
@@ -58,6 +61,13 @@ from multigrain_jax.tasks.photo_duplicates import (
 from multigrain_jax.tasks.photos import photo_problems
 from multigrain_jax.tasks.prepare import leave_if_taken, one_writer
 from multigrain_jax.workdir import write_config, write_results
+
+AUTO = "auto"
+# Of groups that are too large.
+REMEDY = (
+    "a higher --config.threshold, or --config.linkage=complete, where each two photos "
+    "of a group are a pair"
+)
 
 
 class Report(NamedTuple):
@@ -99,12 +109,13 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     index = _open_database(settings)
     require_photos(int(index.live.sum()), "database", config.database)
     reference = _open_reference(settings, index)
+    threshold = settings["threshold"] = _threshold(settings, workdir_of(index))
     write_config(workdir, settings)
     joined = JoinedIndex(*[index] if reference is None else [index, reference])
     labels = labels_of_rule(joined, config.pairs, settings["data"])
     found = near_duplicates(
         index,
-        config.threshold,
+        threshold,
         linkage=config.linkage,
         reference=reference,
         rule=RULES[config.pairs],
@@ -113,7 +124,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     if found.lowest_kept is not None:
         print(
             f"more than {len(found.pairs)} pairs reach threshold = "
-            f"{config.threshold:g}: the most similar {len(found.pairs)} are kept, "
+            f"{threshold:g}: the most similar {len(found.pairs)} are kept, "
             f"those of at least {found.lowest_kept:g}; a higher threshold keeps all"
         )
     votes = _votes(settings, joined)
@@ -137,16 +148,28 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
             report.found,
             paths=report.paths,
             in_val=labels == IN_VAL,
-            threshold=config.threshold,
+            threshold=threshold,
         )
     else:
         _write_page(workdir, joined, report, settings)
     if not results["num_pairs"]:
-        print(f"no two photos reach threshold = {config.threshold:g}: try a lower one")
+        print(f"no two photos reach threshold = {threshold:g}: try a lower one")
+    warn_of_large_group(report.found.groups, results["num_images"], REMEDY)
     results["seconds"] = time.perf_counter() - started
     print("\n".join(f"{name:<20}  {value:g}" for name, value in results.items()))
     write_results(workdir, results)
     return results
+
+
+def _threshold(settings: Mapping[str, Any], collection: Path) -> float:
+    """The one that is given; of "auto" that of the network, and a line that says so."""
+    if settings["threshold"] != AUTO:
+        return settings["threshold"]
+    made_by = embed_config(collection, {"init_from": (str,)})
+    known = threshold_beside(as_path(made_by["init_from"])) if made_by else None
+    start, origin = known or GUESS
+    print(f"threshold = {start:g}: {origin}")
+    return start
 
 
 def _results(joined: JoinedIndex, report: Report) -> dict[str, float]:

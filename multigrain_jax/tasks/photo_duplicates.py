@@ -48,9 +48,15 @@ from multigrain_jax.tasks.duplicate_tables import (
     Pair,
     write_duplicate_tables,
 )
+from multigrain_jax.tasks.large_groups import warn_of_large_group
 from multigrain_jax.tasks.prepare import leave_if_taken
 from multigrain_jax.workdir import CONFIG_FILE, write_config, write_results
 
+# Of groups that are too large.
+REMEDY = (
+    "a smaller --config.hash_distance, or --config.linkage=complete, where each two "
+    "photos of a group are a pair"
+)
 HASHES = ("auto", "yes", "no")
 
 
@@ -121,6 +127,7 @@ def run_on_photos(
     }
     if found.hashes is not None:
         results["num_too_plain"] = int(np.sum(found.hashes.states == PLAIN))
+    warn_of_large_group(found.groups, results["num_images"], REMEDY)
     results["seconds"] = time.perf_counter() - started
     print("\n".join(f"{name:<20}  {value:g}" for name, value in results.items()))
     print(f"nothing was deleted; see {workdir / 'report.html'}")

@@ -205,6 +205,7 @@ CHOSEN = {
     "score_normalization.reduction",
     "test_mode",
     "test_size",
+    "threshold",
 }
 # The others are names of the user's, or were looked up before the recipe was made.
 FREE = {"benchmark", "task", "data.split", "data.val_split", "report_split", "host"}

@@ -264,7 +264,7 @@ def test_every_task_looks_at_its_lock_before_it_writes(task):
     assert looked is not None and looked.start() <= first.start()
 
 
-@pytest.mark.parametrize("recipe", [health, near_duplicates], ids=lambda r: r.__name__)
+@pytest.mark.parametrize("recipe", [health, index, predict], ids=lambda r: r.__name__)
 def test_a_task_of_one_host_is_refused_on_several(recipe, tmp_path, monkeypatch):
     """Before it writes anything."""
 
@@ -281,7 +281,7 @@ def test_a_task_of_one_host_is_refused_on_several(recipe, tmp_path, monkeypatch)
 def test_the_tasks_of_one_host_are_those_without_keys_for_others():
     configs = [recipe.get_config() for recipe in RECIPES]
     alone = {config.task for config in configs if "distributed" not in config}
-    assert alone == {"health", "index", "near_duplicates"}
+    assert alone == {"health", "index", "near_duplicates", "predict"}
 
 
 def test_a_workdir_that_is_refused_gets_no_lock_file(tmp_path):
