@@ -9,6 +9,8 @@ read and unpacked for it. What is found is compared with what PyArrow reads
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from multigrain_jax.data.sources.varint import read_varint
+
 # Of the format: kinds of pages, and how their values are written.
 DATA, DICTIONARY, DATA_V2 = 0, 2, 3
 PLAIN_ENCODINGS = (0, 2)
@@ -168,7 +170,7 @@ def _block_starts(data: bytes) -> list[int]:
 
     Where a block needs what was before it: where the first begins, and the end.
     """
-    size, position = _varint(data, 0)
+    size, position = read_varint(data, 0)
     first, starts, done = position, [position], 0
     while position < len(data):
         tag = data[position]
@@ -226,7 +228,7 @@ def _struct(data: bytes, position: int) -> tuple[dict[int, Any], int]:
         if head >> 4:
             number += head >> 4
         else:
-            value, position = _varint(data, position)
+            value, position = read_varint(data, position)
             number = _signed(value)
         kind = head & 15
         if kind in (1, 2):
@@ -235,12 +237,12 @@ def _struct(data: bytes, position: int) -> tuple[dict[int, Any], int]:
             fields[number] = data[position]
             position += 1
         elif kind in (4, 5, 6):
-            value, position = _varint(data, position)
+            value, position = read_varint(data, position)
             fields[number] = _signed(value)
         elif kind == 7:
             position += 8
         elif kind == 8:
-            length, position = _varint(data, position)
+            length, position = read_varint(data, position)
             position += length
         elif kind == 12:
             fields[number], position = _struct(data, position)
@@ -251,16 +253,3 @@ def _struct(data: bytes, position: int) -> tuple[dict[int, Any], int]:
 
 def _signed(value: int) -> int:
     return value >> 1 ^ -(value & 1)
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, position
-        shift += 7
-        if shift > 63:
-            raise ValueError("an integer without an end")

@@ -13,6 +13,7 @@ import numpy as np
 from multigrain_jax.data.cache import kept_labels
 from multigrain_jax.data.decoding import PLAIN
 from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.data.sources.varint import read_varint
 from multigrain_jax.errors import InputError, printable
 from multigrain_jax.files import MAX_TEXT_BYTES, read_json, read_small
 
@@ -239,7 +240,7 @@ def parse_example(data: bytes) -> dict[str, Any]:
                     continue
                 first = found[0]
                 if kind == 3 and isinstance(first, bytes):  # packed
-                    first = _varint(first, 0)[0]
+                    first = read_varint(first, 0)[0]
                 features[name] = first
     return features
 
@@ -248,26 +249,13 @@ def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
     """Number and value of each field of a protocol buffer message."""
     position = 0
     while position < len(data):
-        tag, position = _varint(data, position)
+        tag, position = read_varint(data, position)
         if tag & 7 == 0:
-            value, position = _varint(data, position)
+            value, position = read_varint(data, position)
         else:
             width = {1: 8, 5: 4}.get(tag & 7)
             if width is None:
-                width, position = _varint(data, position)
+                width, position = read_varint(data, position)
             value = data[position : position + width]
             position += width
         yield tag >> 3, value
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, position
-        shift += 7
-        if shift > 63:
-            raise ValueError("an integer without an end")
