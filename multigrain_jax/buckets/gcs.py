@@ -29,6 +29,8 @@ _REMEDY = (
     "log in (gcloud auth application-default login), name a key "
     "(GOOGLE_APPLICATION_CREDENTIALS), or ask for the permission"
 )
+# The service's words; those for an object have its name, which may be "my-bucket/…".
+_NO_BUCKET = "The specified bucket does not exist"
 _FIELDS = "name,size,generation,updated,md5Hash"
 # The library sends what is larger in a session of several requests. One that the
 # storage has forgotten (404, 410), or whose address came cut, is begun anew.
@@ -232,7 +234,7 @@ def _translated(
 
 
 def _meaning(at: Address, code: int, text: str, generation: str | None) -> Exception:
-    if code == 404 and "bucket" in text.rpartition(": ")[2].lower():
+    if code == 404 and _NO_BUCKET in text:
         return no_bucket(at)
     if code == 404:
         return not_found(at)

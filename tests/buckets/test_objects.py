@@ -153,6 +153,25 @@ def test_what_is_not_there_is_told(bucket):
 
 
 @pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("No such object: my-bucket/name", FileNotFoundError),
+        ("The specified bucket does not exist.", InputError),
+    ],
+)
+def test_the_services_words_tell_an_object_from_a_bucket(gcs, monkeypatch, words, kind):
+    def refuse(*_: object, **__: object) -> None:
+        from google.api_core.exceptions import NotFound
+
+        raise NotFound(f"GET https://storage/b/my-bucket/o/name: {words}")
+
+    monkeypatch.setattr("google.cloud.storage.Blob.reload", refuse)
+    with pytest.raises(kind):
+        buckets.stat("gs://my-bucket/name")
+    buckets.disconnect()
+
+
+@pytest.mark.parametrize(
     ("code", "kind", "words"),
     [
         (401, PermissionError, "gcloud auth application-default login"),
