@@ -111,6 +111,10 @@ class BucketLock:
                     print(f"{self._path} was removed under this run; made anew")
                     return
                 found = self._read()
+            if found and found[1].get("id") == self._owner["id"]:
+                # A write of its own was carried out, and its answer never came.
+                self._generation = found[0]
+                return
             self._lost_to = _named(found[1]) if found else "another process"
         print(f"{self._workdir}: the lock was taken by {self._lost_to}", flush=True)
 
@@ -166,7 +170,8 @@ class BucketLock:
         if found is None:
             return buckets.ABSENT
         generation, owner = found
-        if owner.get("copy") == self._owner["copy"]:
+        # A copy of the copy, in an image of a machine, is another machine's.
+        if all(owner.get(key) == self._owner[key] for key in ("copy", "host")):
             print(f"{self._workdir}: taken over from {_named(owner)}, which has ended")
             return generation
         print(

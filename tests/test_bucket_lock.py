@@ -100,6 +100,14 @@ def test_that_of_the_same_working_copy_is_taken_over_at_once(workdir):
     assert time.monotonic() - started < bucket_lock.STALE_S / 10
 
 
+def test_that_of_a_copied_machine_is_watched(workdir, monkeypatch):
+    first = acquired(workdir, "a")
+    monkeypatch.setattr(bucket_lock.socket, "gethostname", lambda: "its-clone")
+    with pytest.raises(InputError, match="is in use by process"):
+        BucketLock(workdir, copy="a").acquire()
+    first.release()
+
+
 def test_of_two_that_take_over_one_has_it(workdir, impatient):
     killed(acquired(workdir, "a"))
     had = []
@@ -145,6 +153,21 @@ def test_an_answer_that_is_lost_loses_no_lock(gcs, monkeypatch, how):
     assert lock.is_own()
     gcs.faults.clear()
     lock.release()
+    buckets.disconnect()
+
+
+def test_an_answer_that_never_comes_loses_no_lock_either(gcs, monkeypatch):
+    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.01)
+    lock = killed(acquired(gcs.url("run"), "a"))
+    monkeypatch.setattr(retry, "PATIENCE_S", 0.0)
+    gcs.faults.order(LOST, next_n=1, kinds=["write"])
+    with pytest.raises(TimeoutError):
+        lock.renew()
+    for _ in range(2):
+        lock.require(at_once=True)
+    assert lock.is_own()
+    lock.release()
+    assert gcs.names() == []
     buckets.disconnect()
 
 
