@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from multigrain_jax.files import PARTIAL_SUFFIX, escape_name
+from multigrain_jax.files import PARTIAL_SUFFIX, escape_name, unescape_name
 from multigrain_jax.lock import LOCK_FILE
 
 # What is made anew where it is missing.
@@ -69,7 +69,7 @@ def found_files(folder: Path) -> list[tuple[str, Path]]:
         with os.scandir(place) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 name = prefix + escape_name(entry.name)
-                if name == CACHE or entry.name == LOCK_FILE or _is_unfinished(name):
+                if _stays(name):
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     walk(Path(entry.path), f"{name}/")
@@ -82,8 +82,24 @@ def found_files(folder: Path) -> list[tuple[str, Path]]:
     return found
 
 
-def _is_unfinished(name: str) -> bool:
-    return name.endswith(PARTIAL_SUFFIX) or _UNFINISHED in name
+def _stays(name: str) -> bool:
+    """Whether a file or folder is of this machine alone."""
+    is_partial = name.endswith(PARTIAL_SUFFIX) or _UNFINISHED in name
+    return name == CACHE or name.rpartition("/")[2] == LOCK_FILE or is_partial
+
+
+def is_of_a_mirror(name: str) -> bool:
+    """Whether a mirror may have written an object: if not, it is somebody else's.
+
+    Of all others the file, as `unescape_name` tells it, is in the folder, and
+    `found_files` has it by this name.
+    """
+    parts = name.split("/")
+    if {"", ".", ".."}.intersection(parts) or "\0" in name:
+        return False
+    if any(escape_name(unescape_name(part)) != part for part in parts):
+        return False
+    return not any(_stays("/".join(parts[: n + 1])) for n in range(len(parts)))
 
 
 def file_state(path: Path) -> FileState:

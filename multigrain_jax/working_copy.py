@@ -17,7 +17,7 @@ from multigrain_jax import buckets
 from multigrain_jax.bucket_lock import LOCK_OBJECT, BucketLock, LockLostError
 from multigrain_jax.checkpoint import CHECKPOINTS_FOLDER, apart_folder
 from multigrain_jax.data.cache import cache_folder
-from multigrain_jax.errors import InputError, StoppedEarly
+from multigrain_jax.errors import InputError, StoppedEarly, printable
 from multigrain_jax.files import (
     MAX_TEXT_BYTES,
     parse_json,
@@ -33,6 +33,7 @@ from multigrain_jax.mirrored_files import (
     FileState,
     file_state,
     found_files,
+    is_of_a_mirror,
     unfinished,
 )
 from multigrain_jax.terminal import show_as
@@ -195,22 +196,21 @@ def _refresh(url: str, home: Path, folder: Path, *, cleans: bool) -> dict[str, K
     Returns:
         What the bucket and the folder share.
     """
-    prefix = f"{url}/"
-    there = {
-        found.path.removeprefix(prefix): found for found in buckets.list_objects(url)
-    }
-    there = {n: s for n, s in there.items() if n.rpartition("/")[2] != LOCK_OBJECT}
-    for name in unfinished(list(there)):
+    there, noted = _there(url), _noted(home)
+    known = noted or {}
+    cut = unfinished(list(there))
+    # What of a checkpoint was brought there in part is no other run's for that.
+    continues = noted is not None and {
+        name: each.generation for name, each in known.items()
+    } == {n: s.generation for n, s in there.items() if n in known or n not in cut}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in cut:
+        if continues and name in known and (folder / unescape_name(name)).exists():
+            continue  # the mirror goes on with it
         status = there.pop(name)
         # Another run may be saving its state apart just now.
         if cleans and name.startswith(f"{CHECKPOINTS_FOLDER}/"):
             buckets.delete(status.path, if_generation=status.generation)
-    known = _noted(home)
-    generations = {name: each.generation for name, each in known.items()}
-    continues = bool(known) and generations == {
-        name: status.generation for name, status in there.items()
-    }
-    folder.mkdir(parents=True, exist_ok=True)
     if not continues:
         _remove_others(folder, there, known)
     here = dict(found_files(folder))
@@ -243,6 +243,20 @@ def _refresh(url: str, home: Path, folder: Path, *, cleans: bool) -> dict[str, K
             shared[name] = known[name]
     _note(home, shared)
     return shared
+
+
+def _there(url: str) -> dict[str, buckets.Status]:
+    """What lies in the bucket, but for the lock and what no mirror has written."""
+    prefix = f"{url}/"
+    found = {each.path.removeprefix(prefix): each for each in buckets.list_objects(url)}
+    found = {n: s for n, s in found.items() if n.rpartition("/")[2] != LOCK_OBJECT}
+    others = [name for name in found if not is_of_a_mirror(name)]
+    if others:
+        print(
+            f"{url}: {len(others)} objects that are no run's, such as "
+            f"{printable(others[0])[:100]}, stay there and are not read"
+        )
+    return {name: status for name, status in found.items() if is_of_a_mirror(name)}
 
 
 def _require_room(url: str, home: Path, size: int) -> None:
@@ -309,7 +323,8 @@ def _name_of(home: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _noted(home: Path) -> dict[str, Known]:
+def _noted(home: Path) -> dict[str, Known] | None:
+    """What the bucket and the folder shared last; None where that is not known."""
     try:
         text = read_small(home / _STATE_FILE, max_bytes=MAX_TEXT_BYTES).decode()
         return {
@@ -317,7 +332,7 @@ def _noted(home: Path) -> dict[str, Known]:
             for name, (generation, file) in parse_json(text).items()
         }
     except (OSError, ValueError, TypeError, AttributeError):
-        return {}
+        return None
 
 
 def _note(home: Path, known: dict[str, Known]) -> None:

@@ -9,6 +9,7 @@ from multigrain_jax.mirrored_files import (
     file_state,
     found_files,
     is_head,
+    is_of_a_mirror,
     stage,
     unfinished,
 )
@@ -86,3 +87,30 @@ def test_a_staged_file_outlives_its_name(tmp_path, monkeypatch, links):
     assert staged.link is not None
     assert staged.link.read_bytes() == b"old"
     assert staged.file != file_state(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "/etc/passwd",
+        "a//b",
+        "a/../b",
+        "a/./b",
+        "thumbnails/1.jpg",
+        "hosts/1/.lock",
+        "a.partial",
+        "4.orbax-checkpoint-tmp/x",
+        r"a\x5cx41",
+        "a\0b",
+    ],
+)
+def test_what_no_mirror_writes_is_known_by_its_name(name):
+    assert not is_of_a_mirror(name)
+
+
+@pytest.mark.parametrize(
+    "name", [r"a\xff", r"a\x5cxff", r"a\x41", "ä b/.empty", "..a/b..", "lock"]
+)
+def test_what_a_mirror_writes_is_known_by_its_name(name):
+    assert is_of_a_mirror(name)

@@ -116,6 +116,37 @@ def test_what_could_not_be_brought_there_stays_and_follows(gcs, monkeypatch, cap
         assert (folder / "checkpoints/5/model/d/1").read_bytes() == b"5"
 
 
+@pytest.mark.parametrize("written", [1, 2, 3])
+def test_what_was_brought_there_in_part_stays_and_follows(gcs, monkeypatch, written):
+    monkeypatch.setattr(retry, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(mirror, "LAST_PATIENCE_S", 0.0)
+    monkeypatch.setattr(mirror, "PASS_S", 100.0)
+    monkeypatch.setattr(mirror, "UPLOADS_AT_ONCE", 1)
+    monkeypatch.setattr(bucket_lock, "HEARTBEAT_S", 100.0)
+    url, real, left = gcs.url("run"), buckets.upload, [written]
+
+    def upload(*arguments, **options):
+        if not left[0]:
+            raise TimeoutError(110, "no answer")
+        left[0] -= 1
+        return real(*arguments, **options)
+
+    with (
+        pytest.raises(CheckpointNotSavedError),
+        working_copy.working_copy(url) as folder,
+    ):
+        write(folder, "metrics.jsonl", b"1\n")
+        write(folder, "checkpoints/10/data/metadata", b"10")
+        save(folder, 10)
+        monkeypatch.setattr(buckets, "upload", upload)
+    assert "run/checkpoints/10/meta/metadata" not in gcs.names()
+    expected = contents(folder)
+    monkeypatch.setattr(buckets, "upload", real)
+    with working_copy.working_copy(url) as folder:
+        assert contents(folder) == expected
+        assert gcs.data("run/checkpoints/10/meta/metadata") == b"{}"
+
+
 def test_what_another_run_has_written_counts(gcs, monkeypatch, tmp_path, capsys):
     url = gcs.url("run")
     with working_copy.working_copy(url) as folder:
@@ -146,6 +177,32 @@ def test_checkpoints_that_are_not_whole_are_not_taken(gcs):
     with working_copy.working_copy(gcs.url("run")) as folder:
         assert [path.name for path in (folder / "checkpoints").iterdir()] == ["5"]
     assert gcs.names("run/checkpoints/10") == []
+
+
+def test_what_is_no_runs_stays_and_leads_nowhere(gcs, tmp_path, capsys):
+    outside = tmp_path / "outside"
+    names = [f"run/{outside}", "run/thumbnails/1.jpg", r"run/a\x5cx41"]
+    for name in names:
+        gcs.put(name, b"1")
+    with working_copy.working_copy(gcs.url("run")) as folder:
+        write(folder, "file", b"1")
+    assert not outside.exists()
+    assert contents(folder) == {"file": b"1"}
+    assert gcs.names() == sorted([*names, "run/file"])
+    assert f"3 objects that are no run's, such as {outside}" in capsys.readouterr().out
+
+
+def test_a_first_run_that_brought_nothing_there_is_kept(gcs, monkeypatch):
+    with monkeypatch.context() as patch:
+        kill(patch)
+        patch.setattr(mirror, "PASS_S", 100.0)
+        with pytest.raises(Killed), working_copy.working_copy(gcs.url("run")) as folder:
+            save(folder, 10)
+            raise Killed
+    assert gcs.names() == ["run/.lock"]
+    with working_copy.working_copy(gcs.url("run")) as folder:
+        assert (folder / "checkpoints/10/model/d/1").read_bytes() == b"10"
+        assert gcs.data("run/checkpoints/10/meta/metadata") == b"{}"
 
 
 def test_on_one_machine_a_second_run_is_refused_at_once(gcs, capsys):
