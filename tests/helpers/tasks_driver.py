@@ -37,7 +37,7 @@ def counted(name, function):
     return call
 
 
-eval_batches.read_noted = counted("images", eval_batches.read_noted)
+eval_batches.read_for_network = counted("images", eval_batches.read_for_network)
 eval_batches.encoded_size = counted("headers", eval_batches.encoded_size)
 read = DescriptorIndex.read
 
