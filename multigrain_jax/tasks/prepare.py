@@ -61,7 +61,7 @@ PATH_KEYS = (
     "score_normalization.training",
 )
 # Of these the path has to be one of this machine.
-LOCAL_KEYS = ("data.local_cache_dir",)
+LOCAL_KEYS = ("data.local_cache_dir", "index")
 # Of these every file below is looked at: a workdir in them would become photos.
 PHOTO_KEYS = ("data.distractors", "data.root", "data.training", "queries")
 # What tasks leave -> the tasks that do.

@@ -273,8 +273,8 @@ def test_in_a_bucket_all_is_as_in_a_folder(scenario, world, gcs, s3):
 @pytest.mark.parametrize("key", LOCAL_KEYS)
 def test_what_has_to_be_on_this_machine_is_refused_in_a_bucket(key, gcs, tmp_path):
     config = embed.get_config()
-    *outer, name = key.split(".")
-    value_of(config, ".".join(outer))[name] = gcs.url("somewhere")
+    config.unlock()
+    config.update_from_flattened_dict({key: gcs.url("somewhere")})
     with pytest.raises(InputError, match=f"{key}: found gs://.* of this machine"):
         run_embed.run(config, tmp_path / "workdir")
 
