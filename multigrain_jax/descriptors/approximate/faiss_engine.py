@@ -125,13 +125,17 @@ class FaissEngine:
         self, part: Part, *, remove: np.ndarray, add: Iterable[Rows], anew: bool
     ) -> Stored:
         """Write the part's file anew; the one before stays until nobody names it."""
-        if anew or not part.stored.file:
+        before = part.stored.file
+        # Neither a second part stays in memory, nor the bytes of a file that goes.
+        self._open.pop(before, None)
+        if anew or self._last is None or self._last[0] != before:
+            self._last = None
+        if anew or not before:
             index = self._read(self._made["file"], self._made["digest"], mapped=False)
-        elif self._last is not None and self._last[0] == part.stored.file:
-            index = self._last[1]
+        elif self._last is not None:
+            index, self._last = self._last[1], None
         else:
-            index = self._read(part.stored.file, part.stored.digest, mapped=False)
-        self._last = None
+            index = self._read(before, part.stored.digest, mapped=False)
         if len(remove) and not anew:
             index.remove_ids(np.ascontiguousarray(remove))
         for numbers, rows in add:

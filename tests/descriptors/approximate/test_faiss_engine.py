@@ -169,6 +169,29 @@ def test_a_search_without_parts_or_queries_finds_nothing(tmp_path):
     assert sorted(found[0].tolist()) == [-1, 0, 1]
 
 
+def test_of_an_update_one_part_is_in_memory_and_no_old_file_mapped(
+    tmp_path, monkeypatch
+):
+    folder, database = tmp_path / "index", tmp_path / "database"
+    write_folder(database, photos(60), random_rows(60))
+    record, _ = bring_up(folder, database, make(folder, "flat"))
+    assert len(record.parts) == 2
+    write_folder(database, photos(75)[1:], random_rows(75))
+    engine = make(folder, "flat", record.made)
+    engine.size(record.parts)  # which maps all parts, as the task does first
+    read, kept = engine._read, []
+
+    def read_watched(name, digest, *, mapped):
+        kept.append(engine._last)
+        return read(name, digest, mapped=mapped)
+
+    monkeypatch.setattr(engine, "_read", read_watched)
+    found, _ = bring_up(folder, database, engine)
+    assert kept == [None] * 2  # the first part, without a photo, and the second
+    assert engine._open == {}
+    assert engine.size(found.parts)[0] == 74
+
+
 def test_a_full_disk_is_an_error_of_the_system_and_leaves_nothing(
     tmp_path, monkeypatch
 ):
