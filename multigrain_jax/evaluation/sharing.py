@@ -106,15 +106,30 @@ def require_same_images(source: ImageSource) -> None:
     for index in range(len(source)):
         name = f"{source.describe(index)}\0{source.labels[index]}\n"
         digest.update(name.encode(errors="surrogateescape"))
-    own = np.array([len(source), int.from_bytes(digest.digest()[:7])], np.int64)
+    require_same(len(source), digest.digest(), what="images", beside="names or labels")
+
+
+def require_same(count: int, digest: bytes, *, what: str, beside: str) -> None:
+    """Compare what the hosts see of something; all have to call it.
+
+    Args:
+        count: how many this host sees.
+        digest: of these.
+        what: they are, in the plural, for an error.
+        beside: what else may differ, where the numbers are the same.
+
+    Raises:
+        InputError: on all hosts, where two of them differ.
+    """
+    own = np.array([count, int.from_bytes(digest[:7])], np.int64)
     seen = gather_shares(own)
     others = np.flatnonzero((seen != seen[0]).any(axis=1))
     if len(others):
         other = int(others[0])
         raise InputError(
-            f"the hosts see different images: process 0 {seen[0, 0]}, process {other} "
+            f"the hosts see different {what}: process 0 {seen[0, 0]}, process {other} "
             f"{seen[other, 0]}"
-            + (", with other names or labels" if seen[0, 0] == seen[other, 0] else "")
+            + (f", with other {beside}" if seen[0, 0] == seen[other, 0] else "")
             + "; expected the same files at the same paths on all hosts: see "
             "docs/scaling.md"
         )

@@ -1,5 +1,6 @@
 """What `embed` recorded of the run that made a descriptor folder, and its photos."""
 
+import hashlib
 import os
 from collections.abc import Mapping
 from functools import partial
@@ -7,6 +8,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+import jax
 import numpy as np
 
 from multigrain_jax.bucket_copies import CopiedPath
@@ -20,6 +22,7 @@ from multigrain_jax.descriptors.in_bucket import on_this_machine
 from multigrain_jax.descriptors.index import DescriptorIndex
 from multigrain_jax.descriptors.roots import old_root
 from multigrain_jax.errors import InputError, printable
+from multigrain_jax.evaluation.sharing import require_same
 from multigrain_jax.files import read_json
 from multigrain_jax.pages.stored_photos import PhotoReader
 from multigrain_jax.tasks.inputs import data_set_from_config
@@ -108,7 +111,7 @@ def open_database(
     Raises:
         InputError: no such folder, damage, or none of its photos is below `root`.
     """
-    index = DescriptorIndex.open(as_path(path))
+    index = open_together(path)
     if verify:
         index.verify()
     if root is None:
@@ -130,6 +133,30 @@ def open_database(
             f"photos of {printable(str(old))} are looked for in {printable(str(new))}"
         )
         index.move(old, new)
+    return index
+
+
+def open_together(path: str | Path) -> DescriptorIndex:
+    """`DescriptorIndex.open`; of several hosts all have to call it.
+
+    Each searches its share of the rows: another number of them would be shared out
+    differently, and some would be searched by none.
+
+    Raises:
+        InputError: no such folder, damage, or hosts that see different rows.
+    """
+    index = DescriptorIndex.open(as_path(path))
+    if jax.process_count() > 1:
+        assert index.opened is not None  # it was opened from a folder
+        digest = hashlib.sha256(repr(index.opened.head[:3]).encode())
+        digest.update(repr(index.opened.head.shards).encode())
+        digest.update(index.live.tobytes())
+        require_same(
+            len(index),
+            digest.digest(),
+            what=f"descriptors in {path}, perhaps while `embed` writes there",
+            beside="shards, or photos that are gone",
+        )
     return index
 
 

@@ -50,6 +50,7 @@ from multigrain_jax.tasks.embed_record import (
     CHECKPOINT_KEYS,
     embed_config,
     open_database,
+    open_together,
     photo_reader,
     print_missing,
     workdir_of,
@@ -96,7 +97,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     normalization = None
     if config.score_normalization.training:
         path = as_path(config.score_normalization.training)
-        training = DescriptorIndex.open(path)
+        training = open_together(path)
         _require_comparable(training, index, path)
         normalization = ScoreNormalization(
             training,
@@ -209,7 +210,7 @@ def _open_queries(
     if (folder / HEAD_FILE).exists():
         # Of the database itself, the photos are where those of the database are.
         itself = index.opened is not None and folder == index.opened.folder
-        stored = index if itself else DescriptorIndex.open(folder)
+        stored = index if itself else open_together(folder)
         _require_comparable(stored, index, path)
         rows = np.flatnonzero(stored.live)
         require_photos(len(rows), "queries", settings["queries"])

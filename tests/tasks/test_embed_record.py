@@ -7,9 +7,11 @@ import json
 import re
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from helpers.approximate import photos, random_rows, write_folder
 from helpers.configs import small_eval_config
 from PIL import Image
 
@@ -17,6 +19,7 @@ from configs import embed, near_duplicates, search
 from multigrain_jax.data.sources.quickstart import QuickstartSource
 from multigrain_jax.data.sources.tfds import TfdsSource
 from multigrain_jax.errors import InputError
+from multigrain_jax.evaluation import sharing
 from multigrain_jax.tasks import embed as run_embed
 from multigrain_jax.tasks import near_duplicates as run_near_duplicates
 from multigrain_jax.tasks import search as run_search
@@ -24,6 +27,7 @@ from multigrain_jax.tasks.embed_record import (
     CHECKPOINT_KEYS,
     PHOTO_KEYS,
     embed_config,
+    open_together,
     photo_reader,
     roots_of,
 )
@@ -257,3 +261,29 @@ def test_roots_are_those_of_the_collection():
 
     assert roots_of(index("/a", "/b"), root=None) == ["/a", "/b"]
     assert roots_of(index("/a"), root="/c/../d") == ["/a", "/d"]
+
+
+@pytest.mark.parametrize("change", ["", "a photo more", "a photo gone"])
+def test_hosts_that_see_other_rows_of_a_collection_all_say_so(
+    tmp_path, monkeypatch, change
+):
+    """As while `embed` writes there: some rows would be searched by no host."""
+    write_folder(tmp_path, photos(9), random_rows(9))
+    seen = []
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(
+        sharing, "gather_shares", lambda own: seen.append(own) or np.stack(seen[-2:])
+    )
+    assert len(open_together(tmp_path)) == 9  # the other host is yet to come
+    if change == "a photo more":
+        write_folder(tmp_path, photos(10), random_rows(10)[9:].repeat(10, axis=0))
+    elif change == "a photo gone":
+        write_folder(tmp_path, photos(8), random_rows(8))
+    if not change:
+        open_together(tmp_path)
+        return
+    count = 10 if change == "a photo more" else 9
+    expected = rf"different descriptors in .*: process 0 9, process 1 {count}"
+    with pytest.raises(InputError, match=expected) as raised:
+        open_together(tmp_path)
+    assert ("photos that are gone" in str(raised.value)) == (count == 9)
