@@ -42,6 +42,10 @@ class StoppedEarly(_Told):
     """The run was asked to stop, has saved its state and can be resumed (exit 3)."""
 
 
+class TakenOver(StoppedEarly):
+    """Another run has come into the workdir, as the host that writes has noticed."""
+
+
 class DataStalledError(_Told, RuntimeError):
     """The images do not come any more; a thread may hang in the file system."""
 

@@ -25,6 +25,7 @@ from multigrain_jax.errors import (
     DataStalledError,
     InputError,
     StoppedEarly,
+    TakenOver,
 )
 from multigrain_jax.growing_file import PASSING_ERRORS, free_space
 from multigrain_jax.recipe_files import (
@@ -37,6 +38,7 @@ from multigrain_jax.recipe_files import (
 )
 from multigrain_jax.terminal import (
     leave_now,
+    leave_others,
     lets_others_fail,
     outlive_readers,
     print_any_name,
@@ -141,6 +143,8 @@ def _run(config: ConfigDict, workdir: Path | str) -> int:
     except StoppedEarly as stop:
         print(f"stopped: {stop}", file=sys.stderr)
         _leave_if_reading_hangs(EXIT_STOPPED_EARLY)
+        if isinstance(stop, TakenOver):
+            leave_others(EXIT_STOPPED_EARLY)
         return EXIT_STOPPED_EARLY
     except KeyboardInterrupt:
         resumed = config.task in RESUMED

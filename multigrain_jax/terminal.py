@@ -203,8 +203,8 @@ def lets_others_fail(*, failures: Sequence[int]) -> Callable[[Main], Main]:
                     raise
                 traceback.print_exc()
                 leave_now(1)
-            if code in failures and _has_others():
-                leave_now(code)
+            if code in failures:
+                leave_others(code)
             return code
 
         return ended
@@ -216,6 +216,12 @@ def _has_others() -> bool:
     # Before JAX is imported, nobody can be connected.
     jax = sys.modules.get("jax")
     return jax is not None and jax.distributed.is_initialized()
+
+
+def leave_others(code: int) -> None:
+    """End the process at once if there are other hosts, which then end, too."""
+    if _has_others():
+        leave_now(code)
 
 
 def leave_now(code: int) -> NoReturn:

@@ -9,12 +9,18 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import pytest
 from helpers.photos import write_plain_photos
 from ml_collections import ConfigDict
 
 from multigrain_jax import main, runtime
-from multigrain_jax.errors import CheckpointUnreadableError, InputError
+from multigrain_jax.errors import (
+    CheckpointUnreadableError,
+    InputError,
+    StoppedEarly,
+    TakenOver,
+)
 from multigrain_jax.tasks.bounds import leaves
 
 ROOT = Path(__file__).parents[1]
@@ -209,6 +215,20 @@ def test_a_place_that_is_not_what_it_should_be_is_one_line(command, capsys, erro
     assert line.startswith("error: [Errno ") and "'/run/checkpoints'; mend" in line
     with pytest.raises(error):
         command("train", error("of a library"))
+
+
+@pytest.mark.parametrize("error", [StoppedEarly, TakenOver])
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_what_one_host_notices_ends_the_others(
+    command, monkeypatch, capsys, error, hosts
+):
+    """Which would wait for it for minutes; what all agree on, each of them does."""
+    left = []
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: hosts > 1)
+    monkeypatch.setattr(os, "_exit", left.append)
+    assert command("embed", error("taken")) == 3
+    assert left == ([3] if error is TakenOver and hosts == 2 else [])
+    assert capsys.readouterr().err == "stopped: taken\n"
 
 
 @pytest.mark.parametrize(("task", "code"), [("embed", 3), ("whiten", 1)])

@@ -47,7 +47,7 @@ from multigrain_jax.distributed import (
     quiet_unless_first,
     start_hosts,
 )
-from multigrain_jax.errors import InputError, StoppedEarly, printable
+from multigrain_jax.errors import InputError, TakenOver, printable
 from multigrain_jax.evaluation.sharing import require_same_images
 from multigrain_jax.inference import OpenedModel
 from multigrain_jax.lock import WorkdirLock, lock_workdir
@@ -252,7 +252,7 @@ def _embed(
         if writer is None:
             continue
         if not lock.is_own():
-            raise StoppedEarly(
+            raise TakenOver(
                 f"{workdir} is now in use by {lock.holder()}; what is in it is whole: "
                 "the same command goes on from there once that run is over"
             )

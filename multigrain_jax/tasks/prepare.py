@@ -28,7 +28,7 @@ from multigrain_jax.distributed import (
     quiet_unless_first,
     start_hosts,
 )
-from multigrain_jax.errors import InputError, StoppedEarly
+from multigrain_jax.errors import InputError, TakenOver
 from multigrain_jax.files import read_json
 from multigrain_jax.growing_file import close_lists
 from multigrain_jax.lock import WorkdirLock, lock_workdir
@@ -174,11 +174,11 @@ def leave_if_taken(workdir: Path) -> None:
     """To be called before results are written, which would mix with another run's.
 
     Raises:
-        StoppedEarly: another run has come into the workdir.
+        TakenOver: another run has come into the workdir.
     """
     holder = _new_holder(workdir)
     if holder is not None:
-        raise StoppedEarly(
+        raise TakenOver(
             f"{workdir} is now in use by {holder}, whose lock file has taken the place "
             "of this run's; its results are not written: run it again with another "
             "--workdir"
@@ -195,7 +195,7 @@ def save_model(
     """`save_derived`, beside the checkpoints where another run has come in.
 
     Raises:
-        StoppedEarly: it has; the model is saved.
+        TakenOver: it has; the model is saved.
     """
     holder = _new_holder(workdir)
     if holder is None:
@@ -203,7 +203,7 @@ def save_model(
         return
     name = apart_folder()
     save_derived(workdir, source, model=model, record=record, folder_name=name)
-    raise StoppedEarly(
+    raise TakenOver(
         f"{workdir} is now in use by {holder}, whose lock file has taken the place of "
         f"this run's; the model is saved in {workdir / name}: make that folder the "
         f"{CHECKPOINTS_FOLDER} of another --workdir"
