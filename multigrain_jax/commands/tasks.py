@@ -125,13 +125,16 @@ COMMANDS: Mapping[str, Command] = {
             "test_mode",
             "pooling_exponent",
             "data.split",
-            "knn_probe",
+            "data.val_fraction",
         ),
-        example="workdirs/folder ~/photos --test-size 224",
-        presets={"data.source": "folder"},
+        example="workdirs/folder ~/photos --test-size 96",
+        # What a training of that folder has held out, where it has no "val".
+        presets={"data.source": "folder", "data.val_fraction": "0.15"},
     ),
 }
 _NO_VALUE = {"--dry-run"}
+# Flags of the command line itself, which are no keys of a recipe.
+_TOLD_AS_THEY_ARE = {"--quiet", "--json"}
 # What may follow a switch, which alone is True.
 _TRUTHS = {"True", "False", "true", "false"}
 
@@ -197,6 +200,8 @@ def translate(name: str, command: Command, words: list[str]) -> list[str]:
     for key, text in _pairs(words, keys):
         if key is None:
             plain.append(text)
+        elif key in _TOLD_AS_THEY_ARE:
+            flags.append(key)
         elif key == "workdir":
             flags.append(f"--workdir={text}")
         else:
@@ -244,6 +249,9 @@ def _pairs(
     while following:
         word = following.popleft()
         if word in _NO_VALUE:
+            continue
+        if word in _TOLD_AS_THEY_ARE:
+            yield word, ""
             continue
         if not word.startswith("--"):
             yield None, word
@@ -318,6 +326,8 @@ def _help(name: str, command: Command) -> str:
             *lines,
             "  --workdir DIR",
             f"      where results go (workdirs/{file.stem})",
+            "  --quiet, --json",
+            "      print warnings and errors alone; the results as one object of JSON",
             "",
             f"multigrain {name} {command.example}",
             "",

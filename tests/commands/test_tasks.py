@@ -57,6 +57,11 @@ def test_help_explains_each_key_in_the_words_of_the_recipe(name, capsys):
         ("search q other", ["queries=q", "database=other"]),
         ("search q --database other", ["database=other", "queries=q"]),
         ("browse", ["database=workdirs/embed"]),
+        (
+            "evaluate w p",
+            ["data.source=folder", "data.val_fraction=0.15", "init_from=w"]
+            + ["data.root=p"],
+        ),
     ],
 )
 def test_words_become_flags(line, flags):
@@ -64,6 +69,13 @@ def test_words_become_flags(line, flags):
     expected = ["--config", COMMANDS[name].recipe]
     expected += [f"--config.{flag}" for flag in flags]
     assert translate(name, COMMANDS[name], words) == expected
+
+
+def test_how_much_is_printed_is_no_key_of_a_recipe():
+    words = ["p", "--quiet", "--json", "--test-size", "96"]
+    found = translate("embed", COMMANDS["embed"], words)
+    expected = ["--quiet", "--json", "--config.test_size=96", "--config.data.root=p"]
+    assert found == ["--config", "embed", *expected]
 
 
 def test_another_recipe_and_workdir_can_be_named():
