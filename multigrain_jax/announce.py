@@ -2,11 +2,12 @@
 
 import contextlib
 import json
+import math
 import os
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from ml_collections import ConfigDict
 
 from multigrain_jax.progress import be_quiet
 from multigrain_jax.terminal import WarningsAlone
+from multigrain_jax.workdir import RESULTS_FILE
 
 PAGE = "report.html"
+# Files have a coarser clock.
+SECONDS_OF_FILES = 0.1
 # task -> commands, in which WORKDIR and DATABASE are put.
 NEXT = {
     "train": ("multigrain embed PHOTOS --init-from WORKDIR",),
@@ -30,6 +34,8 @@ NEXT = {
     "near_duplicates": ("multigrain browse DATABASE",),
     "health": ("multigrain browse DATABASE",),
 }
+# Of a folder of photos, which is no collection to look through.
+NEXT_OF_PHOTOS = ("multigrain embed DATABASE --init-from CHECKPOINT",)
 
 
 def run_announced(
@@ -73,7 +79,15 @@ def run_announced(
         lines = epilogue(config.task, workdir, database=database, since=began)
         print("".join(f"{line}\n" for line in lines), end="", flush=True)
     if as_json:
-        print(json.dumps(results), file=usual, flush=True)
+        print(json.dumps(_as_json(results), allow_nan=False), file=usual, flush=True)
+
+
+def _as_json(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Results of which JSON knows every number: what is none is null."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in results.items()
+    }
 
 
 def epilogue(
@@ -89,22 +103,46 @@ def epilogue(
             this run.
     """
     lines = []
+    following = NEXT.get(task, ())
     # What is in a bucket is not looked at from here.
-    page = workdir / PAGE if isinstance(workdir, Path) else None
-    # Files have a coarser clock.
-    if page and page.is_file() and page.stat().st_mtime >= since - 0.1:
-        lines.append(f"see {_shown(page)}")
+    if isinstance(workdir, Path):
+        if _written_at(workdir / PAGE) >= since - SECONDS_OF_FILES:
+            lines.append(f"see {_shown(workdir / PAGE)}")
+        if task == "embed":
+            workdir = _embedded_in(workdir, since)
     places = {"WORKDIR": _quoted(workdir)}
     if database is not None:
         places["DATABASE"] = _quoted(database)
+        if task == "near_duplicates" and _is_photos(database):
+            following = NEXT_OF_PHOTOS
     commands = []
-    for command in NEXT.get(task, ()):
+    for command in following:
         words = [places.get(word) or word for word in command.split()]
         if "DATABASE" not in words:
             commands.append(" ".join(words))
     for number, command in enumerate(commands):
         lines.append(f"{'next: ' if not number else '      '}{command}")
     return lines
+
+
+def _written_at(file: Path) -> float:
+    """When a file was written; -inf where there is none."""
+    return file.stat().st_mtime if file.is_file() else -math.inf
+
+
+def _embedded_in(workdir: Path, since: float) -> Path:
+    """The workdir, or the one in it where descriptors made otherwise have gone."""
+    found = [workdir / RESULTS_FILE, *workdir.glob(f"*/{RESULTS_FILE}")]
+    newest = max(found, key=_written_at)
+    is_own = _written_at(newest) >= since - SECONDS_OF_FILES
+    return newest.parent if is_own else workdir
+
+
+def _is_photos(database: str) -> bool:
+    # It is there: a task has run, which has imported as much.
+    from multigrain_jax.tasks.photo_duplicates import is_photo_folder
+
+    return is_photo_folder(database)
 
 
 def _quoted(path: Path | str) -> str:

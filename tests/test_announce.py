@@ -72,6 +72,33 @@ def test_addresses_in_buckets_stay_as_they_are():
     assert lines[0] == "next: multigrain search PHOTO gs://bucket/run"
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_no_number_is_null(value, tmp_path, capsys):
+    announced(lambda *_: {"loss": value}, tmp_path, as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"loss": None}
+
+
+def test_descriptors_made_otherwise_are_searched_where_they_are(tmp_path):
+    inside = tmp_path / "resnet18-96-0123abcd"
+    inside.mkdir()
+    for place, moment in ((tmp_path, 1000), (inside, 2000)):
+        (place / "results.json").touch()
+        os.utime(place / "results.json", (moment, moment))
+    for since, place in ((1500, inside), (2500, tmp_path)):
+        lines = epilogue("embed", tmp_path, database=None, since=since)
+        assert lines[0] == f"next: multigrain search PHOTO {place}"
+
+
+def test_a_folder_of_photos_is_to_be_embedded(tmp_path):
+    photos = str(tmp_path)
+    lines = epilogue("near_duplicates", Path("/w"), database=photos, since=0.0)
+    assert lines == [f"next: multigrain embed {photos} --init-from CHECKPOINT"]
+    (tmp_path / "descriptors").mkdir()
+    (tmp_path / "descriptors" / "descriptors.json").touch()
+    lines = epilogue("near_duplicates", Path("/w"), database=photos, since=0.0)
+    assert lines == [f"next: multigrain browse {photos}"]
+
+
 @pytest.mark.parametrize("name", NEXT)
 def test_what_is_to_be_tried_next_is_a_command(name):
     assert name in TASKS

@@ -110,7 +110,6 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         results[name] = sum(finding.reason == reason for finding in findings)
     results["seconds"] = time.perf_counter() - started
     print("\n".join(f"{name:<14}  {value:g}" for name, value in results.items()))
-    print(f"see {workdir / 'report.html'}")
     write_results(workdir, results)
     return results
 

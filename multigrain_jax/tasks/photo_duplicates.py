@@ -130,7 +130,7 @@ def run_on_photos(
     warn_of_large_group(found.groups, results["num_images"], REMEDY)
     results["seconds"] = time.perf_counter() - started
     print("\n".join(f"{name:<20}  {value:g}" for name, value in results.items()))
-    print(f"nothing was deleted; see {workdir / 'report.html'}")
+    print("nothing was deleted")
     write_results(workdir, results)
     return results
 

@@ -92,7 +92,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         )
     _print_some(predictions, source, names)
     print("\n".join(f"{name:<20}  {value:g}" for name, value in results.items()))
-    print(f"see {workdir / 'report.html'} and {workdir / TABLE}")
+    print(f"the table is {workdir / TABLE}")
     results["seconds"] = time.perf_counter() - started
     write_results(workdir, results)
     return results

@@ -135,7 +135,6 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
             note=f"The {config.num_neighbours} most similar photos of each query, by "
             "the inner product of the descriptors.",
         )
-        print(f"see {workdir / 'report.html'}")
     print_missing(photos)
     results = {
         "num_queries": len(found),

@@ -58,9 +58,8 @@ def test_help_explains_each_key_in_the_words_of_the_recipe(name, capsys):
         ("search q --database other", ["database=other", "queries=q"]),
         ("browse", ["database=workdirs/embed"]),
         (
-            "evaluate w p",
-            ["data.source=folder", "data.val_fraction=0.15", "init_from=w"]
-            + ["data.root=p"],
+            "evaluate w p --data-val-fraction 0",
+            ["data.source=folder", "data.val_fraction=0", "init_from=w", "data.root=p"],
         ),
     ],
 )
@@ -69,6 +68,12 @@ def test_words_become_flags(line, flags):
     expected = ["--config", COMMANDS[name].recipe]
     expected += [f"--config.{flag}" for flag in flags]
     assert translate(name, COMMANDS[name], words) == expected
+
+
+def test_what_is_evaluated_is_what_training_has_held_out():
+    keys = flatten(main.load_recipe(find_recipe("folder")).to_dict())
+    held_out = COMMANDS["evaluate"].presets["data.val_fraction"]
+    assert float(held_out) == keys["data.val_fraction"]
 
 
 def test_how_much_is_printed_is_no_key_of_a_recipe():
