@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from multigrain_jax.data.eval_batches import TEST_MODES
+
 
 class MadeFor(NamedTuple):
     """How photos are best given to a network.
@@ -20,34 +22,75 @@ class MadeFor(NamedTuple):
     origin: str
 
 
-def made_for(meta: Mapping[str, Any], *, default_size: int) -> MadeFor:
-    """The size and mode that a checkpoint's record names.
+class Recorded(NamedTuple):
+    """What a checkpoint's record says of how photos are given to its network.
 
-    That is what it was trained or fine-tuned for, else what was published of it, else
-    what its backbone was designed for.
+    Attributes:
+        test_sizes: S, in pixels; mostly one.
+        test_mode: "square" or "rect".
+        pooling_exponent: p of the GeM pooling; None is the checkpoint's.
+        published_as: the name of published weights of which this is known; None: the
+            run that made the checkpoint says so.
+    """
+
+    test_sizes: tuple[int, ...]
+    test_mode: str
+    pooling_exponent: float | None
+    published_as: str | None
+
+
+def recorded(meta: Mapping[str, Any]) -> Recorded | None:
+    """The sizes, mode and p that a checkpoint's record names; None: there are none.
+
+    What it was trained, fine-tuned or whitened with comes before what was published of
+    the weights that it was made from: their p is not the one of a fine-tuned network.
+
+    Args:
+        meta: of the checkpoint, which anybody may have written.
+    """
+    trained = meta.get("config")
+    if isinstance(trained, Mapping) and (sizes := _sizes(trained.get("test_size"))):
+        mode = trained.get("test_mode")
+        return Recorded(sizes, mode if mode in TEST_MODES else "square", None, None)
+    published = meta.get("published")
+    search = published.get("search") if isinstance(published, Mapping) else None
+    if not isinstance(published, Mapping) or not isinstance(search, Mapping):
+        return None
+    sizes, mode = _sizes(search.get("test_size")), search.get("test_mode")
+    if not sizes or mode not in TEST_MODES:
+        return None
+    exponent = _exponent(search.get("pooling_exponent"))
+    return Recorded(sizes, mode, exponent, str(published.get("name", "it")))
+
+
+def made_for(meta: Mapping[str, Any], *, default_size: int) -> MadeFor:
+    """The one size and mode that a checkpoint's record names.
+
+    That is as `recorded` has it, else what its backbone was designed for.
 
     Args:
         meta: of the checkpoint.
         default_size: the backbone's, in pixels.
     """
-    trained = meta.get("config")
-    if isinstance(trained, Mapping) and _is_size(trained.get("test_size")):
-        mode = _mode(trained.get("test_mode"))
-        return MadeFor(trained["test_size"], mode, None, "as it was trained")
-    published = meta.get("published")
-    search = published.get("search") if isinstance(published, Mapping) else None
-    if isinstance(search, Mapping) and _is_size(search.get("test_size")):
-        exponent = search.get("pooling_exponent")
-        if isinstance(exponent, bool) or not isinstance(exponent, (int, float)):
-            exponent = None
-        mode = _mode(search.get("test_mode"))
-        return MadeFor(search["test_size"], mode, exponent, "as it was published")
-    return MadeFor(default_size, "square", None, "the usual one of its backbone")
+    found = recorded(meta)
+    if found is None or len(found.test_sizes) != 1:
+        return MadeFor(default_size, "square", None, "the usual one of its backbone")
+    trained = found.published_as is None
+    origin = "as it was trained" if trained else "as it was published"
+    (size,) = found.test_sizes
+    return MadeFor(size, found.test_mode, found.pooling_exponent, origin)
 
 
-def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+def _sizes(value: Any) -> tuple[int, ...]:
+    """A size or several as a tuple, which is empty where they are none."""
+    sizes = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    are_sizes = all(
+        isinstance(size, int) and not isinstance(size, bool) and size >= 1
+        for size in sizes
+    )
+    return sizes if are_sizes else ()
 
 
-def _mode(value: Any) -> str:
-    return value if value in ("square", "rect") else "square"
+def _exponent(value: Any) -> float | None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value if is_number and value > 0 else None

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from multigrain_jax.data.eval_batches import TEST_MODES
+from multigrain_jax.checkpoint.made_for import recorded
 from multigrain_jax.descriptors.describe import model_digest
 from multigrain_jax.descriptors.folder import DESCRIPTOR_FOLDER, HEAD_FILE, read_head
 from multigrain_jax.inference import OpenedModel, open_checkpoint
 from multigrain_jax.runtime import compute_dtype
-from multigrain_jax.tasks.bounds import EXPONENT, SIZE, as_tuple
+from multigrain_jax.tasks.bounds import SIZE, as_tuple
 
 AUTO = "auto"
 # Of weights that nothing is known of: the paper's of retrieval.
@@ -112,31 +112,17 @@ def _of_folder(workdir: Path, opened: OpenedModel) -> Choice | None:
 
 def _of_checkpoint(meta: Mapping[str, Any]) -> Choice:
     """What the checkpoint says of itself; of what says nothing, the paper's size."""
-    published = meta.get("published")
-    search = published.get("search") if isinstance(published, Mapping) else None
-    if isinstance(published, Mapping) and isinstance(search, Mapping):
-        exponent = search.get("pooling_exponent")
-        found = Choice(
-            as_tuple(search.get("test_size")),
-            str(search.get("test_mode")),
-            None if EXPONENT.wrong(exponent) else exponent,
-            f"what {published.get('name')} searches best with",
-        )
-        if _is_whole(found):
-            return found
-    config = meta.get("config")
-    if isinstance(config, Mapping):
-        sizes = as_tuple(config.get("test_size"))
-        found = Choice(sizes, WHOLE_PHOTO, None, "the size that it was tested at")
-        if _is_whole(found):
-            return found
+    found = recorded(meta)
+    if found is None or any(SIZE.wrong(size) for size in found.test_sizes):
+        origin = "nothing else is known of these weights"
+        return Choice((UNKNOWN_SIZE,), WHOLE_PHOTO, None, origin)
+    if found.published_as is None:
+        # Collections are searched by whole photos, also where centres were scored.
+        origin = "the size that it was tested at"
+        return Choice(found.test_sizes, WHOLE_PHOTO, None, origin)
     return Choice(
-        (UNKNOWN_SIZE,), WHOLE_PHOTO, None, "nothing else is known of these weights"
+        found.test_sizes,
+        found.test_mode,
+        found.pooling_exponent,
+        f"what {found.published_as} searches best with",
     )
-
-
-def _is_whole(choice: Choice) -> bool:
-    """Whether a checkpoint's record, which anybody may have written, can be used."""
-    sizes = choice.test_size
-    is_number = [isinstance(size, int) and not SIZE.wrong(size) for size in sizes]
-    return bool(sizes) and all(is_number) and choice.test_mode in TEST_MODES

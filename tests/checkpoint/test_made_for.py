@@ -2,7 +2,7 @@
 
 import pytest
 
-from multigrain_jax.checkpoint.made_for import made_for
+from multigrain_jax.checkpoint.made_for import made_for, recorded
 from multigrain_jax.weights.table import PUBLISHED
 
 TRAINED = {"config": {"test_size": 96, "test_mode": "rect"}}
@@ -22,6 +22,7 @@ RELEASED = {"published": PUBLISHED["joint_3B_0.5"].record("joint_3B_0.5")}
         ({"config": {"test_size": True}}, (331, "square", None)),
         ({"config": "text", "published": []}, (331, "square", None)),
         ({"published": {"search": {"test_size": "500"}}}, (331, "square", None)),
+        ({"published": {"search": {"test_size": 500}}}, (331, "square", None)),
         ({"config": {"test_size": 64, "test_mode": "round"}}, (64, "square", None)),
         ({}, (331, "square", None)),
     ],
@@ -33,3 +34,12 @@ def test_the_size_is_that_of_the_record(meta, expected):
 def test_where_it_is_known_from_is_told():
     origins = {made_for(meta, default_size=1).origin for meta in (TRAINED, RELEASED)}
     assert origins == {"as it was trained", "as it was published"}
+
+
+def test_a_p_that_is_none_is_the_checkpoints():
+    search = {"test_size": 500, "test_mode": "rect"}
+    for value, expected in ((4, 4), ("4", None), (True, None), (-1.0, None)):
+        found = recorded(
+            {"published": {"search": search | {"pooling_exponent": value}}}
+        )
+        assert found == ((500,), "rect", expected, "it")

@@ -39,6 +39,11 @@ def settled(monkeypatch, tmp_path, meta, **given):
         ),
         ({"config": {"test_size": 64, "test_mode": "square"}}, (64, "rect", 3.0)),
         ({"config": {"test_size": [96, 128]}}, ((96, 128), "rect", 3.0)),
+        # Fine-tuned or whitened: the published p is not its own any more.
+        (
+            {"published": {"name": "x", "search": SEARCH}, "config": {"test_size": 64}},
+            (64, "rect", 3.0),
+        ),
         ({}, NOTHING_KNOWN),
         ({"config": None, "published": None}, NOTHING_KNOWN),
         ({"config": {}}, NOTHING_KNOWN),
