@@ -30,6 +30,7 @@ SHRUNK = {
     "finetune_pooling": {"test_size": 40},
     "whiten": {"test_size": 40, "batch_size": 8},
     "embed": {"test_size": 40, "batch_size": 8},
+    "predict": {"batch_size": 8},
     "search": {"batch_size": 8},
     "near_duplicates": {},
     "health": {},
@@ -180,6 +181,16 @@ def prepare_tfds(folder: Path, rng: np.random.Generator) -> None:
     Tiny(data_dir=str(folder), file_format="array_record").download_and_prepare()
 
 
+def test_every_command_that_is_run_is_a_small_one():
+    lines = [
+        text for kind, text in commands(ROOT / "docs" / "own_data.md") if kind == "sh"
+    ]
+    recipes = {shlex.split(line)[4] for line in lines}
+    assert len(recipes) >= 8
+    tasks = {main.load_recipe(str(ROOT / recipe)).task for recipe in recipes}
+    assert sorted(tasks - SHRUNK.keys()) == []
+
+
 @pytest.mark.slow
 def test_the_commands_for_own_photos_run(home):
     marked = commands(ROOT / "docs" / "own_data.md")
@@ -193,7 +204,7 @@ def test_the_commands_for_own_photos_run(home):
             run_command(text)
     workdirs = home / "clone" / "workdirs"
     trained = ("folder", "unsorted", "tfds", "list", "lists", "finetuned")
-    for name in (*trained, "whiten", "search"):
+    for name in (*trained, "whiten", "search", "predict"):
         assert (workdirs / name / "results.json").exists(), name
     for name in ("folder", "search", "near_duplicates"):
         assert (workdirs / name / "report.html").exists(), name
