@@ -1,5 +1,7 @@
 """The repository keeps the rules of its layout, and each rule finds what breaks it."""
 
+import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,20 @@ def test_the_repository_keeps_the_rules(rule):
         file = File(name, path.read_text(encoding="utf-8"))
         complaints += [f"{name}: {complaint}" for complaint in rule(file)]
     assert complaints == []
+
+
+def test_the_page_has_every_part_once_in_the_order_of_the_layers():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = page.partition("## The layers\n")[2].partition("\n## ")[0]
+    parts: dict[str, list[str]] = {}
+    for layer, cell in re.findall(r"^\| (\w+) \| (`[^|]+) \|", table, re.MULTILINE):
+        parts.setdefault(layer, []).extend(re.findall(r"`(\w+)(?:/|\.py)`", cell))
+    told = [part for found in parts.values() for part in found]
+    assert sorted(told) == sorted(LAYERS.keys() - {"__init__"})
+    heights = [[LAYERS[part] for part in found] for found in parts.values()]
+    assert len(heights) == 8
+    for above, below in pairwise(heights):
+        assert min(above) > max(below)
 
 
 def test_every_import_within_a_layer_that_is_allowed_is_needed():
