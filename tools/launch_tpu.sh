@@ -22,7 +22,7 @@ give_up() { echo "launch: $1" >&2; remove_slice; exit 1; }
 
 INSTALL="{ test -d multigrain_jax || git clone --depth 1 $CODE multigrain_jax; } &&
     cd multigrain_jax && { test -d venv || python3 -m venv venv; } &&
-    venv/bin/pip install --quiet '.[tpu,gcs]' pyarrow"
+    venv/bin/pip install --quiet '.[tpu,gcs,parquet]'"
 TRAIN="cd multigrain_jax && venv/bin/python -m multigrain_jax.main$(printf ' %q' "$@") \
     --config.distributed.coordinator=auto --workdir=$RUN"
 
