@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from multigrain_jax.data import bucket_tree
-from multigrain_jax.data.bucket_paths import ADDRESSES
+from multigrain_jax.data.bucket_paths import ADDRESSES, absolute_path
 from multigrain_jax.data.cache import LocalCache
 from multigrain_jax.data.decoding import PLAIN
 from multigrain_jax.data.read_ahead import ReadAhead
@@ -158,9 +158,9 @@ class PackedSource(ImageSource):
         if self._cache is None:
             return self._read(shard, place)
         stamp, length = self._stamps[shard], int(place["length"])
-        where = f"{place['offset']} {place['start']}"
+        where = f"{stamp.size} {place['offset']} {place['start']}"
         return self._cache.read_object(
-            f"{escape_name(self._paths[shard])} {where}",
+            f"{escape_name(absolute_path(self._paths[shard]))} {where}",
             size=length,
             version=stamp.version,
             read=lambda: self._read(shard, place),

@@ -1,4 +1,5 @@
 import dataclasses
+import os
 import pickle
 
 import numpy as np
@@ -56,3 +57,18 @@ def test_labels_are_those_of_the_classes_in_training(tars):
     (tars / "classes.txt").write_text("a\nb\n")
     source = open_photos(tars, source="webdataset", class_names=names)
     np.testing.assert_array_equal(source.labels, [2, 0] * 3)
+
+
+def test_copies_are_told_apart_by_the_whole_path_and_size_of_their_file(
+    tmp_path, monkeypatch
+):
+    # Unpacked archives often have the same times.
+    found = {}
+    for name, photo in (("a", b"1" * 50), ("b", b"2" * 50)):
+        monkeypatch.chdir(tmp_path)
+        write_tar(tmp_path / name / "set" / "0.tar", samples([photo], [0]))
+        os.utime(tmp_path / name / "set" / "0.tar", ns=(1, 1))
+        monkeypatch.chdir(tmp_path / name)
+        source = open_photos("set", source="webdataset", local_cache_dir=tmp_path / "c")
+        found[name] = source.read(0), source.read(0)
+    assert found == {"a": (b"1" * 50,) * 2, "b": (b"2" * 50,) * 2}
