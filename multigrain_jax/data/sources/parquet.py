@@ -114,7 +114,8 @@ def _image_leaf(path: str, schema: Any) -> str:
     """The column of the photos' bytes, as PyArrow selects it."""
     pa, _ = _arrow()
     listed = ", ".join(f"{field.name} ({field.type})" for field in schema)
-    if IMAGE in schema.names:
+    twice = [name for name in (IMAGE, LABEL) if schema.names.count(name) > 1]
+    if IMAGE in schema.names and not twice:
         kind = schema.field(IMAGE).type
         if _is_binary(kind):
             return IMAGE
@@ -122,7 +123,7 @@ def _image_leaf(path: str, schema: Any) -> str:
         if any(field.name == BYTES and _is_binary(field.type) for field in inside):
             return f"{IMAGE}.{BYTES}"
     raise InputError(
-        f"{printable(path)}: a column {IMAGE!r} of bytes, or of {{bytes, path}}, was "
+        f"{printable(path)}: one column {IMAGE!r} of bytes, or of {{bytes, path}}, was "
         f"expected, and {LABEL!r} of numbers or names; found {printable(listed)}; "
         "write the file with these (docs/own_data.md)"
     )

@@ -177,7 +177,10 @@ def test_photos_without_a_column_of_labels_have_none(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"names": ("img", "label")}, r"a\.parquet: a column 'image' .*found img \(st"),
+        (
+            {"names": ("img", "label")},
+            r"a\.parquet: one column 'image' .*found img \(s",
+        ),
         ({"label_type": pa.float32()}, r"a\.parquet: a column 'label' .*found float"),
         ({"class_names": ["a", "b"]}, r"a\.parquet#2: the label '2' was found"),
     ],
@@ -187,6 +190,16 @@ def test_columns_of_other_names_and_types_are_refused(tmp_path, options, message
     with pytest.raises(InputError, match=message) as raised:
         open_rows(tmp_path)
     assert "a Parquet file was expected" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["image", "label"])
+def test_of_two_columns_of_one_name_none_is_chosen(tmp_path, name):
+    columns = [pa.array(PHOTOS[:2]), pa.array([0, 1])]
+    more = columns[["image", "label"].index(name)]
+    table = pa.Table.from_arrays([*columns, more], ["image", "label", name])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=rf"one column 'image' .*{name}.*, {name} \("):
+        open_rows(tmp_path)
 
 
 def test_files_that_do_not_belong_together_are_refused(tmp_path):
