@@ -108,6 +108,7 @@ class Job(NamedTuple):
     def made_of(self) -> dict[str, Any]:
         """What the result depends on, for the list of runs."""
         told = [self.settings._asdict(), self.photos.names, self.photos.labels]
+        told += [self.photos.sizes(split) for split in (TRAIN, TEST)]
         digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
         return {"side": self.side, "seed": self.seed, "made_of": digest}
 

@@ -69,6 +69,10 @@ class Photos:
             local_cache_dir=None,
         )
 
+    def sizes(self, split: str) -> list[int]:
+        """How many bytes each photo of a split has: other photos have others."""
+        return [(self.root / name).stat().st_size for name in self.names[split]]
+
     def write_list(
         self, path: Path, split: str, rows: Sequence[int] | np.ndarray
     ) -> None:
@@ -230,7 +234,9 @@ def network_inputs_of(
     """
     everything = np.arange(len(photos.names[split]))
     # With other photos or other edits it is another file.
-    told = json.dumps([split, edit, test_size, photos.names[split]]).encode()
+    told = json.dumps(
+        [split, edit, test_size, photos.names[split], photos.sizes(split)]
+    ).encode()
     code = Path(edits.__file__).read_bytes()
     name = hashlib.sha256(told + code).hexdigest()[:16]
     path = folder / f"{split}-{test_size}-{name}.npy"

@@ -85,6 +85,17 @@ def test_finished_runs_are_printed_without_running_any(photos, tmp_path, capsys)
     assert "| score | ours, 1 runs | original, 1 runs | t | p |" in printed
 
 
+def test_runs_on_other_photos_of_the_same_names_are_others(photos, tmp_path):
+    root = tmp_path / "photos"
+    shutil.copytree(photos, root)
+    (job, *_) = jobs_of(root, tmp_path)
+    path = root / job.photos.names[TEST][0]
+    before = job.made_of
+    assert jobs_of(photos, tmp_path)[0].made_of == before
+    path.write_bytes(path.read_bytes() + b"\0")
+    assert job.made_of != before
+
+
 def test_a_run_that_fails_costs_no_other(photos, tmp_path, capsys, monkeypatch):
     def run(job):
         if job.name == "original-seed0":
