@@ -6,7 +6,6 @@ on a server that is started when the first test asks for it.
 
 import itertools
 import logging
-import os
 import threading
 import urllib.request
 from collections import Counter
@@ -31,11 +30,6 @@ __all__ = ["BUSY", "CUT", "DROPPED", "HANGING", "LOST", "S3", "Faults", "Gcs"]
 # What the libraries look for before they believe that nobody has to be asked.
 ANONYMOUS = {
     "NO_GCE_CHECK": "true",
-    "GCSFS_DEFAULT_PROJECT": "test",
-    # gcsfs would ask by another protocol what kind of bucket it is, for a minute each.
-    "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
-    "FSSPEC_GS_TOKEN": "anon",
-    "FSSPEC_GCS_TOKEN": "anon",
     "GOOGLE_CLOUD_PROJECT": "test",
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
@@ -240,23 +234,13 @@ def told(bucket: Gcs | S3) -> Generator[None]:
             patch.setenv(name, value)
         for name in ("GOOGLE_APPLICATION_CREDENTIALS", "AWS_PROFILE"):
             patch.delenv(name, raising=False)
-        _tell_fsspec()
         yield
-
-
-def _tell_fsspec() -> None:
-    """It reads the environment as it is imported, and may have been."""
-    from fsspec import config
-
-    config.set_conf_env(config.conf, os.environ)
 
 
 @pytest.fixture(scope="session")
 def gcs_server() -> Generator[Gcs]:
     """One server for all tests of a process; `gcs` is a bucket of it."""
     server = Gcs()
-    with told(server):
-        import gcsfs  # noqa: F401 - it reads the environment once
     yield server
     server.close()
 
