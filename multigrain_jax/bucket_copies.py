@@ -128,9 +128,12 @@ def copy_of(
 def _list(url: str) -> dict[str, buckets.Status]:
     prefix = len(url) + 1
     try:
-        return {found.path[prefix:]: found for found in buckets.list_objects(url)}
+        listed = {each.path[prefix:]: each for each in buckets.list_objects(url)}
     except PermissionError as error:
         raise _not_allowed(url, error) from error
+    # Names that no file has (`a//b`, `..`) would lead out of the copy.
+    strange = {"", ".", ".."}
+    return {n: s for n, s in listed.items() if strange.isdisjoint(n.split("/"))}
 
 
 def _not_allowed(url: str, error: PermissionError) -> InputError:
@@ -184,11 +187,9 @@ def _make(
         (partial / name).mkdir(parents=True, exist_ok=True)
 
     def fetch(name: str) -> None:
-        buckets.download(wanted[name].path, partial / name)
-        modified = wanted[name].modified
+        path, _, generation, modified, _ = wanted[name]
+        buckets.download(path, partial / name, generation=generation)
         os.utime(partial / name, (modified, modified))
-        if (partial / name).stat().st_size != wanted[name].size:
-            raise buckets.ObjectChangedError(f"{wanted[name].path} was replaced")
 
     try:
         with ThreadPoolExecutor(_AT_ONCE) as pool:

@@ -75,8 +75,8 @@ def test_a_folder_that_changes_as_it_is_read_is_read_again(gcs, monkeypatch):
     gcs.put("run/2", b"1")
     changes, download = [b"2", b"3"], buckets.download
 
-    def download_and_change(path, local):
-        download(path, local)
+    def download_and_change(path, local, **options):
+        download(path, local, **options)
         if changes and path.endswith("/1"):
             value = changes.pop()
             gcs.put("run/2", value)
@@ -88,6 +88,32 @@ def test_a_folder_that_changes_as_it_is_read_is_read_again(gcs, monkeypatch):
     gcs.put("run/1", b"5")
     with pytest.raises(InputError, match=r"gs://.*/run: somebody writes there"):
         copied(gcs.url("run"))
+
+
+@pytest.mark.parametrize("scheme", ["gcs", "s3"])
+def test_what_was_replaced_since_it_was_listed_is_not_taken(
+    scheme, request, monkeypatch
+):
+    bucket = request.getfixturevalue(scheme)
+    bucket.put("run/1", b"a")
+    real, changes = bucket_copies._make, [b"b", b"a"]
+
+    def make(*arguments):
+        if changes:
+            bucket.put("run/1", changes.pop(0))
+        real(*arguments)
+
+    monkeypatch.setattr(bucket_copies, "_make", make)
+    # As it was listed first, and may be known by the same version again.
+    assert content(copied(bucket.url("run"))) == {"1": b"a"}
+
+
+def test_names_that_no_file_has_lead_nowhere(gcs, tmp_path):
+    outside = tmp_path / "outside"
+    gcs.put(f"run/{outside}", b"1")
+    gcs.put("run/1", b"1")
+    assert content(copied(gcs.url("run"))) == {"1": b"1"}
+    assert not outside.exists()
 
 
 def test_what_does_not_belong_together_is_waited_for(gcs):

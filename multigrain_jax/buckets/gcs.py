@@ -73,11 +73,16 @@ class GoogleStorage:
         if self.status(at).size > end:
             raise PassingFault("an answer that was cut")
 
-    def fetch(self, at: Address, file: IO[bytes]) -> None:
+    def fetch(self, at: Address, file: IO[bytes], generation: str | None) -> None:
         """Write the bytes of an object to a file."""
         blob = _blob(at)
-        with _translated(at):
-            blob.download_to_file(file, raw_download=True, **_ONCE)
+        with _translated(at, generation):
+            blob.download_to_file(
+                file,
+                raw_download=True,
+                if_generation_match=_number(generation),
+                **_ONCE,
+            )
             _require_checked(blob)
 
     def status(self, at: Address) -> Status:

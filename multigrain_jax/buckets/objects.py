@@ -140,17 +140,22 @@ def upload(
         return _write(path, file, size, if_generation)
 
 
-def download(path: str, local: Path) -> None:
+def download(path: str, local: Path, *, generation: str | None = None) -> None:
     """Write an object's bytes to a file, which appears whole or not at all.
 
     Errors as of `read_bytes`, and those of the disk.
+
+    Args:
+        path: its address.
+        local: the file; folders above it are made.
+        generation: as of `read_bytes`.
     """
     storage, at = _object(path)
     local.parent.mkdir(parents=True, exist_ok=True)
 
     def fetch(_: bool) -> None:
         with write_atomically(local) as file:
-            storage.fetch(at, file)
+            storage.fetch(at, file, generation)
 
     persist(fetch, str(at))
 

@@ -50,10 +50,11 @@ class AmazonStorage:
             return answer["Body"].read()
         return b""  # the part begins behind the end
 
-    def fetch(self, at: Address, file: IO[bytes]) -> None:
+    def fetch(self, at: Address, file: IO[bytes], generation: str | None) -> None:
         """Write the bytes of an object to a file."""
-        with _translated(at):
-            answer = _client(at).get_object(**_place(at))
+        match = {} if generation is None else {"IfMatch": generation}
+        with _translated(at, generation):
+            answer = _client(at).get_object(**_place(at), **match)
             _require_length(answer)
             for block in answer["Body"].iter_chunks(1 << 20):
                 file.write(block)

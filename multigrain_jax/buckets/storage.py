@@ -46,7 +46,7 @@ class Storage(Protocol):
         """The bytes of an object, or a part of them."""
         ...
 
-    def fetch(self, at: Address, file: IO[bytes]) -> None:
+    def fetch(self, at: Address, file: IO[bytes], generation: str | None) -> None:
         """Write the bytes of an object to a file."""
         ...
 
