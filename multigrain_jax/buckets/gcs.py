@@ -12,6 +12,7 @@ from multigrain_jax.buckets.retry import (
     PASSING_CODES,
     READ_S,
     PassingFault,
+    in_short,
 )
 from multigrain_jax.buckets.storage import (
     Connections,
@@ -226,16 +227,16 @@ def _translated(
         TransportError,
         DataCorruption,
     ) as error:
-        raise PassingFault(f"{type(error).__name__}: {error}"[:300]) from error
+        raise PassingFault(in_short(error)) from error
     except GoogleAuthError as error:
         if getattr(error, "retryable", False):
-            raise PassingFault(f"{type(error).__name__}: {error}"[:300]) from error
+            raise PassingFault(in_short(error)) from error
         raise no_permission(at, str(error), _REMEDY) from error
     except (ConnectionError, ValueError) as error:
         # A part of an answer is sometimes taken for a strange one.
         if isinstance(error, InputError):
             raise
-        raise PassingFault(f"{type(error).__name__}: {error}"[:300]) from error
+        raise PassingFault(in_short(error)) from error
 
 
 def _meaning(at: Address, code: int, text: str, generation: str | None) -> Exception:
@@ -249,4 +250,4 @@ def _meaning(at: Address, code: int, text: str, generation: str | None) -> Excep
         return no_permission(at, text, _REMEDY)
     if code in PASSING_CODES:
         return PassingFault(f"HTTP {code}")
-    return OSError(5, f"HTTP {code}: {' '.join(text.split())[:300]}", str(at))
+    return OSError(5, f"HTTP {code}: {in_short(text)}", str(at))

@@ -2,6 +2,7 @@
 
 import errno
 import random
+import re
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,6 +10,7 @@ from typing import TypeVar
 from multigrain_jax.errors import printable
 
 Result = TypeVar("Result")
+_QUERY = re.compile(r"\?[^\s'\"()]+=[^\s'\"()]*")
 
 # How long one request is tried for, the pauses between, and the wait worth a line.
 PATIENCE_S = 60.0
@@ -24,6 +26,15 @@ PASSING_CODES = (408, 409, 429, 500, 502, 503, 504)
 
 class PassingFault(Exception):
     """The storage has not answered, or not with what it was asked for."""
+
+
+def in_short(error: BaseException | str) -> str:
+    """What a library says, without what follows the question mark of an address.
+
+    The address of an upload in several requests is all that is needed to go on with it.
+    """
+    kind = "" if isinstance(error, str) else f"{type(error).__name__}: "
+    return (kind + " ".join(_QUERY.sub("?…", str(error)).split()))[:300]
 
 
 def persist(call: Callable[[bool], Result], place: str) -> Result:

@@ -10,6 +10,7 @@ from multigrain_jax.buckets.retry import (
     PASSING_CODES,
     READ_S,
     PassingFault,
+    in_short,
 )
 from multigrain_jax.buckets.storage import (
     ABSENT,
@@ -186,7 +187,7 @@ def _translated(
         exceptions.CredentialRetrievalError,
         ConnectionError,
     ) as error:
-        raise PassingFault(f"{type(error).__name__}: {error}"[:300]) from error
+        raise PassingFault(in_short(error)) from error
 
 
 def _meaning(
@@ -204,4 +205,4 @@ def _meaning(
         return no_permission(at, text, _REMEDY)
     if code in PASSING_CODES or word.startswith(_PASSING_WORDS):
         return PassingFault(f"HTTP {code} {word}")
-    return OSError(5, f"HTTP {code}: {' '.join(text.split())[:300]}", str(at))
+    return OSError(5, f"HTTP {code}: {in_short(text)}", str(at))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any, NamedTuple, Protocol
 
 from multigrain_jax.buckets.paths import Address
+from multigrain_jax.buckets.retry import in_short
 from multigrain_jax.errors import InputError
 
 # As `if_generation`: the object must not be there yet.
@@ -83,7 +84,7 @@ def no_bucket(at: Address) -> InputError:
 
 def no_permission(at: Address, reason: str, remedy: str) -> PermissionError:
     """The error for what this user may not do, or for a user who is not known."""
-    words = " ".join(reason.split())[:200]
+    words = in_short(reason)[:200]
     return PermissionError(errno.EACCES, f"not allowed ({words}); {remedy}", str(at))
 
 

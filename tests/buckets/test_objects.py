@@ -191,6 +191,23 @@ def test_a_refusal_is_told_with_its_remedy(gcs, monkeypatch, code, kind, words):
     buckets.disconnect()
 
 
+@pytest.mark.parametrize("code", [400, 403])
+def test_an_address_that_lets_anybody_write_is_not_shown(gcs, monkeypatch, code):
+    def refuse(*_: object, **__: object) -> None:
+        from google.api_core.exceptions import from_http_status
+
+        address = "PUT https://storage/upload/b/x/o?uploadType=resumable&upload_id=key"
+        raise from_http_status(code, f"{address}: too late")
+
+    monkeypatch.setattr("google.cloud.storage.Blob.upload_from_file", refuse)
+    with pytest.raises(OSError, match=r"b/x/o\?….*too late") as caught:
+        buckets.write_bytes(gcs.url("name"), b"1")
+    assert "upload_id" not in str(caught.value)
+    lost = retry.in_short(TimeoutError("url: /o?upload_id=key (Caused by x?)"))
+    assert lost == "TimeoutError: url: /o?… (Caused by x?)"
+    buckets.disconnect()
+
+
 @pytest.mark.parametrize("library", ["google.cloud.storage", "botocore"])
 def test_a_missing_library_is_named_by_its_extra(gcs, monkeypatch, library):
     scheme = "gs" if "google" in library else "s3"
