@@ -1,6 +1,7 @@
 """Opens a folder of descriptors to read it, on its last complete state."""
 
 import os
+from array import array
 from pathlib import Path
 from typing import NamedTuple
 
@@ -114,23 +115,24 @@ def _live_rows(
     if head.shards:
         numbers = [n for n in numbers if head.shards[n].digest is not None]
     shards, rows, live = _places(folder, head, descriptor)
-    starts = np.repeat(np.cumsum([0, *counts[:-1]]), counts)
-    expected = np.repeat(np.array(numbers, np.int64), counts)
-    if len(shards) != len(expected):
+    if len(shards) != sum(counts):
         raise InputError(
-            f"{folder}: {len(expected)} descriptors, but {len(shards)} lines of the "
+            f"{folder}: {sum(counts)} descriptors, but {len(shards)} lines of the "
             "index for them; the folder is damaged: run `embed` there again"
         )
-    wrong = np.flatnonzero(
-        (shards != expected) | (rows != np.arange(len(expected)) - starts)
-    )
-    if len(wrong):
-        raise InputError(
-            f"{folder / INDEX_FILE}: shard {shards[wrong[0]]}, row {rows[wrong[0]]} "
-            f"found where shard {expected[wrong[0]]} was expected to go on; two "
-            "processes have written here, or the file was edited: run `embed` there "
-            "again, which makes these descriptors anew"
-        )
+    start = 0
+    for number, count in zip(numbers, counts, strict=True):
+        own = slice(start, start + count)
+        wrong = (shards[own] != number) | (rows[own] != np.arange(count))
+        if wrong.any():
+            place = start + int(wrong.argmax())
+            raise InputError(
+                f"{folder / INDEX_FILE}: shard {shards[place]}, row {rows[place]} "
+                f"found where shard {number} was expected to go on; two processes "
+                "have written here, or the file was edited: run `embed` there again, "
+                "which makes these descriptors anew"
+            )
+        start += count
     return live
 
 
@@ -146,17 +148,14 @@ def _places(
         ]
         table = np.array(found, np.int64).reshape(-1, 3)
         return table[:, 0], table[:, 1], table[:, 2].astype(bool)
-    shards, rows, live = [], [], []
+    # As text, or as numbers of Python, a hundred million lines would take gigabytes.
+    shards, rows, live = array("q"), array("q"), bytearray()
     with index_text(descriptor) as file:
         lines = csv_rows(file)
         next(lines)
         for _, line in zip(range(head.num_rows), lines, strict=False):
             if line[3]:
-                shards.append(line[3])
-                rows.append(line[4])
+                shards.append(int(line[3]))
+                rows.append(int(line[4]))
                 live.append(line[5] == OK)
-    return (
-        np.array(shards, np.str_).astype(np.int64),
-        np.array(rows, np.str_).astype(np.int64),
-        np.array(live, bool),
-    )
+    return np.asarray(shards), np.asarray(rows), np.frombuffer(live, bool)

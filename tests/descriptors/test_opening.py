@@ -1,5 +1,6 @@
 """Which folder a path means, and folders of the version before."""
 
+import os
 import shutil
 import time
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from helpers.descriptor_folders import SETTINGS, embed, stamps
 
+from multigrain_jax.descriptors import opening
 from multigrain_jax.descriptors.folder import ImageStamp, read_head
 from multigrain_jax.descriptors.index import DescriptorIndex
 from multigrain_jax.descriptors.opening import find_folder, open_folder
@@ -81,3 +83,25 @@ def test_a_folder_of_version_1_is_completed_and_finds_the_same(version_1):
     (folder / "index.csv").read_text(encoding="utf-8")
     require_same_search(folder, expected)
     DescriptorIndex.open(folder).verify()
+
+
+def test_lines_that_are_not_where_they_belong_are_named(tmp_path, monkeypatch):
+    """As two writers leave them."""
+    embed(tmp_path, stamps(6))
+    head, index = opening.open_index(tmp_path)
+    shards, rows, live = opening._places(tmp_path, head, index)
+    os.close(index)
+    assert (shards.dtype, rows.dtype, live.dtype) == (np.int64, np.int64, bool)
+    monkeypatch.setattr(opening, "_places", lambda *_: (shards, rows, live))
+    open_folder(tmp_path)
+    rows[3] += 1
+    expected = f"shard {shards[3]}, row {rows[3]} found where shard {shards[3]} was"
+    with pytest.raises(InputError, match=expected):
+        open_folder(tmp_path)
+    rows[3] -= 1
+    shards[1] += 7
+    with pytest.raises(InputError, match=f"{shards[1]}, row .* {shards[1] - 7} was"):
+        open_folder(tmp_path)
+    monkeypatch.setattr(opening, "_places", lambda *_: (shards[1:], rows[1:], live))
+    with pytest.raises(InputError, match="4 descriptors, but 3 lines"):
+        open_folder(tmp_path)
