@@ -258,6 +258,9 @@ class LoadedModel:
     ) -> np.ndarray:
         """The descriptors of photo files; of photos of any shapes in few programs.
 
+        To compare them with a collection of the task `embed`, ask as it was made: its
+        `DescriptorIndex.settings` have the size, the mode, and p for `load_model`.
+
         Args:
             paths: of N photos, at least one.
             test_size: S, in pixels; None is `self.test_size`.

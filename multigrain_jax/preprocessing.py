@@ -31,9 +31,10 @@ def preprocess(
 ) -> np.ndarray:
     """A photo as the network takes it: upright, resized, cropped and normalised.
 
-    Pixel for pixel what `embed`, `search` and the evaluation of one's own folders see:
-    the photo is turned as its EXIF orientation says. (ImageNet, TFDS and most
-    benchmarks are evaluated as they are stored.)
+    What `embed`, `search` and the evaluation of one's own folders see: the photo is
+    turned as its EXIF orientation says. (ImageNet, TFDS and most benchmarks are
+    evaluated as they are stored.) Pixel for pixel so with `data.decode=exact`, and of
+    all but large JPEGs, which are decoded here at their whole size.
 
     Args:
         photo: a path; or the photo, as `Image.open` gives it; any mode, converted to

@@ -48,6 +48,14 @@ def test_quiet_is_warnings_alone(task, tmp_path, monkeypatch, capsys):
     assert (printed.out, printed.err) == ("", "WARNING: look out\n")
 
 
+def test_quiet_keeps_photos_that_cannot_be_read(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("multigrain_jax.progress._Asked.quiet", False)
+    announced(lambda *_: {"num_unreadable": 0}, tmp_path, quiet=True)
+    announced(lambda *_: {"num_unreadable": 2}, tmp_path, quiet=True)
+    warning = "WARNING: 2 photos could not be read: skipped.txt says why\n"
+    assert capsys.readouterr().err == warning
+
+
 @pytest.mark.parametrize("quiet", [False, True])
 def test_results_are_one_object(task, tmp_path, monkeypatch, capsys, quiet):
     monkeypatch.setattr("multigrain_jax.progress._Asked.quiet", False)
