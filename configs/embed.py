@@ -22,12 +22,12 @@ def get_config() -> ml_collections.ConfigDict:
     """The configuration; every value can be set with --config.key=value."""
     config = eval_base.get_config()
     config.task = "embed"
+    del config.test_size
     # "auto": as the descriptors in the workdir, if they are of these weights; else of a
     # training (or fine-tuning, or whitening) the size that it was tested at, of the
     # whole photo ("rect"), with the checkpoint's p; else what published weights search
     # best with; else 500, the longer side as in the paper's retrieval results.
     # Of several sizes, "(352, 500)", the descriptor is the mean over them.
-    del config.test_size
     config.test_size = config_dict.FieldReference("auto", field_type=object)
     config.test_mode = "auto"  # or "square", "rect"
     config.pooling_exponent = "auto"  # or p; None: the checkpoint's

@@ -22,9 +22,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.task = "predict"
     del config.distributed  # it runs on one host
     del config.knn_probe
+    del config.test_size, config.test_mode
     # None: what the checkpoint was trained or published for, of p too where it is
     # published.
-    del config.test_size, config.test_mode
     config.test_size = config_dict.placeholder(int)  # in pixels
     config.test_mode = config_dict.placeholder(str)  # "square" or "rect"
     return config

@@ -29,6 +29,17 @@ def test_every_key_of_every_recipe_is_printed_once(name):
         assert any(line.startswith(f"{key} = {value!r}") for line in lines)
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_comment_stands_right_above_its_key(name):
+    lines = (ROOT / "configs" / f"{name}.py").read_text(encoding="utf-8").splitlines()
+    above = [
+        line
+        for line, below in zip(lines, lines[1:], strict=False)
+        if below.startswith("    del config.")
+    ]
+    assert [line for line in above if line.lstrip().startswith("#")] == []
+
+
 def test_comments_order_and_overrides_are_shown():
     recipe = ("--config", "configs/folder.py:0", "--config.data.root=/x")
     done = subprocess.run(
