@@ -69,7 +69,8 @@ def load_recipe(given: str) -> Any:
 def _let_recipes_import_each_other(file: Path) -> None:
     """Make `configs.NAME` what is beside a recipe, or what comes with the package."""
     folder = file.absolute().parent
-    if folder != shipped_folder() or folder.name == PACKAGE:
+    # Nothing else: what lies beside somebody's own file may be called like a library.
+    if folder.name == PACKAGE or (folder.parent / PACKAGE / "base.py").is_file():
         sys.path.insert(0, str(folder.parent))
     if PACKAGE in sys.modules or importlib.util.find_spec(PACKAGE) is not None:
         return

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from multigrain_jax.errors import InputError
-from multigrain_jax.recipe_files import find_recipe, recipes
+from multigrain_jax.recipe_files import find_recipe, load_recipe, recipes
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,6 +28,21 @@ def test_a_file_comes_before_a_recipe_of_its_name(monkeypatch, tmp_path):
     assert find_recipe("embed") == f"{ROOT}/configs/embed.py"
     with pytest.raises(InputError, match="there is no file other/embed; the recipes"):
         find_recipe("other/embed")
+
+
+def test_what_lies_beside_a_file_of_ones_own_is_not_imported(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    known = list(sys.path)
+    own = tmp_path / "mine" / "own.py"
+    own.parent.mkdir()
+    own.write_text(
+        "from configs import embed\ndef get_config():\n  return embed.get_config()\n"
+    )
+    assert load_recipe(str(own)).task == "embed" and sys.path == known
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "base.py").touch()
+    assert load_recipe(str(own)).task == "embed"
+    assert sys.path == [str(tmp_path), *known]
 
 
 def test_an_installed_package_brings_its_recipes_under_its_own_name(tmp_path):

@@ -1,6 +1,7 @@
 """The tool that prints a recipe: every key once, with the words of configs/."""
 
 import importlib
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +35,7 @@ def test_a_comment_stands_right_above_its_key(name):
     lines = (ROOT / "configs" / f"{name}.py").read_text(encoding="utf-8").splitlines()
     above = [
         line
-        for line, below in zip(lines, lines[1:], strict=False)
+        for line, below in itertools.pairwise(lines)
         if below.startswith("    del config.")
     ]
     assert [line for line in above if line.lstrip().startswith("#")] == []
