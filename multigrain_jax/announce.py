@@ -77,7 +77,7 @@ def run_announced(
             return
         if quiet and (count := results.get("num_unreadable")):
             # Each was told on the way, in a line that is no warning.
-            print(f"WARNING: {count:g} photos could not be read: skipped.txt says why")
+            print(f"WARNING: unreadable photos: {count:g}; skipped.txt says why")
         database = config.get("database")
         lines = epilogue(config.task, workdir, database=database, since=began)
         print("".join(f"{line}\n" for line in lines), end="", flush=True)

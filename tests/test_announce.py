@@ -52,7 +52,7 @@ def test_quiet_keeps_photos_that_cannot_be_read(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("multigrain_jax.progress._Asked.quiet", False)
     announced(lambda *_: {"num_unreadable": 0}, tmp_path, quiet=True)
     announced(lambda *_: {"num_unreadable": 2}, tmp_path, quiet=True)
-    warning = "WARNING: 2 photos could not be read: skipped.txt says why\n"
+    warning = "WARNING: unreadable photos: 2; skipped.txt says why\n"
     assert capsys.readouterr().err == warning
 
 

@@ -58,6 +58,8 @@ REMEDY = (
     "photos of a group are a pair"
 )
 HASHES = ("auto", "yes", "no")
+# Keys that say nothing of a folder of photos -> the values that they may have.
+_NEED_DESCRIPTORS = {"reference": None, "pairs": "any", "threshold": "auto"}
 
 
 def is_photo_folder(path: str | Path) -> bool:
@@ -137,7 +139,7 @@ def run_on_photos(
 
 def _refuse_what_needs_descriptors(settings: Mapping[str, Any]) -> None:
     folder = printable(str(settings["database"]))
-    for key, alone in (("reference", None), ("pairs", "any")):
+    for key, alone in _NEED_DESCRIPTORS.items():
         if settings[key] != alone:
             raise InputError(
                 f"{key}: found {settings[key]!r} with a folder of photos, {folder}, "

@@ -102,6 +102,7 @@ def test_without_the_library_bytes_are_compared(folder, tmp_path, capsys, monkey
             {"pairs": "same_folder"},
             "pairs: found 'same_folder' with a folder of photos",
         ),
+        ({"threshold": 0.95}, "threshold: found 0.95 with a folder of photos"),
         ({"hash_distance": 64}, "hash_distance: found 64, expected from 0 to 48 bits"),
         ({"hashes": "maybe"}, "hashes: found 'maybe', expected one of auto, yes, no"),
     ],
