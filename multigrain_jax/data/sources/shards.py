@@ -80,13 +80,18 @@ def photos_of_part(
         A function of the photo's path.
     """
     base, found = _list(root, suffix, exclude)
-    has_parts = any(map(part_of, found))
+    has_parts, above = any(map(part_of, found)), os.path.join(base, "")
+    names = None if base == root else found  # of a root that is a file
+    ends = re.compile(re.escape(f"{suffix}{separator}"), re.IGNORECASE)
 
     def is_of_it(path: str) -> bool:
-        name, _, in_file = path.partition(f"{suffix}{separator}")
-        if not in_file or not f"{name}{suffix}".startswith(root):
+        # Another folder's name may begin like this one's, or end like a file's.
+        ended = ends.search(path, len(above)) if path.startswith(above) else None
+        if ended is None or ended.end() == len(path):
             return False
-        relative = os.path.relpath(f"{name}{suffix}", base)
+        relative = path[len(above) : ended.start() + len(suffix)]
+        if names is not None and relative not in names:
+            return False
         return split is None or not has_parts or is_of_part(relative, split)
 
     return is_of_it
@@ -145,8 +150,8 @@ def _is_excluded(path: str, patterns: Sequence[str]) -> bool:
 
 
 def _is_shard(root: str, path: str, suffix: str) -> bool:
-    """Whether a file is one of those by its name; a compressed tar is refused."""
-    if path.lower().endswith(COMPRESSED):
+    """Whether a file is one of those by its name; among tars, compressed is refused."""
+    if suffix == ".tar" and path.lower().endswith(COMPRESSED):
         _require_suffix(f"{root}/{path}", suffix)
     return path.lower().endswith(suffix)
 

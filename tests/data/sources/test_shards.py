@@ -74,6 +74,13 @@ def test_a_file_is_a_data_set_of_itself(tmp_path):
         found(tmp_path / "x.tar", "train", ".parquet")
 
 
+def test_a_compressed_tar_is_refused_among_tars_and_passed_over_beside_others(tmp_path):
+    touch(tmp_path, "train-0.parquet", "code.tar.gz", "0.tar")
+    assert found(tmp_path, "train", ".parquet") == ["train-0.parquet"]
+    with pytest.raises(InputError, match=r"code\.tar\.gz: a compressed tar was found"):
+        found(tmp_path, "train")
+
+
 def test_what_is_not_there_is_said(tmp_path):
     with pytest.raises(InputError, match="found nothing; give it with"):
         found(tmp_path / "none", "train")
@@ -93,6 +100,15 @@ def test_a_photo_is_of_the_part_that_its_file_is_of_or_was(tmp_path, split):
     touch(root, "a.tar")
     assert is_of("a.tar/val/1.jpg") and is_of("gone.tar/1.jpg")
     assert not is_of("a.tar") and not is_of("1.jpg") and not is_of("/b.tar/1.jpg")
+    assert not is_of(tmp_path / "set2" / "a.tar" / "1.jpg")
+    assert is_of("A.TAR/1.jpg")
+    root = tmp_path / "folder.tar" / "set"
+    touch(root, "a.tar", "b.tar")
+    assert is_of("b.tar/1.jpg") and not is_of(root.parent / "b.tar" / "1.jpg")
+    root /= "a.tar"
+    assert is_of("1.jpg") and not is_of(root.parent / "b.tar" / "1.jpg")
+    assert not is_of(f"{root}2.tar/1.jpg")
+    root = tmp_path / "set"
     touch(root, "train-0.tar", "val-0.tar")
     assert is_of("train-0.tar/1.jpg") and is_of("train-1.tar/val.jpg")
     assert is_of("val-0.tar/1.jpg") == is_of("val-1.tar/1.jpg") == (split is None)
