@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 from multigrain_jax.data.bucket_paths import ADDRESSES, as_path
+from multigrain_jax.data.sources.shards import FILE_ENDS
 from multigrain_jax.descriptors.folder import OUTDATED, ImageStamp, IndexRow
 from multigrain_jax.errors import printable
 
@@ -103,6 +104,8 @@ def _any_is_there(paths: Iterable[str]) -> bool:
 
 
 def _is_there(path: str) -> bool:
-    if path.startswith(ADDRESSES):
-        return as_path(path).is_file()
-    return os.path.exists(path)
+    """Whether there is such a photo, or the large file that it was packed in."""
+    if not path.startswith(ADDRESSES) and os.path.exists(path):
+        return True
+    large = (path[: found.end()] for found in FILE_ENDS.finditer(path))
+    return any(as_path(file).is_file() for file in (path, *large))

@@ -70,6 +70,26 @@ def test_the_old_folder_is_known_by_what_is_in_the_new_one(tmp_path):
     assert old_root([], paths, str(tmp_path)) is None
 
 
+@pytest.mark.parametrize("names", [["a.parquet#0", "a.parquet#1"], ["a.tar/1.jpg"]])
+def test_packed_photos_are_where_their_file_is(tmp_path, names):
+    old, new = tmp_path / "old.tar", tmp_path / "new"
+    file = names[0].split("#")[0].split("/")[0]
+    rows = [IndexRow(image, 0, n, OK) for n, image in enumerate(stamped(old, names))]
+    paths = [row.image.path for row in rows]
+    for folder in (old, new):
+        folder.mkdir()
+    (old / file).touch()
+    assert old_root([str(old)], paths, str(new)) is None
+    # A copy of the file is no move.
+    (new / file).touch()
+    images = stamped(new, names)
+    assert moved_rows(rows, [str(old)], images, str(new)) is None
+    (old / file).unlink()
+    moved = moved_rows(rows, [str(old)], images, str(new))
+    assert [row.image.path for row in moved or []] == [f"{new}/{n}" for n in names]
+    assert old_root([str(old)], paths, str(new)) == str(old)
+
+
 def test_links_to_one_file_are_the_same(tmp_path):
     photo = tmp_path / "a" / "photo"
     photo.parent.mkdir()

@@ -11,6 +11,8 @@ from multigrain_jax.data.sources.folder import PARTS, TRAIN, no_such_split
 from multigrain_jax.errors import InputError, printable
 
 WORD = re.compile(r"[A-Za-z]+")
+# In the path of a photo that is packed, where the name of its large file may end.
+FILE_ENDS = re.compile(r"\.parquet(?=#\d+$)|\.tar(?=/)", re.IGNORECASE)
 FILES_NAMED = 5
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
