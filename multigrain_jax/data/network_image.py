@@ -4,7 +4,13 @@ import io
 from functools import partial
 
 from multigrain_jax.data.crops import resize_and_crop, resized_size
-from multigrain_jax.data.decoding import Decoded, Decoding, decode_noted, encoded_size
+from multigrain_jax.data.decoding import (
+    Decoded,
+    Decoding,
+    UndecodableImageError,
+    decode_noted,
+    encoded_size,
+)
 
 # A photo that is decoded fast has at least so many times the sides that it is resized
 # to: the detail that the resize averages over is still there.
@@ -34,7 +40,11 @@ def network_image(
         image, notes = decode_noted(data, decoding)
         shown, whole = resized(*image.size), None
     else:
-        full = encoded_size(io.BytesIO(data), decoding)
+        try:
+            full = encoded_size(io.BytesIO(data), decoding)
+        except UndecodableImageError:
+            decode_noted(data, decoding)  # which says better what it is
+            raise
         shown = resized(*full)
         image, notes = decode_noted(data, decoding, side=FAST_GAP * max(shown))
         whole = _whole(full, image.size)

@@ -97,5 +97,5 @@ def test_what_is_cut_is_read_with_a_note_or_not_at_all():
     assert "end missing" in SHOWN(data[:-2], FAST).notes[0]
     with pytest.raises(UndecodableImageError):
         SHOWN(data[: len(data) // 2], FAST)
-    with pytest.raises(UndecodableImageError):
+    with pytest.raises(UndecodableImageError, match="not an image file"):
         SHOWN(b"no photo", FAST)
