@@ -52,6 +52,11 @@ def settle(settings: dict[str, Any], opened: OpenedModel, workdir: Path) -> Open
     if not asked:
         return opened
     choice = _of_folder(workdir, opened) or _of_checkpoint(opened.checkpoint.meta)
+    others = as_tuple(settings["test_size"]) != choice.test_size
+    if "test_size" not in asked and others and choice.pooling_exponent is not None:
+        # A p is the one of a size: larger photos have a larger one.
+        origin = f"{choice.origin}, but for p, which is the checkpoint's at other sizes"
+        choice = choice._replace(pooling_exponent=None, origin=origin)
     for key in asked:
         value = getattr(choice, key)
         is_one = isinstance(value, tuple) and len(value) == 1

@@ -60,10 +60,17 @@ def test_a_checkpoint_says_how_it_is_asked(meta, expected, monkeypatch, tmp_path
 
 def test_what_is_given_stays(monkeypatch, tmp_path, capsys):
     meta = {"published": {"name": "x", "search": SEARCH}}
-    found = settled(monkeypatch, tmp_path, meta, test_size=224)
-    assert found == (224, "square", 2.5)
+    found = settled(monkeypatch, tmp_path, meta, test_size=400)
+    assert found == (400, "square", 2.5)
     assert capsys.readouterr().out == (
         "test_mode = square, pooling_exponent = 2.5: what x searches best with\n"
+    )
+    # Their p is the one of their size.
+    found = settled(monkeypatch, tmp_path, meta, test_size=224)
+    assert found == (224, "square", 3.0)
+    assert capsys.readouterr().out == (
+        "test_mode = square, pooling_exponent = 3: what x searches best with, but for "
+        "p, which is the checkpoint's at other sizes\n"
     )
     given = {"test_size": 224, "test_mode": "rect", "pooling_exponent": None}
     assert settled(monkeypatch, tmp_path, meta, **given) == (224, "rect", 3.0)
