@@ -4,7 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from multigrain_jax.tasks import embed_defaults
+from configs import embed as recipe
+from multigrain_jax.data.decoding import VIEWER
+from multigrain_jax.descriptors.folder import HEAD_FILE, DescriptorSettings
+from multigrain_jax.tasks import embed, embed_defaults
 from multigrain_jax.tasks.embed_defaults import AUTO, exponent_asked, settle, size_hint
 
 SEARCH = {"test_size": 400, "test_mode": "square", "pooling_exponent": 2.5}
@@ -94,3 +97,36 @@ def test_a_size_far_from_the_checkpoints_is_pointed_out(made_for, test_size, say
     assert says in hint and bool(says) == bool(hint)
     # Converted weights come without a config.
     assert size_hint({}, test_size) == ""
+
+
+EXACT = VIEWER.record()
+FAST = f"{EXACT}, fast"
+
+
+@pytest.mark.parametrize(
+    ("before", "decode", "expected"),
+    [
+        ("nothing", "auto", ("", FAST)),
+        (EXACT, "auto", ("", EXACT)),
+        (FAST, "auto", ("", FAST)),
+        # Older than the record: there is none from now on either.
+        (None, "auto", ("", None)),
+        (FAST, "exact", ("tiny-64-0123", EXACT)),
+        (EXACT, "fast", ("tiny-64-0123", FAST)),
+    ],
+)
+def test_descriptors_go_on_as_photos_were_decoded(
+    before, decode, expected, monkeypatch, tmp_path
+):
+    made = DescriptorSettings(4, "float16", "0123", "tiny", 3.0, 64, "rect", False)
+    if before != "nothing":
+        folder = tmp_path / "descriptors"
+        folder.mkdir()
+        (folder / HEAD_FILE).touch()
+        head = SimpleNamespace(settings=made._replace(decoding=before))
+        monkeypatch.setattr(embed, "read_head", lambda _: head)
+    settings = recipe.get_config().to_dict()
+    settings["data"]["decode"] = decode
+    place, data_set, wanted = embed.place_for(tmp_path, made, settings)
+    assert (place, wanted.decoding) == (tmp_path / expected[0], expected[1])
+    assert data_set.decoding.fast == (expected[1] == FAST)

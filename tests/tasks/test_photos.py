@@ -5,7 +5,16 @@ import dataclasses
 import pytest
 from helpers.configs import small_train_config
 
-from configs import base, eval_base, eval_retrieval, search
+from configs import (
+    base,
+    embed,
+    eval_base,
+    eval_imagenet,
+    eval_retrieval,
+    folder,
+    predict,
+    search,
+)
 from multigrain_jax.data.decoding import VIEWER
 from multigrain_jax.data.sources.scan import DEFAULT_EXCLUDE
 from multigrain_jax.descriptors.folder import DescriptorSettings
@@ -39,6 +48,27 @@ def test_auto_is_for_ones_own_photos():
     found = decoding_from_config(data, own_photos=True)
     assert (found.pixels, found.background) == ("upright", (1, 2, 3))
     assert found.depth == "maximum"
+
+
+@pytest.mark.parametrize(
+    ("config", "is_fast"),
+    [
+        (embed.get_config(), True),
+        (predict.get_config(), True),
+        (eval_imagenet.get_config(), False),
+        (eval_retrieval.get_config("folder"), False),
+        (eval_retrieval.get_config("copydays"), False),
+        (folder.get_config(), False),
+        (base.get_config(), False),
+    ],
+)
+def test_photos_of_ones_own_are_decoded_fast_and_nothing_that_is_compared(
+    config, is_fast
+):
+    data = config.data.to_dict()
+    # A benchmark of one's own photos looks at them as at one's own.
+    is_own = config.task == "eval_retrieval" or data["source"] == "folder"
+    assert decoding_from_config(data, own_photos=is_own).fast is is_fast
 
 
 WRONG = {
