@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 
 from multigrain_jax import buckets
 from multigrain_jax.bucket_lock import LockLostError
-from multigrain_jax.errors import CheckpointNotSavedError
+from multigrain_jax.errors import CheckpointNotSavedError, InputError
 from multigrain_jax.mirrored_files import (
     FileState,
     Staged,
@@ -120,7 +120,7 @@ class Mirror:
         """Wait until the bucket has all that the folder has, or for a fault."""
         try:
             self.upload()
-        except OSError as error:
+        except (OSError, InputError) as error:
             self._warn(error)
 
     def finish(self) -> None:
@@ -140,8 +140,9 @@ class Mirror:
                 return
             except LockLostError:
                 raise
-            except OSError as error:
-                if time.monotonic() + LAST_PAUSE_S > end:
+            except (OSError, InputError) as error:
+                late = time.monotonic() + LAST_PAUSE_S > end
+                if late or isinstance(error, InputError):  # the bucket is gone
                     raise CheckpointNotSavedError(
                         f"not all files could be uploaded to {self._url}: {error}; "
                         "they are kept on this machine: the same command, given here, "

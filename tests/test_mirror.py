@@ -241,6 +241,15 @@ def test_one_that_is_away_for_good_is_an_error_at_the_end(
     gcs.faults.clear()
 
 
+def test_a_bucket_that_was_removed_is_an_error_at_the_end(gcs, folder, make):
+    mirrored = make()
+    mirrored._url = "gs://no-such-bucket/run"
+    write(folder, "file", b"1")
+    mirrored.settle()
+    with pytest.raises(CheckpointNotSavedError, match=r"there is no bucket.* kept on"):
+        mirrored.finish()
+
+
 def test_of_many_files_that_would_fail_few_are_tried(gcs, folder, make, monkeypatch):
     monkeypatch.setattr(retry, "PATIENCE_S", 0.0)
     for number in range(100):
