@@ -93,6 +93,8 @@ def command(gcs, monkeypatch):
         monkeypatch.setattr(main, "CONFIG", SimpleNamespace(value=settings))
         given = SimpleNamespace(value=workdir or gcs.url("run"))
         monkeypatch.setattr(main, "_WORKDIR", given)
+        for flag in ("_QUIET", "_JSON"):
+            monkeypatch.setattr(main, flag, SimpleNamespace(value=False))
         monkeypatch.setattr(
             main.config_flags, "get_config_filename", lambda flag: "configs/folder.py"
         )
@@ -111,7 +113,9 @@ def test_the_command_names_the_bucket_alone(gcs, command, capsys, tmp_path):
     assert command(run) == 2
     told = capsys.readouterr()
     url = gcs.url("run")
-    assert told.out == f"see {url}/table.csv in {url}\n"
+    first, second = told.out.splitlines()
+    assert first.endswith(f" Results go to {url}")
+    assert second == f"see {url}/table.csv in {url}"
     assert told.err == f"error: {url}/x: of no use\n"
     assert str(tmp_path) not in told.out + told.err
     assert gcs.data("run/table.csv") == b"1"
