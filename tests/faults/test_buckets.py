@@ -120,7 +120,7 @@ def test_a_signal_in_a_storm_loses_nothing(
             assert b"/workdirs/" not in path.read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.long  # two minutes; its parts are test_hosts' and test_working_copy's
 def test_two_hosts_share_a_workdir_in_a_bucket(gcs, photos, tmp_path, monkeypatch):
     """Each with a working copy of its own; process 0 writes, and both resume."""
     url, one = gcs.url("runs/a"), tmp_path / "one"
