@@ -67,9 +67,7 @@ def _choose_workdir(found: dict[str, buckets.Status]) -> Wanted:
 def _is_part(name: str) -> bool:
     """Whether a file directly in a folder of descriptors belongs to them."""
     is_shard = name.startswith("shard-") and "/" not in name
-    return name in (HEAD_FILE, INDEX_FILE, CONFIG_FILE) or (
-        is_shard and "/" not in name
-    )
+    return is_shard or name in (HEAD_FILE, INDEX_FILE, CONFIG_FILE)
 
 
 def _is_whole(folder: Path) -> bool:
