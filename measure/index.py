@@ -181,6 +181,7 @@ def build(name: str, folder: Path) -> dict[str, Any]:
         engine,
         rows_per_commit=262_144,
         rows_per_part=4_194_304,
+        before_step=lambda: None,
     )
     seconds = time.perf_counter() - started, time.process_time() - cpu
     engine.close()

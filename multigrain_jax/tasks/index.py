@@ -1,5 +1,6 @@
 """Task `index`: an approximate index over a collection of descriptors, for `search`."""
 
+import functools
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,6 +83,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
             engine,
             rows_per_commit=config.rows_per_commit,
             rows_per_part=config.rows_per_part,
+            before_step=functools.partial(leave_if_taken, workdir),
         )
         num_rows, num_bytes = engine.size(record.parts)
     finally:

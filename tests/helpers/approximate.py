@@ -1,7 +1,7 @@
 """Collections of made-up descriptors, and an engine in plain NumPy to index them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -157,6 +157,7 @@ def bring_up(
     *,
     rows_per_commit: int = 20,
     rows_per_part: int = 40,
+    before_step: Callable[[], None] = lambda: None,
 ):
     """What the task does: the record, and what has changed."""
     index = DescriptorIndex.open(database)
@@ -174,6 +175,7 @@ def bring_up(
         engine,
         rows_per_commit=rows_per_commit,
         rows_per_part=rows_per_part,
+        before_step=before_step,
     )
 
 

@@ -4,7 +4,7 @@ After every step index.json names a whole index of the shards up to there: a kil
 one step, and a search ranks the rows that are not in it yet exactly.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,6 +72,7 @@ def update_index(
     *,
     rows_per_commit: int,
     rows_per_part: int,
+    before_step: Callable[[], None],
 ) -> tuple[Record, Change]:
     """Take out what is gone, bring in what is new; what index.json says at the end.
 
@@ -82,11 +83,13 @@ def update_index(
         engine: of the index.
         rows_per_commit: a step ends after the shard that has so many rows full.
         rows_per_part: a part is full then, and the next one begins.
+        before_step: called before index.json is replaced; what it raises ends the
+            update there.
 
     Raises:
         InputError: the descriptors cannot be read, or are not those of the index.
     """
-    updater = _Updater(folder, record, index, engine)
+    updater = _Updater(folder, record, index, engine, before_step)
     updater.finish_pending()
     for number in range(len(updater.record.parts)):
         updater.refresh(number)
@@ -116,9 +119,15 @@ class _Updater:
     """An update that is under way."""
 
     def __init__(
-        self, folder: Path, record: Record, index: DescriptorIndex, engine: Engine
+        self,
+        folder: Path,
+        record: Record,
+        index: DescriptorIndex,
+        engine: Engine,
+        before_step: Callable[[], None],
     ):
         self.record = record
+        self._before_step = before_step
         self.num_added = self.num_removed = 0
         self._folder, self._index, self._engine = folder, index, engine
         self._known: KnownRows = known_rows(record, index, folder=folder)
@@ -223,6 +232,7 @@ class _Updater:
         self._write(_with_part(record, number, part)._replace(pending=None))
 
     def _write(self, record: Record) -> None:
+        self._before_step()
         write_record(self._folder, record)
         self.record = record
 

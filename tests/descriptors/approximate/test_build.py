@@ -131,6 +131,22 @@ def test_killed_at_any_step_the_next_run_goes_on(engine, paths, call):
     assert held(engine, folder) == 57 + stay
 
 
+def test_before_every_step_it_may_be_ended(engine, paths):
+    """As where another run has come in: index.json stays as it was."""
+    folder, database = paths
+    write_folder(database, photos(60), random_rows(60))
+    record, _ = bring_up(folder, database, engine)
+    write_folder(database, photos(90), random_rows(90, seed=5))
+
+    def end():
+        raise Killed
+
+    with pytest.raises(Killed):
+        bring_up(folder, database, engine, before_step=end)
+    assert read_record(folder) == record
+    assert check_exact(folder, database, engine) == 30
+
+
 def test_killed_while_rows_leave(paths, monkeypatch):
     folder, database = paths
     folder.mkdir()
