@@ -129,6 +129,7 @@ def test_training_on_large_files_takes_the_photos_by_their_rows(tmp_path):
     root = write_set(tmp_path / "set", "parquet", photos, labels)
     config = small_train_config(root, num_epochs=1, data={"source": "parquet"})
     config.report_split, config.epoch_len_factor = None, 3.0  # every photo
+    config.augmentation = "torch"  # colours take long to compile
     config.log_sample_ids = True
     run_train.run(config, tmp_path / "run")
     lines = (tmp_path / "run" / "sample_ids.jsonl").read_text().splitlines()
