@@ -10,7 +10,8 @@ import pytest
 from multigrain_jax import main
 
 ROOT = Path(__file__).parent.parent
-# `codes` holds the exit codes of the trainings to come, `log` what was asked.
+# `codes` holds the exit codes of trainings to come (-1: the launcher is told to go),
+# `log` what was asked.
 GCLOUD = """#!/bin/bash
 cd "$(dirname "$0")"
 printf '%s\\n' "$*" | tr '\\n' ' ' >>log; echo >>log
@@ -21,6 +22,7 @@ case "$*" in
     *"tpu-vm delete"*) rm slice ;;
     *"multigrain_jax.main"*)
         code=$(head -1 codes); sed -i 1d codes
+        [ "$code" -ge 0 ] || { kill -TERM "$PPID"; exit 3; }
         [ "$code" -ne 0 ] || touch ended
         exit "$code" ;;
 esac
@@ -52,7 +54,7 @@ def launch(tmp_path):
             text=True,
             timeout=60,
         )
-        assert not (tmp_path / "slice").exists()
+        assert (tmp_path / "slice").exists() == (-1 in codes)
         asked = (tmp_path / "log").read_text().splitlines()
         return done.returncode, asked, done.stdout + done.stderr
 
@@ -69,6 +71,12 @@ def test_it_goes_on_until_the_run_has_ended(launch):
     assert [count(asked, f"tpu-vm {w}") for w in ("create", "delete")] == [3, 3]
     assert count(asked, "multigrain_jax.main") == 3
     assert told.endswith("launch: done, see gs://bucket/run\n")
+
+
+def test_one_that_is_told_to_go_says_that_the_slice_stays(launch):
+    code, asked, told = launch(-1)
+    assert (code, count(asked, "tpu-vm delete")) == (130, 0)
+    assert "tpu-vm delete name --zone=zone removes it" in told
 
 
 def test_what_no_try_mends_ends_it(launch):

@@ -18,6 +18,12 @@ tpu() { gcloud compute tpus tpu-vm "$1" "$NAME" --zone="$ZONE" "${@:2}"; }
 on_all_hosts() { tpu ssh --worker=all --command="$1"; }
 has_ended() { gcloud storage ls "$RUN/results.json" >/dev/null 2>&1; }
 remove_slice() { tpu delete --quiet; }
+stop() {
+    echo "launch: stopped; the slice stays, and costs. The same command goes on;" \
+        "gcloud compute tpus tpu-vm delete $NAME --zone=$ZONE removes it" >&2
+    exit 130
+}
+trap stop INT TERM HUP
 give_up() { echo "launch: $1" >&2; remove_slice; exit 1; }
 
 INSTALL="{ test -d multigrain_jax || git clone --depth 1 $CODE multigrain_jax; } &&
