@@ -23,8 +23,8 @@ def everything(found):
     return found, []
 
 
-def copied(url, **options):
-    return copy_of(url, everything, **({"is_whole": lambda _: True} | options))
+def copied(url, is_whole=lambda _: True):
+    return copy_of(url, everything, is_whole=is_whole)
 
 
 def content(folder: Path) -> dict[str, bytes]:
