@@ -1,20 +1,22 @@
 """Fetches what will be read soon, many at once: each answer of a bucket takes its time.
 
-The threads belong to one process, and end with it: an answer that never comes keeps
-nobody from leaving.
+The threads belong to one process, and end with it or with their work: an answer that
+never comes keeps nobody from leaving.
 """
 
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 THREADS = 16
 # What is read and not taken yet; a single one may be larger.
 MOST_BYTES = 64 << 20
 # Of more than these the earliest are read when they are taken.
 MOST_ASKED = 4096
+# A thread that has nothing to do for so long ends.
+IDLE_S = 30.0
 
 
 class ReadAhead:
@@ -73,7 +75,14 @@ class ReadAhead:
 
     def _work(self) -> None:
         while True:
-            number, future = self._queue.get()
+            try:
+                number, future = self._queue.get(timeout=IDLE_S)
+            except Empty:
+                with self._lock:
+                    if not self._queue.empty():
+                        continue
+                    self._num_threads -= 1
+                    return  # else no source would ever be let go
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(self._read(number))

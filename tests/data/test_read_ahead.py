@@ -1,6 +1,7 @@
 """What is asked for is read by many threads; what is taken is what would be read."""
 
 import threading
+import time
 
 import pytest
 
@@ -65,3 +66,15 @@ def test_what_waits_in_the_queue_is_read_by_whoever_wants_it(monkeypatch):
     assert ahead.take(1) == b"\x01"
     goes_on.set()
     assert ahead.take(0) == b"\x00"
+
+
+def test_threads_without_work_end_and_come_back(monkeypatch):
+    monkeypatch.setattr(read_ahead, "IDLE_S", 0.001)
+    ahead = ReadAhead(lambda number: bytes([number]), lambda _: 1)
+    for _ in range(20):
+        ahead.ask(range(5))
+        assert [ahead.take(n) for n in range(5)] == [bytes([n]) for n in range(5)]
+    end = time.monotonic() + 10
+    while ahead._num_threads and time.monotonic() < end:
+        time.sleep(0.001)
+    assert ahead._num_threads == 0
