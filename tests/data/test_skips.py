@@ -27,6 +27,7 @@ def source(tmp_path):
 
 def test_what_another_host_has_listed_is_not_listed_again(source, tmp_path):
     first, second = tmp_path / "run", tmp_path / "run" / "hosts" / "1"
+    second.mkdir(parents=True)
     log = SkipLog(source, workdir=first, max_fraction=1)
     log.record(np.array([2]))
     others = [first / "skipped.txt", first / "hosts" / "2" / "skipped.txt"]
