@@ -1,6 +1,7 @@
 """What a workdir in a bucket costs: requests and time of saves and log intervals.
 
-    python measure/buckets.py [--megabytes 189] [--files 40] [--delay_ms 0]
+    python measure/buckets.py
+    python measure/buckets.py --megabytes 189 --files 40 --delay_ms 50
 
 Against an emulator on this machine, in memory: the time is that of this program and of
 the emulator, without a network; `--delay_ms` is waited before each answer. Needs the
@@ -10,6 +11,7 @@ extra `test`.
 import argparse
 import importlib
 import os
+import site
 import statistics
 import sys
 import tempfile
@@ -103,15 +105,15 @@ def late(answer: Callable[[str], str | None], seconds: float) -> Callable:
     return wait
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Print a row of a table for each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=int, default=189)
     parser.add_argument("--files", type=int, default=40)
     parser.add_argument("--delay_ms", type=float, default=0.0)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     # The emulator of the tests.
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+    site.addsitedir(str(Path(__file__).resolve().parent.parent / "tests"))
     emulator = importlib.import_module("helpers.buckets")
     print_machine(("google-cloud-storage", "gcp-storage-emulator"))
     server = emulator.Gcs()
