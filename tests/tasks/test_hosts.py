@@ -123,7 +123,8 @@ def test_two_hosts_have_the_results_of_one(place, together, alone, name):
     for key in expected.keys() - RATES:
         assert math.isclose(found[key], expected[key], rel_tol=1e-9, abs_tol=1e-12)
     saved = json.loads((place / "two" / name / "results.json").read_text())
-    assert saved == found
+    # The file also says in words where scores depart from published ones.
+    assert {k: v for k, v in saved.items() if not isinstance(v, list)} == found
     assert not list((place / "two" / name / "hosts").rglob("results.json"))
 
 
