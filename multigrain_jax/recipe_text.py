@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from multigrain_jax.tasks.bounds import leaves
+
 # `    config.data.root = value  # what it is`
 _ASSIGNMENT = re.compile(r"\s*config\.([\w.]+) = .*?(?:\s\s# (.*))?$")
 _COMMENT = re.compile(r"\s*# (.*)$")
@@ -51,7 +53,7 @@ def format_config(
         comments: from `read_comments`; they also give the order.
         overridden: dotted keys that the command line has set.
     """
-    flat = flatten(config)
+    flat = dict(leaves(config))
     order = {key: number for number, key in enumerate(comments)}
     lines = []
     for key in sorted(flat, key=lambda key: (order.get(key, len(order)), key)):
@@ -61,14 +63,3 @@ def format_config(
         lines += [f"# {line}" for line in comment.above]
         lines.append(f"{key} = {flat[key]!r}" + "".join(f"  # {n}" for n in notes))
     return "\n".join(lines)
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The values of nested dictionaries, by dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from multigrain_jax.errors import InputError
 from multigrain_jax.recipe_files import find_recipe, load_recipe, nearest, summary
-from multigrain_jax.recipe_text import flatten, read_comments
+from multigrain_jax.recipe_text import read_comments
+from multigrain_jax.tasks.bounds import leaves
 
 
 class Command(NamedTuple):
@@ -195,7 +196,7 @@ def translate(name: str, command: Command, words: list[str]) -> list[str]:
         InputError: a key that the recipe lacks, a word too many, or one missing.
     """
     recipe, words = _recipe(command, words)
-    keys = flatten(load_recipe(find_recipe(recipe)).to_dict())
+    keys = dict(leaves(load_recipe(find_recipe(recipe)).to_dict()))
     plain, flags, given = [], [], set()
     for key, text in _pairs(words, keys):
         if key is None:
@@ -310,7 +311,7 @@ def _help(name: str, command: Command) -> str:
     """What a command takes, the keys that matter with their defaults, an example."""
     found = find_recipe(command.recipe)
     file = Path(found.partition(":")[0])
-    values = flatten(load_recipe(found).to_dict())
+    values = dict(leaves(load_recipe(found).to_dict()))
     comments = read_comments(file)
     if name == ANY_RECIPE:
         return f"multigrain run {command.recipe} [--KEY VALUE …]\n\n{summary(file)}"

@@ -10,7 +10,7 @@ from multigrain_jax import commands, main
 from multigrain_jax.commands.tasks import COMMANDS, translate
 from multigrain_jax.errors import InputError
 from multigrain_jax.recipe_files import find_recipe
-from multigrain_jax.recipe_text import flatten
+from multigrain_jax.tasks.bounds import leaves
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def _path(monkeypatch):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_keys_of_commands_are_of_their_recipes(name):
     command = COMMANDS[name]
-    keys = flatten(main.load_recipe(find_recipe(command.recipe)).to_dict())
+    keys = dict(leaves(main.load_recipe(find_recipe(command.recipe)).to_dict()))
     assert {*command.takes, *command.keys, *command.presets} <= set(keys)
     assert len(set(command.keys)) == 5
     # Its example is one, and sets what the recipe knows.
@@ -71,7 +71,7 @@ def test_words_become_flags(line, flags):
 
 
 def test_what_is_evaluated_is_what_training_has_held_out():
-    keys = flatten(main.load_recipe(find_recipe("folder")).to_dict())
+    keys = dict(leaves(main.load_recipe(find_recipe("folder")).to_dict()))
     held_out = COMMANDS["evaluate"].presets["data.val_fraction"]
     assert float(held_out) == keys["data.val_fraction"]
 
