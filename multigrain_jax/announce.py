@@ -68,12 +68,11 @@ def run_announced(
         elif as_json:
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         hosts = config.get("distributed")
-        if hosts is None or hosts.coordinator is None:
+        is_alone = hosts is None or hosts.coordinator is None
+        if is_alone:
             print(f"{config.task}: {what} Results go to {workdir}", flush=True)
         results = run(config, workdir)
-        import jax
-
-        if jax.process_index():
+        if not (is_alone or _is_first()):
             return
         if quiet and (count := results.get("num_unreadable")):
             # Each was told on the way, in a line that is no warning.
@@ -83,6 +82,13 @@ def run_announced(
         print("".join(f"{line}\n" for line in lines), end="", flush=True)
     if as_json:
         print(json.dumps(_as_json(results), allow_nan=False), file=usual, flush=True)
+
+
+def _is_first() -> bool:
+    # Of several hosts; a run on one may have looked for no devices, and needs none.
+    import jax
+
+    return jax.process_index() == 0
 
 
 def _as_json(results: Mapping[str, Any]) -> dict[str, Any]:

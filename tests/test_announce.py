@@ -5,6 +5,7 @@ import os
 import shlex
 from pathlib import Path
 
+import jax
 import pytest
 from ml_collections import ConfigDict
 
@@ -117,3 +118,10 @@ def test_what_is_to_be_tried_next_is_a_command(name):
         assert program == "multigrain"
         assert translate(command, COMMANDS[command], words)
         assert {"/a b", "/c d"} & set(words)
+
+
+def test_a_run_on_one_host_looks_for_no_devices(task, tmp_path, monkeypatch, capsys):
+    """Finding duplicates without a network takes no hold of a GPU."""
+    monkeypatch.setattr(jax, "process_index", lambda: pytest.fail("devices"))
+    announced(task, tmp_path)
+    assert "next: multigrain search PHOTO" in capsys.readouterr().out
