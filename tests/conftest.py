@@ -35,6 +35,7 @@ import pytest
 from helpers.buckets import (  # noqa: F401 - fixtures
     gcs,
     gcs_server,
+    own_cache,
     s3,
     s3_server,
 )

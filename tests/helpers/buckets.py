@@ -25,6 +25,9 @@ from helpers.bucket_requests import (
     Server,
 )
 
+from multigrain_jax import bucket_copies, mirror
+from multigrain_jax.buckets import retry
+
 __all__ = ["BUSY", "CUT", "DROPPED", "HANGING", "LOST", "S3", "Faults", "Gcs"]
 
 # What the libraries look for before they believe that nobody has to be asked.
@@ -235,6 +238,15 @@ def told(bucket: Gcs | S3) -> Generator[None]:
         for name in ("GOOGLE_APPLICATION_CREDENTIALS", "AWS_PROFILE"):
             patch.delenv(name, raising=False)
         yield
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of this test alone, and short waits for buckets."""
+    monkeypatch.setenv("MULTIGRAIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(bucket_copies, "PAUSE_S", 0.0)
+    monkeypatch.setattr(mirror, "PASS_S", 0.05)
+    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 0.01)
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,6 @@ from configs import (
     predict,
     search,
 )
-from multigrain_jax import bucket_copies, mirror
 from multigrain_jax.errors import InputError
 from multigrain_jax.tasks import browse as run_browse
 from multigrain_jax.tasks import embed as run_embed
@@ -36,12 +35,7 @@ from multigrain_jax.tasks.on_bucket import run_on_bucket
 SIZES = ((40, 30), (30, 44), (36, 36))
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("MULTIGRAIN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(bucket_copies, "PAUSE_S", 0.0)
-    monkeypatch.setattr(mirror, "PASS_S", 0.05)
-    monkeypatch.setattr("multigrain_jax.buckets.retry.FIRST_PAUSE_S", 0.01)
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from configs import (
     near_duplicates,
     search,
 )
-from multigrain_jax import bucket_copies, mirror
 from multigrain_jax.checkpoint import load_checkpoint
 from multigrain_jax.errors import InputError
 from multigrain_jax.tasks import embed as run_embed
@@ -28,12 +27,7 @@ from multigrain_jax.tasks.prepare import LOCAL_KEYS, PATH_KEYS
 SIZES = ((40, 30), (30, 44), (36, 36))
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("MULTIGRAIN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(bucket_copies, "PAUSE_S", 0.0)
-    monkeypatch.setattr(mirror, "PASS_S", 0.05)
-    monkeypatch.setattr("multigrain_jax.buckets.retry.FIRST_PAUSE_S", 0.01)
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 class World:
