@@ -1,6 +1,7 @@
 """Objects: read, listed and written under conditions, through faults of all kinds."""
 
 import os
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -250,3 +251,17 @@ def test_the_first_bytes_of_a_file_are_a_file(tmp_path):
         first = objects._First(file, 4)
         assert (first.read(3), first.read(3), first.read()) == (b"012", b"3", b"")
         assert first.seek(0, os.SEEK_END) == 4
+
+
+def test_an_upload_whose_client_is_killed_in_the_middle_was_never_there(gcs):
+    host, port = gcs.address.removeprefix("http://").split(":")
+    path = f"/upload/storage/v1/b/{gcs.bucket}/o?uploadType=multipart"
+    for sent in (b"", b'--==1==\r\n\r\n{"name": "half"}\r\n--==1==\r\n\r\nsome'):
+        with socket.create_connection((host, int(port))) as wire:
+            head = (
+                f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 999\r\n\r\n"
+            )
+            wire.sendall(head.encode() + sent)
+            wire.shutdown(socket.SHUT_WR)
+            assert wire.recv(1) == b""
+    assert gcs.names() == []

@@ -109,7 +109,12 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self, method: str) -> None:
         from gcp_storage_emulator.server import _read_raw_data
 
+        promised = int(self.headers.get("Content-Length", 0))
         body, wire = _read_raw_data(self) or b"", (self.rfile, self.wfile)
+        if len(body) < promised:
+            # The client was killed in the middle of its request: as if never sent.
+            self.close_connection = True
+            return
         del self.headers["Transfer-Encoding"]
         del self.headers["Content-Length"]
         self.headers["Content-Length"] = str(len(body))
