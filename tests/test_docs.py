@@ -14,6 +14,7 @@ from helpers.configs import SHORT_TRAINING
 from helpers.photos import encode, noise_photo
 
 from multigrain_jax import main
+from multigrain_jax.weights import PUBLISHED
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -47,6 +48,12 @@ def test_links_and_files_that_a_page_names_exist(page):
     named = {name for name in FILE.findall(text) if "NAME" not in name}
     missing += [name for name in sorted(named) if not (ROOT / name).exists()]
     assert missing == []
+
+
+def test_every_published_file_is_linked():
+    page = (ROOT / "docs" / "own_data.md").read_text(encoding="utf-8")
+    links = {f"[`{name}`]({row.address})" for name, row in PUBLISHED.items()}
+    assert [link for link in sorted(links) if link not in page] == []
 
 
 def test_every_promise_of_reliability_names_its_test():
