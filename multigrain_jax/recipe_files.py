@@ -32,16 +32,18 @@ def find_recipe(given: str) -> str:
     """The file of `NAME[:ARGUMENT]`, with its argument.
 
     Args:
-        given: a file; or what no file has for a name: that of a recipe which comes
-            with this package, as `joint_3B`, `joint_3B.py` or `configs/joint_3B.py`.
+        given: a file; or a recipe which comes with this package, as `joint_3B`, or,
+            where no file has that name, as `joint_3B.py` or `configs/joint_3B.py`.
 
     Raises:
         InputError: there is no such recipe.
     """
     name, colon, argument = given.partition(":")
     path = Path(name)
-    if not path.is_file():
-        found = shipped_folder() / f"{path.name.removesuffix('.py')}.py"
+    found = shipped_folder() / f"{path.name.removesuffix('.py')}.py"
+    # A word alone is the name of a recipe, whatever lies here that is called so.
+    is_word = name == path.name and not path.suffix
+    if not path.is_file() or (is_word and found.is_file()):
         if path.parent not in (Path(), Path(PACKAGE)) or not found.is_file():
             raise InputError(f"--config: there is no file {name}; {_others(path)}")
         name = str(found)

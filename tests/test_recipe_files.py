@@ -26,6 +26,11 @@ def test_a_file_comes_before_a_recipe_of_its_name(monkeypatch, tmp_path):
     Path("embed.py").touch()
     assert find_recipe("embed.py") == "embed.py"
     assert find_recipe("embed") == f"{ROOT}/configs/embed.py"
+    # One without a suffix is none: a word is the name of a recipe.
+    for name in ("embed", "mine"):
+        Path(name).touch()
+    assert find_recipe("embed") == f"{ROOT}/configs/embed.py"
+    assert (find_recipe("./embed:x"), find_recipe("mine")) == ("./embed:x", "mine")
     with pytest.raises(InputError, match="there is no file other/embed; the recipes"):
         find_recipe("other/embed")
 

@@ -49,8 +49,8 @@ from multigrain_jax.tasks.duplicate_tables import (
     write_duplicate_tables,
 )
 from multigrain_jax.tasks.large_groups import warn_of_large_group
-from multigrain_jax.tasks.prepare import leave_if_taken
-from multigrain_jax.workdir import CONFIG_FILE, write_config, write_results
+from multigrain_jax.tasks.prepare import leave_if_taken, task_of
+from multigrain_jax.workdir import write_config, write_results
 
 # Of groups that are too large.
 REMEDY = (
@@ -63,9 +63,13 @@ _NEED_DESCRIPTORS = {"reference": None, "pairs": "any", "threshold": "auto"}
 
 
 def is_photo_folder(path: str | Path) -> bool:
-    """Whether a collection is a folder of photos, and none of descriptors."""
+    """Whether a collection is a folder of photos, and none of descriptors.
+
+    A workdir of a task is none either, though it may have no results yet. Any other
+    `config.json` says nothing: programs of all kinds leave one.
+    """
     folder = as_path(path)
-    if not folder.is_dir() or (folder / CONFIG_FILE).exists():
+    if not folder.is_dir() or task_of(folder) is not None:
         return False
     inside = [folder / DESCRIPTOR_FOLDER, *folder.glob(f"*/{DESCRIPTOR_FOLDER}")]
     return not any((each / HEAD_FILE).exists() for each in (folder, *inside))

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib.util
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -268,12 +269,10 @@ def _places_of_others(settings: Mapping[str, Any], workdir: Path) -> list[str]:
 def _other_task(settings: Mapping[str, Any], workdir: Path) -> list[str]:
     """What other tasks have left in the workdir, which this one would overwrite."""
     task, found, where = settings["task"], None, ""
-    try:
-        config = read_json(workdir / CONFIG_FILE)
+    config = _config_of(workdir)
+    if config is not None:
         found = config.get("task", "none of these tasks")
         where = f" in its {CONFIG_FILE}"
-    except (OSError, ValueError, AttributeError):
-        pass  # none yet, or one that is cut off: what else is there tells
     if found is None:
         left = [name for name in MARKS if _left(workdir, name, task)]
         found = f"another task ({', '.join(left)})" if left else task
@@ -283,6 +282,27 @@ def _other_task(settings: Mapping[str, Any], workdir: Path) -> list[str]:
         f"--workdir: {workdir} was expected to be new or of task {task!r}, found the "
         f"results of {found!r}{where}; choose another folder"
     ]
+
+
+def task_of(folder: Path) -> str | None:
+    """The task whose workdir a folder is, by its config.json; None: it is of none."""
+    task = (_config_of(folder) or {}).get("task")
+    is_name = isinstance(task, str) and task.isidentifier()
+    if is_name and importlib.util.find_spec(f"{__package__}.{task}") is not None:
+        return task
+    return None
+
+
+def _config_of(folder: Path) -> dict[str, Any] | None:
+    """What a folder's config.json holds; None: there is none, or one that is cut off.
+
+    What else is there tells then.
+    """
+    try:
+        config = read_json(folder / CONFIG_FILE)
+    except (OSError, ValueError):
+        return None
+    return config if isinstance(config, dict) else None
 
 
 def _left(workdir: Path, name: str, task: str) -> bool:

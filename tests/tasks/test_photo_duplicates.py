@@ -125,5 +125,15 @@ def test_what_is_a_collection_is_no_folder_of_photos(folder, database, tmp_path)
     for path in (database, database / "descriptors", tmp_path / "nowhere"):
         assert not is_photo_folder(path)
     # An `embed` that has not come far.
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text('{"task": "embed"}')
     assert not is_photo_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{}", "[]", "{", '{"task": "resize"}', '{"task": "a.b"}', '{"task": 3}', '"task"'],
+)
+def test_a_config_of_others_among_photos_is_no_collection(text, tmp_path):
+    scene(0).save(tmp_path / "0.png")
+    (tmp_path / "config.json").write_text(text)
+    assert is_photo_folder(tmp_path)
