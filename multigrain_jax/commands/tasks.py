@@ -24,6 +24,7 @@ class Command(NamedTuple):
         keys: those that matter most; its help explains them.
         example: arguments.
         presets: keys it sets where nothing else does.
+        of_photos: its workdir where `database` is a folder of photos; "": as always.
     """
 
     recipe: str
@@ -33,6 +34,7 @@ class Command(NamedTuple):
     keys: tuple[str, ...]
     example: str
     presets: Mapping[str, str] = {}
+    of_photos: str = ""
 
 
 ANY_RECIPE = "run"
@@ -69,6 +71,7 @@ COMMANDS: Mapping[str, Command] = {
         keys=("database", "threshold", "hashes", "hash_distance", "linkage"),
         example="~/photos --hash-distance 20",
         presets=COLLECTION,
+        of_photos="workdirs/duplicates",
     ),
     "browse": Command(
         "browse",
@@ -197,16 +200,17 @@ def translate(name: str, command: Command, words: list[str]) -> list[str]:
     """
     recipe, words = _recipe(command, words)
     keys = dict(leaves(load_recipe(find_recipe(recipe)).to_dict()))
-    plain, flags, given = [], [], set()
+    plain, flags, given = [], [], {}
     for key, text in _pairs(words, keys):
         if key is None:
             plain.append(text)
         elif key in _TOLD_AS_THEY_ARE:
             flags.append(key)
         elif key == "workdir":
+            given[key] = text
             flags.append(f"--workdir={text}")
         else:
-            given.add(key)
+            given[key] = text
             flags.append(f"--config.{key}={text}")
     if len(plain) > len(command.takes):
         extra = plain[len(command.takes)]
@@ -217,13 +221,18 @@ def translate(name: str, command: Command, words: list[str]) -> list[str]:
     for key, text in zip(command.takes, plain, strict=False):
         if key in given:
             raise InputError(f"{name}: {text!r} and --{_flag(key)} say the same")
-        given.add(key)
+        given[key] = text
         flags.append(f"--config.{key}={text}")
     missing = [key for key in command.takes[: command.needs] if key not in given]
     if missing:
         raise InputError(
             f"{name}: {_word(missing[0])} is missing; {_usage(name, command)}"
         )
+    if command.of_photos and "workdir" not in given:
+        from multigrain_jax.tasks.photo_duplicates import names_photos
+
+        if names_photos(given.get("database", "")):
+            flags.append(f"--workdir={command.of_photos}")
     preset = [f"--config.{k}={v}" for k, v in command.presets.items() if k not in given]
     return ["--config", recipe, *preset, *flags]
 
@@ -315,6 +324,7 @@ def _help(name: str, command: Command) -> str:
     comments = read_comments(file)
     if name == ANY_RECIPE:
         return f"multigrain run {command.recipe} [--KEY VALUE …]\n\n{summary(file)}"
+    of_photos = command.of_photos and f"; of photos {command.of_photos}"
     lines = [_usage(name, command), "", f"{command.summary.capitalize()}.", ""]
     for key in command.keys:
         value = command.presets.get(key, values[key])
@@ -326,7 +336,7 @@ def _help(name: str, command: Command) -> str:
         [
             *lines,
             "  --workdir DIR",
-            f"      where results go (workdirs/{file.stem})",
+            f"      where results go (workdirs/{file.stem}{of_photos})",
             "  --quiet, --json",
             "      print warnings and errors alone; the results as one object of JSON",
             "",

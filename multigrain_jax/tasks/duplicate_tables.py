@@ -1,13 +1,28 @@
-"""The tables of what is nearly the same: links.csv, groups.csv and pairs.csv."""
+"""What is written of photos that are nearly the same; above all three tables."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from multigrain_jax.workdir import write_table
+from multigrain_jax.data.notes import NOTES_FILE
+from multigrain_jax.data.skips import SKIPPED_FILE
+from multigrain_jax.errors import printable
+from multigrain_jax.tasks.prepare import config_of
+from multigrain_jax.workdir import RESULTS_FILE, write_config, write_table
 
+# What a run leaves, or none of whose lines it would take away.
+LEFT = (
+    "links.csv",
+    "groups.csv",
+    "pairs.csv",
+    "leaks.csv",
+    "report.html",
+    RESULTS_FILE,
+    NOTES_FILE,
+    SKIPPED_FILE,
+)
 # Who finds a pair.
 NETWORK, HASH, MIRROR = "network", "hash", "hash of the mirror image"
 
@@ -29,6 +44,25 @@ class Pair(NamedTuple):
     similarity: float
     found_by: str
     hash_bits: int | None = None
+
+
+def begin_results(workdir: Path, settings: Mapping[str, Any]) -> None:
+    """Write config.json, and take away what the workdir has of other photos.
+
+    Nothing that a run does not write itself is then taken for its own.
+
+    Args:
+        workdir: where results go.
+        settings: the configuration.
+    """
+    before = config_of(workdir) or settings
+    kept = [before.get(key) == settings[key] for key in ("database", "pairs")]
+    if not all(kept):
+        said = f"{workdir}: its results were of {before.get('database')}"
+        print(printable(f"{said}; those of {settings['database']} replace them"))
+        for name in LEFT:
+            (workdir / name).unlink(missing_ok=True)
+    write_config(workdir, settings)
 
 
 def write_duplicate_tables(

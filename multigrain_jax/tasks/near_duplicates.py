@@ -41,7 +41,10 @@ from multigrain_jax.tasks.check import (
     require_photos,
 )
 from multigrain_jax.tasks.copy_threshold import GUESS, threshold_beside
-from multigrain_jax.tasks.duplicate_tables import write_duplicate_tables
+from multigrain_jax.tasks.duplicate_tables import (
+    begin_results,
+    write_duplicate_tables,
+)
 from multigrain_jax.tasks.embed_record import (
     embed_config,
     open_database,
@@ -60,7 +63,7 @@ from multigrain_jax.tasks.photo_duplicates import (
 )
 from multigrain_jax.tasks.photos import photo_problems
 from multigrain_jax.tasks.prepare import leave_if_taken, one_writer
-from multigrain_jax.workdir import write_config, write_results
+from multigrain_jax.workdir import write_results
 
 AUTO = "auto"
 # Of groups that are too large.
@@ -110,7 +113,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     require_photos(int(index.live.sum()), "database", config.database)
     reference = _open_reference(settings, index)
     threshold = settings["threshold"] = _threshold(settings, workdir_of(index))
-    write_config(workdir, settings)
+    begin_results(workdir, settings)
     joined = JoinedIndex(*[index] if reference is None else [index, reference])
     labels = labels_of_rule(joined, config.pairs, settings["data"])
     found = near_duplicates(

@@ -1,5 +1,6 @@
 """The task `near_duplicates` on a folder of photos: no network is needed."""
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from multigrain_jax import buckets
 from multigrain_jax.data.bucket_paths import absolute_path, as_path
 from multigrain_jax.data.decoding import VIEWER
 from multigrain_jax.data.notes import NoteLog
@@ -46,11 +48,12 @@ from multigrain_jax.tasks.duplicate_tables import (
     HASH,
     MIRROR,
     Pair,
+    begin_results,
     write_duplicate_tables,
 )
 from multigrain_jax.tasks.large_groups import warn_of_large_group
 from multigrain_jax.tasks.prepare import leave_if_taken, task_of
-from multigrain_jax.workdir import write_config, write_results
+from multigrain_jax.workdir import write_results
 
 # Of groups that are too large.
 REMEDY = (
@@ -75,6 +78,13 @@ def is_photo_folder(path: str | Path) -> bool:
     return not any((each / HEAD_FILE).exists() for each in (folder, *inside))
 
 
+def names_photos(path: str) -> bool:
+    """`is_photo_folder` of a path as it is typed; of what cannot be looked at, no."""
+    with contextlib.suppress(OSError, InputError):  # which the run itself will tell
+        return bool(path) and is_photo_folder(buckets.expand(path))
+    return False
+
+
 def run_on_photos(
     settings: Mapping[str, Any], workdir: Path, started: float
 ) -> dict[str, float]:
@@ -93,7 +103,7 @@ def run_on_photos(
         require_hashes()
     hashed = settings["hashes"] != "no" and can_hash()
     source = _open_photos(settings)
-    write_config(workdir, settings)
+    begin_results(workdir, settings)
     paths = [source.describe(row) for row in range(len(source))]
     print(_first_line(settings, len(paths), hashed=hashed), flush=True)
     NoteLog(source, workdir=workdir)

@@ -269,7 +269,7 @@ def _places_of_others(settings: Mapping[str, Any], workdir: Path) -> list[str]:
 def _other_task(settings: Mapping[str, Any], workdir: Path) -> list[str]:
     """What other tasks have left in the workdir, which this one would overwrite."""
     task, found, where = settings["task"], None, ""
-    config = _config_of(workdir)
+    config = config_of(workdir)
     if config is not None:
         found = config.get("task", "none of these tasks")
         where = f" in its {CONFIG_FILE}"
@@ -286,14 +286,14 @@ def _other_task(settings: Mapping[str, Any], workdir: Path) -> list[str]:
 
 def task_of(folder: Path) -> str | None:
     """The task whose workdir a folder is, by its config.json; None: it is of none."""
-    task = (_config_of(folder) or {}).get("task")
+    task = (config_of(folder) or {}).get("task")
     is_name = isinstance(task, str) and task.isidentifier()
     if is_name and importlib.util.find_spec(f"{__package__}.{task}") is not None:
         return task
     return None
 
 
-def _config_of(folder: Path) -> dict[str, Any] | None:
+def config_of(folder: Path) -> dict[str, Any] | None:
     """What a folder's config.json holds; None: there is none, or one that is cut off.
 
     What else is there tells then.

@@ -70,6 +70,21 @@ def test_words_become_flags(line, flags):
     assert translate(name, COMMANDS[name], words) == expected
 
 
+def test_duplicates_of_photos_and_of_a_collection_do_not_share_a_workdir(tmp_path):
+    (tmp_path / "1.png").touch()
+
+    def workdir(*words):
+        found = translate("duplicates", COMMANDS["duplicates"], list(words))
+        return [flag for flag in found if flag.startswith("--workdir")]
+
+    assert workdir(str(tmp_path)) == ["--workdir=workdirs/duplicates"]
+    assert workdir("--database", str(tmp_path)) == ["--workdir=workdirs/duplicates"]
+    assert workdir(str(tmp_path), "--workdir", "own") == ["--workdir=own"]
+    (tmp_path / "config.json").write_text('{"task": "embed"}')
+    for words in ([], [str(tmp_path)], [str(tmp_path / "nowhere")], ["gs:"]):
+        assert workdir(*words) == []
+
+
 def test_what_is_evaluated_is_what_training_has_held_out():
     keys = dict(leaves(main.load_recipe(find_recipe("folder")).to_dict()))
     held_out = COMMANDS["evaluate"].presets["data.val_fraction"]

@@ -1,9 +1,17 @@
 """What the tables of duplicates say, and with which words."""
 
+import json
+
 import numpy as np
+import pytest
 from helpers.descriptors import read_table
 
-from multigrain_jax.tasks.duplicate_tables import Pair, write_duplicate_tables
+from multigrain_jax.tasks.duplicate_tables import (
+    LEFT,
+    Pair,
+    begin_results,
+    write_duplicate_tables,
+)
 
 
 def test_the_tables_name_photos_and_who_found_them(tmp_path):
@@ -31,3 +39,23 @@ def test_the_tables_name_photos_and_who_found_them(tmp_path):
         ("/a/0.jpg", "'=1.jpg", "0.75", "network", "3"),
         ("/a/0.jpg", "/a/2.jpg", "1.0", "bytes", ""),
     ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"database": "workdirs/embed"}, {"pairs": "train_val"}],
+)
+def test_what_was_found_among_other_photos_is_taken_away(change, tmp_path, capsys):
+    settings = {"task": "near_duplicates", "database": "photos", "pairs": "any"}
+    for _ in range(2):
+        begin_results(tmp_path, settings)
+        for name in LEFT:
+            (tmp_path / name).touch()
+    (tmp_path / "own.txt").touch()
+    assert capsys.readouterr().out == ""
+    begin_results(tmp_path, settings | change)
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["config.json", "own.txt"]
+    assert json.loads((tmp_path / "config.json").read_text()) == settings | change
+    said = capsys.readouterr().out
+    assert f"{tmp_path}: its results were of photos; those of" in said
