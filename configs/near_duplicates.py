@@ -56,7 +56,8 @@ def get_config(pairs: str = "any") -> ml_collections.ConfigDict:
     config.verify = False  # check all digests first; each is checked when it is read
     # Least similarity of a pair, the inner product of descriptors of unit length; 1 is
     # of the same pixels. What suits depends on the model. "auto": what its training
-    # has measured (copy_threshold_at_p90 in the results.json), else 0.9, a guess.
+    # has measured (copy_threshold_at_p90 in the results.json), else, also of published
+    # weights, 0.9, a guess.
     config.threshold = config_dict.FieldReference("auto", field_type=object)
     # Compare perceptual hashes too, which cost one look at each photo: "yes", "no", or
     # "auto": of a folder of photos, where the package imagehash is there.

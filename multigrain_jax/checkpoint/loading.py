@@ -157,11 +157,7 @@ def load_checkpoint(
         DamagedCheckpointError: a digest is not the stored one, or a part is missing.
         CheckpointUnreadableError: the storage fails, for longer than a moment.
     """
-    folder = patiently(lambda: find_checkpoint(path, step=step), as_path(path))
-    sealed = _read_json(folder, "meta")
-    digest = sealed.pop("meta_digest", None)
-    if digest != json_digest(sealed):
-        raise _damaged(folder, [f"meta: {_JSON_FILE} {_OTHER_DIGEST}"])
+    folder, sealed = _read_sealed(path, step=step)
     step = _step_of(folder, sealed)
     data = _read_json(folder, "data")
     if json_digest(data) != sealed["data_digest"]:
@@ -177,6 +173,24 @@ def load_checkpoint(
         digests=digests,
         item=item,
     )
+
+
+def load_meta(path: str | Path, *, step: int | None = None) -> dict[str, Any]:
+    """What `load_checkpoint` has as `meta`, without reading the arrays.
+
+    Args and errors as of `load_checkpoint`.
+    """
+    return _read_sealed(path, step=step)[1]["meta"]
+
+
+def _read_sealed(path: str | Path, *, step: int | None) -> tuple[Path, dict[str, Any]]:
+    """The step folder that `path` means, and its record, which is what was sealed."""
+    folder = patiently(lambda: find_checkpoint(path, step=step), as_path(path))
+    sealed = _read_json(folder, "meta")
+    digest = sealed.pop("meta_digest", None)
+    if digest != json_digest(sealed):
+        raise _damaged(folder, [f"meta: {_JSON_FILE} {_OTHER_DIGEST}"])
+    return folder, sealed
 
 
 def _step_of(folder: Path, sealed: Mapping[str, Any]) -> int:

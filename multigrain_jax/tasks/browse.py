@@ -26,7 +26,7 @@ from multigrain_jax.tasks.check import (
     refuse,
     require_photos,
 )
-from multigrain_jax.tasks.copy_threshold import threshold_of
+from multigrain_jax.tasks.copy_threshold import known_threshold
 from multigrain_jax.tasks.embed_record import (
     open_database,
     open_photos,
@@ -153,7 +153,7 @@ def open_services(
         max_bytes=settings["thumbnail_cache_mb"] * 1e6,
     )
     embedder = _start_embedder(opened, made, meters, batch_size=settings["batch_size"])
-    threshold = threshold_of(opened)
+    threshold = known_threshold(opened.checkpoint.path, opened.checkpoint.meta)
     try:
         yield Services(
             collection=collection,

@@ -1,15 +1,24 @@
 """From which similarity on two photos are the same, as far as that is known."""
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from multigrain_jax.checkpoint import load_meta
+from multigrain_jax.data.bucket_paths import as_path
+from multigrain_jax.errors import InputError
 from multigrain_jax.files import read_json
-from multigrain_jax.inference import OpenedModel
+from multigrain_jax.tasks.embed_record import CHECKPOINT_KEYS, embed_config
 from multigrain_jax.workdir import RESULTS_FILE
 
 THRESHOLD_KEY = "copy_threshold_at_p90"
 GUESSED_THRESHOLD = 0.9
+HOW_TO_CHOOSE = (
+    "to choose one: look at the page of a lower one, such as --config.threshold=0.8, "
+    "and take the similarity from which on the pairs are right"
+)
+GUESS = "a guess, the same for every network: nothing was measured of"
 
 
 class Threshold(NamedTuple):
@@ -24,24 +33,50 @@ class Threshold(NamedTuple):
     origin: str
 
 
-GUESS = Threshold(GUESSED_THRESHOLD, "a guess: nothing was measured")
-
-
-def threshold_of(opened: OpenedModel) -> Threshold:
-    """Where "the same photo" begins, by what is known of the checkpoint.
+def known_threshold(checkpoint: Path, meta: Mapping[str, Any]) -> Threshold:
+    """Where "the same photo" begins, by what is known of a checkpoint.
 
     That is `*/copy_threshold_at_p90` in the results.json beside it, else what is known
-    of published weights, else a guess.
+    of published weights, else a guess that says of which weights nothing was measured.
+
+    Args:
+        checkpoint: a workdir or the folder of a step.
+        meta: of the checkpoint.
     """
-    measured = threshold_beside(opened.checkpoint.path)
+    measured = threshold_beside(checkpoint)
     if measured is not None:
         return measured
-    published = opened.checkpoint.meta.get("published")
+    whose = "these weights"
+    published = meta.get("published")
     if isinstance(published, dict):
         found = _copy_threshold(published.get("results"))
         if found is not None:
             return Threshold(found, f"published for {published.get('name')}")
-    return GUESS
+        # What was trained from them is not them any more.
+        whose = whose if meta.get("config") else str(published.get("name", whose))
+    return Threshold(GUESSED_THRESHOLD, f"{GUESS} {whose}")
+
+
+def threshold_of_collection(collection: Path) -> float:
+    """Where "the same photo" begins in a collection, and lines that say why there.
+
+    Args:
+        collection: a workdir of `embed`, whose config.json names the checkpoint.
+
+    Raises:
+        InputError: that file is damaged.
+    """
+    made_by = embed_config(collection, CHECKPOINT_KEYS)
+    start, origin = Threshold(GUESSED_THRESHOLD, f"{GUESS} these weights")
+    if made_by is not None:
+        checkpoint, meta = as_path(made_by["init_from"]), {}
+        with contextlib.suppress(InputError, OSError):  # it may not be there any more
+            meta = load_meta(checkpoint, step=made_by["init_step"])
+        start, origin = known_threshold(checkpoint, meta)
+    print(f"threshold = {start:g}: {origin}")
+    if origin.startswith(GUESS):
+        print(HOW_TO_CHOOSE)
+    return start
 
 
 def threshold_beside(checkpoint: Path) -> Threshold | None:

@@ -40,13 +40,12 @@ from multigrain_jax.tasks.check import (
     refuse,
     require_photos,
 )
-from multigrain_jax.tasks.copy_threshold import GUESS, threshold_beside
+from multigrain_jax.tasks.copy_threshold import threshold_of_collection
 from multigrain_jax.tasks.duplicate_tables import (
     begin_results,
     write_duplicate_tables,
 )
 from multigrain_jax.tasks.embed_record import (
-    embed_config,
     open_database,
     photo_reader,
     print_missing,
@@ -112,7 +111,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     index = _open_database(settings)
     require_photos(int(index.live.sum()), "database", config.database)
     reference = _open_reference(settings, index)
-    threshold = settings["threshold"] = _threshold(settings, workdir_of(index))
+    if settings["threshold"] == AUTO:
+        settings["threshold"] = threshold_of_collection(workdir_of(index))
+    threshold = settings["threshold"]
     begin_results(workdir, settings)
     joined = JoinedIndex(*[index] if reference is None else [index, reference])
     labels = labels_of_rule(joined, config.pairs, settings["data"])
@@ -162,17 +163,6 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     print("\n".join(f"{name:<20}  {value:g}" for name, value in results.items()))
     write_results(workdir, results)
     return results
-
-
-def _threshold(settings: Mapping[str, Any], collection: Path) -> float:
-    """The one that is given; of "auto" that of the network, and a line that says so."""
-    if settings["threshold"] != AUTO:
-        return settings["threshold"]
-    made_by = embed_config(collection, {"init_from": (str,)})
-    known = threshold_beside(as_path(made_by["init_from"])) if made_by else None
-    start, origin = known or GUESS
-    print(f"threshold = {start:g}: {origin}")
-    return start
 
 
 def _results(joined: JoinedIndex, report: Report) -> dict[str, float]:
