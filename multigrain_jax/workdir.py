@@ -101,10 +101,14 @@ def _with_names(value: Any, change: Callable[[str], str]) -> Any:
     return value
 
 
-def print_table(scores: Mapping[str, float]) -> None:
-    """Print scores, one a line."""
+def print_table(
+    scores: Mapping[str, float], words: Mapping[str, str] | None = None
+) -> None:
+    """Print scores, one a line, with the words for those that have some."""
     width = max(len(name) for name in scores)
-    print("\n".join(f"{name:<{width}}  {value:6.3f}" for name, value in scores.items()))
+    for name, value in scores.items():
+        text = (words or {}).get(name, "")
+        print(f"{name:<{width}}  {value:6.3f}  {text}".rstrip())
 
 
 def write_table(

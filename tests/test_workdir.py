@@ -120,6 +120,8 @@ def test_scores_are_printed_in_a_column(capsys):
     print_table({"test/top1": 0.5, "test/class_map": 1 / 3})
     printed = capsys.readouterr().out
     assert printed == "test/top1        0.500\ntest/class_map   0.333\n"
+    print_table({"a": 1.0, "bc": 0.0}, {"a": "right class"})
+    assert capsys.readouterr().out == "a    1.000  right class\nbc   0.000\n"
 
 
 def test_results_tell_how_many_notes_there_are_and_what_was_passed_over(tmp_path):

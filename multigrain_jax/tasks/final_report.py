@@ -36,7 +36,7 @@ from multigrain_jax.evaluation.embed import (
 from multigrain_jax.evaluation.leaks import Leaks, find_leaks
 from multigrain_jax.growing_file import dispensable
 from multigrain_jax.models.multigrain import Backbone, Variables
-from multigrain_jax.pages.training_page import write_final_page
+from multigrain_jax.pages.training_page import WORDS, write_final_page
 from multigrain_jax.workdir import print_table, write_table
 
 NUM_COPY_QUERIES = 200
@@ -129,7 +129,8 @@ def evaluate_and_report(
         write_final_page(workdir, source, photos, split=split, scores=scores)
     named = {f"{split}/{prefix}{name}": value for name, value in scores.items()}
     print(f"scores of the {int(np.sum(~photos.bad))} photos of {split}:")
-    print_table(named)
+    titles = [WORDS[name][0].lower() for name in scores]
+    print_table(named, dict(zip(named, titles, strict=True)))
     return named
 
 

@@ -312,6 +312,11 @@ def _report(
     is_other = config.report_split != config.data.split
     labelled = bool(built.source.class_names)
     train = built.source if config.report_leaks and is_other and labelled else None
+    if built.val_source is not None and config.report_split != config.data.val_split:
+        print(
+            f"{config.data.val_split} is {len(built.val_source)} photos, looked at on "
+            f"the way; the run's scores are those of {config.report_split}"
+        )
     for variables, prefix in zip(_evaluated(state), ("", OF_AVERAGE), strict=False):
         scores |= evaluate_and_report(
             built.eval_graphdef,

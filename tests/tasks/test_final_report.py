@@ -76,6 +76,7 @@ def test_scores_are_printed_and_the_page_and_bad_files_written(
     assert found["val/copy_recall_at_1"] == found["val/copy_map"] == 1
     printed = capsys.readouterr().out
     assert all(f"{name} " in printed for name in found)
+    assert "val/top1                    0.400  right class\n" in printed
     assert "light" in (tmp_path / "report.html").read_text()
     (line,) = (tmp_path / "skipped.txt").read_text().splitlines()
     assert line.startswith("4.png: ")

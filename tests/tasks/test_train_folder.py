@@ -34,6 +34,8 @@ def test_a_folder_without_parts_becomes_a_model_and_a_page(tmp_path, capsys):
     assert "val: 2 images of 2 classes" in printed
     assert load_model(tmp_path / "w").class_names == ["kiwi", "plum"]
     assert 0 <= results["val/top1"] <= 1
+    assert "scores of the 2 photos of val:\nval/top1 " in printed
+    assert "looked at on the way" not in printed
     # One photo of each class is held out: it has no other one to find.
     assert "val: 2 of 2 photos are alone in their class" in printed
     assert not {"val/knn_top1", "val/class_map"} & results.keys()
