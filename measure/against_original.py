@@ -51,6 +51,7 @@ from multigrain_jax.data.sources.folder import index_folder
 from multigrain_jax.data.sources.scan import DEFAULT_EXCLUDE, Sieve
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import append_durably
+from multigrain_jax.terminal import outlive_readers
 
 RESNETS = ("resnet18", "resnet50", "resnet101", "resnet152")
 NEEDED = ("torch", "yaml", "matplotlib")
@@ -308,4 +309,5 @@ def welch(
 
 
 if __name__ == "__main__":
+    outlive_readers()
     sys.exit(main())

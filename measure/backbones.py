@@ -22,6 +22,7 @@ from multigrain_jax.models.multigrain import (
     split_model,
 )
 from multigrain_jax.runtime import compiler_options
+from multigrain_jax.terminal import outlive_readers
 
 
 def measure(name: str, *, size: int, batch: int) -> tuple[int, float, float]:
@@ -66,4 +67,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     sys.exit(main())

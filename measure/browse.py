@@ -35,6 +35,7 @@ from multigrain_jax.browse.neighbours import NeighbourSearch
 from multigrain_jax.checkpoint import CheckpointStore
 from multigrain_jax.descriptors.index import DescriptorIndex
 from multigrain_jax.models.multigrain import create_model, split_model
+from multigrain_jax.terminal import outlive_readers
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = ((640, 480), (480, 640), (1024, 768), (800, 800), (320, 240))
@@ -305,4 +306,5 @@ def spread(seconds: Sequence[float]) -> str:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     main()

@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from measure.machine import print_machine
 from multigrain_jax import mirror
 from multigrain_jax.files import settle
+from multigrain_jax.terminal import outlive_readers
 from multigrain_jax.working_copy import working_copy
 
 TIMES = 5
@@ -127,4 +128,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     main()

@@ -28,6 +28,7 @@ from multigrain_jax.models.multigrain import (
     merge_model,
     split_model,
 )
+from multigrain_jax.terminal import outlive_readers
 
 EXPONENTS = (1.0, 3.0)
 LIMIT = 2e-5
@@ -104,4 +105,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     sys.exit(main())

@@ -31,6 +31,7 @@ from multigrain_jax.data.sources.scan import DEFAULT_EXCLUDE, Sieve
 from multigrain_jax.inference import load_model
 from multigrain_jax.models.backbones import BACKBONES
 from multigrain_jax.ops.color import normalize_pixels_on_host
+from multigrain_jax.terminal import outlive_readers
 
 WAYS = {"exact": VIEWER, "fast": dataclasses.replace(VIEWER, fast=True)}
 TWELVE_MEGAPIXELS = (4032, 3024)
@@ -151,4 +152,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     main()

@@ -25,6 +25,7 @@ from measure.commands import ROOT, command_line, environment, write_photos
 from measure.machine import print_machine
 from multigrain_jax.checkpoint import CheckpointStore
 from multigrain_jax.models.multigrain import create_model, split_model
+from multigrain_jax.terminal import outlive_readers
 
 DIM = 256
 WRITE = f"""
@@ -148,4 +149,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     main()

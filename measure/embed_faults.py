@@ -32,6 +32,7 @@ from multigrain_jax.checkpoint import CheckpointStore
 from multigrain_jax.descriptors.index import DescriptorIndex
 from multigrain_jax.errors import InputError
 from multigrain_jax.models.multigrain import create_model, split_model
+from multigrain_jax.terminal import outlive_readers
 
 HANGS_S = 300.0
 ROWS_PER_SHARD = 64
@@ -185,4 +186,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     main()

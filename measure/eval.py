@@ -43,6 +43,7 @@ from multigrain_jax.models.multigrain import (
     split_model,
 )
 from multigrain_jax.runtime import compute_dtype, images_at_once
+from multigrain_jax.terminal import outlive_readers
 
 READING = Reading(num_workers=0, prefetch=4, timeout_s=600.0)
 
@@ -175,4 +176,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     main()

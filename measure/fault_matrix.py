@@ -23,6 +23,7 @@ from measure.commands import ROOT
 from measure.fault_stage import TASKS, Stage
 from measure.faults import FAULTS
 from measure.machine import print_machine
+from multigrain_jax.terminal import outlive_readers
 
 
 def show(cells: dict[tuple[str, str], str], tasks: Sequence[str]) -> str:
@@ -67,4 +68,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     main()

@@ -37,6 +37,7 @@ from measure.machine import print_machine
 from multigrain_jax.data.decoding import PLAIN
 from multigrain_jax.data.sources.open import open_source
 from multigrain_jax.data.sources.source import ImageSource
+from multigrain_jax.terminal import outlive_readers
 
 PACKAGES = [
     "pyarrow",
@@ -313,4 +314,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     main()

@@ -35,6 +35,7 @@ from measure.commands import (
 )
 from measure.machine import print_machine
 from multigrain_jax.checkpoint import describe_checkpoint
+from multigrain_jax.terminal import outlive_readers
 
 KINDS = ("tmpfs", "ext4")
 DISK_BYTES = 24 << 20
@@ -204,4 +205,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     main()

@@ -31,6 +31,7 @@ from measure.machine import print_machine
 from measure.step import add_step_options, build_step
 from multigrain_jax.mesh import DATA_AXIS, batch_sharding, replicated
 from multigrain_jax.runtime import DETERMINISTIC_STEP
+from multigrain_jax.terminal import outlive_readers
 from multigrain_jax.train.state import create_state
 
 # One H200 (SXM), from the vendor's data sheet, in the words of XLA's descriptions.
@@ -177,4 +178,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     main()

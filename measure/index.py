@@ -39,6 +39,7 @@ from multigrain_jax.descriptors.approximate.opening import open_engine
 from multigrain_jax.descriptors.approximate.record import Record, write_record
 from multigrain_jax.descriptors.approximate.search import open_approximate
 from multigrain_jax.descriptors.index import DescriptorIndex
+from multigrain_jax.terminal import outlive_readers
 
 K = 10
 TRAIN_ROWS = 131_072
@@ -242,4 +243,5 @@ def peak_mib() -> float:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     main()

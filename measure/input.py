@@ -46,6 +46,7 @@ from multigrain_jax.data.sources.folder import ImageFile
 from multigrain_jax.data.sources.open import FileSource
 from multigrain_jax.data.sources.quickstart import QuickstartSource
 from multigrain_jax.data.train_batches import make_train_batches
+from multigrain_jax.terminal import outlive_readers
 
 PACKAGES = ["torch", "torchvision", "tensorflow", "pillow", "cykooz-resizer", "numpy"]
 PACKAGES += ["jax", "grain"]
@@ -297,4 +298,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     main()

@@ -27,6 +27,7 @@ from measure.machine import num_cores
 from measure.original_runner import Task, prepare, read_task, run_in_clone
 from measure.quality_table import markdown
 from multigrain_jax.errors import InputError
+from multigrain_jax.terminal import outlive_readers
 
 RUN = (
     "import sys; from measure.lockstep_original import train_original; "
@@ -267,4 +268,5 @@ def difference(found: Any, expected: Any) -> float:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     sys.exit(main())

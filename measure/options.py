@@ -36,6 +36,7 @@ from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
 from multigrain_jax.models.multigrain import BACKBONES, create_model
 from multigrain_jax.runtime import compiler_options
 from multigrain_jax.tasks.train_views import make_mix_views, make_prepare_images
+from multigrain_jax.terminal import outlive_readers
 from multigrain_jax.train.optimizer import make_optimizer
 from multigrain_jax.train.state import create_state, split_for_training, with_average
 from multigrain_jax.train.step import make_train_step
@@ -207,4 +208,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     sys.exit(main())

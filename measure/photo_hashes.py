@@ -34,6 +34,7 @@ from multigrain_jax.descriptors.photo_hashes import (
     PhotoHashes,
     hash_photo,
 )
+from multigrain_jax.terminal import outlive_readers
 
 DISTANCES = (8, 16, 20, 24, 28, 32)
 
@@ -144,4 +145,5 @@ def compare_random(count: int) -> None:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     main()

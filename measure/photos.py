@@ -33,6 +33,7 @@ from multigrain_jax.data.decoding import (
 )
 from multigrain_jax.data.sources.folder import index_folder
 from multigrain_jax.data.sources.scan import DEFAULT_EXCLUDE, Sieve
+from multigrain_jax.terminal import outlive_readers
 
 SLOW_S = 5.0
 # What differs from file to file in a reason: numbers, and what is quoted.
@@ -117,4 +118,5 @@ def decode_files(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     main()

@@ -48,6 +48,7 @@ from measure.quality_table import renormalized, tables, write_plot
 from multigrain_jax.data.edits import EDITS
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import append_durably
+from multigrain_jax.terminal import outlive_readers
 
 VALIDATION = "validation"
 RUNS_FILE = "runs.jsonl"
@@ -275,4 +276,5 @@ def record(job: Job, future: Future[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     sys.exit(main())

@@ -36,6 +36,7 @@ from multigrain_jax.checkpoint import (
 )
 from multigrain_jax.metric_writer import MetricWriter, read_metrics
 from multigrain_jax.models.multigrain import create_model
+from multigrain_jax.terminal import outlive_readers
 from multigrain_jax.train.optimizer import make_optimizer
 from multigrain_jax.train.state import (
     checkpoint_model,
@@ -218,4 +219,5 @@ def print_figures(figures: dict[str, float]) -> None:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     main()

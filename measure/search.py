@@ -20,6 +20,7 @@ import numpy as np
 
 from measure.machine import num_cores, print_machine
 from multigrain_jax.descriptors.index import SEARCH_BYTES, DescriptorIndex
+from multigrain_jax.terminal import outlive_readers
 
 SHARD_ROWS = 50_000
 
@@ -112,4 +113,5 @@ def peak_mib() -> float:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     main()

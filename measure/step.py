@@ -58,6 +58,7 @@ from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
 from multigrain_jax.models.multigrain import BACKBONES, Variables, create_model
 from multigrain_jax.ops.color import augment
 from multigrain_jax.runtime import compiler_options
+from multigrain_jax.terminal import outlive_readers
 from multigrain_jax.train.optimizer import make_optimizer
 from multigrain_jax.train.state import create_state, split_for_training
 from multigrain_jax.train.step import PrepareImages, make_train_step
@@ -314,4 +315,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     main()

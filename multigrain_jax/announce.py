@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from multigrain_jax.progress import be_quiet
-from multigrain_jax.terminal import WarningsAlone
+from multigrain_jax.terminal import WarningsAlone, saying_when_unread
 from multigrain_jax.workdir import RESULTS_FILE
 
 PAGE = "report.html"
@@ -69,9 +69,11 @@ def run_announced(
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         hosts = config.get("distributed")
         is_alone = hosts is None or hosts.coordinator is None
-        if is_alone:
-            print(f"{config.task}: {what} Results go to {workdir}", flush=True)
-        results = run(config, workdir)
+        unread = f"nobody reads the output any more; the run goes on, in {workdir}"
+        with saying_when_unread(unread):
+            if is_alone:
+                print(f"{config.task}: {what} Results go to {workdir}", flush=True)
+            results = run(config, workdir)
         if not (is_alone or _is_first()):
             return
         if quiet and (count := results.get("num_unreadable")):

@@ -42,7 +42,6 @@ from multigrain_jax.terminal import (
     lets_others_fail,
     outlive_readers,
     print_any_name,
-    print_to_pipe,
     quiet_libraries,
     renaming,
 )
@@ -197,7 +196,7 @@ def _leave_if_reading_hangs(code: int) -> None:
 def parse_flags(argv: list[str]) -> list[str]:
     """Parse the flags; a mistake in them ends the run with one line and code 2."""
     if {"-h", "-help", "--help", "--helpshort"} & set(argv[1:]):
-        print_to_pipe(_help())
+        print(_help())
         sys.exit(0)
     try:
         argv = with_found_recipe(argv)

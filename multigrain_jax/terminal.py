@@ -23,6 +23,28 @@ _UP = re.compile(r"\n*(?:\x1b\[A)*")
 Main = Callable[[list[str]], int]
 
 
+# The number that a system has for it.
+_STDOUT = 1
+
+
+class _Unread:
+    words: str | None = None
+
+
+@contextlib.contextmanager
+def saying_when_unread(words: str) -> Generator[None]:
+    """Within this context tell on standard error that nobody reads standard output.
+
+    Args:
+        words: the line, of what goes on all the same.
+    """
+    _Unread.words = words
+    try:
+        yield
+    finally:
+        _Unread.words = None
+
+
 class _Patient(io.TextIOWrapper):
     """Text that goes nowhere once its reader has gone, as with `| head`.
 
@@ -51,6 +73,8 @@ class _Patient(io.TextIOWrapper):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self.fileno())
         os.close(nowhere)
+        if self.fileno() == _STDOUT and _Unread.words is not None:
+            print(_Unread.words, file=sys.stderr, flush=True)
 
 
 class WarningsAlone(io.TextIOBase):
@@ -105,15 +129,6 @@ def print_any_name(stream: TextIO) -> None:
     """Let a stream print names of bytes that no encoding has, and C locales little."""
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")
-
-
-def print_to_pipe(text: str) -> None:
-    """Print what may be cut short by its reader, as `| head` does."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        # Python flushes once more at its end, which would fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Renamed:

@@ -11,6 +11,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from multigrain_jax.commands.convert import main
+from multigrain_jax.terminal import outlive_readers
 
 if __name__ == "__main__":
+    outlive_readers()
     sys.exit(main(program="python tools/convert_checkpoint.py"))

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from multigrain_jax.descriptors.export import FORMATS, export_parquet
 from multigrain_jax.errors import InputError
+from multigrain_jax.terminal import outlive_readers
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,4 +58,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     sys.exit(main())

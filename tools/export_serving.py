@@ -25,6 +25,7 @@ from multigrain_jax.inference import OpenedModel, open_model
 from multigrain_jax.models.multigrain import merge_model
 from multigrain_jax.ops.color import normalize_pixels
 from multigrain_jax.tasks.bounds import SMALLEST_IMAGE
+from multigrain_jax.terminal import outlive_readers
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -104,4 +105,5 @@ def export_model(
 
 
 if __name__ == "__main__":
+    outlive_readers()
     sys.exit(main())

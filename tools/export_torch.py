@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from multigrain_jax.convert.export import export_checkpoint
 from multigrain_jax.convert.layouts import LAYOUTS, ORIGINAL
 from multigrain_jax.errors import InputError
+from multigrain_jax.terminal import outlive_readers
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,4 +52,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     sys.exit(main())

@@ -14,6 +14,7 @@ from multigrain_jax.checkpoint import Description, describe_checkpoint
 from multigrain_jax.errors import InputError
 from multigrain_jax.models.backbones import BACKBONES
 from multigrain_jax.models.heads import HEAD_KEY, describe_head, head_from_json
+from multigrain_jax.terminal import outlive_readers
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,4 +55,5 @@ def format_tree(description: Description) -> str:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     sys.exit(main())

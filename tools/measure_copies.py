@@ -37,6 +37,7 @@ from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.ops.refinement import REDUCTIONS, Reduction
 from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.tasks.weights import say_which_weights
+from multigrain_jax.terminal import outlive_readers
 
 READING = Reading(num_workers=0, prefetch=4, timeout_s=600.0)
 
@@ -140,4 +141,5 @@ def measure(
 
 
 if __name__ == "__main__":
+    outlive_readers()
     sys.exit(main())

@@ -16,6 +16,7 @@ from ml_collections import config_flags
 
 from multigrain_jax import main as command_line
 from multigrain_jax.recipe_text import format_config, read_comments
+from multigrain_jax.terminal import outlive_readers
 
 
 def main(argv: list[str]) -> int:
@@ -25,11 +26,10 @@ def main(argv: list[str]) -> int:
     flag = flags.FLAGS["config"]
     overridden = set(config_flags.get_override_values(flag))
     file = Path(config_flags.get_config_filename(flag).partition(":")[0])
-    command_line.print_to_pipe(
-        format_config(config.to_dict(), read_comments(file), overridden)
-    )
+    print(format_config(config.to_dict(), read_comments(file), overridden))
     return 0
 
 
 if __name__ == "__main__":
+    outlive_readers()
     app.run(main, flags_parser=command_line.parse_flags)

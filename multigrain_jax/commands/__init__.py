@@ -8,7 +8,7 @@ Each becomes the line of `python -m multigrain_jax.main` that `--dry-run` prints
 
 import sys
 
-from multigrain_jax.commands import convert, lists, tasks
+from multigrain_jax.commands import lists, tasks
 from multigrain_jax.errors import InputError
 from multigrain_jax.recipe_files import nearest
 
@@ -32,6 +32,9 @@ def main(words: list[str]) -> int:
             print(f"multigrain {__version__}")
             return 0
         if name == "convert":
+            # With the networks of JAX, which no other command's help needs.
+            from multigrain_jax.commands import convert
+
             return convert.main(rest)
         if name in lists.LISTS:
             return lists.main(name, rest)

@@ -152,16 +152,19 @@ def test_a_run_leaves_before_its_deadline(config, whole, tmp_path):
 def test_the_command_leaves_with_code_3_and_continues(photos, tmp_path):
     settings = {**TRAINING, "data.root": photos, "num_epochs": 400}
     command = command_line("base", tmp_path / "run", settings)
-    with subprocess.Popen(
-        command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, **pipes) as process:
+        assert process.stdout is not None and process.stderr is not None
         for line in process.stdout:
             if line.startswith("step 7/"):
                 break
+        # As `| head` does; the run goes on, and tells who can still read it.
+        process.stdout.close()
+        line = process.stderr.readline()
+        assert line.startswith("nobody reads the output any more; the run goes on, in")
         asked = time.perf_counter()
         process.send_signal(signal.SIGTERM)
-        process.stdout.read()
+        assert process.stderr.read().startswith("stopped: after step ")
         assert process.wait(timeout=60) == 3
         assert time.perf_counter() - asked < 30
     step = checkpoint_steps(tmp_path / "run" / "checkpoints")[-1]
