@@ -43,7 +43,7 @@ downloaded; what is missing is named, with where it comes from.
 
     python -m multigrain_jax.main --config configs/eval_retrieval.py:copies \
         --config.data.root=/data/photos --config.init_from=workdirs/quickstart \
-        --config.test_size=64 --config.test_mode=square
+        --config.test_size=56 --config.test_mode=square
 
 Descriptors of several sizes are averaged: --config.test_size="(352, 500, 707)".
 """

@@ -1,7 +1,7 @@
 """The quick start's second step: p* for a larger test size.
 
 One pass over the training photos, whole, their longer side at 80 pixels; the scores
-before and after are those of the test photos. Cost: under a minute on two CPU cores.
+before and after are those of the test photos. Cost: a minute of CPU time.
 
     python -m multigrain_jax.main --config configs/quickstart_p.py
 """

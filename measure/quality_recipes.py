@@ -45,7 +45,7 @@ SETTINGS: Mapping[str, Setting] = {
             "num_epochs": 22,
         },
     ),
-    "quickstart": Setting(side=None, steps_per_epoch=15, changes={}),
+    "quickstart": Setting(side=None, steps_per_epoch=29, changes={}),
 }
 
 # No validation, no pages, one checkpoint: a run is trained and then scored.

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # Half of the pixels, in every step.
-SMALLER = "--config.test_size=48"
+SMALLER = "--config.test_size=40"
 
 
 def run_main(*arguments):
@@ -36,7 +36,7 @@ def quickstart(tmp_path_factory):
         str(workdir),
         "--config.num_epochs=2",
         "--config.warmup_epochs=0.2",
-        "--config.train_size=40",
+        "--config.train_size=36",
         SMALLER,
     )
     assert done.returncode == 0, done.stderr
@@ -58,6 +58,8 @@ def test_the_quick_start_trains_evaluates_and_reports(quickstart):
     assert scores["top1"] > 0.12
     assert scores["copy_recall_at_1"] > 0.1
     assert all(f"test/{name}" in printed for name in names)
+    is_of = "val is 57 photos, looked at on the way; the run's scores are those of test"
+    assert f"{is_of}\nscores of the 661 photos of test:" in printed
     page = (workdir / "report.html").read_text()
     assert page.count("data:image/jpeg") >= 72
     assert 'src="http' not in page and 'href="http' not in page

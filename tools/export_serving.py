@@ -1,6 +1,6 @@
 """Write a checkpoint as one file that JAX alone can serve: weights inside.
 
-python tools/export_serving.py workdirs/quickstart quickstart.mgserve --test-size 64
+python tools/export_serving.py workdirs/quickstart quickstart.mgserve --test-size 56
 
 The file takes uint8 photos [B, S, S, 3] of any batch size B and gives a dictionary of
 `normalized_embedding`, `embedding` and, where there is a classifier, `logits`;

@@ -8,7 +8,7 @@ together, the average precision (µAP), as it is and with scores normalised by a
 split (--background), as the Image Similarity Challenge does. The first line is that of
 the quick start alone, the second that of the whole recipe.
 
-    python tools/measure_copies.py workdirs/quickstart --test-size 64 --test-mode square
+    python tools/measure_copies.py workdirs/quickstart --test-size 56 --test-mode square
     python tools/measure_copies.py workdirs/quickstart_p workdirs/quickstart_whiten
 
 Of a checkpoint that has a running average of its weights (`ema_decay`), that is taken,

@@ -269,7 +269,7 @@ def test_a_recipe_has_the_setting_s_steps_whatever_the_photos():
             assert -(-samples // config.batch_size) == setting.steps_per_epoch, name
             assert (config.pooling_exponent, config.seed) == (1.0, 3)
     # On all its photos the quick start is what it is.
-    assert config.num_epochs == 34
+    assert config.num_epochs == 20
     quickstart = recipe_config(
         {}, SETTINGS["quickstart"], num_images=675, num_classes=14, seed=0, steps=None
     )
