@@ -111,9 +111,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     index = _open_database(settings)
     require_photos(int(index.live.sum()), "database", config.database)
     reference = _open_reference(settings, index)
-    if settings["threshold"] == AUTO:
-        settings["threshold"] = threshold_of_collection(workdir_of(index))
-    threshold = settings["threshold"]
+    threshold = settings["threshold"] = _threshold(settings, workdir_of(index))
     begin_results(workdir, settings)
     joined = JoinedIndex(*[index] if reference is None else [index, reference])
     labels = labels_of_rule(joined, config.pairs, settings["data"])
@@ -163,6 +161,12 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     print("\n".join(f"{name:<20}  {value:g}" for name, value in results.items()))
     write_results(workdir, results)
     return results
+
+
+def _threshold(settings: Mapping[str, Any], collection: Path) -> float:
+    """The one that is given; of "auto" that of the network, and a line that says so."""
+    given = settings["threshold"]
+    return threshold_of_collection(collection) if given == AUTO else given
 
 
 def _results(joined: JoinedIndex, report: Report) -> dict[str, float]:
