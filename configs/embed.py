@@ -1,4 +1,4 @@
-"""Descriptors of one's own photos, for `configs/search.py` and near_duplicates.py.
+"""Descriptors of one's own photos, to search and to find duplicates among.
 
     python -m multigrain_jax.main --config configs/embed.py \
         --config.init_from=workdirs/joint_3B --config.data.root=~/photos

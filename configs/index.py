@@ -1,4 +1,4 @@
-"""An approximate index over a collection of `configs/embed.py`, for configs/search.py.
+"""An approximate index over a collection that `embed` made, for `search`.
 
     python -m multigrain_jax.main --config configs/index.py \
         --config.database=workdirs/embed

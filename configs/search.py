@@ -1,4 +1,4 @@
-"""The most similar photos of a collection that `configs/embed.py` made.
+"""The most similar photos of a collection that `embed` made.
 
     python -m multigrain_jax.main --config configs/search.py \
         --config.database=workdirs/embed --config.queries=holiday.jpg

@@ -36,7 +36,9 @@ from multigrain_jax.recipe_files import (
     recipes,
     summary,
 )
+from multigrain_jax.remedies import worded
 from multigrain_jax.terminal import (
+    changing,
     leave_now,
     leave_others,
     lets_others_fail,
@@ -325,7 +327,7 @@ def _help() -> str:
             "",
             "Runs the recipe's task. Results go to workdirs/NAME, or to --workdir.",
             "--quiet prints warnings and errors alone, --json the results as JSON.",
-            "tools/show_config.py with the same arguments prints every key.",
+            "multigrain recipes NAME prints every key of one, with what it means.",
             "",
             "recipes:",
             *listed,
@@ -341,4 +343,5 @@ def _help() -> str:
 
 if __name__ == "__main__":
     outlive_readers()
-    app.run(main, flags_parser=parse_flags)
+    with changing(worded):
+        app.run(main, flags_parser=parse_flags)

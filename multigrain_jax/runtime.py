@@ -16,6 +16,7 @@ import numpy as np
 from multigrain_jax.data.cache import cache_folder
 from multigrain_jax.errors import InputError
 from multigrain_jax.models.backbones import Backbone
+from multigrain_jax.remedies import install
 
 # Platforms of JAX -> the extra of this package that brings them.
 EXTRAS = {"cuda": "cuda", "gpu": "cuda", "tpu": "tpu"}
@@ -190,7 +191,7 @@ def look_for_devices(*, root: Path = Path("/")) -> None:
         remedy = (
             f"JAX_PLATFORMS={told} keeps it out"
             if told
-            else f"JAX finds no plugin or driver for it (pip install -e '.[{extra}]'?)"
+            else f"JAX finds no plugin or driver for it ({install(extra)}?)"
         )
         print(f"WARNING: {place}: an {kind} is there and NOT USED: {remedy}")
 
@@ -201,8 +202,8 @@ def _missing_platform(platforms: str | None, error: Exception) -> str:
     extras = sorted({EXTRAS[name] for name in names if name in EXTRAS})
     remedy = "unset it to use what there is"
     if extras:
-        install = " or ".join(f"pip install -e '.[{extra}]'" for extra in extras)
-        remedy = f"expected its plugin ({install}) and its driver, or {remedy}"
+        plugins = " or ".join(install(extra) for extra in extras)
+        remedy = f"expected its plugin ({plugins}) and its driver, or {remedy}"
     reason = str(error).partition("\n")[0] or "JAX has no plugin for it"
     return f"JAX_PLATFORMS={platforms or ''}: no devices ({reason}); {remedy}"
 

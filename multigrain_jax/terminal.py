@@ -131,16 +131,15 @@ def print_any_name(stream: TextIO) -> None:
         stream.reconfigure(errors="backslashreplace")
 
 
-class _Renamed:
-    """A stream that shows some names in place of others."""
+class _Changed:
+    """A stream that shows other texts than those that are written."""
 
-    def __init__(self, stream: TextIO):
-        self._stream = stream
+    def __init__(self, stream: TextIO, change: Callable[[str], str]):
+        self._stream, self._change = stream, change
 
     def write(self, text: str) -> int:
-        for path, name in _shown.items():
-            text = text.replace(path, name)
-        return self._stream.write(text)
+        self._stream.write(self._change(text))
+        return len(text)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -157,12 +156,24 @@ def show_as(path: str, name: str) -> None:
         _shown[known] = _shown.pop(known)
 
 
-@contextlib.contextmanager
-def renaming() -> Generator[None]:
+def renaming() -> contextlib.AbstractContextManager[None]:
     """Within this context what is printed has the names that `show_as` gives."""
-    stdout, stderr = cast(TextIO, _Renamed(sys.stdout)), _Renamed(sys.stderr)
+    return changing(_rename)
+
+
+def _rename(text: str) -> str:
+    for path, name in _shown.items():
+        text = text.replace(path, name)
+    return text
+
+
+@contextlib.contextmanager
+def changing(change: Callable[[str], str]) -> Generator[None]:
+    """Within this context print what `change` makes of a text, to both streams."""
+    print_any_name(sys.stdout)
+    stdout, stderr = (_Changed(stream, change) for stream in (sys.stdout, sys.stderr))
     with (
-        contextlib.redirect_stdout(stdout),
+        contextlib.redirect_stdout(cast(TextIO, stdout)),
         contextlib.redirect_stderr(cast(TextIO, stderr)),
     ):
         yield

@@ -23,6 +23,7 @@ from multigrain_jax.browse.uploads import UploadRefusedError, read_json
 from multigrain_jax.descriptors.grouping import LINKAGES, Linkage
 from multigrain_jax.descriptors.roots import is_below
 from multigrain_jax.files import escape_name, unescape_name
+from multigrain_jax.remedies import worded
 from multigrain_jax.workdir import guarded
 
 GROUPS_PER_PAGE = 20
@@ -196,7 +197,8 @@ class Review:
     def _require_moves(self) -> None:
         if not self._allow_moves:
             raise UploadRefusedError(
-                403, "files may not be moved: start with --config.allow_moves=True"
+                403,
+                worded("files may not be moved: start with --config.allow_moves=True"),
             )
 
     def _status(self) -> JSONResponse:

@@ -120,7 +120,7 @@ def find_checkpoint(path: str | Path, *, step: int | None = None) -> Path:
     if path.is_file():
         raise InputError(
             f"checkpoint {path}: a workdir or step folder was expected, found a file; "
-            "PyTorch's weights are converted by tools/convert_checkpoint.py"
+            "PyTorch's weights are converted by `multigrain convert`"
         )
     if (path / "model").is_dir():
         if step is not None and path.name != str(step):

@@ -11,6 +11,8 @@ import sys
 from multigrain_jax.commands import lists, tasks
 from multigrain_jax.errors import InputError
 from multigrain_jax.recipe_files import nearest
+from multigrain_jax.remedies import by_commands, worded
+from multigrain_jax.terminal import changing
 
 _USAGE = "multigrain COMMAND …"
 
@@ -21,6 +23,12 @@ def main(words: list[str]) -> int:
     Args:
         words: what follows `multigrain` on the command line.
     """
+    recipes = {command.recipe: name for name, command in tasks.COMMANDS.items()}
+    with by_commands(recipes), changing(worded):
+        return _main(words)
+
+
+def _main(words: list[str]) -> int:
     name, rest = (words[0], words[1:]) if words else ("--help", [])
     try:
         if name in ("-h", "--help", "help"):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from multigrain_jax.errors import InputError
 from multigrain_jax.recipe_files import find_recipe, load_recipe, nearest, summary
 from multigrain_jax.recipe_text import read_comments
+from multigrain_jax.remedies import flag_of
 from multigrain_jax.tasks.bounds import leaves
 
 
@@ -220,7 +221,9 @@ def translate(name: str, command: Command, words: list[str]) -> list[str]:
     # What a word names is named once.
     for key, text in zip(command.takes, plain, strict=False):
         if key in given:
-            raise InputError(f"{name}: {text!r} and --{_flag(key)} say the same")
+            raise InputError(
+                f"{name}: {text!r} and --{flag_of(key)} say the same; leave one out"
+            )
         given[key] = text
         flags.append(f"--config.{key}={text}")
     missing = [key for key in command.takes[: command.needs] if key not in given]
@@ -291,15 +294,11 @@ def _key(flag: str, keys: Mapping[str, Any]) -> tuple[str, bool]:
         key = names.get(name.replace(".", "_"))
         if key is not None and (not negated or isinstance(keys[key], bool)):
             return key, negated
-    flags = [_flag(key) for key in keys]
+    flags = [flag_of(key) for key in keys]
     raise InputError(
         f"--{flag}: the recipe has no such key{nearest(flag, flags)}; "
         "multigrain recipes NAME lists them"
     )
-
-
-def _flag(key: str) -> str:
-    return key.replace("_", "-").replace(".", "-")
 
 
 def _word(key: str) -> str:
@@ -328,7 +327,7 @@ def _help(name: str, command: Command) -> str:
     lines = [_usage(name, command), "", f"{command.summary.capitalize()}.", ""]
     for key in command.keys:
         value = command.presets.get(key, values[key])
-        lines.append(f"  --{_flag(key)} ({value})")
+        lines.append(f"  --{flag_of(key)} ({value})")
         comment = comments.get(key)
         said = [] if comment is None else [*comment.above, comment.behind]
         lines += [f"      {line}" for line in said if line]

@@ -18,6 +18,7 @@ from multigrain_jax.data.bucket_paths import local_path
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import write_atomically
 from multigrain_jax.models.multigrain import variables_of
+from multigrain_jax.remedies import install
 
 SAFETENSORS = ".safetensors"
 
@@ -106,6 +107,6 @@ def _import_torch() -> ModuleType:
     except ImportError as error:
         raise InputError(
             "PyTorch is needed to write .pth files and is not installed: "
-            "pip install -e '.[convert]'; a .safetensors file needs none"
+            f"{install('convert')}; a .safetensors file needs none"
         ) from error
     return torch

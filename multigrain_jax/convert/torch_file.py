@@ -29,6 +29,7 @@ from multigrain_jax.convert.pickle_machine import (
 )
 from multigrain_jax.convert.torch_tensors import CALLS, Tensors
 from multigrain_jax.errors import InputError
+from multigrain_jax.remedies import install
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
@@ -123,7 +124,7 @@ def _refusal(name: str) -> str:
         return (
             f"it asks for {name}, which is not read here; expected dense tensors of "
             "floats, integers or booleans; make them such with PyTorch "
-            "(pip install -e '.[convert]'), and save them anew"
+            f"({install('convert')}), and save them anew"
         )
     return (
         f"refused, since loading it would run code: it asks for {name}, expected "

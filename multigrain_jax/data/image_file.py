@@ -25,6 +25,8 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401 - as above
 )
 
+from multigrain_jax.remedies import install
+
 # Whatever a file is called, its content decides: some of Pillow's other readers start
 # programs (EPS) or follow references.
 FORMATS = (
@@ -65,7 +67,7 @@ OTHER_KINDS: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
     for pattern, name in (
         (
             rb"....ftyp(heic|heix|hevc|hevx|heim|heis|mif1|msf1)",
-            "a HEIC photo, which is read after pip install -e '.[heif]'",
+            f"a HEIC photo, which is read after {install('heif')}",
         ),
         (
             rb"\xff\x0a|....JXL \r\n\x87\n",

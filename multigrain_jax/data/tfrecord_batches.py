@@ -21,6 +21,7 @@ from multigrain_jax.data.crops import CROP_ATTEMPTS, RATIO_RANGE
 from multigrain_jax.data.reading import HostBatch
 from multigrain_jax.data.sources.tfrecord import Shard, TfrecordSource
 from multigrain_jax.errors import InputError
+from multigrain_jax.remedies import install
 
 # Images that are shuffled among each other; 110 kB each for ImageNet.
 SHUFFLE_BUFFER = 8192
@@ -241,7 +242,7 @@ def _import_tensorflow() -> Any:
     except ImportError as error:
         raise InputError(
             'data.backend = "tfdata" needs TensorFlow, which is missing '
-            f"({error}): pip install -e '.[tf]'"
+            f"({error}): {install('tf')}"
         ) from error
     # The accelerator is JAX's.
     tf.config.set_visible_devices([], "GPU")

@@ -13,8 +13,9 @@ from multigrain_jax.data.bucket_paths import file_path
 from multigrain_jax.data.decoding import Decoding, UndecodableImageError, decode
 from multigrain_jax.data.sources.files import require_readable
 from multigrain_jax.errors import InputError
+from multigrain_jax.remedies import install
 
-INSTALL = "pip install -e '.[duplicates]' (or pip install imagehash)"
+INSTALL = f"{install('duplicates')} (or pip install imagehash)"
 # Of the difference hash and of the perceptual hash, one after the other.
 BITS = 128
 # A photo is decoded at a fraction of its size where that leaves so many pixels.

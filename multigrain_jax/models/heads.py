@@ -159,6 +159,6 @@ def head_from_json(value: Mapping[str, Any]) -> DescriptorHead:
 
 def _not_a_head(value: object) -> InputError:
     return InputError(
-        f"descriptor head: found {value}, expected what tools/convert_checkpoint.py "
+        f"descriptor head: found {value}, expected what `multigrain convert` "
         "writes into a checkpoint's meta; convert the weights anew"
     )

@@ -19,6 +19,7 @@ from multigrain_jax.descriptors.index import DescriptorIndex
 from multigrain_jax.descriptors.roots import is_below
 from multigrain_jax.errors import InputError
 from multigrain_jax.inference import OpenedModel
+from multigrain_jax.remedies import install
 from multigrain_jax.tasks.bounds import number_problems
 from multigrain_jax.tasks.check import (
     dtype_problems,
@@ -324,7 +325,7 @@ def _problems(settings: Mapping[str, Any]) -> list[str]:
     if missing:
         problems.append(
             f"task: 'browse' needs {', '.join(missing)}, found none; install the "
-            "extra: pip install -e '.[browse]'"
+            f"extra: {install('browse')}"
         )
         return problems
     from multigrain_jax.browse.security import is_loopback

@@ -19,6 +19,7 @@ from multigrain_jax.errors import StoppedEarly
 from multigrain_jax.growing_file import flush_all
 from multigrain_jax.lock import WorkdirLock
 from multigrain_jax.metric_writer import MetricWriter
+from multigrain_jax.remedies import IN_CLONE
 from multigrain_jax.runtime import seconds_since_launch
 from multigrain_jax.train.loop import NonFiniteLossError
 from multigrain_jax.train.sample_log import write_non_finite_batch
@@ -120,8 +121,8 @@ class Recorder:
                 f"{metrics['data_wait_fraction']:.0%} of the time goes on waiting for "
                 f"data: raise num_workers (now {self.num_workers}; this machine "
                 f"has {os.cpu_count()} cores), keep the photos on a local disk "
-                "(data.local_cache_dir), or store smaller ones; "
-                "measure/input.py measures the reading"
+                "(data.local_cache_dir), or store smaller ones"
+                + ("; measure/input.py measures the reading" if IN_CLONE else "")
             )
 
     def save(self, state: TrainState, step: int) -> None:

@@ -174,5 +174,5 @@ def _fetch(
             "fetch that file by hand and give the same command again after\n"
             f"  mv {row.file_name} {file}\n"
             f"or give weights/{name} in place of the name after\n"
-            f"  python tools/convert_checkpoint.py {row.file_name} weights/{name}"
+            f"  multigrain convert {row.file_name} weights/{name}"
         ) from error

@@ -23,6 +23,7 @@ LAYERS = {
     "terminal": 0,
     "ops": 0,
     "progress": 0,
+    "remedies": 0,
     "trees": 0,
     "losses": 1,
     "models": 1,

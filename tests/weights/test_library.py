@@ -136,8 +136,7 @@ def test_offline_there_is_one_error_with_the_way_by_hand(
     first, move, _, convert_line = str(caught.value).splitlines()
     assert first.startswith(f"{NAME}: {address} was not downloaded: the server answer")
     assert convert_line.split() == [
-        "python",
-        "tools/convert_checkpoint.py",
+        *("multigrain", "convert"),
         file,
         f"weights/{NAME}",
     ]

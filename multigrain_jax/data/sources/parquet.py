@@ -28,6 +28,7 @@ from multigrain_jax.data.sources.shard_index import (
 )
 from multigrain_jax.errors import InputError, printable
 from multigrain_jax.files import parse_json
+from multigrain_jax.remedies import install
 
 IMAGE, LABEL, BYTES = "image", "label", "bytes"
 METADATA_KEY = b"huggingface"
@@ -104,8 +105,8 @@ def _arrow() -> tuple[Any, Any]:
         import pyarrow.parquet
     except ImportError as error:
         raise InputError(
-            f"Parquet files need pyarrow, which is missing ({error}): pip install -e "
-            "'.[parquet]'"
+            f"Parquet files need pyarrow, which is missing ({error}): "
+            f"{install('parquet')}"
         ) from error
     return pyarrow, pyarrow.parquet
 

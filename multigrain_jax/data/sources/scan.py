@@ -12,6 +12,7 @@ from typing import NamedTuple
 from multigrain_jax.data.bucket_paths import BucketPath
 from multigrain_jax.data.image_file import EXTRAS, image_suffixes
 from multigrain_jax.errors import InputError, printable
+from multigrain_jax.remedies import install
 
 # What systems and programs leave in folders of photos: names and paths, in any case.
 DEFAULT_EXCLUDE = (
@@ -42,7 +43,7 @@ REMEDIES: Mapping[str, str] = {
     **dict.fromkeys(VIDEO.split(), "videos: save pictures of them"),
     **dict.fromkeys(OTHER_PICTURES.split(), "save them as PNG"),
     **{
-        suffix: f"pip install -e '.[{extra}]'"
+        suffix: install(extra)
         for _, suffixes, extra in EXTRAS.values()
         for suffix in suffixes
     },

@@ -24,6 +24,7 @@ from multigrain_jax.descriptors.approximate.record import damaged, is_utf8
 from multigrain_jax.descriptors.shards import HashingFile, file_digest
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import require_content, write_durably
+from multigrain_jax.remedies import install
 
 KINDS = ("flat", "hnsw", "ivf_pq")
 # "auto": the exact products of so many rows take milliseconds, and a graph of so many
@@ -78,8 +79,8 @@ class FaissEngine:
             import faiss
         except ImportError as error:
             raise InputError(
-                "engine: found 'faiss', which is not installed; pip install -e "
-                "'.[faiss]', or choose --config.engine=milvus"
+                "engine: found 'faiss', which is not installed; "
+                f"{install('faiss')}, or choose --config.engine=milvus"
             ) from error
         self._faiss: Any = faiss
         self._folder = folder

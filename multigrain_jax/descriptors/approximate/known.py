@@ -111,7 +111,7 @@ def require_rows(engine: Engine, record: Record, *, folder: Path) -> None:
     if found != expected and record.pending is None:
         raise InputError(
             f"{folder}: {found} rows in the index, {expected} expected; make it anew "
-            "with configs/index.py and --config.rebuild=True"
+            "with --config configs/index.py --config.rebuild=True"
         )
 
 
@@ -133,5 +133,5 @@ def _other(folder: Path, of: Path, difference: str) -> InputError:
     return InputError(
         f"{folder}: the index of other descriptors than those of {of} found "
         f"({difference}), one of these expected; name the database that it was made "
-        "of, or make it anew with configs/index.py and --config.rebuild=True"
+        "of, or make it anew with --config configs/index.py --config.rebuild=True"
     )

@@ -23,6 +23,7 @@ from multigrain_jax.descriptors.approximate.engine import (
 )
 from multigrain_jax.descriptors.approximate.record import is_utf8
 from multigrain_jax.errors import InputError
+from multigrain_jax.remedies import install
 
 KINDS = ("flat", "ivf_flat", "hnsw")
 LITE = "lite"
@@ -88,7 +89,7 @@ class MilvusEngine:
         if self._file is not None and made and not self._file.is_dir():
             raise InputError(
                 f"{self._file}: missing, the rows of the index were expected; make it "
-                "anew with configs/index.py and --config.rebuild=True"
+                "anew with --config configs/index.py --config.rebuild=True"
             )
         if not is_utf8(Path(uri)):
             raise InputError(
@@ -222,7 +223,7 @@ class MilvusEngine:
             return
         raise InputError(
             f"milvus.collection: no {name!r} at {self._options.uri}, the rows of the "
-            "index were expected; make it anew with configs/index.py and "
+            "index were expected; make it anew with --config configs/index.py "
             "--config.rebuild=True"
         )
 
@@ -250,8 +251,8 @@ def _client_class(*, lite: bool) -> Any:
             import milvus_lite  # noqa: F401 - pymilvus imports it only once it is used
     except ImportError as error:
         raise InputError(
-            f"engine: found 'milvus', and {error.name} is not installed; pip install "
-            "-e '.[milvus]', or choose --config.engine=faiss"
+            f"engine: found 'milvus', and {error.name} is not installed; "
+            f"{install('milvus')}, or choose --config.engine=faiss"
         ) from error
     # They write whole tracebacks to the terminal, of what is raised as well and of
     # what Lite does not have and the client does without.

@@ -144,7 +144,7 @@ def read_rows(folder: Path, part: Part, num_rows: int) -> np.ndarray:
 def damaged(path: Path, reason: str) -> InputError:
     """The error of a file of the index that is not as it was written."""
     return InputError(
-        f"{path}: {reason}; make the index anew with configs/index.py and "
+        f"{path}: {reason}; make the index anew with --config configs/index.py "
         "--config.rebuild=True"
     )
 
