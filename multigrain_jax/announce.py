@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from multigrain_jax.progress import be_quiet
-from multigrain_jax.terminal import WarningsAlone, saying_when_unread
+from multigrain_jax.terminal import WarningsAlone, saying_when_unread, telling
 from multigrain_jax.workdir import RESULTS_FILE
 
 PAGE = "report.html"
@@ -55,12 +55,19 @@ def run_announced(
         workdir: where its results go, a folder or an address in a bucket.
         what: what the task does, in a sentence.
         quiet: print warnings and errors alone.
-        as_json: print the results as one object, and all else to standard error.
+        as_json: print the results as one object, and all else to standard error. Of a
+            server that is its address, as soon as it listens.
 
     Raises:
         Exception: whatever the task raises.
     """
-    began, usual = time.time(), sys.stdout
+    began, usual, told = time.time(), sys.stdout, []
+
+    def tell(name: str, value: str) -> None:
+        text = json.dumps({name: value}) if as_json else value
+        print(text, file=usual, flush=True)
+        told.append(name)
+
     with contextlib.ExitStack() as stack:
         if quiet:
             be_quiet()
@@ -70,7 +77,7 @@ def run_announced(
         hosts = config.get("distributed")
         is_alone = hosts is None or hosts.coordinator is None
         unread = f"nobody reads the output any more; the run goes on, in {workdir}"
-        with saying_when_unread(unread):
+        with saying_when_unread(unread), telling(tell):
             if is_alone:
                 print(f"{config.task}: {what} Results go to {workdir}", flush=True)
             results = run(config, workdir)
@@ -82,7 +89,7 @@ def run_announced(
         database = config.get("database")
         lines = epilogue(config.task, workdir, database=database, since=began)
         print("".join(f"{line}\n" for line in lines), end="", flush=True)
-    if as_json:
+    if as_json and not told:
         print(json.dumps(_as_json(results), allow_nan=False), file=usual, flush=True)
 
 

@@ -45,6 +45,37 @@ def saying_when_unread(words: str) -> Generator[None]:
         _Unread.words = None
 
 
+class _Telling:
+    tell: Callable[[str, str], None] | None = None
+
+
+@contextlib.contextmanager
+def telling(tell: Callable[[str, str], None]) -> Generator[None]:
+    """Within this context let `tell` have the results that do not wait for the end.
+
+    Args:
+        tell: of a result's name and value.
+    """
+    _Telling.tell = tell
+    try:
+        yield
+    finally:
+        _Telling.tell = None
+
+
+def tell_result(name: str, value: str) -> None:
+    """Print what a run is for while it goes on, also where little is printed.
+
+    Args:
+        name: what it is, for who reads JSON.
+        value: the line.
+    """
+    if _Telling.tell is None:
+        print(value, flush=True)
+    else:
+        _Telling.tell(name, value)
+
+
 class _Patient(io.TextIOWrapper):
     """Text that goes nowhere once its reader has gone, as with `| head`.
 

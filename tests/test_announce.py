@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from multigrain_jax.announce import NEXT, epilogue, run_announced
 from multigrain_jax.commands.tasks import COMMANDS, translate
 from multigrain_jax.main import TASKS
+from multigrain_jax.terminal import tell_result
 
 
 @pytest.fixture
@@ -65,6 +66,29 @@ def test_results_are_one_object(task, tmp_path, monkeypatch, capsys, quiet):
     assert json.loads(printed.out) == {"num_images": 3, "seconds": 0.5}
     assert "WARNING: look out\n" in printed.err
     assert ("a line\n" in printed.err) is not quiet
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_server_prints_its_address_at_once(
+    tmp_path, monkeypatch, capsys, quiet, as_json
+):
+    monkeypatch.setattr("multigrain_jax.progress._Asked.quiet", False)
+    seen = []
+
+    def serve(config, workdir):
+        print("3 photos")
+        tell_result("address", "http://127.0.0.1:8000")
+        seen.extend(capsys.readouterr().out.splitlines())
+        return {}
+
+    announced(serve, tmp_path, quiet=quiet, as_json=as_json)
+    if as_json:
+        assert json.loads("".join(seen)) == {"address": "http://127.0.0.1:8000"}
+    else:
+        assert seen[-1] == "http://127.0.0.1:8000"
+        assert (len(seen) == 1) == quiet
+    assert (capsys.readouterr().out == "") == (quiet or as_json)
 
 
 def test_an_older_page_is_not_pointed_at(tmp_path):

@@ -38,6 +38,7 @@ from multigrain_jax.tasks.embed_record import (
 from multigrain_jax.tasks.photos import decoding_of_database, photo_problems
 from multigrain_jax.tasks.prepare import one_writer
 from multigrain_jax.tasks.search import open_query_model
+from multigrain_jax.terminal import tell_result
 from multigrain_jax.workdir import write_config
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
             app = make_app(services, review, host=host, port=port, token=config.token)
             address = address_of(host, opened)
             print(f"{len(services.collection)} photos; Ctrl-C ends the server")
-            print(address, flush=True)
+            tell_result("address", address)
             if config.open_browser:
                 secret = f"/#token={quote(config.token)}" if config.token else ""
                 open_in_browser(address + secret)
