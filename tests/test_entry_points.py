@@ -41,6 +41,7 @@ PRINTING = {
     **{f"{name} --help": 0 for name in (*COMMANDS, "run", *lists.LISTS)},
     "recipes": 0,
     "recipes folder": 0,
+    "recipes folder --json": 0,
     "weights": 0,
     "convert --help": 0,
     "embed photos --dry-run": 0,

@@ -1,6 +1,8 @@
 """`multigrain convert`: weights of PyTorch, of a file or by a published name."""
 
 import argparse
+import contextlib
+import json
 import sys
 from pathlib import Path
 
@@ -51,11 +53,25 @@ def main(
     if options.verify is not None:
         photo, descriptor = options.verify
         verify = Reference(photo, descriptor, options.test_size, options.test_mode)
+    usual = sys.stdout
+    told = contextlib.redirect_stdout(sys.stderr if options.json else usual)
     try:
-        if is_name(options.source) or options.destination is None:
-            kept = keep_weights(options.source, options.destination)
-            print(f"written to {kept}")
-            return 0
+        with told:
+            written = _convert(options, verify)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if options.json:
+        print(json.dumps({"written_to": written}))
+    return 0
+
+
+def _convert(options: argparse.Namespace, verify: Reference | None) -> str:
+    """Convert what is asked for, and print what became of it; the new workdir."""
+    if is_name(options.source) or options.destination is None:
+        written = str(keep_weights(options.source, options.destination))
+    else:
+        written = options.destination
         conversion = convert_checkpoint(
             options.source,
             options.destination,
@@ -67,12 +83,9 @@ def main(
             head_options=HeadOptions(options.whitening, options.whitening_power),
             verify=verify,
         )
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(format_table(conversion))
-    print(f"written to {options.destination}")
-    return 0
+        print(format_table(conversion))
+    print(f"written to {written}")
+    return written
 
 
 def _make_parser(program: str) -> argparse.ArgumentParser:
@@ -127,6 +140,11 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
         type=Path,
         metavar=("PHOTO", "REFERENCE.npy"),
         help="write only if the photo's descriptor is this one, raw or of unit length",
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print where it is as an object of JSON, all else to standard error",
     )
     parser.add_argument(
         "--test-size", type=int, help="of --verify (default: the backbone's)"

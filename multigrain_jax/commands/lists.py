@@ -1,11 +1,16 @@
 """`multigrain recipes` and `multigrain weights`: what can be named."""
 
+import dataclasses
+import json
 from pathlib import Path
+from typing import Any
 
 from multigrain_jax.errors import InputError
 from multigrain_jax.recipe_files import find_recipe, load_recipe, recipes, summary
 from multigrain_jax.recipe_text import format_config, read_comments
+from multigrain_jax.tasks.bounds import leaves
 
+JSON = "--json"
 LISTS = {
     "recipes": "the recipes; with a name every key of one",
     "weights": "published weights that are there by name",
@@ -20,17 +25,32 @@ def main(name: str, words: list[str]) -> int:
     """
     if {"-h", "--help"} & set(words):
         takes = " [NAME]" if name == "recipes" else ""
-        print(f"multigrain {name}{takes}\n\nPrints {LISTS[name]}.")
+        print(f"multigrain {name}{takes} [--json]\n\nPrints {LISTS[name]}.")
         return 0
+    as_json = JSON in words
+    words = [word for word in words if word != JSON]
     if len(words) > (name == "recipes"):
         raise InputError(f"{name}: {words} is more than it takes")
-    if name == "weights":
+    if as_json:
+        print(json.dumps(_values(name, words), allow_nan=False))
+    elif name == "weights":
         print(_weights())
     elif words:
         print(_keys(words[0]))
     else:
         print("\n".join(f"{path.stem:<18}{summary(path)}" for path in recipes()))
     return 0
+
+
+def _values(name: str, words: list[str]) -> dict[str, Any]:
+    """What is listed, by its name: for programs."""
+    if name == "weights":
+        from multigrain_jax.weights import PUBLISHED
+
+        return {each: dataclasses.asdict(row) for each, row in PUBLISHED.items()}
+    if words:
+        return dict(leaves(load_recipe(find_recipe(words[0])).to_dict()))
+    return {path.stem: summary(path) for path in recipes()}
 
 
 def _keys(given: str) -> str:

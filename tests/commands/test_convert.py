@@ -1,5 +1,7 @@
 """`multigrain convert`, which `tools/convert_checkpoint.py` is too."""
 
+import json
+
 import pytest
 
 from multigrain_jax import commands
@@ -23,3 +25,16 @@ def test_what_cannot_be_converted_is_one_line(tmp_path, capsys):
     printed = capsys.readouterr().err
     assert printed.startswith("error: ") and printed.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_where_weights_are_is_one_object_of_json(tmp_path, monkeypatch, capsys):
+    def keep(name, destination):
+        print("downloading")
+        return tmp_path / name
+
+    monkeypatch.setattr(convert, "keep_weights", keep)
+    assert commands.main(["convert", "joint_3B_0.5", "--json"]) == 0
+    printed = capsys.readouterr()
+    written = str(tmp_path / "joint_3B_0.5")
+    assert json.loads(printed.out) == {"written_to": written}
+    assert printed.err == f"downloading\nwritten to {written}\n"
