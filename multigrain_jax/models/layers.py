@@ -18,7 +18,6 @@ from jax.typing import DTypeLike
 from multigrain_jax.models.windows import (
     FeatureMap,
     Padding,
-    Rounding,
     Window,
     average_pool,
     crop_to,
@@ -26,7 +25,6 @@ from multigrain_jax.models.windows import (
     make_window,
     mask_outside,
     max_pool,
-    output_size,
     parameter_dtype,
     relu,
 )
@@ -35,11 +33,11 @@ __all__ = [
     "BatchNorm",
     "Conv",
     "FeatureMap",
+    "Identity",
     "Initializer",
     "Linear",
     "Padding",
     "Rng",
-    "Rounding",
     "average_pool",
     "crop_to",
     "draw",
@@ -49,7 +47,6 @@ __all__ = [
     "group_moments",
     "mask_outside",
     "max_pool",
-    "output_size",
     "parameter_dtype",
     "relu",
 ]
@@ -231,6 +228,14 @@ class Linear(nnx.Module):
         product = x.astype(self.dtype) @ self.kernel[...].astype(self.dtype)
         bias = self.bias[...].astype(self.dtype)
         return product + jnp.expand_dims(bias, range(product.ndim - 1))
+
+
+class Identity(nnx.Module):
+    """Its input."""
+
+    def __call__(self, x: FeatureMap) -> FeatureMap:
+        """The argument."""
+        return x
 
 
 class BatchNorm(nnx.Module):

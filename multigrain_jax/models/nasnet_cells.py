@@ -9,7 +9,7 @@ smallest, top-left kept, before every sum and concatenation.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
@@ -27,6 +27,7 @@ from multigrain_jax.models.layers import (
     BatchNorm,
     Conv,
     FeatureMap,
+    Identity,
     Padding,
     Rng,
     average_pool,
@@ -86,6 +87,8 @@ def concatenate(maps: Sequence[FeatureMap]) -> FeatureMap:
 class SeparableStep(nnx.Module):
     """ReLU, depthwise convolution, pointwise convolution, batch norm."""
 
+    FOLDS: ClassVar = {"norm": ("pointwise",)}
+
     def __init__(
         self,
         in_channels: int,
@@ -138,6 +141,8 @@ class Separable(nnx.Module):
 class Pointwise(nnx.Module):
     """ReLU, 1x1 convolution, batch norm."""
 
+    FOLDS: ClassVar = {"norm": ("conv",)}
+
     def __init__(
         self, in_channels: int, out_channels: int, *, stride: int = 1, make: Makers
     ):
@@ -157,6 +162,8 @@ class FactorizedReduction(nnx.Module):
     (zero past the end); concatenated, with one batch norm.
     """
 
+    FOLDS: ClassVar = {"norm": ("even", "odd")}
+
     def __init__(self, in_channels: int, out_channels: int, *, make: Makers):
         """Creates the layers; `out_channels` is even."""
         one_later = ((-1, 1), (-1, 1))
@@ -173,6 +180,8 @@ class FactorizedReduction(nnx.Module):
 
 class Pool(nnx.Module):
     """A max-pool or average pool; then a 1x1 convolution where channels change."""
+
+    FOLDS: ClassVar = {"norm": ("conv",)}
 
     def __init__(
         self,
@@ -199,14 +208,6 @@ class Pool(nnx.Module):
         x = pool(x, self.branch.kernel, stride=stride, padding=padding)
         if self.conv is not None and self.norm is not None:
             x = self.norm(self.conv(x))
-        return x
-
-
-class Identity(nnx.Module):
-    """Its input."""
-
-    def __call__(self, x: FeatureMap) -> FeatureMap:
-        """The argument."""
         return x
 
 
@@ -287,6 +288,8 @@ class Cell(nnx.Module):
 
 class CellNetwork(nnx.Module):
     """A trunk: 3x3/2 stem without padding, cells, a final ReLU."""
+
+    FOLDS: ClassVar = {"stem_norm": ("stem",)}
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ With a larger width per group: Zagoruyko and Komodakis, "Wide residual networks"
 """
 
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax.numpy as jnp
 from flax import nnx
@@ -38,6 +38,13 @@ class ResidualBlock(nnx.Module):
     groups, and be wider); the shortcut is a 1x1 convolution where the shape changes,
     else the identity.
     """
+
+    FOLDS: ClassVar = {
+        "bn1": ("conv1",),
+        "bn2": ("conv2",),
+        "bn3": ("conv3",),
+        "shortcut_bn": ("shortcut_conv",),
+    }
 
     def __init__(
         self,
@@ -88,6 +95,8 @@ class ResidualBlock(nnx.Module):
 
 class ResNet(nnx.Module):
     """A trunk: 7x7 stem, max-pool, stages of residual blocks; output after a ReLU."""
+
+    FOLDS: ClassVar = {"bn1": ("conv1",)}
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ Hu, Shen and Sun, "Squeeze-and-excitation networks", 2018; SENet-154 of its appe
 """
 
 from functools import partial
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +51,13 @@ class SqueezeExciteBlock(nnx.Module):
     The shortcut is a convolution where the shape changes: 1x1 without stride, 3x3
     with; else the identity.
     """
+
+    FOLDS: ClassVar = {
+        "bn1": ("conv1",),
+        "bn2": ("conv2",),
+        "bn3": ("conv3",),
+        "shortcut_bn": ("shortcut_conv",),
+    }
 
     def __init__(
         self,
@@ -107,6 +115,8 @@ class SqueezeExciteBlock(nnx.Module):
 
 class SENet(nnx.Module):
     """A trunk: three 3x3 convolutions, max-pool, stages; output after a ReLU."""
+
+    FOLDS: ClassVar = {"stem_norms": ("stem_convs",)}
 
     def __init__(
         self,
