@@ -15,6 +15,7 @@ from multigrain_jax.checkpoint import Checkpoint, load_checkpoint
 from multigrain_jax.checkpoint.made_for import made_for
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.photos import PhotoEmbedder
+from multigrain_jax.models.folding import fold_batch_norms
 from multigrain_jax.models.heads import (
     HEAD_KEY,
     PLAIN_HEAD,
@@ -62,6 +63,11 @@ class OpenedModel(NamedTuple):
     descriptor_dim: int
     class_names: list[str]
     checkpoint: Checkpoint
+
+    def for_inference(self) -> "OpenedModel":
+        """The same with batch norms folded: faster, and never to be trained or kept."""
+        graphdef, variables = fold_batch_norms(self.graphdef, self.variables)
+        return self._replace(graphdef=graphdef, variables=variables)
 
 
 def open_model(
@@ -176,11 +182,12 @@ class LoadedModel:
         step: optimiser updates behind the weights.
         test_size: S, in pixels: what it was trained or published for.
         test_mode: "square" or "rect", likewise.
-        variables: the weights, as plain arrays.
+        variables: the arrays that it computes with, batch norms folded.
     """
 
     def __init__(self, opened: OpenedModel):
         """Put the model's arrays on the default device."""
+        opened = opened.for_inference()
         self.backbone = opened.name
         self.pooling_exponent = opened.pooling_exponent
         self.class_names = names_of_logits(opened)

@@ -18,7 +18,7 @@ from multigrain_jax.descriptors.folder import read_head, shard_path
 from multigrain_jax.descriptors.index_file import read_index
 from multigrain_jax.errors import InputError
 from multigrain_jax.inference import LoadedModel, open_model
-from multigrain_jax.models.multigrain import create_model, split_model
+from multigrain_jax.models.multigrain import create_model, merge_model, split_model
 from multigrain_jax.tasks import embed as run_embed
 
 
@@ -31,6 +31,21 @@ def workdir(tmp_path_factory):
     store.save(7, model=variables, meta=meta)
     store.close()
     return folder
+
+
+def test_what_is_for_inference_alone_is_folded(tiny_checkpoint):
+    opened = open_model(tiny_checkpoint)
+    folded = opened.for_inference()
+    assert opened.variables.batch_stats and not folded.variables.batch_stats
+    arrays = ("graphdef", "variables")
+    kept = set(opened._fields) - set(arrays)
+    assert all(getattr(folded, name) is getattr(opened, name) for name in kept)
+    model = LoadedModel(opened)
+    assert not model.variables.batch_stats
+    images = np.random.default_rng(0).standard_normal((2, 40, 40, 3), np.float32)
+    want = merge_model(opened.graphdef, opened.variables)(jnp.asarray(images))
+    for found, expected in zip(model(images), want, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
 
 
 def test_every_logit_has_a_name(tiny_checkpoint):
@@ -310,13 +325,14 @@ def test_a_model_works_within_a_users_own_program(workdir):
     images = jnp.asarray(rng.normal(size=(2, 40, 40, 3)), jnp.float32)
     alone = model(images).embedding
     within = jax.jit(lambda x: model(x).embedding)(images)
-    np.testing.assert_allclose(within, alone, rtol=0, atol=1e-6 * np.abs(alone).max())
+    rounding = 1e-6 * np.abs(alone).max()
+    np.testing.assert_allclose(within, alone, rtol=0, atol=rounding)
     # Images that are a constant of the program, as an array of either library.
     for constant in (images, np.asarray(images)):
         scaled = jax.jit(lambda s, x=constant: model(x).embedding * s)(jnp.float32(1))
-        np.testing.assert_allclose(scaled, within, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(scaled, within, rtol=0, atol=rounding)
         assert jax.eval_shape(lambda x=constant: model(x)).embedding.shape == (2, 8)
     gradient = jax.grad(lambda x: model(x).logits.sum())(images)
     assert np.isfinite(gradient).all() and np.any(gradient != 0)
     each = jax.vmap(lambda x: model(x[None]).embedding[0])(images)
-    np.testing.assert_allclose(each, alone, rtol=0, atol=1e-6 * np.abs(alone).max())
+    np.testing.assert_allclose(each, alone, rtol=0, atol=rounding)

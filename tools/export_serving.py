@@ -92,6 +92,7 @@ def export_model(
         platforms: which the function is compiled for when it is loaded there.
     """
     backbone = opened.backbone
+    opened = opened.for_inference()
     model = merge_model(opened.graphdef, opened.variables)
 
     def embed(images: jax.Array) -> dict[str, jax.Array]:

@@ -116,6 +116,7 @@ def measure(
         raw: the weights of the last step also where there is their running average.
     """
     opened = open_model(checkpoint, raw=raw, dtype=compute_dtype("auto"))
+    opened = opened.for_inference()
     say_which_weights(opened.checkpoint)
     mesh = make_mesh()
     backbone = opened.backbone

@@ -64,7 +64,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     exponents = pooling_exponents(settings["pooling_exponent"])
     opened = open_weights(
         settings, pooling_exponent=exponents[0] if len(exponents) == 1 else None
-    )
+    ).for_inference()
     source = open_labelled_split(settings, config.data.split, opened)
     write_config(own_folder(workdir), settings)
 

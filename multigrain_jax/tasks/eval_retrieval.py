@@ -234,7 +234,7 @@ def _open_model(settings: Mapping[str, Any]) -> OpenedModel:
             iter(pooling_exponents(settings["pooling_exponent"])), None
         ),
         dtype=compute_dtype(settings["compute_dtype"]),
-    )
+    ).for_inference()
 
 
 def without_whitening(checkpoint: Checkpoint) -> Checkpoint:

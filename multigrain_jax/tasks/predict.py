@@ -138,7 +138,7 @@ def _open_model(settings: Mapping[str, Any]) -> tuple[OpenedModel, dict[str, Any
         f"{opened.name} of {opened.num_classes} classes from {place}, at "
         f"{used['test_size']} pixels ({used['test_mode']}{why})"
     )
-    return opened, {**settings, **used}
+    return opened.for_inference(), {**settings, **used}
 
 
 def _open_photos(settings: Mapping[str, Any]) -> ImageSource:

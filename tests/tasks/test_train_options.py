@@ -10,7 +10,7 @@ from helpers.photos import write_noise_photos
 
 from multigrain_jax.checkpoint import describe_checkpoint, load_checkpoint
 from multigrain_jax.errors import StoppedEarly
-from multigrain_jax.inference import load_model
+from multigrain_jax.inference import open_model
 from multigrain_jax.tasks.train import run
 
 OPTIONS = {
@@ -65,7 +65,7 @@ def test_the_average_is_scored_saved_and_taken(finished):
     checkpoint = load_checkpoint(workdir)
     assert checkpoint.digests["ema"].keys() == checkpoint.digests["model"].keys()
     params = [
-        jax.device_get(load_model(workdir, raw=raw).variables.params)
+        jax.device_get(open_model(workdir, raw=raw).variables.params)
         for raw in (False, True)
     ]
     differ = jax.tree.map(lambda a, b: np.any(a != b), *params)

@@ -1,12 +1,13 @@
 """Which weights of a checkpoint are taken, and what is said of it."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from multigrain_jax.checkpoint import CheckpointStore
-from multigrain_jax.inference import load_model
+from multigrain_jax.inference import open_model
 from multigrain_jax.models.multigrain import create_model, split_model
 from multigrain_jax.tasks.weights import open_weights
 
@@ -52,10 +53,10 @@ def test_the_average_is_taken_where_it_is_and_that_is_said(kept, capsys):
     assert "its last weights (init_raw=False takes" in capsys.readouterr().out
 
 
-def test_a_loaded_model_has_the_average_or_the_last_weights(kept):
+def test_an_opened_model_has_the_average_or_the_last_weights(kept):
     path, last, average = kept
-    np.testing.assert_array_equal(kernel_of(load_model(path).variables), average)
-    found = load_model(path, raw=True).variables
+    np.testing.assert_array_equal(kernel_of(open_model(path).variables), average)
+    found = open_model(path, raw=True).variables
     np.testing.assert_array_equal(kernel_of(found), last)
 
 
@@ -69,3 +70,21 @@ def test_every_recipe_that_names_a_checkpoint_can_name_its_last_weights():
     for path in sorted((ROOT / "configs").glob("[a-z]*.py")):
         text = path.read_text(encoding="utf-8")
         assert ("config.init_step =" in text) == ("config.init_raw =" in text), path
+
+
+# These make new checkpoints of what they open, or choose p for them.
+AS_TRAINED = {"whiten", "finetune_pooling", "sweep_pooling"}
+# These open for the others.
+HAND_ON = {"embed_defaults", "weights"}
+
+
+def test_every_task_folds_what_it_only_looks_at():
+    openers = re.compile(r"(?<!def )\bopen_(?:weights|checkpoint|model)\(")
+    opening = {
+        path.stem: text
+        for path in (ROOT / "multigrain_jax" / "tasks").glob("*.py")
+        if openers.search(text := path.read_text(encoding="utf-8"))
+    }
+    assert {"embed", "predict", *AS_TRAINED} <= opening.keys()
+    folding = {name for name, text in opening.items() if ".for_inference()" in text}
+    assert opening.keys() - folding == AS_TRAINED | HAND_ON
