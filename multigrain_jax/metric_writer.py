@@ -5,10 +5,8 @@ import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tensorboardX import SummaryWriter
-from tensorboardX.record_writer import register_writer_factory
 from tqdm import tqdm
 
 from multigrain_jax.errors import InputError
@@ -16,6 +14,9 @@ from multigrain_jax.files import parse_json, read_small, write_durably
 from multigrain_jax.growing_file import GrowingFile
 from multigrain_jax.progress import Pace, has_bar
 from multigrain_jax.workdir import METRICS_FILE
+
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
 
 # Shown in the terminal, in this order and under these names.
 TERMINAL_NAMES = {
@@ -32,7 +33,7 @@ TERMINAL_NAMES = {
     "val/top5": "val top-5",
     "val/ema_top1": "ema val top-1",
 }
-# tensorboardX opens what begins so with the factory that is registered below.
+# tensorboardX opens what begins so with the factory that is registered for it.
 _EVENTS_PREFIX = "growing"
 # A million rows have a half.
 MAX_METRICS_BYTES = 1 << 30
@@ -134,8 +135,14 @@ class MetricWriter:
         if self._rows is not None:
             self._rows.close()
 
-    def _open_events(self, step: int) -> SummaryWriter:
+    def _open_events(self, step: int) -> "SummaryWriter":
         if self._events is None:
+            # It imports PyTorch where that is, for seconds; who reads metrics needs
+            # neither.
+            from tensorboardX import SummaryWriter
+            from tensorboardX.record_writer import register_writer_factory
+
+            register_writer_factory(_EVENTS_PREFIX, _EventFiles())
             # The step in the name: two starts within a second are two files.
             self._events = SummaryWriter(
                 f"{_EVENTS_PREFIX}:{self._workdir}",
@@ -198,9 +205,6 @@ class _EventFiles:
 
     def directory_check(self, path: str) -> None:
         """Nothing: the workdir exists."""
-
-
-register_writer_factory(_EVENTS_PREFIX, _EventFiles())
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from multigrain_jax.data.notes import PASSED_OVER, read_notes
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import (
     escape_name,
@@ -66,6 +65,9 @@ def write_results(workdir: Path, results: Mapping[str, Any]) -> None:
     Where the workdir has notes.txt, the number of its lines joins the results, and
     those that tell what was passed over.
     """
+    # Reading photos takes libraries that the names of this file's top do without.
+    from multigrain_jax.data.notes import PASSED_OVER, read_notes
+
     notes = read_notes(workdir)
     if notes:
         passed_over = [line for line in notes if PASSED_OVER in line]

@@ -12,6 +12,11 @@ import pytest
 import multigrain_jax
 
 ROOT = Path(__file__).parents[1]
+HEAVY = {
+    *("jax", "jaxlib", "flax", "optax", "orbax", "grain", "tensorstore", "numpy"),
+    *("PIL", "matplotlib", "tensorboardX", "tensorflow", "tensorflow_datasets"),
+    *("torch", "pandas", "scipy", "pyarrow"),
+}
 USER = """
 import numpy as np
 from PIL import Image
@@ -45,9 +50,47 @@ def test_an_unknown_name_is_an_attribute_error():
         _ = multigrain_jax.load_modell
 
 
-def test_importing_the_root_starts_no_accelerator_library():
-    code = "import sys, multigrain_jax; sys.exit('jax' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+def modules_of(code: str) -> set[str]:
+    """The libraries that a process has imported at the end of a piece of code."""
+    end = "import sys; print(*{name.split('.')[0] for name in sys.modules})"
+    command = [sys.executable, "-c", f"{code}\n{end}"]
+    done = subprocess.run(
+        command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60
+    )
+    return set(done.stdout.split("\n")[-2].split())
+
+
+def command_line(words: str) -> str:
+    module, *arguments = words.split()
+    return (
+        f"import runpy, sys; sys.argv = {['x', *arguments]}\n"
+        f"try: runpy.run_module({module!r}, run_name='__main__')\n"
+        "except SystemExit as ended: assert not ended.code, ended.code"
+    )
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import multigrain_jax",
+        command_line("multigrain_jax.main --help"),
+        command_line("multigrain_jax.main --config configs/embed.py --help"),
+        command_line("multigrain_jax --help"),
+        command_line("multigrain_jax embed --help"),
+        command_line("multigrain_jax recipes embed"),
+        command_line("multigrain_jax search one.jpg --dry-run"),
+    ],
+)
+def test_who_asks_for_help_does_not_wait_for_libraries(code):
+    # Each takes from a tenth of a second to several; those alone that read recipes
+    # and flags are there.
+    assert not modules_of(code) & HEAVY
+
+
+def test_tasks_import_what_they_draw_and_record_with_when_they_do():
+    rare = {"matplotlib", "tensorboardX", "torch", "tensorflow", "pyarrow", "faiss"}
+    code = "import multigrain_jax.tasks.embed, multigrain_jax.tasks.search"
+    assert not modules_of(code) & rare
 
 
 @pytest.mark.skipif(

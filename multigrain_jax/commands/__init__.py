@@ -40,7 +40,6 @@ def _main(words: list[str]) -> int:
             print(f"multigrain {__version__}")
             return 0
         if name == "convert":
-            # With the networks of JAX, which no other command's help needs.
             from multigrain_jax.commands import convert
 
             return convert.main(rest)

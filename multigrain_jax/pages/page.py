@@ -11,13 +11,14 @@ import io
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
 from multigrain_jax.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Section(NamedTuple):
@@ -131,7 +132,7 @@ def results_section(
 
 
 def figures_section(
-    figures: Mapping[str, Figure], *, heading: str = "Training", note: str = ""
+    figures: "Mapping[str, Figure]", *, heading: str = "Training", note: str = ""
 ) -> Section:
     """Drawings side by side, as vector graphics.
 
@@ -147,15 +148,17 @@ def figures_section(
     return Section(heading, note, f'<div class="figures">\n{images}\n</div>')
 
 
-def figure_uri(figure: Figure) -> str:
+def figure_uri(figure: "Figure") -> str:
     """A figure as a data URI, in SVG; equal figures give equal text."""
+    import matplotlib  # most pages have no figure, and it takes half a second
+
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "multigrain"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return data_uri("image/svg+xml", buffer.getvalue())
 
 
-def _size(figure: Figure) -> str:
+def _size(figure: "Figure") -> str:
     """Attributes by which its place is kept until it is drawn."""
     width, height = (round(100 * inches) for inches in figure.get_size_inches())
     return f'width="{width}" height="{height}"'

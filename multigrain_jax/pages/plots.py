@@ -3,17 +3,17 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator
 
 from multigrain_jax.files import remove_partial_files, write_atomically
 from multigrain_jax.growing_file import dispensable
 from multigrain_jax.metric_writer import read_metrics
 from multigrain_jax.workdir import METRICS_FILE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Scale = Literal["linear", "log"]
 
@@ -89,7 +89,7 @@ def write_plots(workdir: Path) -> list[Path]:
     ]
 
 
-def save_plot(workdir: Path, name: str, figure: Figure) -> Path:
+def save_plot(workdir: Path, name: str, figure: "Figure") -> Path:
     """Write plots/<name>.png, or a line that it cannot be written; returns its path."""
     path = workdir / "plots" / f"{name}.png"
     with dispensable(path):
@@ -100,7 +100,7 @@ def save_plot(workdir: Path, name: str, figure: Figure) -> Path:
     return path
 
 
-def draw_plots(rows: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
+def draw_plots(rows: Sequence[Mapping[str, Any]]) -> "dict[str, Figure]":
     """Figures by name, a subset of `PLOTS`: those for which `rows` have numbers.
 
     Args:
@@ -135,7 +135,7 @@ def draw_curves(
     x_label: str,
     y_label: str,
     y_scale: Scale = "linear",
-) -> Figure:
+) -> "Figure":
     """A figure with one line per named curve.
 
     Args:
@@ -146,9 +146,7 @@ def draw_curves(
         y_label: what y is, with its unit.
         y_scale: of the y axis.
     """
-    # A figure of its own, not pyplot's: nothing stays open, any thread may draw.
-    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)  # inches
-    figure = Figure(figsize=(6, 3.4), layout=layout, facecolor="white")
+    figure = _figure(height=3.4)
     axes = figure.add_subplot()
     styled = zip(curves.items(), itertools.cycle(LINE_STYLES), strict=False)
     for (name, points), (color, dashes) in styled:
@@ -169,14 +167,15 @@ def draw_curves(
     return figure
 
 
-def draw_distribution(average_precisions: np.ndarray) -> Figure:
+def draw_distribution(average_precisions: np.ndarray) -> "Figure":
     """How many queries have which average precision: a histogram and the mean.
 
     Args:
         average_precisions: [Q] in [0, 1].
     """
-    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)  # inches
-    figure = Figure(figsize=(6, 3), layout=layout, facecolor="white")
+    from matplotlib.ticker import MaxNLocator
+
+    figure = _figure(height=3)
     axes = figure.add_subplot()
     bins = np.linspace(0, 1, 21)
     axes.hist(average_precisions, bins=list(bins), color=LINE_STYLES[0][0], rwidth=0.9)
@@ -199,3 +198,14 @@ def draw_distribution(average_precisions: np.ndarray) -> Figure:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9, labelcolor=INK)
     return figure
+
+
+def _figure(*, height: float) -> "Figure":
+    """An empty figure of 6 inches, as high as is said."""
+    # Most who import this file draw nothing, and it takes half a second.
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    # A figure of its own, not pyplot's: nothing stays open, any thread may draw.
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)  # inches
+    return Figure(figsize=(6, height), layout=layout, facecolor="white")
