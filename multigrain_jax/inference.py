@@ -34,7 +34,7 @@ from multigrain_jax.models.multigrain import (
     variables_of,
 )
 from multigrain_jax.preprocessing import Photo, preprocess
-from multigrain_jax.runtime import compiler_options
+from multigrain_jax.runtime import compiler_options, keep_compiled_programs
 from multigrain_jax.trees import nested_to_tree
 from multigrain_jax.weights import find_weights
 
@@ -321,6 +321,10 @@ def load_model(
 ) -> LoadedModel:
     """A model ready for inference, from a trained or a converted checkpoint.
 
+    What this process compiles from now on is kept for the next one, below the user's
+    cache folder: a folder that JAX is told stays, and JAX_ENABLE_COMPILATION_CACHE=0
+    keeps nothing.
+
     Args:
         path: a workdir or a step folder, or the name of published weights, one of
             `multigrain_jax.weights.names()`: they are downloaded, converted and kept
@@ -333,6 +337,7 @@ def load_model(
     Raises:
         InputError: no such checkpoint, a damaged one, or weights that did not come.
     """
+    keep_compiled_programs()
     return LoadedModel(
         open_model(path, step=step, raw=raw, pooling_exponent=pooling_exponent)
     )
