@@ -20,7 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
     # epoch 0 with a fresh optimiser.
     config.init_from = config_dict.placeholder(str)
     config.init_step = config_dict.placeholder(int)
-    # Take the last weights also where a checkpoint has their running average (ema).
+    # Take the last weights even if a checkpoint has their running average (ema).
     config.init_raw = False
     # Start of the trunk alone, from a converted zoo checkpoint, or by such a name.
     config.pretrained_backbone = config_dict.placeholder(str)
@@ -62,7 +62,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.split = "train"
     config.data.val_split = config_dict.placeholder(str)  # None: no validation
     config.data.val_split = "val"
-    # Of source "folder": where it has no part "val", this share of each class is it.
+    # Of source "folder" without a part "val": this share of each class becomes it.
     config.data.val_fraction = 0.0
     # Of source "folder": a list of files, or a folder of train.txt, val.txt, …
     config.data.list_file = config_dict.placeholder(str)
@@ -73,8 +73,8 @@ def get_config() -> ml_collections.ConfigDict:
     # (docs/own_data.md). None: each photo is an instance of its own.
     config.data.instances = config_dict.placeholder(str)
     config.data.photos_per_instance = 2
-    # Files are copied to this folder when they are first read; the oldest copies go
-    # before all of them have so many gigabytes (None: all stay).
+    # Files are copied to this folder when they are first read. The oldest copies are
+    # deleted when all of them would exceed this many gigabytes (None: all stay).
     config.data.local_cache_dir = config_dict.placeholder(str)
     config.data.local_cache_gb = config_dict.placeholder(float)
     # Which files are photos, and how they become pixels (docs/own_data.md). Names and
@@ -125,7 +125,7 @@ def get_config() -> ml_collections.ConfigDict:
     # "lars" or "lamb": for batches above 4 096 (docs/options.md).
     config.optimizer = "sgd"
     config.learning_rate = 0.2
-    # Linear rule: times (samples of a step) / 512 where a step has more than 512.
+    # Linear rule: the rate times (samples of a step) / 512 if a step has more than 512.
     config.scale_learning_rate = False
     config.learning_rate_schedule = "drops"  # or "cosine"
     config.learning_rate_drop_epochs = (30, 60, 90)
@@ -144,7 +144,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.eval_every_epochs = 1
     config.validate_first = True
     config.checkpoint_every_epochs = 1
-    # Kept for good; besides, the last two: if the newest is damaged, a run falls back.
+    # These are kept for good, and so are the last two: if the newest is damaged, a run
+    # falls back on the one before.
     config.keep_every_epochs = 10
     # Split that is evaluated and shown in report.html at the end (None: no report).
     config.report_split = config_dict.placeholder(str)

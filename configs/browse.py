@@ -34,7 +34,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.allow_moves = False
     config.restore = False
 
-    # Photos of others: so many may be under way, and one may take so long to decode.
+    # Uploads: how many may be under way, and how long one may take to decode.
     config.queue_size = 48
     config.decode_timeout_s = 20.0
     config.decode_processes = config_dict.placeholder(int)  # None: as many as cores

@@ -23,17 +23,17 @@ def get_config() -> ml_collections.ConfigDict:
     config = eval_base.get_config()
     config.task = "embed"
     del config.test_size
-    # "auto": as the descriptors in the workdir, if they are of these weights; else of a
-    # training (or fine-tuning, or whitening) the size that it was tested at, of the
-    # whole photo ("rect"), with the checkpoint's p; else what published weights search
-    # best with; else 500, the longer side as in the paper's retrieval results.
-    # Of several sizes, "(352, 500)", the descriptor is the mean over them.
+    # "auto": as the descriptors in the workdir, if they are of these weights. Else, for
+    # your own network, the size that it was tested at, whole photos ("rect") and the
+    # checkpoint's p. Else what published weights search best with. Else 500, the longer
+    # side in the paper's retrieval results. Of several sizes, "(352, 500)", the
+    # descriptor is the mean over them.
     config.test_size = config_dict.FieldReference("auto", field_type=object)
     config.test_mode = "auto"  # or "square", "rect"
     config.pooling_exponent = "auto"  # or p; None: the checkpoint's
     config.batch_size = 32
     config.descriptor_dtype = "float16"  # or "float32", twice as large
     config.rows_per_shard = 16_384  # what a kill costs at most
-    # What is there already is compared with its digests; False: by its sizes alone.
+    # Compare descriptors that are there with their digests; False: by sizes alone.
     config.verify = True
     return config

@@ -17,7 +17,7 @@ def get_config() -> ml_collections.ConfigDict:
     # the name of published weights.
     config.init_from = config_dict.placeholder(str)
     config.init_step = config_dict.placeholder(int)
-    # Take the last weights also where a checkpoint has their running average (ema).
+    # Take the last weights even if a checkpoint has their running average (ema).
     config.init_raw = False
     # p of GeM; None: the checkpoint's. Some tasks take several: "(1, 2.5, 3)".
     config.pooling_exponent = config_dict.placeholder(object)
@@ -37,8 +37,8 @@ def get_config() -> ml_collections.ConfigDict:
     # As in training: evaluates the "val" that a folder without one was given.
     config.data.val_fraction = 0.0
     config.data.num_images = config_dict.placeholder(int)
-    # Files are copied to this folder when they are first read; the oldest copies go
-    # before all of them have so many gigabytes (None: all stay).
+    # Files are copied to this folder when they are first read. The oldest copies are
+    # deleted when all of them would exceed this many gigabytes (None: all stay).
     config.data.local_cache_dir = config_dict.placeholder(str)
     config.data.local_cache_gb = config_dict.placeholder(float)
     # Which files are photos, and how they become pixels (docs/own_data.md). Names and

@@ -23,12 +23,12 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.root = config_dict.placeholder(str)
     config.verify = False  # check all digests first; each is checked when it is read
     config.num_neighbours = 10  # of each photo, for mislabels and outliers
-    # A photo is a likely mislabel where half of its neighbours are of one other folder.
-    # Where less than this share of all photos has a nearest photo of its own folder,
-    # folders are taken for no classes (albums, months), and none is.
+    # A photo is a likely mislabel if half of its neighbours are of one other folder. If
+    # fewer than this share of all photos have their nearest photo in their own folder,
+    # folders are no classes (albums, months), and no photo is a likely mislabel.
     config.classes_agree = 0.5
-    # An outlier is so many standard deviations less similar to its neighbours than
-    # half of the photos are to theirs.
+    # An outlier is this many standard deviations less similar to its neighbours than
+    # the median photo is to its own.
     config.outlier_deviations = 5.0
     config.look_at_photos = True
     config.dark_below = 0.15  # 19 of 20 pixels are darker than this share of white

@@ -23,7 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.database = config_dict.placeholder(str)
     config.verify = False  # check all digests first; each is checked when it is read
-    # Begin anew, also where there is an index. A run that was killed goes on without.
+    # Begin anew even if there is an index. Without this, a run that was killed goes on.
     config.rebuild = False
 
     config.engine = "faiss"  # files; or "milvus": a file of Milvus Lite, or a cluster
@@ -36,8 +36,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_code_bytes = config_dict.placeholder(int)
     config.num_links = 32  # of hnsw, per photo
     config.ef_construction = 80  # of hnsw: more is slower, and finds more
-    # Descriptors that lists and codes are learnt from, 4 · D bytes each. 40 a list at
-    # least: the default is enough for 6 500 lists.
+    # Descriptors that lists and codes are learned from, 4 · D bytes each. At least 40
+    # for each list: the default is enough for 6 500 lists.
     config.train_rows = 262_144
 
     config.rows_per_commit = 262_144  # what a kill costs at most

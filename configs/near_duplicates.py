@@ -33,7 +33,7 @@ def get_config(pairs: str = "any") -> ml_collections.ConfigDict:
     config.task = "near_duplicates"
     # The workdir of an `embed`, or a folder of photos.
     config.database = config_dict.placeholder(str)
-    # Another collection of the same model: pairs are of a photo of each then.
+    # Another collection of the same model: each pair then has one photo of either.
     config.reference = config_dict.placeholder(str)
     # Which photos may be a pair: "any"; of the "same_folder"; of folders that are not
     # the same ("other_folder"); one of train and one of val ("train_val", or "leaks").
@@ -59,12 +59,12 @@ def get_config(pairs: str = "any") -> ml_collections.ConfigDict:
     # has measured (copy_threshold_at_p90 in the results.json), else, also of published
     # weights, 0.9, a guess.
     config.threshold = config_dict.FieldReference("auto", field_type=object)
-    # Compare perceptual hashes too, which cost one look at each photo: "yes", "no", or
-    # "auto": of a folder of photos, where the package imagehash is there.
+    # Compare perceptual hashes too, which reads each photo once: "yes", "no", or
+    # "auto": for a folder of photos, if the package imagehash is installed.
     config.hashes = "auto"
     # Photos whose hashes differ in at most so many of 128 bits are nearly the same.
     config.hash_distance = 24
-    # "single": groups of what pairs connect, also over others. "complete": each two
+    # "single": a group is what pairs connect, even through others. "complete": any two
     # photos of a group are a pair.
     config.linkage = "single"
     # Read files that are as large as another one of their group, to tell which of them

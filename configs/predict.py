@@ -23,8 +23,8 @@ def get_config() -> ml_collections.ConfigDict:
     del config.distributed  # it runs on one host
     del config.knn_probe
     del config.test_size, config.test_mode
-    # None: what the checkpoint was trained or published for, of p too where it is
-    # published.
+    # None: the size that the checkpoint was trained or published for; of published
+    # weights also their p.
     config.test_size = config_dict.placeholder(int)  # in pixels
     config.test_mode = config_dict.placeholder(str)  # "square" or "rect"
     return config

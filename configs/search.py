@@ -32,8 +32,8 @@ def get_config() -> ml_collections.ConfigDict:
     # Queries that are searched exactly too, for recall_at_10; 0: none.
     config.approximate.num_recall_queries = 32
 
-    # α-query expansion: so many neighbours join a query (0: none), weighted by
-    # similarity^alpha, and what they make together is looked for.
+    # α-query expansion: this many neighbours (0: none) are added to a query, weighted
+    # by similarity^alpha, and their sum is searched for.
     config.query_expansion = ml_collections.ConfigDict()
     config.query_expansion.num_neighbours = 0
     config.query_expansion.alpha = 3.0
@@ -61,7 +61,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.max_megapixels = 128.0  # as in base.py
     config.init_from = config_dict.placeholder(str)  # None: as the database's workdir
     config.init_step = config_dict.placeholder(int)
-    # Take the last weights also where a checkpoint has their running average (ema).
+    # Take the last weights even if a checkpoint has their running average (ema).
     config.init_raw = False
     config.compute_dtype = "auto"  # bfloat16 on GPU and TPU, float32 on CPU
     config.batch_size = 32
