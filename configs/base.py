@@ -70,14 +70,14 @@ def get_config() -> ml_collections.ConfigDict:
     # Of source "folder": what names the thing that several photos show: a level of
     # folders ("1" is the class's) or "list", the list file's third column. The other
     # photos are positives then, and m of them stand side by side, R times each
-    # (docs/own_data.md). None: each photo is an instance of its own.
+    # (docs/photos.md). None: each photo is an instance of its own.
     config.data.instances = config_dict.placeholder(str)
     config.data.photos_per_instance = 2
     # Files are copied to this folder when they are first read. The oldest copies are
     # deleted when all of them would exceed this many gigabytes (None: all stay).
     config.data.local_cache_dir = config_dict.placeholder(str)
     config.data.local_cache_gb = config_dict.placeholder(float)
-    # Which files are photos, and how they become pixels (docs/own_data.md). Names and
+    # Which files are photos, and how they become pixels (docs/photos.md). Names and
     # paths that are passed over, as patterns.
     config.data.exclude = (
         ".*",

@@ -41,7 +41,7 @@ def get_config() -> ml_collections.ConfigDict:
     # deleted when all of them would exceed this many gigabytes (None: all stay).
     config.data.local_cache_dir = config_dict.placeholder(str)
     config.data.local_cache_gb = config_dict.placeholder(float)
-    # Which files are photos, and how they become pixels (docs/own_data.md). Names and
+    # Which files are photos, and how they become pixels (docs/photos.md). Names and
     # paths that are passed over, as patterns.
     config.data.exclude = (
         ".*",

@@ -125,7 +125,7 @@ class PackedSource(ImageSource):
             print(
                 f"WARNING: {root}: to read a photo of {length / 1e3:.0f} kB, "
                 f"{read / 1e6:.1f} MB of its file are read and unpacked, on average: "
-                "write the files anew without compression (docs/own_data.md)",
+                "write the files anew without compression (docs/photos.md)",
                 flush=True,
             )
 

@@ -126,7 +126,7 @@ def _image_leaf(path: str, schema: Any) -> str:
     raise InputError(
         f"{printable(path)}: one column {IMAGE!r} of bytes, or of {{bytes, path}}, was "
         f"expected, and {LABEL!r} of numbers or names; found {printable(listed)}; "
-        "write the file with these (docs/own_data.md)"
+        "write the file with these (docs/photos.md)"
     )
 
 
