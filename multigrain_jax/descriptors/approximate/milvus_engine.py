@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -99,7 +99,7 @@ class MilvusEngine:
             )
         try:
             with _told(uri, lite=self._file is not None):
-                self._client = client_class(uri=uri, token=token)
+                self._client = _connect(client_class, uri, token)
                 if made:
                     self._require_collection()
                     self._client.load_collection(options.collection)
@@ -228,6 +228,16 @@ class MilvusEngine:
         )
 
 
+def _connect(client_class: Any, uri: str, token: str) -> Any:
+    try:
+        return client_class(uri=uri, token=token)
+    except ValueError as error:
+        raise InputError(
+            f"milvus.uri: found {uri} ({error}), expected an address such as "
+            "http://localhost:19530; correct it"
+        ) from error
+
+
 def _in_requests(add: Iterable[Rows], count: int) -> Iterator[list[dict[str, Any]]]:
     for numbers, rows in add:
         for start in range(0, len(numbers), count):
@@ -266,19 +276,24 @@ def _told(uri: str, *, lite: bool) -> Generator[None]:
     """Let an error of Milvus tell what to do.
 
     Raises:
-        InputError: whatever Milvus raises.
+        InputError: whatever Milvus raises, or what carries its calls.
     """
+    from grpc import Call, RpcError
     from pymilvus.exceptions import MilvusException
 
     try:
         yield
-    except MilvusException as error:
+    except (MilvusException, RpcError) as error:
         then = f"look at the server, at milvus.uri and at {TOKEN_VARIABLE}"
         if lite:
             then = (
                 "end what else has it open: Lite is for one process at a time; if "
                 "nothing has, make the index anew with --config.rebuild=True"
             )
+        said, call = str(error), cast(object, error)
+        if isinstance(call, Call):
+            said = f"{call.code().name}: {call.details()}"
         raise InputError(
-            f"{uri}: Milvus failed ({' '.join(str(error).split())}); {then}"
+            f"{uri}: Milvus failed ({' '.join(said.split())}), an answer was expected; "
+            f"{then}"
         ) from error

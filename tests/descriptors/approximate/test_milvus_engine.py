@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -206,6 +207,46 @@ def test_an_error_of_the_server_is_one_line(paths):
             engine.search([], np.zeros((1, DIM), np.float32), k=1, effort=ALL)
     finally:
         engine.close()
+
+
+@pytest.fixture
+def cluster():
+    """The address of a server that lets everybody in, and does nothing else."""
+    grpc = pytest.importorskip("grpc", reason="grpc is not installed")
+
+    class Handler(grpc.GenericRpcHandler):
+        def service(self, details):
+            def call(request, context):
+                if not details.method.endswith("/Connect"):
+                    context.abort(grpc.StatusCode.PERMISSION_DENIED, "not\nyou")
+                return b""
+
+            return grpc.unary_unary_rpc_method_handler(call)
+
+    server = grpc.server(ThreadPoolExecutor(1), handlers=[Handler()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"http://127.0.0.1:{port}"
+    server.stop(None).wait()
+
+
+@pytest.mark.parametrize("made", [{}, {"kind": "hnsw"}])
+def test_what_a_cluster_refuses_is_one_line(cluster, tmp_path, made):
+    message = (
+        rf"^{cluster}: Milvus failed \(PERMISSION_DENIED: not you\), an answer was "
+        r"expected; look at the server, at milvus\.uri and at MILVUS_TOKEN$"
+    )
+    with pytest.raises(InputError, match=message):
+        engine = make(tmp_path, made, uri=cluster)
+        try:
+            engine.create(np.zeros((0, DIM), np.float32), num_rows=10)
+        finally:
+            engine.close()
+
+
+def test_an_address_that_is_none_is_one_line(tmp_path):
+    with pytest.raises(InputError, match=r"^milvus\.uri: found http://host:port \("):
+        make(tmp_path, uri="http://host:port")
 
 
 def test_a_cluster_is_the_same_code_at_another_address(tmp_path, monkeypatch):
