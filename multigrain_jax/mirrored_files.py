@@ -19,7 +19,8 @@ CACHE = "thumbnails"
 EMPTY = ".empty"
 # Whole files of these names say which others count.
 _HEADS = re.compile(
-    r"(?:.*/)?descriptors\.json|(?:[^/]*checkpoints[^/]*/[^/]+/)?meta/metadata"
+    r"(?:.*/)?descriptors\.json|index/index\.json"
+    r"|(?:[^/]*checkpoints[^/]*/[^/]+/)?meta/metadata"
 )
 _UNFINISHED = ".orbax-checkpoint-tmp"
 _STEP_FOLDER = re.compile(r"(?P<step>checkpoints[^/]*/[0-9]+)/")

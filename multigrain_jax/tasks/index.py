@@ -27,6 +27,7 @@ from multigrain_jax.descriptors.approximate.record import (
 )
 from multigrain_jax.descriptors.index import DescriptorIndex
 from multigrain_jax.errors import InputError
+from multigrain_jax.files import settle
 from multigrain_jax.tasks.bounds import number_problems
 from multigrain_jax.tasks.check import (
     choice_problems,
@@ -64,6 +65,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         if is_new and engine.in_place:
             # What is dropped now is not to be found missing after a kill.
             write_record(folder, record)
+            settle(folder)
         if is_new:
             record = begin_record(
                 record,

@@ -8,6 +8,7 @@ import jax
 from ml_collections import ConfigDict
 
 from multigrain_jax.buckets import is_bucket, normalize
+from multigrain_jax.descriptors.approximate.milvus_engine import LITE
 from multigrain_jax.distributed import agree, start_hosts
 from multigrain_jax.tasks.bounds import leaves, number_problems
 from multigrain_jax.tasks.check import refuse
@@ -36,7 +37,7 @@ def run_on_bucket(run: Task, config: ConfigDict, url: str) -> dict[str, float]:
         found = {"task": config.task, "distributed": hosts.to_dict()}
         refuse(number_problems(found))
         start_hosts(**hosts.to_dict())
-    refuse(_places_of_others(settings, url))
+    refuse([*_places_of_others(settings, url), *_written_in_place(settings, url)])
     index = jax.process_index() if hosts is not None else 0
     with working_copy(
         url,
@@ -66,6 +67,16 @@ def _places_of_others(settings: Mapping[str, Any], url: str) -> list[str]:
                 "would be read as data; choose an address elsewhere"
             )
     return problems
+
+
+def _written_in_place(settings: Mapping[str, Any], url: str) -> list[str]:
+    """What changes its files so that no moment has all of them whole."""
+    if settings.get("engine") != "milvus" or settings["milvus"]["uri"] != LITE:
+        return []
+    return [
+        f"--workdir: found {url} for Milvus Lite, whose files change in their places, "
+        "expected a folder of this machine; name one, or choose --config.engine=faiss"
+    ]
 
 
 def _meet() -> None:

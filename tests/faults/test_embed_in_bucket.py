@@ -9,7 +9,6 @@ from helpers.configs import small_eval_config
 from helpers.photos import noise_photo
 
 from configs import embed
-from multigrain_jax import buckets, mirror
 from multigrain_jax.descriptors.folder import read_head
 from multigrain_jax.descriptors.repair import find_sound
 from multigrain_jax.descriptors.writer import DescriptorWriter
@@ -20,30 +19,16 @@ from multigrain_jax.tasks.on_bucket import run_on_bucket
 make_config = partial(small_eval_config, embed.get_config, rows_per_shard=5)
 
 
-@pytest.fixture
-def states(gcs, monkeypatch):
-    """What the bucket holds after each request that changes it."""
-    found: list[dict[str, bytes]] = []
-    for name in ("upload", "write_bytes", "delete"):
-        real = getattr(buckets, name)
-
-        def call(*arguments, real=real, **options):
-            result = real(*arguments, **options)
-            found.append({key: gcs.data(key) for key in gcs.names()})
-            return result
-
-        monkeypatch.setattr(buckets, name, call)
-    monkeypatch.setattr(mirror, "UPLOADS_AT_ONCE", 1)
-    monkeypatch.setattr(mirror, "PASS_S", 1000.0)
+@pytest.fixture(autouse=True)
+def slow_shards(monkeypatch):
+    """As if each shard took longer than the pause between two passes."""
     commit = DescriptorWriter._commit
 
     def commit_and_upload(self):
         commit(self)
         settle(self._folder)
 
-    # As if each shard took longer than the pause between two passes.
     monkeypatch.setattr(DescriptorWriter, "_commit", commit_and_upload)
-    return found
 
 
 def contents(workdir: Path) -> dict[str, bytes]:

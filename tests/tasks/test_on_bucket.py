@@ -76,6 +76,16 @@ def test_a_workdir_in_what_is_read_is_refused(gcs, workdir, keys, words):
     assert gcs.requests.total() == 0
 
 
+def test_milvus_lite_is_refused_and_a_cluster_is_not(gcs):
+    def of(uri):
+        return config(engine="milvus", milvus={"uri": uri})
+
+    with pytest.raises(InputError, match=r"for Milvus Lite.*engine=faiss"):
+        run_on_bucket(task, of("lite"), gcs.url("run"))
+    assert gcs.requests.total() == 0
+    assert run_on_bucket(task, of("http://host:19530"), gcs.url("run"))
+
+
 def test_a_workdir_beside_what_is_read_is_not(gcs):
     other = gcs.url("runs")
     run_on_bucket(task, config(database=other), gcs.url("run"))

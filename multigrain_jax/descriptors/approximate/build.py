@@ -27,6 +27,7 @@ from multigrain_jax.descriptors.approximate.record import (
 from multigrain_jax.descriptors.folder import shard_path
 from multigrain_jax.descriptors.index import DescriptorIndex
 from multigrain_jax.errors import InputError
+from multigrain_jax.files import settle
 
 # Rows that are read at a time, in float32.
 BLOCK_BYTES = 64 << 20
@@ -213,6 +214,7 @@ class _Updater:
             name, digest = write_rows(self._folder, held)
             part = part._replace(rows_file=name, rows_digest=digest)
             self._write(_with_part(record, number, part)._replace(pending=number))
+            settle(self._folder)
         stays = np.zeros_like(held) if anew else held
         if self._engine.can_remove:
             stays = stays & live

@@ -21,6 +21,7 @@ from multigrain_jax.descriptors.approximate.record import read_record
 from multigrain_jax.descriptors.folder import shard_path
 from multigrain_jax.descriptors.index import DescriptorIndex
 from multigrain_jax.errors import InputError
+from multigrain_jax.files import settling
 
 # As FAISS' lists, FAISS' graphs, and Milvus.
 WAYS = {
@@ -129,6 +130,20 @@ def test_killed_at_any_step_the_next_run_goes_on(engine, paths, call):
     # Of the graph of the first shard a third is dead, of larger ones less.
     stay = 3 if not engine.can_remove and call > 2 else 0
     assert held(engine, folder) == 57 + stay
+
+
+def test_what_is_kept_elsewhere_is_told_first_what_changes_in_its_place(paths):
+    """A bucket knows of each update that may be half done before it begins."""
+    folder, database = paths
+    folder.mkdir()
+    engine = PlainEngine(folder, **WAYS["server"])
+    write_folder(database, photos(40), random_rows(40))
+    seen = []
+    with settling(
+        folder, lambda: seen.append((engine.calls, read_record(folder).pending))
+    ):
+        bring_up(folder, database, engine)
+    assert seen == [(0, 0), (1, 1)]
 
 
 def test_before_every_step_it_may_be_ended(engine, paths):
