@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jax.core import Tracer
 from jax.typing import DTypeLike
 
 from multigrain_jax.checkpoint import Checkpoint, load_checkpoint
-from multigrain_jax.checkpoint.made_for import made_for
+from multigrain_jax.checkpoint.made_for import for_search, made_for
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.photos import PhotoEmbedder
 from multigrain_jax.models.folding import fold_batch_norms
@@ -192,9 +192,10 @@ class LoadedModel:
         self.pooling_exponent = opened.pooling_exponent
         self.class_names = names_of_logits(opened)
         self.step = opened.checkpoint.step
-        backbone = opened.backbone
-        best = made_for(opened.checkpoint.meta, default_size=backbone.default_size)
-        self.test_size, self.test_mode = best.test_size, best.test_mode
+        backbone, meta = opened.backbone, opened.checkpoint.meta
+        best = made_for(meta, default_size=backbone.default_size)
+        self.test_size, self.test_mode = best[:2]
+        self._search = for_search(meta)
         self.variables = jax.device_put(opened.variables)
         graphdef = opened.graphdef
         self._embedder = PhotoEmbedder(graphdef, self.variables, backbone=backbone)
@@ -260,18 +261,23 @@ class LoadedModel:
         paths: Sequence[str | Path],
         *,
         test_size: int | None = None,
-        mode: str = "rect",
+        mode: str | None = None,
+        decode: str = "fast",
         batch_size: int = 32,
     ) -> np.ndarray:
         """The descriptors of photo files; of photos of any shapes in few programs.
 
-        To compare them with a collection of the task `embed`, ask as it was made: its
-        `DescriptorIndex.settings` have the size, the mode, and p for `load_model`.
+        They are those that the task `embed` makes by default. For a collection that was
+        made otherwise `DescriptorIndex.settings` have the size, the mode, and p for
+        `load_model`.
 
         Args:
             paths: of N photos, at least one.
-            test_size: S, in pixels; None is `self.test_size`.
-            mode: "rect": whole photos, as the task `embed` takes them, or "square".
+            test_size: S, in pixels; None is what the network was made for, else 500.
+                p stays as it was loaded.
+            mode: "rect": whole photos, or "square"; None is what the network was
+                published with, else "rect".
+            decode: "fast": large JPEGs at a fraction of their size, or "exact".
             batch_size: photos at once.
 
         Returns:
@@ -280,10 +286,20 @@ class LoadedModel:
         Raises:
             InputError: no path, or photos that cannot be read; the message names them.
         """
-        size = self.test_size if test_size is None else test_size
+        size, mode = self._as_searched(test_size, mode)
         return self._embedder(
-            paths, test_size=size, test_mode=mode, batch_size=batch_size
+            paths, test_size=size, test_mode=mode, decode=decode, batch_size=batch_size
         )
+
+    def _as_searched(self, size: int | None, mode: str | None) -> tuple[int, str]:
+        """A size and a mode, where none is given those of the task `embed`."""
+        sizes = self._search.test_size if size is None else (size,)
+        if len(sizes) != 1:
+            raise InputError(
+                f"test_size: found none, and {sizes} in the checkpoint's record, "
+                "expected one; give it"
+            )
+        return sizes[0], self._search.test_mode if mode is None else mode
 
     def similarity(
         self,
@@ -291,7 +307,7 @@ class LoadedModel:
         other: Photo,
         *,
         test_size: int | None = None,
-        mode: str = "rect",
+        mode: str | None = None,
     ) -> float:
         """How alike two photos are to the network, from -1 to 1: the same pixels are 1.
 
@@ -301,13 +317,14 @@ class LoadedModel:
         Args:
             photo: a path, or the photo as `Image.open` gives it.
             other: another one.
-            test_size: S, in pixels; None is `self.test_size`.
-            mode: "rect": whole photos, as the task `embed` takes them, or "square".
+            test_size: S, in pixels; None is as of `embed`.
+            mode: "rect": whole photos, or "square"; None is as of `embed`.
 
         Raises:
             InputError: a photo that cannot be read.
         """
-        images = [self.preprocess(each, test_size, mode) for each in (photo, other)]
+        size, mode = self._as_searched(test_size, mode)
+        images = [self.preprocess(each, size, mode) for each in (photo, other)]
         one, two = np.asarray(self(images).normalized_embedding, np.float64)
         return float(np.clip(one @ two, -1, 1))
 
@@ -317,7 +334,7 @@ def load_model(
     *,
     step: int | None = None,
     raw: bool = False,
-    pooling_exponent: float | None = None,
+    pooling_exponent: float | Literal["auto"] | None = "auto",
 ) -> LoadedModel:
     """A model ready for inference, from a trained or a converted checkpoint.
 
@@ -332,12 +349,14 @@ def load_model(
         step: which step of a workdir; None is the newest.
         raw: the weights of the last step also where the run kept their running average
             (`ema_decay`), which is taken otherwise.
-        pooling_exponent: p of the GeM pooling; None is the checkpoint's.
+        pooling_exponent: p of the GeM pooling; None is the checkpoint's; "auto" the one
+            that its weights were published with for search, else the checkpoint's.
 
     Raises:
         InputError: no such checkpoint, a damaged one, or weights that did not come.
     """
     keep_compiled_programs()
-    return LoadedModel(
-        open_model(path, step=step, raw=raw, pooling_exponent=pooling_exponent)
-    )
+    checkpoint = load_checkpoint(find_weights(path), step=step, raw=raw)
+    if pooling_exponent == "auto":
+        pooling_exponent = for_search(checkpoint.meta).pooling_exponent
+    return LoadedModel(open_checkpoint(checkpoint, pooling_exponent=pooling_exponent))

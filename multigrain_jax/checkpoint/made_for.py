@@ -5,6 +5,12 @@ from typing import Any, NamedTuple
 
 from multigrain_jax.data.eval_batches import TEST_MODES
 
+# Of weights that nothing is known of: the paper's of retrieval.
+UNKNOWN_SIZE = 500
+WHOLE_PHOTO = "rect"
+# As `tasks.bounds` has it, which is not to read as much as this.
+SMALLEST_SIZE = 32
+
 
 class MadeFor(NamedTuple):
     """How photos are best given to a network.
@@ -37,6 +43,22 @@ class Recorded(NamedTuple):
     test_mode: str
     pooling_exponent: float | None
     published_as: str | None
+
+
+class Choice(NamedTuple):
+    """How photos are given to a network where nobody says how.
+
+    Attributes:
+        test_size: S, in pixels; several in ascending order.
+        test_mode: "square" or "rect".
+        pooling_exponent: p; None is the checkpoint's.
+        origin: where they come from, in words.
+    """
+
+    test_size: tuple[int, ...]
+    test_mode: str
+    pooling_exponent: float | None
+    origin: str
 
 
 def recorded(meta: Mapping[str, Any]) -> Recorded | None:
@@ -81,11 +103,38 @@ def made_for(meta: Mapping[str, Any], *, default_size: int) -> MadeFor:
     return MadeFor(size, found.test_mode, found.pooling_exponent, origin)
 
 
+def for_search(meta: Mapping[str, Any]) -> Choice:
+    """How photos are best given to a network whose descriptors are compared.
+
+    Args:
+        meta: of the checkpoint; of one that says nothing, it is the paper's size.
+    """
+    found = recorded(meta)
+    if found is None:
+        origin = "nothing else is known of these weights"
+        return Choice((UNKNOWN_SIZE,), WHOLE_PHOTO, None, origin)
+    if found.published_as is None:
+        # Collections are searched by whole photos, also where centres were scored.
+        origin = "the size that it was tested at"
+        return Choice(found.test_sizes, WHOLE_PHOTO, None, origin)
+    origin = f"what {found.published_as} searches best with"
+    return Choice(found.test_sizes, found.test_mode, found.pooling_exponent, origin)
+
+
+def for_classes(meta: Mapping[str, Any], *, default_size: int) -> Choice:
+    """How photos are best given to a network whose classes are asked for.
+
+    Arguments as of `made_for`, which this is in other words.
+    """
+    best = made_for(meta, default_size=default_size)
+    return Choice((best.test_size,), best.test_mode, best.pooling_exponent, best.origin)
+
+
 def _sizes(value: Any) -> tuple[int, ...]:
     """A size or several as a tuple, which is empty where they are none."""
     sizes = tuple(value) if isinstance(value, (list, tuple)) else (value,)
     are_sizes = all(
-        isinstance(size, int) and not isinstance(size, bool) and size >= 1
+        isinstance(size, int) and not isinstance(size, bool) and size >= SMALLEST_SIZE
         for size in sizes
     )
     return sizes if are_sizes else ()

@@ -26,6 +26,7 @@ from multigrain_jax.data.pixels import (
 
 PIXELS = ("viewer", "upright", "plain")
 DEPTHS = ("metadata", "maximum")
+SPEEDS = ("fast", "exact")
 WHITE = (255, 255, 255)
 # Of formats whose frames are one picture after the other. (The second picture of an
 # MPO file is another view, or a map of brightness.)

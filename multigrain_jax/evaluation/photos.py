@@ -1,5 +1,6 @@
 """Descriptors of photo files, for who has a model in Python and no workdir."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from multigrain_jax.data.bucket_paths import as_path
-from multigrain_jax.data.decoding import VIEWER
+from multigrain_jax.data.decoding import SPEEDS, VIEWER
 from multigrain_jax.data.eval_batches import TEST_MODES
 from multigrain_jax.data.reading import Reading, why_unreadable
 from multigrain_jax.data.sources.folder import UNLABELLED, ImageFile
@@ -46,6 +47,7 @@ class PhotoEmbedder:
         *,
         test_size: int,
         test_mode: str,
+        decode: str,
         batch_size: int,
     ) -> np.ndarray:
         """The descriptors of N photos, float32 [N, D], of unit length.
@@ -54,23 +56,29 @@ class PhotoEmbedder:
             paths: of the photos, at least one.
             test_size: S, in pixels.
             test_mode: "square" or "rect", as `plan_batches` has them.
+            decode: "fast" or "exact", as `data.decode` has them.
             batch_size: photos at once.
 
         Raises:
-            InputError: no path, another mode, or photos that cannot be read.
+            InputError: no path, another word, or photos that cannot be read.
         """
         if isinstance(paths, (str, Path)) or not len(paths):
             raise InputError(
                 f"paths: found {paths!r}, expected a list of at least one photo; "
                 "sorted(Path(folder).rglob('*.jpg')) makes one of a folder"
             )
-        if test_mode not in TEST_MODES:
-            raise InputError(
-                f"mode: found {test_mode!r}, expected one of {', '.join(TEST_MODES)}"
-            )
+        words = (("mode", test_mode, TEST_MODES), ("decode", decode, SPEEDS))
+        for name, found, known in words:
+            if found not in known:
+                raise InputError(
+                    f"{name}: found {found!r}, expected one of {', '.join(known)}"
+                )
         files = [ImageFile(str(as_path(p)), UNLABELLED) for p in paths]
         source = FileSource(
-            files, class_names=[], decoding=VIEWER, local_cache_dir=None
+            files,
+            class_names=[],
+            decoding=dataclasses.replace(VIEWER, fast=decode == "fast"),
+            local_cache_dir=None,
         )
         mesh = make_mesh()
         if self._step is None:

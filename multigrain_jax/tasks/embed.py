@@ -60,10 +60,10 @@ from multigrain_jax.tasks.check import (
 )
 from multigrain_jax.tasks.embed_defaults import (
     AUTO,
-    WHOLE_PHOTO,
     exponent_asked,
     settle,
     size_hint,
+    with_a_mode,
 )
 from multigrain_jax.tasks.embed_record import SOURCES_OF_FILES, embed_config
 from multigrain_jax.tasks.inputs import data_set_from_config, reading_from_config
@@ -332,10 +332,8 @@ def _earlier_root(workdir: Path) -> str | None:
 
 
 def _problems(settings: Mapping[str, Any]) -> list[str]:
-    mode = settings["test_mode"]
     problems = evaluation_problems(
-        {**settings, "test_mode": WHOLE_PHOTO if mode == AUTO else mode},
-        num_devices=jax.device_count(),
+        with_a_mode(settings), num_devices=jax.device_count()
     )
     problems += choice_problems(settings, {"descriptor_dtype": DTYPES})
     if len(as_tuple(settings["pooling_exponent"])) > 1:

@@ -1,38 +1,20 @@
-"""How photos are embedded where "auto" stands: size, mode and p."""
+"""How photos are given to a network where "auto" stands: size, mode and p."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from multigrain_jax.checkpoint.made_for import recorded
+from multigrain_jax.checkpoint.made_for import WHOLE_PHOTO, Choice, for_search
 from multigrain_jax.descriptors.describe import model_digest
 from multigrain_jax.descriptors.folder import DESCRIPTOR_FOLDER, HEAD_FILE, read_head
 from multigrain_jax.inference import OpenedModel, open_checkpoint
 from multigrain_jax.runtime import compute_dtype
-from multigrain_jax.tasks.bounds import SIZE, as_tuple
+from multigrain_jax.tasks.bounds import as_tuple
 
 AUTO = "auto"
-# Of weights that nothing is known of: the paper's of retrieval.
-UNKNOWN_SIZE = 500
-WHOLE_PHOTO = "rect"
+KEYS = ("test_size", "test_mode", "pooling_exponent")
 # Up to here larger photos are usual: 500 pixels for what was trained at 224.
 UNUSUAL_RATIO = 3
-
-
-class Choice(NamedTuple):
-    """What "auto" stands for.
-
-    Attributes:
-        test_size: S, in pixels; several in ascending order.
-        test_mode: "square" or "rect".
-        pooling_exponent: p; None is the checkpoint's.
-        origin: where they come from, in words.
-    """
-
-    test_size: tuple[int, ...]
-    test_mode: str
-    pooling_exponent: float | None
-    origin: str
 
 
 def settle(settings: dict[str, Any], opened: OpenedModel, workdir: Path) -> OpenedModel:
@@ -47,11 +29,26 @@ def settle(settings: dict[str, Any], opened: OpenedModel, workdir: Path) -> Open
     Returns:
         The model, with the p that is taken.
     """
-    keys = ("test_size", "test_mode", "pooling_exponent")
-    asked = [key for key in keys if settings[key] == AUTO]
+    if AUTO not in (settings[key] for key in KEYS):
+        return opened
+    choice = _of_folder(workdir, opened) or for_search(opened.checkpoint.meta)
+    return take(choice, settings, opened)
+
+
+def take(choice: Choice, settings: dict[str, Any], opened: OpenedModel) -> OpenedModel:
+    """Put a choice where "auto" stands in a configuration, and say it in a line.
+
+    Args:
+        choice: what is taken.
+        settings: the configuration as nested dictionaries, which is changed.
+        opened: the model that it names, with the p that it gives, or the checkpoint's.
+
+    Returns:
+        The model, with the p that is taken.
+    """
+    asked = [key for key in KEYS if settings[key] == AUTO]
     if not asked:
         return opened
-    choice = _of_folder(workdir, opened) or _of_checkpoint(opened.checkpoint.meta)
     others = as_tuple(settings["test_size"]) != choice.test_size
     if "test_size" not in asked and others and choice.pooling_exponent is not None:
         # A p is the one of a size: larger photos have a larger one.
@@ -90,6 +87,12 @@ def size_hint(meta: Mapping[str, Any], test_size: int) -> str:
     )
 
 
+def with_a_mode(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration for checks that know no "auto" of `test_mode`."""
+    asked = settings["test_mode"] == AUTO
+    return {**settings, **({"test_mode": WHOLE_PHOTO} if asked else {})}
+
+
 def exponent_asked(value: Any) -> float | None:
     """The p that a configuration gives; None where it gives none, or "auto"."""
     return None if value in (None, AUTO) else float(as_tuple(value)[0])
@@ -112,22 +115,4 @@ def _of_folder(workdir: Path, opened: OpenedModel) -> Choice | None:
         made.test_mode,
         made.pooling_exponent,
         f"as the descriptors in {workdir}",
-    )
-
-
-def _of_checkpoint(meta: Mapping[str, Any]) -> Choice:
-    """What the checkpoint says of itself; of what says nothing, the paper's size."""
-    found = recorded(meta)
-    if found is None or any(SIZE.wrong(size) for size in found.test_sizes):
-        origin = "nothing else is known of these weights"
-        return Choice((UNKNOWN_SIZE,), WHOLE_PHOTO, None, origin)
-    if found.published_as is None:
-        # Collections are searched by whole photos, also where centres were scored.
-        origin = "the size that it was tested at"
-        return Choice(found.test_sizes, WHOLE_PHOTO, None, origin)
-    return Choice(
-        found.test_sizes,
-        found.test_mode,
-        found.pooling_exponent,
-        f"what {found.published_as} searches best with",
     )

@@ -9,6 +9,7 @@ from PIL import ImageColor
 from multigrain_jax.data.decoding import (
     DEPTHS,
     PIXELS,
+    SPEEDS,
     Decoding,
     decoding_of_record,
 )
@@ -16,7 +17,6 @@ from multigrain_jax.descriptors.folder import DescriptorSettings
 from multigrain_jax.errors import InputError
 
 AUTO = "auto"
-SPEEDS = ("fast", "exact")
 CHOICES = {"decoding": (AUTO, *PIXELS), "depth": DEPTHS, "decode": (AUTO, *SPEEDS)}
 
 

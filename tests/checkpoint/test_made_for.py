@@ -2,7 +2,14 @@
 
 import pytest
 
-from multigrain_jax.checkpoint.made_for import made_for, recorded
+from multigrain_jax.checkpoint.made_for import (
+    SMALLEST_SIZE,
+    for_classes,
+    for_search,
+    made_for,
+    recorded,
+)
+from multigrain_jax.tasks.bounds import SMALLEST_IMAGE
 from multigrain_jax.weights.table import PUBLISHED
 
 TRAINED = {"config": {"test_size": 96, "test_mode": "rect"}}
@@ -43,3 +50,28 @@ def test_a_p_that_is_none_is_the_checkpoints():
             {"published": {"search": search | {"pooling_exponent": value}}}
         )
         assert found == ((500,), "rect", expected, "it")
+
+
+@pytest.mark.parametrize(
+    ("meta", "search", "classes"),
+    [
+        # Collections are of whole photos, also where centres were scored.
+        ({"config": {"test_size": 96}}, ((96,), "rect"), ((96,), "square")),
+        ({"config": {"test_size": 31}}, ((500,), "rect"), ((331,), "square")),
+        (
+            {"config": {"test_size": (96, 128)}},
+            ((96, 128), "rect"),
+            ((331,), "square"),
+        ),
+        (RELEASED, ((500,), "rect", 4.0), ((500,), "rect", 4.0)),
+        ({}, ((500,), "rect"), ((331,), "square")),
+    ],
+)
+def test_a_network_is_asked_for_neighbours_and_for_classes(meta, search, classes):
+    expected = (*search, None)[:3], (*classes, None)[:3]
+    found = for_search(meta), for_classes(meta, default_size=331)
+    assert tuple(each[:3] for each in found) == expected
+
+
+def test_images_are_as_small_as_a_config_may_have_them():
+    assert SMALLEST_SIZE == SMALLEST_IMAGE

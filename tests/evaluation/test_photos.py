@@ -5,7 +5,13 @@ import pytest
 from helpers.photos import noise_photo
 
 import multigrain_jax
+from configs import embed
+from multigrain_jax.checkpoint import CheckpointStore
+from multigrain_jax.descriptors.folder import shard_path
+from multigrain_jax.descriptors.index_file import read_index
 from multigrain_jax.errors import InputError
+from multigrain_jax.models.multigrain import create_model, split_model
+from multigrain_jax.tasks import embed as run_embed
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +55,12 @@ def test_what_is_no_list_of_photos_is_refused(model, given, mode, message):
         model.embed(given, test_size=40, mode=mode)
 
 
+def test_a_word_that_says_how_to_decode_is_a_known_one(model, paths):
+    message = "decode: found 'auto', expected one of fast, exact"
+    with pytest.raises(InputError, match=message):
+        model.embed(paths, test_size=40, decode="auto")
+
+
 def test_photos_that_cannot_be_read_are_named(model, paths, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"no photo")
     wrong = [tmp_path / "bad.jpg", paths[0], tmp_path / "gone.jpg"]
@@ -57,3 +69,46 @@ def test_photos_that_cannot_be_read_are_named(model, paths, tmp_path):
     lines = str(error.value).splitlines()[1:]
     assert len(lines) == 2
     assert "bad.jpg: " in lines[0] and "gone.jpg: " in lines[1]
+
+
+SEARCH = {"test_size": 40, "test_mode": "square", "pooling_exponent": 2.5}
+
+
+@pytest.mark.parametrize(
+    ("meta", "p"),
+    [
+        ({"published": {"name": "x", "search": SEARCH}}, 2.5),
+        ({"published": {"search": {**SEARCH, "pooling_exponent": None}}}, 3.0),
+        ({"config": {"test_size": 40, "test_mode": "square"}}, 3.0),
+    ],
+)
+def test_python_and_the_task_give_a_photo_the_same_descriptor(meta, p, tmp_path):
+    _, variables = split_model(create_model("tiny", num_classes=0, seed=1))
+    store = CheckpointStore(tmp_path / "weights")
+    of_model = {"backbone": "tiny", "num_classes": 0, "class_names": []}
+    store.save(7, model=variables, meta=of_model | meta)
+    store.close()
+    (tmp_path / "photos").mkdir()
+    paths = [tmp_path / "photos" / name for name in ("large.jpg", "small.png")]
+    for path, size in zip(paths, ((400, 300), (70, 50)), strict=True):
+        noise_photo(1, size).save(path)
+    config = embed.get_config()
+    config.init_from, config.data.root = str(tmp_path / "weights"), str(paths[0].parent)
+    config.descriptor_dtype = "float32"
+    config.batch_size = 8
+    run_embed.run(config, tmp_path / "w")
+    folder = tmp_path / "w" / "descriptors"
+    (rows,) = [np.load(shard_path(folder, 0))]
+    stored = {row.image.path: rows[row.row] for row in read_index(folder, 2)}
+
+    model = multigrain_jax.load_model(tmp_path / "weights")
+    assert model.pooling_exponent == p
+    for path, found in zip(paths, model.embed(paths), strict=True):
+        np.testing.assert_allclose(found, stored[str(path)], rtol=0, atol=2e-6)
+    exact = model.embed(paths, decode="exact")
+    assert abs(exact[0] - stored[str(paths[0])]).max() > 1e-4
+    assert model.similarity(*paths) == pytest.approx(
+        float(exact[0] @ exact[1]), abs=1e-5
+    )
+    own = multigrain_jax.load_model(tmp_path / "weights", pooling_exponent=None)
+    assert own.pooling_exponent == 3.0
