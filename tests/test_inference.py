@@ -1,8 +1,3 @@
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,58 +65,6 @@ def test_a_checkpoint_gives_features_in_one_call(workdir):
     step_folder = workdir / "checkpoints" / "7"
     again = multigrain_jax.load_model(step_folder)(model.preprocess(photo, 40)[None])
     np.testing.assert_array_equal(output.logits, again.logits)
-
-
-def test_programs_of_a_loaded_model_are_kept(tiny_checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setenv("MULTIGRAIN_CACHE", str(tmp_path))
-    names = (
-        "jax_compilation_cache_dir",
-        "jax_persistent_cache_min_compile_time_secs",
-    )
-    before = {name: getattr(jax.config, name) for name in names}
-    jax.config.update("jax_compilation_cache_dir", None)
-    try:
-        multigrain_jax.load_model(tiny_checkpoint)
-        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "compiled")
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
-
-
-EMBED_ONE = """
-import sys
-import jax
-from multigrain_jax import load_model
-found = []
-jax.monitoring.register_event_listener(lambda name, **_: found.append(name))
-model = load_model(sys.argv[1])
-print(float(model.embed([sys.argv[2]], test_size=40).sum()))
-for kind in ("hits", "misses"):
-    print(found.count(f"/jax/compilation_cache/cache_{kind}"))
-"""
-
-
-@pytest.mark.slow
-def test_the_next_process_compiles_nothing(tiny_checkpoint, tmp_path):
-    # Of programs that depend on the order of a set, say, it would find none.
-    photo = tmp_path / "one.png"
-    Image.fromarray(np.full((50, 70, 3), 90, np.uint8)).save(photo)
-    variables = {
-        **os.environ,
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "PYTHONPATH": str(Path(__file__).parents[1]),
-    }
-    command = [sys.executable, "-c", EMBED_ONE, str(tiny_checkpoint), str(photo)]
-    said = []
-    for seed in ("1", "2"):
-        variables["PYTHONHASHSEED"] = seed
-        done = subprocess.run(command, env=variables, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        said.append(done.stdout.split()[-3:])
-    (total, hits, misses), again = said
-    assert int(hits) == 0 and int(misses) > 0
-    assert again == [total, misses, "0"]
 
 
 def test_a_model_knows_its_size(workdir, tmp_path):

@@ -5,8 +5,11 @@ import time
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
+from PIL import Image
 
+import multigrain_jax
 from multigrain_jax.errors import InputError
 from multigrain_jax.models.multigrain import (
     BACKBONES,
@@ -95,6 +98,49 @@ def test_a_folder_that_cannot_be_made_is_no_error(home, capsys):
     assert keep_compiled_programs() is None
     assert "are not kept" in capsys.readouterr().out
     assert jax.config.jax_compilation_cache_dir is None
+
+
+def test_programs_of_a_loaded_model_are_kept(home, tiny_checkpoint):
+    multigrain_jax.load_model(tiny_checkpoint)
+    assert jax.config.jax_compilation_cache_dir == str(
+        home / "multigrain_jax" / "compiled"
+    )
+
+
+EMBED_ONE = """
+import sys
+import jax
+from multigrain_jax import load_model
+found = []
+jax.monitoring.register_event_listener(lambda name, **_: found.append(name))
+model = load_model(sys.argv[1])
+print(float(model.embed([sys.argv[2]], test_size=40).sum()))
+for kind in ("hits", "misses"):
+    print(found.count(f"/jax/compilation_cache/cache_{kind}"))
+"""
+
+
+@pytest.mark.slow
+def test_the_next_process_compiles_nothing(tiny_checkpoint, tmp_path):
+    # Of programs that depend on the order of a set, say, it would find none.
+    photo = tmp_path / "one.png"
+    Image.fromarray(np.full((50, 70, 3), 90, np.uint8)).save(photo)
+    variables = {
+        **os.environ,
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+    }
+    command = [sys.executable, "-c", EMBED_ONE, str(tiny_checkpoint), str(photo)]
+    said = []
+    for seed in ("1", "2"):
+        variables["PYTHONHASHSEED"] = seed
+        done = subprocess.run(command, env=variables, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout.split()[-3:])
+    (total, hits, misses), again = said
+    assert int(hits) == 0 and int(misses) > 0
+    assert again == [total, misses, "0"]
 
 
 def test_time_since_launch_runs():

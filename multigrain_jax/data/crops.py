@@ -50,6 +50,27 @@ def _central_box(width: int, height: int) -> Box:
     return left, top, left + crop_width, top + crop_height
 
 
+def reduction(whole: tuple[int, int], reduced: tuple[int, int]) -> int:
+    """At which fraction, 1 / n, of its size an image was decoded."""
+    return max(round(w / r) for w, r in zip(whole, reduced, strict=True))
+
+
+def reduced_box(box: Box, whole: tuple[int, int], reduced: tuple[int, int]) -> Box:
+    """A part of an image in one that was decoded at a fraction of its size.
+
+    Edges are at the nearest whole pixel.
+
+    Args:
+        box: left, top, right, bottom; in the whole image, and not smaller than some
+            pixels of the reduced one.
+        whole: width and height of the whole image.
+        reduced: width and height of the other.
+    """
+    fraction = reduction(whole, reduced)
+    left, top, right, bottom = (round(edge / fraction) for edge in box)
+    return left, top, right, bottom
+
+
 def resize_crop(image: Image.Image, box: Box, size: int) -> Image.Image:
     """The part `box` of the image, resized to size x size (bilinear, antialiased).
 

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
-import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
+from multigrain_jax.data.frames import frame_to_show
 from multigrain_jax.data.image_file import (
+    Enough,
     UndecodableImageError,
     UnknownFormatError,
     kind_of,
@@ -19,7 +20,7 @@ from multigrain_jax.data.image_file import (
 from multigrain_jax.data.mending import mend
 from multigrain_jax.data.orientation import SIDEWAYS, orientation_of, turn_upright
 from multigrain_jax.data.pixels import (
-    channel_ranges,
+    plain_rgb,
     stored_depth,
     viewer_rgb,
 )
@@ -28,14 +29,6 @@ PIXELS = ("viewer", "upright", "plain")
 DEPTHS = ("metadata", "maximum")
 SPEEDS = ("fast", "exact")
 WHITE = (255, 255, 255)
-# Of formats whose frames are one picture after the other. (The second picture of an
-# MPO file is another view, or a map of brightness.)
-ANIMATED = ("GIF", "WEBP", "PNG", "AVIF", "TIFF")
-MAX_FRAMES_TRIED = 64
-# Fewer of large ones: as many pixels as two of the largest photos have.
-MAX_PIXELS_TRIED = 256_000_000
-# A frame whose channels vary by less is a plain area: black, before the film begins.
-FLAT_RANGE = 8
 # What decoding one pixel may take at most; of a photo, this many times its pixels.
 BYTES_PER_PIXEL = 12
 
@@ -131,6 +124,20 @@ class Decoded(NamedTuple):
     notes: tuple[str, ...]
 
 
+class Reduced(NamedTuple):
+    """A photo that may be smaller than it is stored, and what there is to say of it.
+
+    Attributes:
+        image: RGB.
+        notes: as of `Decoded`.
+        whole: width and height that it has where it is not reduced.
+    """
+
+    image: Image.Image
+    notes: tuple[str, ...]
+    whole: tuple[int, int]
+
+
 def decode(data: bytes, decoding: Decoding, *, side: int | None = None) -> Image.Image:
     """An encoded image as RGB; arguments and errors as of `decode_noted`."""
     return decode_noted(data, decoding, side=side).image
@@ -152,7 +159,34 @@ def decode_noted(
     Raises:
         UndecodableImageError: it cannot be decoded; the message says why.
     """
+    return _decode(data, decoding, side)
 
+
+def decode_reduced(
+    data: bytes, decoding: Decoding, *, side: Callable[[int, int], int]
+) -> Reduced:
+    """An encoded image as RGB, of a JPEG if it is to be `fast` only as much as needed.
+
+    Its header is read once. Errors as of `decode_noted`.
+
+    Args:
+        data: the file's bytes.
+        decoding: how photos become pixels.
+        side: of the width and height of the whole image, turned upright where
+            `decoding` does that, the longer side that is enough of it.
+    """
+    whole: tuple[int, int] | None = None
+
+    def enough(image: ImageFile.ImageFile, size: tuple[int, int]) -> int:
+        nonlocal whole
+        whole = _turned(size, image, decoding)
+        return side(*whole)
+
+    image, notes = _decode(data, decoding, enough if decoding.fast else None)
+    return Reduced(image, notes, whole or image.size)
+
+
+def _decode(data: bytes, decoding: Decoding, side: int | Enough | None) -> Decoded:
     def read(encoded: bytes) -> Decoded:
         file = io.BytesIO(encoded)
         image = open_image(file, decoding.max_pixels, decoding.max_bytes, side)
@@ -226,7 +260,7 @@ def _to_rgb(image: Image.Image, decoding: Decoding) -> Decoded:
     notes: list[str] = []
     if decoding.pixels == "viewer":
         depth = stored_depth(image)
-        frame = _frame_to_show(image, notes)
+        frame = frame_to_show(image, notes)
         rgb = viewer_rgb(
             frame,
             depth,
@@ -243,60 +277,6 @@ def _to_rgb(image: Image.Image, decoding: Decoding) -> Decoded:
     return Decoded(rgb, tuple(notes))
 
 
-def _frame_to_show(image: Image.Image, notes: list[str]) -> Image.Image:
-    """The first frame that is not one plain area, the first of all if none is."""
-    image.load()
-    is_animated = image.format in ANIMATED and getattr(image, "is_animated", False)
-    if not is_animated or image.tell() or not _is_flat(image):
-        return image
-    first, number, shown = image.copy(), 0, None
-    size = image.size
-    most = min(MAX_FRAMES_TRIED, MAX_PIXELS_TRIED // max(1, size[0] * size[1]))
-    try:
-        while shown is None and number < most:
-            number += 1
-            image.seek(number)
-            # Pages of a TIFF may be of other sizes, which nobody has looked at.
-            if image.size == size and not _is_flat(image):
-                shown = image.copy()
-    except Exception:
-        shown = None  # no more frames, or damaged ones
-    if shown is not None:
-        count = getattr(image, "n_frames", number + 1)
-        notes.append(
-            f"the first frame that is not plain is shown, {number + 1} of {count}"
-        )
-    image.seek(0)
-    return first if shown is None else shown
-
-
-def _is_flat(image: Image.Image) -> bool:
-    ranges = channel_ranges(image.convert("RGB"))
-    return all(high - low < FLAT_RANGE for low, high in ranges)
-
-
-def plain_rgb(image: Image.Image) -> Image.Image:
-    """A loaded image as RGB by Pillow's own conversion.
-
-    Transparent parts show what lies under them, profiles do not count; 16 bits are
-    scaled to 8.
-    """
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, np.float64)
-        # 16 bits to 8; Pillow's own conversion would clip everything above 255. The
-        # 32-bit modes do not say what range they use.
-        sixteen_bits = image.mode.startswith("I;16") or values.max(initial=0) > 255
-        scale = 257.0 if sixteen_bits else 1.0
-        grey = np.clip(np.round(values / scale), 0, 255).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
-    if image.mode == "P" and "transparency" in image.info:
-        # Straight to RGB, Pillow warns.
-        image = image.convert("RGBA")
-    return image.convert("RGB")
-
-
 def encoded_size(file: BinaryIO, decoding: Decoding) -> tuple[int, int]:
     """Width and height that `decode` gives an image, from its header alone.
 
@@ -310,10 +290,7 @@ def encoded_size(file: BinaryIO, decoding: Decoding) -> tuple[int, int]:
 
     def read(opened: BinaryIO) -> tuple[int, int]:
         image = open_image(opened, decoding.max_pixels, decoding.max_bytes, None)
-        width, height = reduced_size(image)
-        upright = decoding.pixels != "plain"
-        sideways = upright and orientation_of(image, opened) in SIDEWAYS
-        return (height, width) if sideways else (width, height)
+        return _turned(reduced_size(image), image, decoding, opened)
 
     with quiet_pillow():
         try:
@@ -334,14 +311,28 @@ def encoded_size(file: BinaryIO, decoding: Decoding) -> tuple[int, int]:
             raise UndecodableImageError(str(error) or type(error).__name__) from error
 
 
+def _turned(
+    size: tuple[int, int],
+    image: Image.Image,
+    decoding: Decoding,
+    file: BinaryIO | None = None,
+) -> tuple[int, int]:
+    """Width and height of an opened image after it has been turned, if it is to be."""
+    upright = decoding.pixels != "plain"
+    sideways = upright and orientation_of(image, file) in SIDEWAYS
+    return (size[1], size[0]) if sideways else size
+
+
 __all__ = [
     "PLAIN",
     "VIEWER",
     "Decoded",
     "Decoding",
+    "Reduced",
     "UndecodableImageError",
     "decode",
     "decode_noted",
+    "decode_reduced",
     "encoded_size",
     "rgb_of_opened",
 ]

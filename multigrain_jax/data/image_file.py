@@ -7,7 +7,7 @@ import re
 import struct
 import threading
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from itertools import chain
 from typing import BinaryIO, cast
 
@@ -56,6 +56,8 @@ TILE_WIDTH, TILE_LENGTH, SAMPLES, BITS = 322, 323, 277, 258  # tags of a TIFF
 COEFFICIENT_BYTES = 2  # of a JPEG whose parts come in several scans
 JPEG2000_BYTES = 4  # a number of any of its channels
 REDUCTIONS = (8, 4, 2)
+# Of an opened JPEG and its size, the longer side that is enough.
+Enough = Callable[[ImageFile.ImageFile, tuple[int, int]], int]
 # Of a JPEG, before its pixels: depth maps of phones have some megabytes.
 MAX_HEAD_BYTES = 64 << 20
 MAX_EXIF_BYTES = 4 << 20
@@ -156,7 +158,7 @@ def quiet_pillow() -> Generator[None]:
 
 
 def open_image(
-    file: BinaryIO, max_pixels: int, max_bytes: int, side: int | None
+    file: BinaryIO, max_pixels: int, max_bytes: int, side: int | Enough | None
 ) -> ImageFile.ImageFile:
     """An image whose header is read, of a format and a size that are read.
 
@@ -164,7 +166,7 @@ def open_image(
         file: the encoded bytes, from the first on.
         max_pixels: a larger photo is to be decoded at a fraction of its size.
         max_bytes: what decoding may take.
-        side: where its longer side is enough at a fraction of its size; None: not.
+        side: the longer side that is enough of a JPEG; None: its whole size.
 
     Raises:
         UnknownFormatError: of no format that is read.
@@ -271,7 +273,9 @@ def _webp_canvas(prefix: bytes) -> tuple[int, int]:
     return 0, 0
 
 
-def _reduce(image: ImageFile.ImageFile, max_pixels: int, side: int | None) -> None:
+def _reduce(
+    image: ImageFile.ImageFile, max_pixels: int, side: int | Enough | None
+) -> None:
     """Have an image decoded at the fraction of its size that is enough."""
     width, height = image.size
     least = 1
@@ -280,7 +284,9 @@ def _reduce(image: ImageFile.ImageFile, max_pixels: int, side: int | None) -> No
     ):
         least *= 2
     wanted = least
-    if side is not None:
+    if side is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
+        if not isinstance(side, int):
+            side = side(image, (-(-width // least), -(-height // least)))
         fractions = (r for r in REDUCTIONS if max(width, height) // r >= side)
         wanted = max(least, next(fractions, 1))
     if wanted == 1:

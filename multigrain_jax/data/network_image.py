@@ -1,16 +1,9 @@
 """From an encoded photo to what a network is shown of it, but for its statistics."""
 
-import io
 from functools import partial
 
-from multigrain_jax.data.crops import resize_and_crop, resized_size
-from multigrain_jax.data.decoding import (
-    Decoded,
-    Decoding,
-    UndecodableImageError,
-    decode_noted,
-    encoded_size,
-)
+from multigrain_jax.data.crops import reduction, resize_and_crop, resized_size
+from multigrain_jax.data.decoding import Decoded, Decoding, decode_reduced
 
 # A photo that is decoded fast has at least so many times the sides that it is resized
 # to: the detail that the resize averages over is still there.
@@ -36,19 +29,18 @@ def network_image(
     resized = partial(
         resized_size, test_size=test_size, mode=mode, smallest_side=smallest_side
     )
-    if not decoding.fast:
-        image, notes = decode_noted(data, decoding)
-        shown, whole = resized(*image.size), None
-    else:
-        try:
-            full = encoded_size(io.BytesIO(data), decoding)
-        except UndecodableImageError:
-            decode_noted(data, decoding)  # which says better what it is
-            raise
-        shown = resized(*full)
-        image, notes = decode_noted(data, decoding, side=FAST_GAP * max(shown))
-        whole = _whole(full, image.size)
-    cropped = resize_and_crop(image, shown, test_size=test_size, mode=mode, whole=whole)
+    image, notes, whole = decode_reduced(
+        data,
+        decoding,
+        side=lambda width, height: FAST_GAP * max(resized(width, height)),
+    )
+    cropped = resize_and_crop(
+        image,
+        resized(*whole),
+        test_size=test_size,
+        mode=mode,
+        whole=_whole(whole, image.size) if decoding.fast else None,
+    )
     return Decoded(cropped, notes)
 
 
@@ -60,7 +52,7 @@ def _whole(
     A last row or column of pixels that are not all there is a whole one in it. (Of a
     photo that is turned upright it may be the first: half a pixel, at most.)
     """
-    fraction = max(round(full[0] / reduced[0]), round(full[1] / reduced[1]))
+    fraction = reduction(full, reduced)
     width, height = (
         min(small, side / fraction) for side, small in zip(full, reduced, strict=True)
     )

@@ -238,3 +238,25 @@ def _probe(mode: str) -> Image.Image:
     steps = np.linspace(0, 255, 17).round().astype(np.uint8)
     cube = np.stack(np.meshgrid(steps, steps, steps), axis=-1)
     return Image.fromarray(cube.reshape(17, -1, 3))
+
+
+def plain_rgb(image: Image.Image) -> Image.Image:
+    """A loaded image as RGB by Pillow's own conversion.
+
+    Transparent parts show what lies under them, profiles do not count; 16 bits are
+    scaled to 8.
+    """
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image, np.float64)
+        # 16 bits to 8; Pillow's own conversion would clip everything above 255. The
+        # 32-bit modes do not say what range they use.
+        sixteen_bits = image.mode.startswith("I;16") or values.max(initial=0) > 255
+        scale = 257.0 if sixteen_bits else 1.0
+        grey = np.clip(np.round(values / scale), 0, 255).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        # Straight to RGB, Pillow warns.
+        image = image.convert("RGBA")
+    return image.convert("RGB")

@@ -13,7 +13,6 @@ from helpers.photos import encode, noise_photo
 from PIL import Image
 
 from configs import base, eval_base, search
-from multigrain_jax.data import decoding as decoding_module
 from multigrain_jax.data.decoding import (
     PLAIN,
     VIEWER,
@@ -242,37 +241,6 @@ def test_recipes_decode_as_what_has_no_recipe():
         )
         assert data.max_megapixels == VIEWER.max_megapixels
     assert search.get_config().data.max_megapixels == VIEWER.max_megapixels
-
-
-@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "TIFF"])
-def test_the_first_frame_that_is_not_plain_is_shown(kind):
-    black, photo = Image.new("RGB", (40, 30)), noise_photo(0, (40, 30), brightest=256)
-    # Not a difference to the first one: every format keeps such frames whole.
-    data = encode(black, kind, save_all=True, append_images=[photo, black], duration=9)
-    found = decode_noted(data, VIEWER)
-    assert np.asarray(found.image).std() > 20
-    assert found.notes == ("the first frame that is not plain is shown, 2 of 3",)
-    with Image.open(io.BytesIO(data)) as opened:
-        np.testing.assert_array_equal(rgb_of_opened(opened, VIEWER), found.image)
-        assert opened.tell() == 0
-
-
-def test_plain_films_show_their_first_frame():
-    black, grey = Image.new("RGB", (40, 30)), Image.new("RGB", (40, 30), (90, 90, 90))
-    data = encode(black, "GIF", save_all=True, append_images=[grey], duration=9)
-    found = decode_noted(data, VIEWER)
-    assert np.asarray(found.image).max() == 0 and found.notes == ()
-
-
-def test_few_frames_of_large_films_are_tried(monkeypatch):
-    black, photo = Image.new("RGB", (40, 30)), noise_photo(0, (40, 30), brightest=256)
-    frames = [Image.new("RGB", (40, 30), (n, n, n)) for n in range(1, 6)]
-    data = encode(black, "PNG", save_all=True, append_images=[*frames, photo])
-    assert decode_noted(data, VIEWER).notes == (
-        "the first frame that is not plain is shown, 7 of 7",
-    )
-    monkeypatch.setattr(decoding_module, "MAX_PIXELS_TRIED", 5 * 40 * 30)
-    assert decode_noted(data, VIEWER).notes == ()
 
 
 def test_no_warning_of_pillows_gets_out():

@@ -8,6 +8,7 @@ import pytest
 from helpers.photos import encode
 from PIL import Image, JpegImagePlugin
 
+from multigrain_jax.data import image_file
 from multigrain_jax.data.crops import eval_transform
 from multigrain_jax.data.decoding import PLAIN, VIEWER, decode
 from multigrain_jax.data.image_file import UndecodableImageError
@@ -72,6 +73,27 @@ def test_fast_and_exact_images_have_one_size_and_nearly_the_same_pixels(size, mo
 def test_at_least_twice_the_sides_are_decoded(size, seen, decoded_sizes):
     SHOWN(jpeg(size), FAST)
     assert decoded_sizes == [seen]
+
+
+@pytest.mark.parametrize("decoding", [VIEWER, FAST])
+def test_a_header_is_read_once(decoding, monkeypatch):
+    opened = []
+    usual = image_file._of_its_format
+
+    def counted(file, max_pixels):
+        opened.append(max_pixels)
+        return usual(file, max_pixels)
+
+    monkeypatch.setattr(image_file, "_of_its_format", counted)
+    SHOWN(jpeg((1000, 750)), decoding)
+    assert len(opened) == 1
+
+
+def test_a_photo_over_the_limit_is_reduced_from_what_the_limit_leaves(decoded_sizes):
+    # Half of it may be decoded; an eighth is enough.
+    few = dataclasses.replace(FAST, max_megapixels=2.5)
+    assert SHOWN(jpeg((2401, 1799)), few).image.size == (64, 47)
+    assert decoded_sizes == [(301, 225)]
 
 
 def test_what_is_not_to_be_fast_is_decoded_whole(decoded_sizes):
