@@ -50,8 +50,9 @@ class Decoding:
         background: what is behind transparent parts; of "viewer".
         depth: of "viewer", what is white in a 16-bit image: "metadata", the largest
             value of its bit depth, or "maximum", its own largest value.
-        fast: a JPEG much larger than what it is resized to is decoded at a half, a
-            quarter or an eighth of its size, at least twice of what is needed.
+        fast: a JPEG much larger than what it, or every crop of it, is resized to is
+            decoded at a half, a quarter or an eighth of its size, at least twice of
+            what is needed.
         max_megapixels: larger photos are decoded at a half, a quarter or an eighth of
             their size where the format can, and are unreadable where it cannot.
     """

@@ -13,8 +13,10 @@ from PIL import Image
 
 from multigrain_jax.data.decoding import (
     Decoded,
+    Reduced,
     UndecodableImageError,
     decode_noted,
+    decode_reduced,
 )
 from multigrain_jax.data.network_image import network_image
 from multigrain_jax.data.patience import patiently
@@ -65,6 +67,17 @@ def read_noted(source: ImageSource, index: int, *, side: int | None = None) -> D
     try:
         data = patiently(lambda: source.read(index))
         return decode_noted(data, source.decoding, side=side)
+    except MemoryError as error:
+        raise UndecodableImageError("reading it takes more memory than may") from error
+
+
+def read_reduced(
+    source: ImageSource, index: int, *, side: Callable[[int, int], int]
+) -> Reduced:
+    """One image as `decode_reduced` makes it; errors as of `read_image`."""
+    try:
+        data = patiently(lambda: source.read(index))
+        return decode_reduced(data, source.decoding, side=side)
     except MemoryError as error:
         raise UndecodableImageError("reading it takes more memory than may") from error
 

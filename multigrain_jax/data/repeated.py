@@ -152,6 +152,16 @@ class RepeatedStream:
             position = end
         return slots
 
+    def augmentations_of(self, position: int) -> range:
+        """The positions of all R augmentations of the image at a position of the run.
+
+        Those of one image, whichever of them a batch or a host has; at the end of an
+        epoch the last positions are another image's, and count as if they were not.
+        """
+        step, within = divmod(position, self.batch_size)
+        start = position - (self._place(step)[1] + within) % self.num_repeats
+        return range(start, start + self.num_repeats)
+
     def _place(self, step: int) -> tuple[int, int]:
         """A batch's epoch and its first sample within it."""
         epoch, within = divmod(step, self.steps_per_epoch)

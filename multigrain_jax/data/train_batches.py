@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grain
@@ -11,10 +12,11 @@ from PIL import Image
 
 from multigrain_jax.data.autoaugment import apply_policy
 from multigrain_jax.data.copies import apply_copies
-from multigrain_jax.data.crops import random_crop_box
-from multigrain_jax.data.decoding import Decoded, UndecodableImageError
-from multigrain_jax.data.reading import HostBatch, Reading, iterate, read_noted
-from multigrain_jax.data.repeated import RepeatedStream
+from multigrain_jax.data.crops import random_crop_box, reduced_box
+from multigrain_jax.data.decoding import Reduced, UndecodableImageError
+from multigrain_jax.data.network_image import FAST_GAP
+from multigrain_jax.data.reading import HostBatch, Reading, iterate, read_reduced
+from multigrain_jax.data.repeated import RepeatedStream, Slot
 from multigrain_jax.data.simd_resize import CropResizer, crop_resizer
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.data.trivialaugment import apply_trivial
@@ -57,14 +59,14 @@ class _Train:
         slots = list(self.stream.image_slots(step, self.start, self.stop))
         self.source.ask_for([slot.index for slot in slots])
         for number, slot in enumerate(slots):
-            (image, notes), used = self._decode(slot.index)
+            (image, notes, whole), used = self._decode(slot)
             if used != slot.index:
                 bad[number] = slot.index
             if notes:
                 noted[number] = used
             indices[row : row + slot.repeats] = used
             for repeat in range(slot.repeats):
-                images[row] = self._crop(image, slot.first_position + repeat)
+                images[row] = self._crop(image, whole, slot.first_position + repeat)
                 row += 1
         known = self.source.instances
         return {
@@ -76,21 +78,24 @@ class _Train:
             "noted_index": noted,
         }
 
-    def _crop(self, image: Any, position: int) -> np.ndarray:
+    def _crop(self, image: Any, whole: tuple[int, int], position: int) -> np.ndarray:
         rng = _generator(self.seed, position)
-        box = random_crop_box(rng, *image.size, area_min=self.crop_area_min)
+        box = random_crop_box(rng, *whole, area_min=self.crop_area_min)
+        if image.size != whole:
+            box = reduced_box(box, whole, image.size)
         crop = self.resize(image, box, self.train_size)
         if (apply := HOST_AUGMENTATIONS.get(self.augmentation)) is not None:
             crop = apply(rng, crop)
         return np.asarray(crop)
 
-    def _decode(self, index: int) -> tuple[Decoded, int]:
+    def _decode(self, slot: Slot) -> tuple[Reduced, int]:
         """The image, or a stand-in that depends on (seed, index) alone."""
-        tried = []
+        index, tried = slot.index, []
+        side = partial(self._enough, slot.first_position)
         for attempt in range(REPLACEMENT_ATTEMPTS + 1):
             candidate = index if attempt == 0 else self._stand_in(index, attempt)
             try:
-                return read_noted(self.source, candidate), candidate
+                return read_reduced(self.source, candidate, side=side), candidate
             except (OSError, UndecodableImageError) as error:
                 tried.append(printable(f"{self.source.describe(candidate)}: {error}"))
         listed = "\n  ".join(tried[:5])
@@ -98,6 +103,21 @@ class _Train:
             f"{len(tried)} images in a row could not be read, one in place of the "
             f"other; is the data set still there?\n  {listed}"
         )
+
+    def _enough(self, position: int, width: int, height: int) -> int:
+        """The longer side of an image that every crop of it can be cut from.
+
+        Each is still `FAST_GAP` times as large as it is resized to. All R of them
+        count, also those in the share of another host: the same pixels everywhere.
+        """
+        shortest = min(width, height)
+        for each in self.stream.augmentations_of(position):
+            rng = _generator(self.seed, each)
+            left, top, right, bottom = random_crop_box(
+                rng, width, height, area_min=self.crop_area_min
+            )
+            shortest = min(shortest, right - left, bottom - top)
+        return -(-FAST_GAP * self.train_size * max(width, height) // shortest)
 
     def _stand_in(self, index: int, attempt: int) -> int:
         name = f"{self.seed}/{index}/{attempt}".encode()
@@ -122,7 +142,9 @@ def make_train_batches(
 
     Every distinct image of a batch is decoded once and cropped as often as it stands
     there. The bits depend on (seed, position) alone, not on workers or on where the
-    run was resumed.
+    run was resumed. Where the source's photos are to be decoded `fast`, a large JPEG is
+    decoded at a half, a quarter or an eighth of its size if each of its R crops is then
+    still twice as large as it is resized to; crops begin and end at the nearest pixels.
 
     Args:
         source: the images.

@@ -32,7 +32,7 @@ def decoding_from_config(data: Mapping[str, Any], *, own_photos: bool) -> Decodi
     pixels = data["decoding"]
     if pixels == AUTO:
         pixels = "viewer" if own_photos else "plain"
-    # Training has no such key: its crops are from whole photos.
+    # Runs of before had no such key in training: crops were from whole photos.
     speed = data.get("decode", "exact")
     return Decoding(
         pixels=pixels,

@@ -94,6 +94,11 @@ def _backend_problems(config: Mapping[str, Any]) -> list[str]:
             'what TFDS prepared as TFRecord files; set data.source to "tfds", or '
             'data.backend to "grain"'
         )
+    if data["decode"] == "fast":
+        problems.append(
+            'data.backend = "tfdata" with data.decode = "fast": TensorFlow decodes its '
+            'photos, whole; set data.decode to "exact", or data.backend to "grain"'
+        )
     if (name := config["augmentation"]) in HOST_AUGMENTATIONS:
         problems.append(
             f'data.backend = "tfdata" with augmentation = "{name}", whose operations '

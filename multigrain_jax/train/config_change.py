@@ -45,6 +45,7 @@ UPDATE_KEYS = (
     "crop_resize",
     "cutmix_alpha",
     "data.background",
+    "data.decode",
     "data.decoding",
     "data.depth",
     "data.max_megapixels",
@@ -109,6 +110,7 @@ PATH_KEYS = ("data.list_file", "data.root", "init_from", "pretrained_backbone")
 # What versions did that had no such key, and recorded none in their checkpoints.
 BEFORE = {
     "cutmix_alpha": 0.0,
+    "data.decode": "exact",
     "data.photos_per_instance": 2,
     "decay_norms": True,
     "ema_decay": None,

@@ -251,3 +251,21 @@ def test_no_instance_has_more_positives_than_the_bound(changes, bound):
             seen = max(seen, int(counts.max()) - 1)
     assert seen <= bound
     assert seen == bound or changes["num_repeats"] > 1
+
+
+@pytest.mark.parametrize("batch_size", [4, 5])
+def test_the_augmentations_of_an_image_are_the_same_for_all_of_them(batch_size):
+    stream = make_stream(batch_size=batch_size)
+    steps = range(3 * stream.steps_per_epoch)
+    for step in steps:
+        ids = stream.sample_ids(step)
+        for slot in stream.image_slots(step, 1, batch_size):
+            group = stream.augmentations_of(slot.first_position)
+            own = range(slot.first_position, slot.first_position + slot.repeats)
+            assert len(group) == 3
+            for position in own:
+                assert position in group
+                assert stream.augmentations_of(position) == group
+            # In this batch, all of them are this image.
+            here = range(step * batch_size, (step + 1) * batch_size)
+            assert all(ids[p - here.start] == slot.index for p in group if p in here)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from multigrain_jax.data import reading
 from multigrain_jax.data.crops import random_crop_box, resize_crop
-from multigrain_jax.data.decoding import VIEWER, decode, decode_noted
+from multigrain_jax.data.decoding import VIEWER, decode, decode_reduced
 from multigrain_jax.data.reading import Reading, why_unreadable
 from multigrain_jax.data.repeated import KnownInstances, RepeatedStream
 from multigrain_jax.data.sources.folder import ImageFile
@@ -123,9 +123,9 @@ def test_every_distinct_image_of_a_batch_is_decoded_once(source, monkeypatch):
 
     def counted(data, decoding, **options):
         decoded.append(data)
-        return decode_noted(data, decoding, **options)
+        return decode_reduced(data, decoding, **options)
 
-    monkeypatch.setattr(reading, "decode_noted", counted)
+    monkeypatch.setattr(reading, "decode_reduced", counted)
     stream = make_stream(source, epoch_len_factor=3.0)
     got = batches(source, stream, num_steps=2)
     assert len(decoded) == sum(len(set(b["instance_id"].tolist())) for b in got)

@@ -149,6 +149,11 @@ def test_tfrecord_files_are_read_as_they_are():
     data = {"data__source": "folder", "data__backend": "tfdata"}
     with pytest.raises(InputError, match=r"(?s)data.source = 'folder'.*\"AA\""):
         check_train_config(config(**data, augmentation="AA"), num_devices=1)
+    with pytest.raises(InputError, match=r'set data\.decode to "exact"'):
+        check_train_config(config(**data, data__decode="fast"), num_devices=1)
+    check_train_config(config(data__decode="fast"), num_devices=1)
+    with pytest.raises(InputError, match=r"data\.decode: found 'half'"):
+        check_train_config(config(data__decode="half"), num_devices=1)
     with pytest.raises(InputError, match="'tf', expected one of grain, tfdata"):
         check_train_config(config(data__backend="tf"), num_devices=1)
 
