@@ -146,14 +146,16 @@ def test_two_hosts_share_a_workdir_in_a_bucket(gcs, photos, tmp_path, monkeypatc
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("storage", ["gcs", "s3"])
 def test_a_run_that_is_killed_goes_on_on_another_machine(
-    gcs, photos, whole, tmp_path, monkeypatch, capsys
+    storage, request, photos, whole, tmp_path, monkeypatch, capsys
 ):
-    url = gcs.url("runs/a")
+    bucket = request.getfixturevalue(storage)
+    url = bucket.url("runs/a")
     first = {**os.environ, "MULTIGRAIN_CACHE": str(tmp_path / "first")}
     command = [sys.executable, str(DRIVER), str(photos), url, str(EPOCHS)]
     with subprocess.Popen(command, env=first) as child:
-        while not gcs.names("runs/a/checkpoints/10/meta/metadata"):
+        while not bucket.names("runs/a/checkpoints/10/meta/metadata"):
             assert child.poll() is None
             time.sleep(0.02)
         monkeypatch.setenv("MULTIGRAIN_CACHE", str(tmp_path / "second"))
@@ -165,9 +167,11 @@ def test_a_run_that_is_killed_goes_on_on_another_machine(
         child.kill()
     monkeypatch.setattr(bucket_lock, "STALE_S", 1.0)
     capsys.readouterr()
-    gcs.faults.order("busy", every=7)
+    if storage == "gcs":
+        bucket.faults.order("busy", every=7)
     run_on_bucket(train.run, config, url)
-    gcs.faults.clear()
+    if storage == "gcs":
+        bucket.faults.clear()
     told = capsys.readouterr().out
     assert f"taken over from process {child.pid}" in told
     assert "resuming from" in told
