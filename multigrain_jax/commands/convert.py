@@ -102,6 +102,11 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
         nargs="?",
         help="new workdir; the weights are its step 0; for a name a copy, if wanted",
     )
+    _add_options(parser)
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone", help="override what the keys say")
     parser.add_argument(
         "--keep-background",
@@ -152,4 +157,3 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--test-mode", choices=TEST_MODES, default="square", help="of --verify"
     )
-    return parser
