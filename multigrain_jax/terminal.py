@@ -8,7 +8,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Generator, Sequence
-from logging import LogRecord
+from logging import LogRecord, getLogger
 from typing import Any, NoReturn, TextIO, cast
 
 from absl import logging
@@ -217,6 +217,9 @@ def quiet_libraries() -> None:
     """
     logging.set_verbosity(logging.WARNING)
     logging.get_absl_logger().addFilter(_is_without_stack)
+    getLogger("jax._src.xla_bridge").addFilter(_is_not_told_here)
+    # Of XLA, and TensorFlow where it is used, errors alone; read when they are loaded.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.unraisablehook = _tell_unraisable
     if _LEFT_TO_TRACKER not in sys.warnoptions:
         sys.warnoptions.append(_LEFT_TO_TRACKER)
@@ -231,6 +234,11 @@ _usual_hook = sys.unraisablehook
 
 def _is_without_stack(record: LogRecord) -> bool:
     return not record.exc_info
+
+
+def _is_not_told_here(record: LogRecord) -> bool:
+    # A GPU without its plugin: runs say so themselves, with a remedy.
+    return "An NVIDIA GPU may be present" not in record.getMessage()
 
 
 def _tell_unraisable(found: Any) -> None:

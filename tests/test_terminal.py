@@ -69,6 +69,7 @@ def test_what_has_a_reader_arrives(tmp_path):
 
 LOGGING = """
 import os, sys
+from logging import getLogger
 from absl import logging
 from multigrain_jax.terminal import outlive_readers, quiet_libraries
 before = sys.stderr
@@ -84,6 +85,9 @@ class Loop:
         raise RuntimeError("Event loop is closed")
 loop = Loop()
 del loop
+bridge = getLogger("jax._src.xla_bridge")
+bridge.warning("An NVIDIA GPU may be present on this machine, but a CUDA-enabled")
+bridge.warning("another warning")
 print("by the older name", file=before, flush=True)
 print("by the newer name", file=sys.stderr)
 class Other:
@@ -98,10 +102,10 @@ def test_what_libraries_log_is_one_line_and_no_stack():
     command = [sys.executable, "-c", LOGGING]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     lines = done.stderr.splitlines()
-    assert lines[0].endswith("an error")
-    assert lines[1:3] == ["by the older name", "by the newer name"]
+    assert lines[0].endswith("an error") and lines[1].endswith(":another warning")
+    assert lines[2:4] == ["by the older name", "by the newer name"]
     # What nobody knows of is not kept quiet.
-    assert lines[3].startswith("Exception ignored in") and "another" in lines[-1]
+    assert lines[4].startswith("Exception ignored in") and "another" in lines[-1]
 
 
 LEAVING = """
