@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from multigrain_jax.models.multigrain import BACKBONES, Output, create_model
     from multigrain_jax.preprocessing import preprocess
 
+__version__ = "0.2.0"
+
 __all__ = [
     "BACKBONES",
     "DescriptorIndex",
@@ -56,10 +58,6 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     import importlib
 
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("multigrain_jax")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'multigrain_jax' has no attribute {name!r}")

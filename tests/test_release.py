@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from multigrain_jax import __version__
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
@@ -31,7 +33,7 @@ def wheel(tmp_path_factory):
 
 
 def test_a_wheel_has_one_folder_with_recipes_pages_and_types(wheel):
-    info = f"multigrain_jax-{PROJECT['version']}.dist-info"
+    info = f"multigrain_jax-{__version__}.dist-info"
     assert {name.split("/")[0] for name in wheel} == {"multigrain_jax", info}
     recipes = {path.name for path in (ROOT / "configs").glob("*.py")}
     assert len(recipes) > 15
@@ -48,7 +50,7 @@ def test_a_wheel_has_one_folder_with_recipes_pages_and_types(wheel):
 
 
 def test_a_wheel_has_the_command(wheel):
-    info = f"multigrain_jax-{PROJECT['version']}.dist-info"
+    info = f"multigrain_jax-{__version__}.dist-info"
     entries = wheel[f"{info}/entry_points.txt"].decode().split()
     assert entries == [
         *("[console_scripts]", "multigrain", "=", "multigrain_jax.__main__:main")
@@ -68,7 +70,7 @@ def test_the_cost_of_every_extra_is_told():
 def test_the_citation_is_of_this_version():
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
     assert cited["cff-version"] == "1.2.0"
-    assert cited["version"] == PROJECT["version"]
+    assert cited["version"] == __version__
     assert cited["license"] == PROJECT["license"]
     assert {"message", "title", "authors", "references"} <= cited.keys()
 
