@@ -108,7 +108,7 @@ def images_at_once(batch_size: int, test_size: int) -> int:
     """The images per batch that evaluation is fastest with.
 
     `batch_size`, but on the CPU of a single host no more than its cores are best with,
-    and one at least per device. Results depend on it by rounding alone.
+    and one at least per device. Results differ with it by no more than rounding.
 
     Args:
         batch_size: the most, a multiple of the number of devices.

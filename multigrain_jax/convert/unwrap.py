@@ -83,7 +83,7 @@ class Cast(NamedTuple):
     Attributes:
         state_dict: arrays by bare key; those that are no floats as they were.
         counts: float type -> how many arrays were of it; not of float32.
-        changed: a line for every array that rounding alone does not account for.
+        changed: a line for every array that changed by more than rounding.
     """
 
     state_dict: dict[str, np.ndarray]
