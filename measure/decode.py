@@ -5,7 +5,8 @@
 
 Milliseconds of one thread for a synthetic photo of 12 megapixels, from its bytes to
 what the network is shown, exact and fast in turns; the differences of pixels; the peak
-memory for a photo of 100 megapixels. With a checkpoint and a folder of photos also the
+memory for a photo of 100 megapixels. The same for training: crops per core-second of
+batches of such photos, in one thread. With a checkpoint and a folder of photos also the
 cosine of the descriptors of both, and how many nearest neighbours stay.
 """
 
@@ -14,6 +15,7 @@ import dataclasses
 import io
 import subprocess
 import sys
+import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -26,8 +28,13 @@ from PIL import Image
 from measure.machine import print_machine
 from multigrain_jax.data.decoding import VIEWER
 from multigrain_jax.data.network_image import network_image
-from multigrain_jax.data.sources.folder import index_folder
+from multigrain_jax.data.reading import Reading
+from multigrain_jax.data.repeated import RepeatedStream
+from multigrain_jax.data.simd_resize import resolve_crop_resize
+from multigrain_jax.data.sources.folder import ImageFile, index_folder
+from multigrain_jax.data.sources.open import FileSource
 from multigrain_jax.data.sources.scan import DEFAULT_EXCLUDE, Sieve
+from multigrain_jax.data.train_batches import make_train_batches
 from multigrain_jax.inference import load_model
 from multigrain_jax.models.backbones import BACKBONES
 from multigrain_jax.ops.color import normalize_pixels_on_host
@@ -37,6 +44,7 @@ WAYS = {"exact": VIEWER, "fast": dataclasses.replace(VIEWER, fast=True)}
 TWELVE_MEGAPIXELS = (4032, 3024)
 HUNDRED_MEGAPIXELS = (11648, 8736)
 SIZES = ((224, "square"), (500, "rect"))
+TRAIN_SIZE, PHOTOS = 224, 16
 
 
 def photo(size: tuple[int, int]) -> bytes:
@@ -65,6 +73,53 @@ def times(data: bytes, *, test_size: int, mode: str, rounds: int) -> None:
     print(
         f"| {test_size} {mode} | {1e3 * best['exact']:.0f} ms | "
         f"{1e3 * best['fast']:.0f} ms | {best['exact'] / best['fast']:.1f} | "
+        f"{difference.max()}, {difference.mean():.2f} |"
+    )
+
+
+def training(folder: Path, data: bytes, *, num_repeats: int, rounds: int) -> None:
+    """Print a line: training crops of such photos a second, of both ways in turns."""
+    paths = [folder / f"{number}.jpg" for number in range(PHOTOS)]
+    for path in paths:
+        path.write_bytes(data)
+    batch_size = PHOTOS * num_repeats
+    best, shown = dict.fromkeys(WAYS, float("inf")), {}
+    for _ in range(rounds):
+        for way, decoding in WAYS.items():
+            source = FileSource(
+                [ImageFile(str(path), 0) for path in paths],
+                class_names=["photo"],
+                decoding=decoding,
+                local_cache_dir=None,
+            )
+            stream = RepeatedStream(
+                num_images=PHOTOS,
+                num_repeats=num_repeats,
+                epoch_len_factor=float(num_repeats),
+                batch_size=batch_size,
+                seed=0,
+            )
+            since = time.process_time()
+            (batch,) = make_train_batches(
+                source,
+                stream,
+                train_size=TRAIN_SIZE,
+                augmentation="full",
+                crop_area_min=0.08,
+                crop_resize=resolve_crop_resize("auto"),
+                seed=0,
+                first_step=0,
+                num_steps=1,
+                batch_slice=slice(0, batch_size),
+                reading=Reading(num_workers=0, prefetch=1, timeout_s=600.0),
+            )
+            best[way] = min(best[way], time.process_time() - since)
+            shown[way] = np.asarray(batch["image"], int)
+    rate = {way: batch_size / seconds for way, seconds in best.items()}
+    difference = np.abs(shown["exact"] - shown["fast"])
+    print(
+        f"| {TRAIN_SIZE}, R = {num_repeats} | {rate['exact']:.1f} | "
+        f"{rate['fast']:.1f} | {rate['fast'] / rate['exact']:.1f} | "
         f"{difference.max()}, {difference.mean():.2f} |"
     )
 
@@ -140,6 +195,13 @@ def main(arguments: list[str] | None = None) -> None:
     )
     for test_size, mode in SIZES:
         times(data, test_size=test_size, mode=mode, rounds=options.rounds)
+    print(
+        "\n| training | exact, crops per core-second | fast | ratio | largest and mean "
+        "difference of 255 |\n|---|---|---|---|---|"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        for num_repeats in (1, 3):
+            training(Path(folder), data, num_repeats=num_repeats, rounds=options.rounds)
     taken = ", ".join(f"{way} {peak_memory(way)} MiB" for way in WAYS)
     print(f"\npeak memory of a process that decodes 100 megapixels: {taken}")
     if options.checkpoint and options.photos:
