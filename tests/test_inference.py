@@ -315,7 +315,7 @@ def test_other_arrays_are_refused(workdir, images):
 
 def test_a_pytorch_file_is_told_how_to_become_a_checkpoint(tmp_path):
     (tmp_path / "weights.pth").write_bytes(b"")
-    with pytest.raises(InputError, match="found a file; .*multigrain convert"):
+    with pytest.raises(InputError, match=r"found a file; .*multigrain convert"):
         multigrain_jax.load_model(tmp_path / "weights.pth")
 
 
