@@ -73,9 +73,15 @@ def get_config(name: str = "holidays") -> ml_collections.ConfigDict:
     config.expected_counts = ml_collections.ConfigDict(dict(row.counts))
 
     del config.test_size
-    # S, in pixels; of several, the descriptor is the mean over the sizes.
-    config.test_size = config_dict.FieldReference(500, field_type=object)
-    config.test_mode = "rect"
+    # S, in pixels; of several, the descriptor is the mean over the sizes. Benchmarks
+    # have the published size; photos of one's own "auto", as configs/embed.py has it.
+    is_own = name in ("folder", "copies")
+    config.test_size = config_dict.FieldReference(
+        "auto" if is_own else 500, field_type=object
+    )
+    config.test_mode = "auto" if is_own else "rect"
+    if is_own:
+        config.pooling_exponent = "auto"
     config.batch_size = 32
     config.use_whitening = True  # False: the descriptors before a whitening
 

@@ -132,9 +132,10 @@ COMMANDS: Mapping[str, Command] = {
             "data.split",
             "data.val_fraction",
         ),
-        example="workdirs/folder ~/photos --test-size 96",
+        example="workdirs/folder ~/photos",
         # What a training of that folder has held out, where it has no "val".
-        presets={"data.source": "folder", "data.val_fraction": "0.15"},
+        presets={"data.source": "folder", "data.val_fraction": "0.15"}
+        | dict.fromkeys(("test_size", "test_mode", "pooling_exponent"), "auto"),
     ),
 }
 _NO_VALUE = {"--dry-run"}

@@ -22,6 +22,7 @@ class Bound(NamedTuple):
         at_least_one: of a list that must not be empty.
         infinite: infinity is a number too, as a word as well ("inf").
         or_auto: "auto" is allowed, and means what the recipe's comment says.
+        whole: no fractions.
     """
 
     words: str
@@ -33,6 +34,7 @@ class Bound(NamedTuple):
     at_least_one: bool = False
     infinite: bool = False
     or_auto: bool = False
+    whole: bool = False
 
     def wrong(self, value: Any) -> list[Any]:
         """The parts of a key's value that are not allowed, the value itself if none."""
@@ -55,6 +57,8 @@ class Bound(NamedTuple):
             return False
         if math.isinf(value):
             return self.infinite and value > 0
+        if self.whole and not isinstance(value, int):
+            return False
         if self.without_ends:
             return self.least < value < self.most
         return self.least <= value <= self.most
@@ -87,6 +91,8 @@ SHARE = Bound("a number from 0 to 1", 0, 1)
 # Smaller images vanish on their way through the networks.
 SMALLEST_IMAGE = 32
 SIZE = Bound(f"at least {SMALLEST_IMAGE} pixels", SMALLEST_IMAGE)
+# Where the recipe's type, which allows "auto" or a list, does not see to it.
+WHOLE_SIZE = SIZE._replace(whole=True)
 # A wait is a number of seconds that the system's clocks can hold.
 SECONDS = Bound("from 1 to 1e9 seconds", 1, 1e9)
 # JAX takes 32 bits of a seed and would lose the others without a word.
@@ -185,8 +191,8 @@ BOUNDS: dict[str, Bound] = {
     "seed": SEED,
     "stop_at_step": optional(COUNT),
     "temperature": ABOVE_ZERO,
-    "test_size": several(SIZE)._replace(at_least_one=True),
-    "test_sizes": several(SIZE)._replace(at_least_one=True),
+    "test_size": several(WHOLE_SIZE)._replace(at_least_one=True),
+    "test_sizes": several(WHOLE_SIZE)._replace(at_least_one=True),
     "threshold": Bound("a similarity from -1 to 1", -1, 1),
     "thumbnail_cache_mb": ABOVE_ZERO,
     "tiny_below": COUNT_OR_ZERO,
@@ -205,6 +211,12 @@ OF_TASK: dict[tuple[str, str], Bound] = {
     ("train", "test_size"): SIZE,
     ("embed", "pooling_exponent"): automatic(ANY_EXPONENT),
     ("embed", "test_size"): automatic(BOUNDS["test_size"]),
+    ("eval_classification", "pooling_exponent"): automatic(ANY_EXPONENT),
+    ("eval_classification", "test_size"): automatic(WHOLE_SIZE),
+    ("eval_retrieval", "pooling_exponent"): automatic(ANY_EXPONENT),
+    ("eval_retrieval", "test_size"): automatic(BOUNDS["test_size"]),
+    ("finetune_pooling", "test_size"): WHOLE_SIZE,
+    ("whiten", "test_size"): WHOLE_SIZE,
     ("near_duplicates", "threshold"): automatic(BOUNDS["threshold"]),
     ("finetune_pooling", "learning_rate"): COUNT_OR_ZERO,
     ("predict", "test_size"): optional(SIZE),

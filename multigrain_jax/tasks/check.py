@@ -116,8 +116,11 @@ def evaluation_problems(config: Mapping[str, Any], *, num_devices: int) -> list[
 
 
 def pooling_exponents(value: Any) -> tuple[float, ...]:
-    """The exponents that a config's value means; none for None; "inf" is max-pool."""
-    return () if value is None else tuple(float(p) for p in as_tuple(value))
+    """The exponents that a config's value means; "inf" is max-pool.
+
+    There are none of None, and of "auto", which is known when the model is.
+    """
+    return () if value in (None, "auto") else tuple(float(p) for p in as_tuple(value))
 
 
 def require_classifier(opened: OpenedModel) -> None:

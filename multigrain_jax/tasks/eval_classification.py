@@ -10,6 +10,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from multigrain_jax.checkpoint.made_for import for_classes
 from multigrain_jax.data.eval_batches import EvalPlan, make_eval_batches
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.distributed import own_folder
@@ -28,6 +29,7 @@ from multigrain_jax.tasks.check import (
     pooling_exponents,
     refuse,
 )
+from multigrain_jax.tasks.embed_defaults import take, with_a_mode
 from multigrain_jax.tasks.final_report import can_be_found
 from multigrain_jax.tasks.inputs import (
     open_labelled_split,
@@ -53,7 +55,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     """
     started = time.perf_counter()
     settings = config.to_dict()
-    problems = evaluation_problems(settings, num_devices=jax.device_count())
+    problems = evaluation_problems(
+        with_a_mode(settings), num_devices=jax.device_count()
+    )
     num_exponents = len(as_tuple(settings["pooling_exponent"]))
     if config.knn_probe and num_exponents > 1:
         problems.append(
@@ -64,13 +68,17 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     exponents = pooling_exponents(settings["pooling_exponent"])
     opened = open_weights(
         settings, pooling_exponent=exponents[0] if len(exponents) == 1 else None
-    ).for_inference()
+    )
+    best = for_classes(
+        opened.checkpoint.meta, default_size=opened.backbone.default_size
+    )
+    opened = take(best, settings, opened).for_inference()
     source = open_labelled_split(settings, config.data.split, opened)
     write_config(own_folder(workdir), settings)
 
     mesh = make_mesh()
     plan = plan_from_config(
-        settings, source, backbone=opened.backbone, test_size=config.test_size
+        settings, source, backbone=opened.backbone, test_size=settings["test_size"]
     )
     print(f"{opened.name} from {opened.checkpoint.path}: {plan}", flush=True)
     each = evaluate_classification(

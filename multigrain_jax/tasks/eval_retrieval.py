@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from multigrain_jax.checkpoint import Checkpoint, load_checkpoint
+from multigrain_jax.checkpoint.made_for import for_search
 from multigrain_jax.data.benchmarks import (
     Benchmark,
     BenchmarkFiles,
@@ -43,6 +44,7 @@ from multigrain_jax.tasks.check import (
     pooling_exponents,
     refuse,
 )
+from multigrain_jax.tasks.embed_defaults import take, with_a_mode
 from multigrain_jax.tasks.inputs import plan_from_config, readable_batches
 from multigrain_jax.tasks.photos import decoding_from_config
 from multigrain_jax.tasks.prepare import leave_if_taken, one_writer
@@ -73,6 +75,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     refuse(_problems(settings))
     benchmark = _load_benchmark(settings)
     opened = _open_model(settings)
+    opened = take(for_search(opened.checkpoint.meta), settings, opened).for_inference()
     write_config(own_folder(workdir), settings)
     descriptors = _describe(settings, opened, benchmark, own_folder(workdir))
     if jax.process_index():
@@ -200,7 +203,7 @@ def _problems(settings: Mapping[str, Any]) -> list[str]:
     # To the shared checks, a benchmark is a folder.
     data = {**settings["data"], "source": "folder", "val_fraction": 0}
     problems = evaluation_problems(
-        {**settings, "data": data}, num_devices=jax.device_count()
+        {**with_a_mode(settings), "data": data}, num_devices=jax.device_count()
     )
     problems += normalization_problems(settings)
     exponent = settings["pooling_exponent"]
@@ -234,7 +237,7 @@ def _open_model(settings: Mapping[str, Any]) -> OpenedModel:
             iter(pooling_exponents(settings["pooling_exponent"])), None
         ),
         dtype=compute_dtype(settings["compute_dtype"]),
-    ).for_inference()
+    )
 
 
 def without_whitening(checkpoint: Checkpoint) -> Checkpoint:

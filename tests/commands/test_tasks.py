@@ -59,7 +59,15 @@ def test_help_explains_each_key_in_the_words_of_the_recipe(name, capsys):
         ("browse", ["database=workdirs/embed"]),
         (
             "evaluate w p --data-val-fraction 0",
-            ["data.source=folder", "data.val_fraction=0", "init_from=w", "data.root=p"],
+            [
+                "data.source=folder",
+                "test_size=auto",
+                "test_mode=auto",
+                "pooling_exponent=auto",
+                "data.val_fraction=0",
+                "init_from=w",
+                "data.root=p",
+            ],
         ),
     ],
 )

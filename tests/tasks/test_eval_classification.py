@@ -9,6 +9,7 @@ from PIL import Image
 
 import multigrain_jax
 from configs import eval_base
+from multigrain_jax.checkpoint import CheckpointStore, load_checkpoint
 from multigrain_jax.errors import InputError
 from multigrain_jax.tasks.eval_classification import run
 
@@ -83,6 +84,46 @@ def test_without_an_exponent_it_is_the_checkpoints(
         photo_folder, tiny_checkpoint, mode="square", exponent=3.0
     )
     assert results["train/cross_entropy"] == pytest.approx(loss, rel=2e-5)
+
+
+def checkpoint_of(tiny_checkpoint, place, **meta):
+    """The same model with another record of how it was made."""
+    model = load_checkpoint(tiny_checkpoint)
+    store = CheckpointStore(place)
+    store.save(5, model=model.model, meta=model.meta | meta)
+    store.close()
+    return place
+
+
+SEARCH = {"test_size": 48, "test_mode": "rect", "pooling_exponent": 2.5}
+
+
+@pytest.mark.parametrize(
+    ("meta", "mode", "exponent", "origin"),
+    [
+        ({"config": {"test_size": 48}}, "square", 3.0, "as it was trained"),
+        (
+            {"config": {"test_size": 48, "test_mode": "rect"}},
+            "rect",
+            3.0,
+            "as it was trained",
+        ),
+        ({"published": {"search": SEARCH}}, "rect", 2.5, "as it was published"),
+    ],
+)
+def test_auto_is_what_the_checkpoint_was_made_for(
+    photo_folder, tiny_checkpoint, tmp_path, capsys, meta, mode, exponent, origin
+):
+    checkpoint = checkpoint_of(tiny_checkpoint, tmp_path / "weights", **meta)
+    config = make_config(photo_folder, checkpoint, test_size="auto", test_mode="auto")
+    config.pooling_exponent = "auto"
+    results = run(config, tmp_path / "w")
+    _, loss = scores_one_by_one(photo_folder, checkpoint, mode=mode, exponent=exponent)
+    assert results["train/cross_entropy"] == pytest.approx(loss, rel=2e-5)
+    taken = f"test_size = 48, test_mode = {mode}, pooling_exponent = {exponent:g}"
+    assert f"{taken}: {origin}\n" in capsys.readouterr().out
+    written = json.loads((tmp_path / "w" / "config.json").read_text())
+    assert (written["test_size"], written["test_mode"]) == (48, mode)
 
 
 def test_an_unreadable_photo_counts_as_wrong_and_is_listed(
