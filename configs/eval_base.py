@@ -67,8 +67,8 @@ def get_config() -> ml_collections.ConfigDict:
 
     # "square": shorter side to 256/224 · S, centre crop S x S. "rect": longer side to
     # S, no crop; images of similar shape share a batch, with exact results.
-    # eval_classification takes "auto" for both and for pooling_exponent: of a network of
-    # one's own as it was trained, of published weights as they were published.
+    # eval_classification takes "auto" for both and for pooling_exponent: as a network
+    # was trained, published weights as they were published.
     config.test_size = config_dict.FieldReference(224, field_type=object)  # S
     config.test_mode = "square"
     config.batch_size = 64  # at most: a CPU takes fewer large images at once

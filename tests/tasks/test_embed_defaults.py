@@ -1,13 +1,18 @@
 """What "auto" stands for: size, mode and p of what is to be embedded."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
+from helpers.configs import small_eval_config
 
 from configs import embed as recipe
+from configs import eval_retrieval
+from multigrain_jax.checkpoint import CheckpointStore, load_checkpoint
 from multigrain_jax.data.decoding import VIEWER
 from multigrain_jax.descriptors.folder import HEAD_FILE, DescriptorSettings
 from multigrain_jax.tasks import embed, embed_defaults
+from multigrain_jax.tasks import eval_retrieval as run_retrieval
 from multigrain_jax.tasks.embed_defaults import AUTO, exponent_asked, settle, size_hint
 
 SEARCH = {"test_size": 400, "test_mode": "square", "pooling_exponent": 2.5}
@@ -130,3 +135,37 @@ def test_descriptors_go_on_as_photos_were_decoded(
     place, data_set, wanted = embed.place_for(tmp_path, made, settings)
     assert (place, wanted.decoding) == (tmp_path / expected[0], expected[1])
     assert data_set.decoding.fast == (expected[1] == FAST)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("folder", ("auto", "auto", "auto")),
+        ("copies", ("auto", "auto", "auto")),
+        ("holidays", (500, "rect", None)),
+        ("disc21", (500, "rect", None)),
+    ],
+)
+def test_benchmarks_keep_the_published_size(name, expected):
+    config = eval_retrieval.get_config(name)
+    found = config.test_size, config.test_mode, config.pooling_exponent
+    assert found == expected
+
+
+def test_auto_is_the_size_that_the_network_was_tested_at(
+    photo_folder, tiny_checkpoint, tmp_path, capsys
+):
+    model = load_checkpoint(tiny_checkpoint)
+    store = CheckpointStore(tmp_path / "weights")
+    made_by = {"test_size": 40, "test_mode": "square"}
+    store.save(1, model=model.model, meta=model.meta | {"config": made_by})
+    store.close()
+    scores = []
+    for checkpoint, size in ((tiny_checkpoint, 40), (tmp_path / "weights", "auto")):
+        make = partial(eval_retrieval.get_config, "folder")
+        root = photo_folder / "train"
+        config = small_eval_config(make, root, checkpoint, test_size=size)
+        scores.append(run_retrieval.run(config, tmp_path / str(size)))
+    assert scores[0]["folder/all/map"] == scores[1]["folder/all/map"]
+    said = "test_size = 40, test_mode = rect, pooling_exponent = 3: the size that"
+    assert said in capsys.readouterr().out

@@ -49,37 +49,6 @@ def embeddings(checkpoint, paths, *, sizes, mode="rect", turn=0, exponent=None):
     return [row / np.linalg.norm(row) for row in rows]
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("folder", ("auto", "auto", "auto")),
-        ("copies", ("auto", "auto", "auto")),
-        ("holidays", (500, "rect", None)),
-        ("disc21", (500, "rect", None)),
-    ],
-)
-def test_benchmarks_keep_the_published_size(name, expected):
-    config = eval_retrieval.get_config(name)
-    found = config.test_size, config.test_mode, config.pooling_exponent
-    assert found == expected
-
-
-def test_auto_is_the_size_that_the_network_was_tested_at(
-    objects, tiny_checkpoint, tmp_path, capsys
-):
-    model = load_checkpoint(tiny_checkpoint)
-    store = CheckpointStore(tmp_path / "weights")
-    made_by = {"test_size": 40, "test_mode": "square"}
-    store.save(1, model=model.model, meta=model.meta | {"config": made_by})
-    store.close()
-    given = make_config("folder", objects, tiny_checkpoint, test_size=40)
-    found = make_config("folder", objects, tmp_path / "weights", test_size="auto")
-    scores = [run(each, tmp_path / str(n)) for n, each in enumerate((given, found))]
-    assert scores[0]["folder/all/map"] == scores[1]["folder/all/map"]
-    said = "test_size = 40, test_mode = rect, pooling_exponent = 3: the size that"
-    assert said in capsys.readouterr().out
-
-
 def average_precision(query, rows, labels, *, first=None):
     """Trapezoid, of one query among the others."""
     asked = rows[query] if first is None else first
