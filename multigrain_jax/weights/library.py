@@ -56,15 +56,18 @@ def find_weights(text: str | Path, *, trusted: Sequence[str] = ()) -> Path:
         return as_path(text) if is_bucket(text) else Path(text)
     name = os.fspath(text)
     if name not in PUBLISHED:
-        near = difflib.get_close_matches(name, PUBLISHED, n=3, cutoff=0.5)
-        hint = f" (did you mean {', '.join(near)}?)" if near else ""
         raise InputError(
             f"checkpoint: {Path(name).absolute()} is not there, and no published "
-            f"weights are named {name!r}{hint}; give a workdir that holds "
+            f"weights are named {name!r}{_near(name)}; give a workdir that holds "
             "checkpoints/<step>, such a step folder, or one of the names "
             f"{', '.join(PUBLISHED)}"
         )
     return _kept(name, trusted)
+
+
+def _near(name: str) -> str:
+    near = difflib.get_close_matches(name, PUBLISHED, n=3, cutoff=0.5)
+    return f" (did you mean {', '.join(near)}?)" if near else ""
 
 
 def keep_weights(name: str, destination: str | Path | None = None) -> Path:
@@ -84,6 +87,12 @@ def keep_weights(name: str, destination: str | Path | None = None) -> Path:
         raise InputError(
             f"{name}: found no destination, expected a new workdir for what is "
             "converted from a file; only published weights, by name, need none"
+        )
+    if name not in PUBLISHED:
+        raise InputError(
+            f"{name}: no file, and no published weights are named so{_near(name)}; "
+            "give a weight file that is there, with a new workdir for what is "
+            "converted, or a name: multigrain weights lists them"
         )
     if destination is None:
         return find_weights(name)
