@@ -34,7 +34,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.root = config_dict.placeholder(str)
     config.data.split = config_dict.placeholder(str)
     config.data.list_file = config_dict.placeholder(str)  # as in base.py
-    # As in training: evaluates the "val" that a folder without one was given.
+    # As in training, where this share of a folder without a "val" became its "val".
     config.data.val_fraction = 0.0
     config.data.num_images = config_dict.placeholder(int)
     # Files are copied to this folder when they are first read. The oldest copies are
@@ -65,11 +65,12 @@ def get_config() -> ml_collections.ConfigDict:
     # Larger photos are decoded at a fraction of their size, or are unreadable.
     config.data.max_megapixels = 128.0
 
-    # "square": shorter side to 256/224 · S, centre crop S x S. "rect": longer side to
-    # S, no crop; images of similar shape share a batch, with exact results.
+    # "square": the shorter side becomes 256/224 · test_size, and the centre is cut out.
+    # "rect": the longer side becomes test_size, and nothing is cut; images of similar
+    # shape share a batch, with exact results.
     # eval_classification takes "auto" for both and for pooling_exponent: as a network
     # was trained, published weights as they were published.
-    config.test_size = config_dict.FieldReference(224, field_type=object)  # S
+    config.test_size = config_dict.FieldReference(224, field_type=object)
     config.test_mode = "square"
     config.batch_size = 64  # at most: a CPU takes fewer large images at once
     # Compare each copy in `data.local_cache_dir` with its file, which is read too: also

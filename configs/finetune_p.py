@@ -1,10 +1,10 @@
 """The pooling exponent p* for a larger test size (MultiGrain, section 3.4).
 
 One pass over the first 50 training images of every class, whole, their longer side at
-`test_size`; only p is trained, and a step costs about a forward pass. The result is a
-checkpoint that carries p*. Published: joint_3B_0.5 at 500 goes from p = 3 to about
-p* = 4 and to 78.6 % top-1; for a model zoo's weights start at 3, whatever they were
-trained with:
+`test_size`. Only p is trained, and a step costs about as much as a forward pass. The
+result is a checkpoint that carries p*. Published: joint_3B_0.5 at 500 goes from p = 3
+to about p* = 4, and to 78.6 % top-1. With weights of a model zoo start at 3, whatever
+they were trained with:
 
     python -m multigrain_jax.main --config configs/finetune_p.py \
         --config.data.root=/data/imagenet --config.init_from=weights/joint_3B_0.5

@@ -4,7 +4,7 @@
         --config.database=workdirs/embed --config.threshold=0.9
 
 Results: groups.csv, pairs.csv and report.html, the largest groups first. Links to one
-file are one photo; links.csv lists those that were as similar. Nothing is deleted.
+file count as one photo, and are listed in links.csv. Nothing is deleted.
 
 Without a network and its descriptors, of a folder of photos: files that are the same to
 the byte, and photos whose perceptual hashes are near (extra `duplicates`):

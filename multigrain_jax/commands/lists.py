@@ -13,7 +13,7 @@ from multigrain_jax.tasks.bounds import leaves
 JSON = "--json"
 LISTS = {
     "recipes": "the recipes; with a name every key of one",
-    "weights": "published weights that are there by name",
+    "weights": "published weights that you can ask for by name",
 }
 
 
