@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from multigrain_jax.data.bucket_paths import BucketPath, as_path, list_names
 from multigrain_jax.data.sources.folder import PARTS, TRAIN, no_such_split
+from multigrain_jax.data.sources.scan import MAX_WAYS
 from multigrain_jax.errors import InputError, printable
 
 WORD = re.compile(r"[A-Za-z]+")
@@ -133,7 +134,7 @@ def _list(root: str, suffix: str, exclude: Sequence[str]) -> tuple[str, list[str
         names = [n for n in path.files_below() if not _is_excluded(n, patterns)]
         return root, sorted(name for name in names if _is_shard(root, name, suffix))
     if path.is_dir():
-        return root, sorted(_below(root, "", suffix, patterns))
+        return root, sorted(_below(root, suffix, patterns))
     raise InputError(
         f"data.root: {root} was expected to be a folder of *{suffix} files, or one of "
         "them, found nothing; give it with --config.data.root=PATH"
@@ -158,27 +159,42 @@ def _is_shard(root: str, path: str, suffix: str) -> bool:
     return path.lower().endswith(suffix)
 
 
-def _below(
-    root: str, relative: str, suffix: str, patterns: Sequence[str]
-) -> Iterator[str]:
-    """The files below a folder whose names end so, as relative paths."""
-    try:
-        with os.scandir(os.path.join(root, relative)) as entries:
-            listed = [(entry.name, entry.is_dir()) for entry in entries]
-    except OSError as error:
-        raise InputError(
-            f"{printable(os.path.join(root, relative))}: listing the folder failed: "
-            f"{error}; make it readable, or name it in data.exclude"
-        ) from error
-    for name, is_folder in listed:
-        path = f"{relative}/{name}" if relative else name
-        if _is_excluded(path, patterns):
+def _below(root: str, suffix: str, patterns: Sequence[str]) -> Iterator[str]:
+    """The files below a folder whose names end so, as relative paths.
+
+    Links are followed, but for those that lead back to a folder that they are in.
+    """
+    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
+    ways: Counter[tuple[int, int]] = Counter()
+    while waiting:
+        relative, above = waiting.pop()
+        folder = os.path.join(root, relative)
+        try:
+            status = os.stat(folder)
+            with os.scandir(folder) as entries:
+                listed = [(entry.name, entry.is_dir()) for entry in entries]
+        except OSError as error:
+            raise InputError(
+                f"{printable(folder)}: listing the folder failed: {error}; make it "
+                "readable, or name it in data.exclude"
+            ) from error
+        identity = (status.st_dev, status.st_ino)
+        if identity in above:
             continue
-        if is_folder:
-            if path.count("/") < 8:  # links can lead in circles
-                yield from _below(root, path, suffix, patterns)
-        elif _is_shard(root, path, suffix):
-            yield path
+        ways[identity] += 1
+        if ways[identity] > MAX_WAYS:
+            raise InputError(
+                f"{printable(folder)}: links lead to this folder in more than "
+                f"{MAX_WAYS} ways; remove some, or name them in data.exclude"
+            )
+        for name, is_folder in listed:
+            path = f"{relative}/{name}" if relative else name
+            if _is_excluded(path, patterns):
+                continue
+            if is_folder:
+                waiting.append((path, above | {identity}))
+            elif _is_shard(root, path, suffix):
+                yield path
 
 
 def _require_suffix(path: str, suffix: str) -> None:

@@ -81,6 +81,25 @@ def test_a_compressed_tar_is_refused_among_tars_and_passed_over_beside_others(tm
         found(tmp_path, "train")
 
 
+def test_folders_may_be_deep_and_links_in_circles_are_followed_once(tmp_path):
+    deep = "/".join("abcdefghijkl")
+    touch(tmp_path / "set", f"{deep}/0.tar", "b/1.tar")
+    (tmp_path / "set" / "a" / "up").symlink_to(tmp_path / "set")
+    (tmp_path / "set" / "also").symlink_to(tmp_path / "set" / "b")
+    files = [f"{deep}/0.tar", "also/1.tar", "b/1.tar"]
+    assert found(tmp_path / "set", None) == files
+
+
+def test_links_that_double_the_ways_without_an_end_are_refused(tmp_path):
+    for number in range(12):
+        (tmp_path / str(number)).mkdir()
+        for name in ("one", "other"):
+            (tmp_path / str(number) / name).symlink_to(tmp_path / str(number + 1))
+    touch(tmp_path, "12/0.tar")
+    with pytest.raises(InputError, match=r"in more than 1000 ways; remove some"):
+        found(tmp_path / "0", None)
+
+
 def test_what_is_not_there_is_said(tmp_path):
     with pytest.raises(InputError, match="found nothing; give it with"):
         found(tmp_path / "none", "train")
