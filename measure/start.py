@@ -41,6 +41,8 @@ def part(name):
     begun = time.process_time()
 from multigrain_jax import load_model
 part("import")
+from multigrain_jax.runtime import keep_compiled_programs
+keep_compiled_programs()
 from multigrain_jax.weights import find_weights
 from multigrain_jax.checkpoint import load_checkpoint
 from multigrain_jax.inference import LoadedModel, open_checkpoint

@@ -108,11 +108,15 @@ def output_size(
         rounding: what to do with an incomplete last window.
     """
     before, after = padding
-    span = size + before + after - kernel
-    if rounding == "floor":
+    beyond = before + after - kernel
+    if rounding == "floor" and stride == 1:
         # Canvas sizes pass through every layer, and XLA copies their whole chain into
         # each reader: dividing by 1 made up to three quarters of the compile time.
-        return span + 1 if stride == 1 else span // stride + 1
+        # Tracing takes its time too, for each operation, and most layers keep sizes.
+        return size if beyond == -1 else size + (beyond + 1)
+    span = size + beyond
+    if rounding == "floor":
+        return span // stride + 1
     count = -(-span // stride) + 1
     starting_inside = -(-(size + before) // stride)
     if isinstance(count, int):
@@ -154,6 +158,8 @@ class Window(NamedTuple):
         """The valid sizes [B, 2] of the output."""
         if sizes is None:
             return None
+        if len(set(self.kernel)) == len(set(self.padding)) == 1:
+            return self.out(sizes, 0)
         return jnp.stack([self.out(sizes[:, 0], 0), self.out(sizes[:, 1], 1)], axis=1)
 
     @property
