@@ -7,7 +7,8 @@ One command from a folder to a trained model, its scores and report.html:
 
 Subfolders train/ and val/ are taken as they are. Where there is no val/, 15 % of each
 class are held out, always the same images (docs/own_data.md). The classes' names are
-kept in the checkpoint.
+kept in the checkpoint. The table at the end scores what was held out; the scores of few
+photos are rough.
 
 This starts from scratch with a small network, for a few thousand images. With fewer, or
 for the best results, start from a trained one:
