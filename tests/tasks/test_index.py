@@ -194,6 +194,26 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
     assert not (tmp_path / "index").exists()
 
 
+def test_a_collection_in_a_bucket_is_indexed_as_one_of_a_folder(
+    made_up, tmp_path, gcs, own_cache, monkeypatch
+):
+    database, queries = made_up
+    for number, count in enumerate((300, 310)):
+        write_folder(database / "descriptors", photos(count), random_rows(count))
+        gcs.put_folder(database, "collection")
+        built = build(gcs.url("collection"), tmp_path / "index")
+        assert built["num_added"] == (300, 10)[number]
+        _, expected = look(database, tmp_path / "exact", queries)
+        for cache in ("cache", "another machine"):
+            monkeypatch.setenv("MULTIGRAIN_CACHE", str(tmp_path / cache))
+            through = {"index": str(tmp_path / "index")}
+            place = gcs.url("collection")
+            results, found = look(place, tmp_path / "found", queries, **through)
+            assert results["num_not_in_index"] == 0
+            check_same(found, expected)
+        monkeypatch.setenv("MULTIGRAIN_CACHE", str(tmp_path / "cache"))
+
+
 def test_more_candidates_than_an_engine_gives_are_refused(made_up, tmp_path):
     database, queries = made_up
     with pytest.raises(InputError, match="num_candidates: found 20000, expected at "):
