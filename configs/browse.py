@@ -44,7 +44,9 @@ def get_config() -> ml_collections.ConfigDict:
     # Where the photos of the database are now, if they were moved since.
     config.data.root = config_dict.placeholder(str)
     config.data.max_megapixels = 128.0  # as in base.py
-    config.init_from = config_dict.placeholder(str)  # None: as the database's workdir
+    # None: as the database's workdir. Of several collections in it, the one that this
+    # checkpoint has made.
+    config.init_from = config_dict.placeholder(str)
     config.init_step = config_dict.placeholder(int)
     config.init_raw = False  # as in base.py
     config.compute_dtype = "auto"  # bfloat16 on GPU and TPU, float32 on CPU

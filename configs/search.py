@@ -59,7 +59,9 @@ def get_config() -> ml_collections.ConfigDict:
         "Thumbs.db",
     )
     config.data.max_megapixels = 128.0  # as in base.py
-    config.init_from = config_dict.placeholder(str)  # None: as the database's workdir
+    # None: as the database's workdir. Of several collections in it, the one that this
+    # checkpoint has made.
+    config.init_from = config_dict.placeholder(str)
     config.init_step = config_dict.placeholder(int)
     # Take the last weights even if a checkpoint has their running average (ema).
     config.init_raw = False

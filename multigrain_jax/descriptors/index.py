@@ -20,7 +20,7 @@ from jax.sharding import Mesh, PartitionSpec
 from multigrain_jax.descriptors.folder import DescriptorSettings
 from multigrain_jax.descriptors.index_file import read_open_index
 from multigrain_jax.descriptors.merging import merge_devices, merge_hosts
-from multigrain_jax.descriptors.opening import OpenFolder, open_folder
+from multigrain_jax.descriptors.opening import Fits, OpenFolder, open_folder
 from multigrain_jax.descriptors.roots import rebased
 from multigrain_jax.descriptors.shards import ShardFile
 from multigrain_jax.distributed import host_rows
@@ -88,7 +88,7 @@ class DescriptorIndex:
         self.settings: DescriptorSettings | None = None
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
+    def open(cls, path: str | Path, *, fits: Fits | None = None) -> Self:
         """Open a folder of descriptors, or a workdir of the task `embed`.
 
         Sizes and the index are checked now, and the digest of each shard when it is
@@ -96,11 +96,12 @@ class DescriptorIndex:
 
         Args:
             path: the folder; of several in a workdir, the newest is taken.
+            fits: of several, the newest of which it says so, by its settings.
 
         Raises:
             InputError: no such folder, no descriptors in it, or damage.
         """
-        opened = open_folder(path)
+        opened = open_folder(path, fits=fits)
         index = cls(opened.shards, live=opened.live)
         index.opened = opened
         index.settings = opened.head.settings

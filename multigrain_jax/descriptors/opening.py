@@ -2,6 +2,7 @@
 
 import os
 from array import array
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,9 @@ from multigrain_jax.descriptors.folder import (
     HEAD_FILE,
     INDEX_FILE,
     OK,
+    DescriptorSettings,
     Head,
+    read_head,
     shard_path,
 )
 from multigrain_jax.descriptors.in_bucket import on_this_machine
@@ -24,6 +27,9 @@ from multigrain_jax.descriptors.index_file import (
 from multigrain_jax.descriptors.shards import ShardFile
 from multigrain_jax.errors import InputError, printable
 from multigrain_jax.workdir import csv_rows
+
+# Whether a folder whose descriptors were made so is one that is looked for.
+Fits = Callable[[DescriptorSettings], bool]
 
 
 class OpenFolder(NamedTuple):
@@ -44,8 +50,8 @@ class OpenFolder(NamedTuple):
     live: np.ndarray
 
 
-def find_folder(path: str | Path) -> Path:
-    """The folder of descriptors that a path means; of several the newest, and says so.
+def folders_in(path: str | Path) -> list[Path]:
+    """The folders of descriptors that a path may mean, the newest first.
 
     Args:
         path: the folder itself, or a workdir of the task `embed`, which may hold
@@ -53,32 +59,65 @@ def find_folder(path: str | Path) -> Path:
     """
     folder = on_this_machine(path)
     if (folder / HEAD_FILE).exists():
-        return folder
+        return [folder]
     inside = [folder / DESCRIPTOR_FOLDER, *folder.glob(f"*/{DESCRIPTOR_FOLDER}")]
     found = [each for each in inside if (each / HEAD_FILE).exists()]
-    if len(found) > 1:
-        newest = max(found, key=lambda each: (each / HEAD_FILE).stat().st_mtime_ns)
-        others = ", ".join(str(each.parent) for each in found if each != newest)
-        others = printable(
-            f"{newest.parent} is opened, the newest; others are {others}"
-        )
-        print(f"{path}: {others}")
-        return newest
-    if found:
+    return sorted(found, key=lambda each: -(each / HEAD_FILE).stat().st_mtime_ns)
+
+
+def find_folder(path: str | Path, *, fits: Fits | None = None) -> Path:
+    """The folder of descriptors that a path means; of several the newest, and says so.
+
+    Args:
+        path: as of `folders_in`.
+        fits: of several, those come first that it says so of.
+    """
+    folder = on_this_machine(path)
+    found = folders_in(folder)
+    if not found:
+        inside = folder / DESCRIPTOR_FOLDER
+        return inside if inside.is_dir() else folder
+    if len(found) == 1:
         return found[0]
-    return inside[0] if inside[0].is_dir() else folder
+    fitting = [each for each in found if fits is not None and _fits(each, fits)]
+    taken = (fitting or found)[0]
+    what = "the newest that fits" if fitting else "the newest"
+    others = ", ".join(_named(each, folder) for each in found if each != taken)
+    said = f"{_named(taken, folder)} is opened, {what}; others are {others}"
+    print(printable(f"{path}: {said}; give the path of the one that you mean"))
+    # Of what is in a bucket only the newest was copied whole.
+    return taken if taken == found[0] else on_this_machine(str(taken))
 
 
-def open_folder(path: str | Path) -> OpenFolder:
+def _fits(folder: Path, fits: Fits) -> bool:
+    try:
+        return fits(read_head(folder).settings)
+    except InputError:
+        return False
+
+
+def _named(folder: Path, workdir: Path) -> str:
+    """A path that means this folder alone, and how its descriptors were made."""
+    is_inside = folder.parent != workdir
+    try:
+        made = read_head(folder).settings
+        how = f"{made.backbone}, {' and '.join(map(str, made.sizes))} pixels"
+    except InputError:
+        how = "damaged"
+    return f"{folder.parent if is_inside else folder} ({how})"
+
+
+def open_folder(path: str | Path, *, fits: Fits | None = None) -> OpenFolder:
     """Open what `find_folder` finds; sizes and the index are checked.
 
     Args:
         path: the folder, or a workdir.
+        fits: as of `find_folder`.
 
     Raises:
         InputError: no such folder, no descriptors in it, or damage.
     """
-    folder = find_folder(path)
+    folder = find_folder(path, fits=fits)
     head, descriptor = open_index(folder)
     try:
         if not head.num_shards:

@@ -29,7 +29,7 @@ from multigrain_jax.tasks.check import (
 )
 from multigrain_jax.tasks.copy_threshold import known_threshold
 from multigrain_jax.tasks.embed_record import (
-    open_database,
+    open_collection,
     open_photos,
     require_files,
     roots_of,
@@ -78,7 +78,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         serve,
     )
 
-    index = open_database(config.database, verify=config.verify, root=config.data.root)
+    index = open_collection(settings)
     require_photos(int(index.live.sum()), "database", config.database)
     require_files(index, config.database)
     roots = roots_of(index, root=config.data.root)

@@ -6,7 +6,9 @@ from typing import Any
 
 from multigrain_jax.checkpoint.made_for import WHOLE_PHOTO, Choice, for_search
 from multigrain_jax.descriptors.describe import model_digest
-from multigrain_jax.descriptors.folder import DESCRIPTOR_FOLDER, HEAD_FILE, read_head
+from multigrain_jax.descriptors.folder import DESCRIPTOR_FOLDER, read_head
+from multigrain_jax.descriptors.opening import folders_in
+from multigrain_jax.errors import InputError
 from multigrain_jax.inference import OpenedModel, open_checkpoint
 from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.tasks.bounds import as_tuple
@@ -104,15 +106,19 @@ def _of_folder(workdir: Path, opened: OpenedModel) -> Choice | None:
     Raises:
         InputError: the folder is damaged.
     """
-    folder = workdir / DESCRIPTOR_FOLDER
-    if not (folder / HEAD_FILE).exists():
-        return None
-    made = read_head(folder).settings
-    if made.model_digest != model_digest(opened.checkpoint):
-        return None
-    return Choice(
-        made.sizes,
-        made.test_mode,
-        made.pooling_exponent,
-        f"as the descriptors in {workdir}",
-    )
+    digest = None
+    # What is in the workdir itself goes before what is in folders of it.
+    own = workdir / DESCRIPTOR_FOLDER
+    inside = folders_in(workdir)
+    for folder in sorted(inside, key=lambda each: each != own):
+        try:
+            made = read_head(folder).settings
+        except InputError:
+            if folder == own:
+                raise
+            continue  # of other settings, perhaps
+        digest = digest or model_digest(opened.checkpoint)
+        if made.model_digest == digest:
+            origin = f"as the descriptors in {folder.parent}"
+            return Choice(made.sizes, made.test_mode, made.pooling_exponent, origin)
+    return None

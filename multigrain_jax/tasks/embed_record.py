@@ -1,5 +1,7 @@
 """What `embed` recorded of the run that made a descriptor folder, and its photos."""
 
+import contextlib
+import functools
 import hashlib
 import os
 from collections.abc import Mapping
@@ -12,20 +14,24 @@ import jax
 import numpy as np
 
 from multigrain_jax.bucket_copies import CopiedPath
+from multigrain_jax.checkpoint import load_checkpoint
 from multigrain_jax.data.bucket_paths import ADDRESSES, absolute_path, as_path
 from multigrain_jax.data.decoding import VIEWER
 from multigrain_jax.data.sources.open import PACKED, open_split
 from multigrain_jax.data.sources.scan import DEFAULT_EXCLUDE
 from multigrain_jax.data.sources.source import ImageSource
-from multigrain_jax.descriptors.folder import DESCRIPTOR_FOLDER
+from multigrain_jax.descriptors.describe import model_digest
+from multigrain_jax.descriptors.folder import DESCRIPTOR_FOLDER, DescriptorSettings
 from multigrain_jax.descriptors.in_bucket import on_this_machine
 from multigrain_jax.descriptors.index import DescriptorIndex
+from multigrain_jax.descriptors.opening import Fits
 from multigrain_jax.descriptors.roots import old_root
 from multigrain_jax.errors import InputError, printable
 from multigrain_jax.evaluation.sharing import require_same
 from multigrain_jax.files import read_json
 from multigrain_jax.pages.stored_photos import PhotoReader
 from multigrain_jax.tasks.inputs import data_set_from_config
+from multigrain_jax.weights import find_weights
 from multigrain_jax.workdir import CONFIG_FILE, unescape_names
 
 # Where each photo is a file, and its path says all.
@@ -98,8 +104,56 @@ def _as_given(database: str | Path) -> Path:
     return database if isinstance(database, CopiedPath) else as_path(database)
 
 
+def open_collection(settings: Mapping[str, Any]) -> DescriptorIndex:
+    """`open_database` as a configuration has it, and a line that says what it is.
+
+    Of several collections in a workdir it is one that the checkpoint `init_from` has
+    made, where the configuration has that key and names one.
+
+    Raises:
+        InputError: as of `open_database`; or no such checkpoint.
+    """
+
+    @functools.cache
+    def digest() -> str:
+        checkpoint = load_checkpoint(
+            find_weights(settings["init_from"]),
+            step=settings["init_step"],
+            raw=settings["init_raw"],
+        )
+        return model_digest(checkpoint)
+
+    index = open_database(
+        settings["database"],
+        verify=settings["verify"],
+        root=settings["data"]["root"] if "data" in settings else None,
+        fits=(lambda found: found.model_digest == digest())
+        if settings.get("init_from")
+        else None,
+    )
+    _say_what_it_is(index)
+    return index
+
+
+def _say_what_it_is(index: DescriptorIndex) -> None:
+    made, made_by = index.settings, None
+    assert made is not None  # it was opened from a folder
+    with contextlib.suppress(InputError):  # who needs it will say so
+        made_by = embed_config(workdir_of(index), CHECKPOINT_KEYS)
+    sizes = " and ".join(map(str, made.sizes))
+    of_whom = f", by {made_by['init_from']}" if made_by else ""
+    said = f"collection {workdir_of(index)}: {int(index.live.sum())} photos"
+    how = f"at {sizes} pixels ({made.test_mode}), p = {made.pooling_exponent:g}"
+    print(printable(f"{said}, {made.backbone} {how}{of_whom}"), flush=True)
+
+
+def comparable(settings: DescriptorSettings) -> Fits:
+    """Whether descriptors can be compared with some; how they are stored may differ."""
+    return lambda found: found._replace(dtype=settings.dtype) == settings
+
+
 def open_database(
-    path: str | Path, *, verify: bool, root: str | None
+    path: str | Path, *, verify: bool, root: str | None, fits: Fits | None = None
 ) -> DescriptorIndex:
     """The descriptors that are searched, with the paths that their photos have now.
 
@@ -107,11 +161,12 @@ def open_database(
         path: a workdir of `embed`, or a folder of descriptors.
         verify: whether all of it is checked at once.
         root: where the photos are now; None: where they were.
+        fits: of several collections those come first that it says so of.
 
     Raises:
         InputError: no such folder, damage, or none of its photos is below `root`.
     """
-    index = open_together(path)
+    index = open_together(path, fits=fits)
     if verify:
         index.verify()
     if root is None:
@@ -120,7 +175,7 @@ def open_database(
     assert index.opened is not None  # it was opened from a folder
     roots = index.opened.head.roots
     if not roots:
-        config = embed_config(path, {"data.root": (str, NoneType)})
+        config = embed_config(workdir_of(index), {"data.root": (str, NoneType)})
         roots = (config["data"]["root"],) if config and config["data"]["root"] else ()
     old = old_root(roots, index.paths(np.flatnonzero(index.live)), new)
     if old is None:
@@ -136,7 +191,7 @@ def open_database(
     return index
 
 
-def open_together(path: str | Path) -> DescriptorIndex:
+def open_together(path: str | Path, *, fits: Fits | None = None) -> DescriptorIndex:
     """`DescriptorIndex.open`; of several hosts all have to call it.
 
     Each searches its share of the rows: another number of them would be shared out
@@ -145,7 +200,7 @@ def open_together(path: str | Path) -> DescriptorIndex:
     Raises:
         InputError: no such folder, damage, or hosts that see different rows.
     """
-    index = DescriptorIndex.open(as_path(path))
+    index = DescriptorIndex.open(as_path(path), fits=fits)
     if jax.process_count() > 1:
         assert index.opened is not None  # it was opened from a folder
         digest = hashlib.sha256(repr(index.opened.head[:3]).encode())

@@ -27,7 +27,7 @@ from multigrain_jax.pages.stored_photos import PhotoReader
 from multigrain_jax.tasks.bounds import number_problems
 from multigrain_jax.tasks.check import path_problems, refuse, require_photos
 from multigrain_jax.tasks.embed_record import (
-    open_database,
+    open_collection,
     photo_reader,
     print_missing,
     workdir_of,
@@ -74,7 +74,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     started = time.perf_counter()
     settings = config.to_dict()
     refuse([*path_problems(settings, ("database",)), *number_problems(settings)])
-    index = open_database(config.database, verify=config.verify, root=config.data.root)
+    index = open_collection(settings)
     num_photos = int(index.live.sum())
     require_photos(num_photos, "database", config.database)
     write_config(workdir, settings)

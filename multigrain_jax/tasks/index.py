@@ -35,7 +35,7 @@ from multigrain_jax.tasks.check import (
     refuse,
     require_photos,
 )
-from multigrain_jax.tasks.embed_record import open_database
+from multigrain_jax.tasks.embed_record import open_collection
 from multigrain_jax.tasks.prepare import leave_if_taken, one_writer
 from multigrain_jax.workdir import write_config, write_results
 
@@ -53,7 +53,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     started = time.perf_counter()
     settings = config.to_dict()
     refuse(_problems(settings))
-    index = open_database(config.database, verify=config.verify, root=None)
+    index = open_collection(settings)
     require_photos(int(index.live.sum()), "database", config.database)
     folder = workdir / INDEX_FOLDER
     record, is_new = _record(settings, index, folder)

@@ -46,6 +46,8 @@ from multigrain_jax.tasks.duplicate_tables import (
     write_duplicate_tables,
 )
 from multigrain_jax.tasks.embed_record import (
+    comparable,
+    open_collection,
     open_database,
     photo_reader,
     print_missing,
@@ -202,9 +204,7 @@ def _problems(settings: Mapping[str, Any]) -> list[str]:
 def _open_database(settings: Mapping[str, Any]) -> DescriptorIndex:
     path = settings["database"]
     try:
-        return open_database(
-            path, verify=settings["verify"], root=settings["data"]["root"]
-        )
+        return open_collection(settings)
     except InputError as error:
         if as_path(path).exists():
             raise
@@ -243,10 +243,14 @@ def _open_reference(
     path = settings["reference"]
     if not path:
         return None
-    reference = open_database(path, verify=settings["verify"], root=None)
+    own = index.settings
+    assert own is not None  # it was opened from a folder
+    reference = open_database(
+        path, verify=settings["verify"], root=None, fits=comparable(own)
+    )
     require_photos(int(reference.live.sum()), "reference", path)
-    own, other = index.settings, reference.settings
-    assert own is not None and other is not None  # they were opened from folders
+    other = reference.settings
+    assert other is not None  # likewise
     # Only how they are stored may differ.
     require_same_settings(other, own._replace(dtype=other.dtype), folder=as_path(path))
     return reference

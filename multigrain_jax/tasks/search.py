@@ -48,8 +48,9 @@ from multigrain_jax.tasks.check import (
 )
 from multigrain_jax.tasks.embed_record import (
     CHECKPOINT_KEYS,
+    comparable,
     embed_config,
-    open_database,
+    open_collection,
     open_together,
     photo_reader,
     print_missing,
@@ -92,12 +93,12 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     started = time.perf_counter()
     settings = config.to_dict()
     refuse(_problems(settings))
-    index = open_database(config.database, verify=config.verify, root=config.data.root)
+    index = open_collection(settings)
     require_photos(int(index.live.sum()), "database", config.database)
     normalization = None
     if config.score_normalization.training:
         path = as_path(config.score_normalization.training)
-        training = open_together(path)
+        training = open_together(path, fits=comparable(_settings_of(index)))
         _require_comparable(training, index, path)
         normalization = ScoreNormalization(
             training,
@@ -205,7 +206,7 @@ def _open_queries(
 ) -> Queries:
     path = as_path(settings["queries"])
     sieve = Sieve(settings["data"]["exclude"], "skip")
-    folder = find_folder(path)
+    folder = find_folder(path, fits=comparable(_settings_of(index)))
     if (folder / HEAD_FILE).exists():
         # Of the database itself, the photos are where those of the database are.
         itself = index.opened is not None and folder == index.opened.folder

@@ -56,7 +56,11 @@ def test_of_several_settings_the_newest_is_copied_and_said(run, gcs, capsys, tmp
     index = DescriptorIndex.open(gcs.url("run"))
     assert index.settings == other
     said = capsys.readouterr().out
-    assert f"{gcs.url('run/tiny-32')} is opened, the newest; others are" in said
+    newest = f"{gcs.url('run/tiny-32')} (tiny, 32 pixels) is opened, the newest"
+    assert f"{newest}; others are {gcs.url('run/descriptors')} (tiny, 64" in said
+    # Of others the shards come when they are asked for.
+    index = DescriptorIndex.open(gcs.url("run"), fits=lambda made: made == SETTINGS)
+    assert contents(index) == contents(DescriptorIndex.open(run))
     index = DescriptorIndex.open(gcs.url(f"run/{DESCRIPTOR_FOLDER}"))
     assert index.settings == SETTINGS
 

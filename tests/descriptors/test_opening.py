@@ -23,13 +23,41 @@ def test_of_several_folders_the_newest_is_opened_and_named(tmp_path, capsys):
     other = tmp_path / "tiny-96-e"
     embed(other / "descriptors", stamps(6), settings=SETTINGS._replace(test_size=96))
     assert find_folder(tmp_path) == other / "descriptors"
-    assert f"{other} is opened, the newest" in capsys.readouterr().out
+    assert capsys.readouterr().out == (
+        f"{tmp_path}: {other} (tiny, 96 pixels) is opened, the newest; others are "
+        f"{tmp_path / 'descriptors'} (tiny, 64 pixels); give the path of the one that "
+        "you mean\n"
+    )
+    assert find_folder(tmp_path / "descriptors") == tmp_path / "descriptors"
+    assert capsys.readouterr().out == ""
     assert find_folder(other) == find_folder(other / "descriptors")
     assert open_settings(tmp_path).test_size == 96
 
 
-def open_settings(path):
-    settings = DescriptorIndex.open(path).settings
+def test_of_several_folders_the_newest_that_fits_is_opened(tmp_path, capsys):
+    for size in (64, 96, 128):
+        folder = tmp_path / f"tiny-{size}" / "descriptors"
+        settings = SETTINGS._replace(test_size=size, dtype="float32")
+        embed(folder, stamps(3), settings=settings)
+        os.utime(folder / "descriptors.json", (size, size))
+    assert open_settings(tmp_path).test_size == 128
+    assert (
+        open_settings(tmp_path, fits=lambda made: made.test_size < 128).test_size == 96
+    )
+    assert "tiny-96 (tiny, 96 pixels) is opened, the newest that fits; others are" in (
+        capsys.readouterr().out
+    )
+    # Whoever compares them will say what is wrong.
+    assert open_settings(tmp_path, fits=lambda made: False).test_size == 128
+    (tmp_path / "tiny-96" / "descriptors" / "descriptors.json").write_text("{")
+    assert (
+        open_settings(tmp_path, fits=lambda made: made.test_size < 128).test_size == 64
+    )
+    assert "tiny-96 (damaged)" in capsys.readouterr().out
+
+
+def open_settings(path, **options):
+    settings = DescriptorIndex.open(path, **options).settings
     assert settings is not None
     return settings
 

@@ -1,16 +1,21 @@
 """What "auto" stands for: size, mode and p of what is to be embedded."""
 
+import os
+import shutil
 from functools import partial
 from types import SimpleNamespace
 
 import pytest
 from helpers.configs import small_eval_config
+from helpers.descriptor_folders import SETTINGS, stamps
+from helpers.descriptor_folders import embed as write
 
 from configs import embed as recipe
 from configs import eval_retrieval
 from multigrain_jax.checkpoint import CheckpointStore, load_checkpoint
 from multigrain_jax.data.decoding import VIEWER
 from multigrain_jax.descriptors.folder import HEAD_FILE, DescriptorSettings
+from multigrain_jax.errors import InputError
 from multigrain_jax.tasks import embed, embed_defaults
 from multigrain_jax.tasks import eval_retrieval as run_retrieval
 from multigrain_jax.tasks.embed_defaults import AUTO, exponent_asked, settle, size_hint
@@ -83,6 +88,32 @@ def test_what_is_given_stays(monkeypatch, tmp_path, capsys):
     given = {"test_size": 224, "test_mode": "rect", "pooling_exponent": None}
     assert settled(monkeypatch, tmp_path, meta, **given) == (224, "rect", 3.0)
     assert capsys.readouterr().out == ""
+
+
+def test_descriptors_of_the_same_weights_are_gone_on_with(
+    monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(embed_defaults, "model_digest", lambda _: "own")
+    meta = {"config": {"test_size": 64}}
+    made = SETTINGS._replace(
+        model_digest="own", test_mode="square", pooling_exponent=3.0
+    )
+    other = tmp_path / "tiny-96" / "descriptors"
+    write(tmp_path / "descriptors", stamps(2))  # of other weights
+    write(tmp_path / "z" / "descriptors", stamps(2))
+    (tmp_path / "z" / "descriptors" / HEAD_FILE).write_text("{")
+    assert settled(monkeypatch, tmp_path, meta) == (64, "rect", 3.0)
+    write(other, stamps(2), settings=made._replace(test_size=96))
+    assert settled(monkeypatch, tmp_path, meta) == (96, "square", 3.0)
+    assert f"as the descriptors in {other.parent}" in capsys.readouterr().out
+    # The folder of the workdir itself goes first, though it is older.
+    shutil.rmtree(tmp_path / "descriptors")
+    write(tmp_path / "descriptors", stamps(2), settings=made._replace(test_size=80))
+    os.utime(tmp_path / "descriptors" / HEAD_FILE, (1, 1))
+    assert settled(monkeypatch, tmp_path, meta) == (80, "square", 3.0)
+    (tmp_path / "descriptors" / HEAD_FILE).write_text("{")
+    with pytest.raises(InputError, match="a folder of descriptors was expected"):
+        settled(monkeypatch, tmp_path, meta)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import json
+import os
 import re
 from types import SimpleNamespace
 
@@ -13,11 +14,15 @@ import pytest
 import tensorflow_datasets as tfds
 from helpers.approximate import photos, random_rows, write_folder
 from helpers.configs import small_eval_config
+from helpers.descriptor_folders import SETTINGS, stamps
+from helpers.descriptor_folders import embed as write
 from PIL import Image
 
 from configs import embed, near_duplicates, search
+from multigrain_jax.checkpoint import load_checkpoint
 from multigrain_jax.data.sources.quickstart import QuickstartSource
 from multigrain_jax.data.sources.tfds import TfdsSource
+from multigrain_jax.descriptors.describe import model_digest
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation import sharing
 from multigrain_jax.tasks import embed as run_embed
@@ -27,6 +32,7 @@ from multigrain_jax.tasks.embed_record import (
     CHECKPOINT_KEYS,
     PHOTO_KEYS,
     embed_config,
+    open_collection,
     open_together,
     photo_reader,
     roots_of,
@@ -287,3 +293,29 @@ def test_hosts_that_see_other_rows_of_a_collection_all_say_so(
     with pytest.raises(InputError, match=expected) as raised:
         open_together(tmp_path)
     assert ("photos that are gone" in str(raised.value)) == (count == 9)
+
+
+def test_a_collection_is_told_and_found_by_the_checkpoint_that_made_it(
+    tiny_checkpoint, tmp_path, capsys
+):
+    digest = model_digest(load_checkpoint(tiny_checkpoint))
+    own, other = tmp_path / "own", tmp_path / "other"
+    for place, of in ((own, digest), (other, "f" * 64)):
+        settings = SETTINGS._replace(model_digest=of)
+        write(place / "descriptors", stamps(3), settings=settings)
+    os.utime(own / "descriptors" / "descriptors.json", (1, 1))
+    (own / "config.json").write_text(json.dumps({"init_from": "w", "init_step": None}))
+    config = {"database": str(tmp_path), "verify": False, "data": {"root": None}}
+    config |= {"init_step": None, "init_raw": False}
+
+    def opened(**changes):
+        open_collection(config | changes)
+        return capsys.readouterr().out.splitlines()[-1]
+
+    assert opened(init_from=str(tiny_checkpoint)) == (
+        f"collection {own}: 2 photos, tiny at 64 pixels (rect), p = inf, by w"
+    )
+    assert opened(init_from=None).startswith(f"collection {other}: 2 photos")
+    # Where there is one alone, the checkpoint is not read for that.
+    lines = opened(init_from="nowhere/at/all", database=str(own))
+    assert lines.startswith(f"collection {own}: ")
