@@ -106,11 +106,8 @@ def _of_folder(workdir: Path, opened: OpenedModel) -> Choice | None:
     Raises:
         InputError: the folder is damaged.
     """
-    digest = None
-    # What is in the workdir itself goes before what is in folders of it.
-    own = workdir / DESCRIPTOR_FOLDER
-    inside = folders_in(workdir)
-    for folder in sorted(inside, key=lambda each: each != own):
+    own, digest, found = workdir / DESCRIPTOR_FOLDER, None, []
+    for folder in folders_in(workdir):
         try:
             made = read_head(folder).settings
         except InputError:
@@ -119,6 +116,21 @@ def _of_folder(workdir: Path, opened: OpenedModel) -> Choice | None:
             continue  # of other settings, perhaps
         digest = digest or model_digest(opened.checkpoint)
         if made.model_digest == digest:
-            origin = f"as the descriptors in {folder.parent}"
-            return Choice(made.sizes, made.test_mode, made.pooling_exponent, origin)
-    return None
+            found.append((folder, made))
+    if not found:
+        return None
+    usual = for_search(opened.checkpoint.meta)[:2]
+    # The workdir's own, else what "auto" stood for at first, else the newest.
+    folder, made = min(
+        found,
+        key=lambda each: (
+            each[0] != own,
+            (each[1].sizes, each[1].test_mode) != usual,
+        ),
+    )
+    return Choice(
+        made.sizes,
+        made.test_mode,
+        made.pooling_exponent,
+        f"as the descriptors in {folder.parent}",
+    )

@@ -106,6 +106,11 @@ def test_descriptors_of_the_same_weights_are_gone_on_with(
     write(other, stamps(2), settings=made._replace(test_size=96))
     assert settled(monkeypatch, tmp_path, meta) == (96, "square", 3.0)
     assert f"as the descriptors in {other.parent}" in capsys.readouterr().out
+    # What "auto" stood for at first goes before what is newer.
+    usual = made._replace(test_mode="rect")
+    write(tmp_path / "a" / "descriptors", stamps(2), settings=usual)
+    os.utime(tmp_path / "a" / "descriptors" / HEAD_FILE, (1, 1))
+    assert settled(monkeypatch, tmp_path, meta) == (64, "rect", 3.0)
     # The folder of the workdir itself goes first, though it is older.
     shutil.rmtree(tmp_path / "descriptors")
     write(tmp_path / "descriptors", stamps(2), settings=made._replace(test_size=80))
