@@ -71,7 +71,17 @@ def test_photos_of_ones_own_are_decoded_fast_and_nothing_that_is_compared(
     assert decoding_from_config(data, own_photos=is_own).fast is is_fast
 
 
+@pytest.mark.parametrize(
+    ("decode", "own_photos", "is_fast"),
+    [("fast", False, True), ("auto", True, True), ("auto", False, False)],
+)
+def test_training_decodes_fast_where_it_is_asked(decode, own_photos, is_fast):
+    data = {**base.get_config().data.to_dict(), "decode": decode}
+    assert decoding_from_config(data, own_photos=own_photos).fast is is_fast
+
+
 WRONG = {
+    "decode": ("quick", None, True),
     "decoding": ("viewers", None, 3),
     "depth": ("max", None),
     "background": ("whitest", "#12", 7, None, ""),
