@@ -23,11 +23,11 @@ def get_config() -> ml_collections.ConfigDict:
     config = eval_base.get_config()
     config.task = "embed"
     del config.test_size
-    # "auto": as the descriptors in the workdir, or in a folder of it, if they are of these
-    # weights. Else, for your own network, the size that it was tested at, whole photos
-    # ("rect") and the checkpoint's p. Else what published weights search best with. Else
-    # 500, the longer side in the paper's retrieval results. Of several sizes,
-    # "(352, 500)", the descriptor is the mean over them.
+    # "auto": as the descriptors in the workdir, or in a folder of it, if they are of
+    # these weights. Else, for your own network, the size that it was tested at, whole
+    # photos ("rect") and the checkpoint's p. Else what published weights search best
+    # with. Else 500, the longer side in the paper's retrieval results. Of several
+    # sizes, "(352, 500)", the descriptor is the mean over them.
     config.test_size = config_dict.FieldReference("auto", field_type=object)
     config.test_mode = "auto"  # or "square", "rect"
     config.pooling_exponent = "auto"  # or p; None: the checkpoint's
