@@ -61,7 +61,8 @@ OF_AVERAGE = "ema_"
 def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     """Train as the config says, in `workdir`; returns what results.json holds.
 
-    A workdir with checkpoints is continued where it stands.
+    A workdir with checkpoints is continued where it stands. Of several hosts process 0
+    has results.
 
     Raises:
         InputError: a config or data that cannot work.
@@ -135,10 +136,13 @@ def _run(
         )
     if config.dry_run:
         return recorder.results
-    results = recorder.results
-    write_plots(workdir)
+    is_first, results = jax.process_index() == 0, recorder.results
+    if is_first:
+        write_plots(workdir)
     if built.report_source is not None:
         results |= _report(config, built, built.report_source, state, workdir)
+    if not is_first:
+        return {}
     results["seconds"] = time.perf_counter() - started
     write_results(workdir, results)
     return results
