@@ -3,6 +3,7 @@
     python measure/embed.py
     python measure/embed.py --backbone resnet18 --test-size 224
     python measure/embed.py --test-size 500 --test-mode rect --batch-size 1
+    taskset -c 0 python measure/embed.py --processor-time  # where others are at work
 
 The same fresh weights, with batch norms folded, for `load_model`, PyTorch (channels
 last; compiled with frozen weights), ONNX Runtime and OpenVINO: from decoded arrays,
@@ -140,13 +141,18 @@ def batches(images: Iterator[np.ndarray], batch_size: int) -> Iterator[np.ndarra
             waiting = []
 
 
-def best_rate(run: Callable[[], object], count: int, repeats: int) -> float:
+def best_rate(
+    run: Callable[[], object],
+    count: int,
+    repeats: int,
+    clock: Callable[[], float],
+) -> float:
     """Images per second of the best of several runs."""
     seconds = []
     for _ in range(repeats):
-        started = time.perf_counter()
+        started = clock()
         run()
-        seconds.append(time.perf_counter() - started)
+        seconds.append(clock() - started)
     return count / min(seconds)
 
 
@@ -185,12 +191,13 @@ def run_engine(options: argparse.Namespace) -> None:
     found = {"first": time.time() - options.started}
     parts = list(batches(iter(images), options.batch_size))
     np.save(place / f"{options.engine}.npy", np.concatenate([engine(p) for p in parts]))
-    count, repeats = len(images), options.repeats
-    found["arrays"] = best_rate(lambda: [engine(p) for p in parts], count, repeats)
+    clock = time.process_time if options.processor_time else time.perf_counter
+    rate = partial(best_rate, repeats=options.repeats, clock=clock)
+    found["arrays"] = rate(lambda: [engine(p) for p in parts], len(images))
     for name in PHOTOS:
         paths = sorted((place / name).glob("*.jpg"))
         embed_files(paths)  # compiles
-        found[name] = best_rate(partial(embed_files, paths), len(paths), repeats)
+        found[name] = rate(partial(embed_files, paths), len(paths))
     print(json.dumps(found))
 
 
@@ -206,7 +213,7 @@ def run_all(options: argparse.Namespace, place: Path) -> None:
     print(
         f"{options.backbone}, {options.test_mode} {size}, batches of "
         f"{options.batch_size}, {count} images; seconds to the first descriptor, and "
-        "images/s"
+        f"images/s{' of the processor' if options.processor_time else ''}"
     )
     print(f"{'':<18}" + "".join(f"{c:>15}" for c in columns) + f"{'difference':>12}")
     for name in (OURS, *ENGINES):
@@ -236,6 +243,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--num-photos", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--processor-time", action="store_true", help="rates per second of the CPU"
+    )
     parser.add_argument("--engine", choices=[OURS, *ENGINES], help="by the script")
     parser.add_argument("--place", type=Path, help="by the script")
     parser.add_argument("--started", type=float, help="by the script")
