@@ -336,8 +336,7 @@ def _in_several_scans(image: JpegImagePlugin.JpegImageFile) -> bool:
     """Whether a JPEG is progressive, or has its channels one after the other."""
     if image.info.get("progressive"):
         return True
-    file = image.fp
-    if file is None:
+    if (file := image.fp) is None:
         return False
     place = file.tell()
     try:
