@@ -200,6 +200,6 @@ def test_a_step_and_a_file_are_not_mistaken_for_a_workdir(tmp_path):
     folder = save_small(tmp_path)
     with pytest.raises(InputError, match="this is one step's folder, but step 7"):
         find_checkpoint(folder, step=7)
-    with pytest.raises(InputError, match=r"found a file; .*convert_checkpoint\.py"):
+    with pytest.raises(InputError, match=r"found a file; .*`multigrain convert`"):
         find_checkpoint(folder / "model" / "_METADATA")
     assert find_checkpoint(folder.parent) == folder
