@@ -40,6 +40,7 @@ from measure.embed_engines import (
     pytorch,
     write_onnx,
 )
+from multigrain_jax.terminal import outlive_readers
 
 WEIGHTS, ONNX, CHECKPOINT = "weights.npz", "network.onnx", "model"
 PHOTOS = {"500 x 375": (500, 375), "12 megapixels": (4000, 3000)}
@@ -261,4 +262,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     main()

@@ -29,6 +29,7 @@ from measure.commands import ROOT, environment
 from measure.machine import print_machine
 from multigrain_jax.checkpoint import CheckpointStore
 from multigrain_jax.models.multigrain import create_model, split_model
+from multigrain_jax.terminal import outlive_readers
 
 # In a process of its own, which prints the seconds of each part; `sys.argv` has the
 # checkpoint, the photo and the size.
@@ -218,4 +219,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     main()
