@@ -1,6 +1,7 @@
 """What a release has: the wheel's files, its command, and the files about it."""
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -73,6 +74,15 @@ def test_the_citation_is_of_this_version():
     assert cited["version"] == __version__
     assert cited["license"] == PROJECT["license"]
     assert {"message", "title", "authors", "references"} <= cited.keys()
+
+
+def test_the_newest_changes_with_a_date_are_of_this_version():
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    headings = [line for line in text.splitlines() if line.startswith("## ")]
+    assert headings[0] == "## [Unreleased]"
+    assert re.fullmatch(
+        rf"## \[{re.escape(__version__)}\] - 20\d\d(-\d\d){{2}}", headings[1]
+    )
 
 
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
