@@ -9,12 +9,16 @@ from helpers.photos import CLASS_NAMES, encode, noise_photo
 from helpers.shards import samples, write_parquet, write_tar
 
 from configs import embed, eval_imagenet, health, search
+from multigrain_jax.checkpoint import describe_checkpoint
 from multigrain_jax.data.repeated import RepeatedStream
 from multigrain_jax.tasks import embed as run_embed
 from multigrain_jax.tasks import eval_classification as run_eval
 from multigrain_jax.tasks import health as run_health
 from multigrain_jax.tasks import search as run_search
 from multigrain_jax.tasks import train as run_train
+from multigrain_jax.tasks.on_bucket import run_on_bucket
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 KINDS = ("parquet", "webdataset")
 COUNT = 9
@@ -101,11 +105,17 @@ def test_large_files_are_evaluated_embedded_found_and_shown(
     assert "could not be read" not in capsys.readouterr().out
 
 
-def test_large_files_in_a_bucket_are_embedded_and_shown(tmp_path, tiny_checkpoint, gcs):
+def test_large_files_in_a_bucket_are_evaluated_embedded_and_shown(
+    tmp_path, tiny_checkpoint, gcs
+):
     photos, labels = photos_and_labels()
     gcs.put_folder(write_set(tmp_path / "set", "parquet", photos, labels), "set")
     root, database = gcs.url("set"), tmp_path / "embed"
     data = {"source": "parquet", "split": "val"}
+    config = small_eval_config(eval_imagenet.get_config, root, tiny_checkpoint)
+    config.data.update(data)
+    results = run_eval.run(config, tmp_path / "eval")
+    assert results["val/top5"] == (COUNT - 1) / COUNT
     config = small_eval_config(embed.get_config, root, tiny_checkpoint, data=data)
     results = run_embed.run(config, database)
     assert (results["num_images"], results["num_unreadable"]) == (COUNT - 1, 1)
@@ -124,7 +134,7 @@ def test_large_files_in_a_bucket_are_embedded_and_shown(tmp_path, tiny_checkpoin
 
 
 @pytest.mark.slow
-def test_training_on_large_files_takes_the_photos_by_their_rows(tmp_path):
+def test_training_on_large_files_takes_the_photos_by_their_rows(tmp_path, gcs):
     photos, labels = photos_and_labels(24)
     root = write_set(tmp_path / "set", "parquet", photos, labels)
     config = small_train_config(root, num_epochs=1, data={"source": "parquet"})
@@ -151,3 +161,12 @@ def test_training_on_large_files_takes_the_photos_by_their_rows(tmp_path):
     assert sorted(names) == [
         name_of(root, "parquet", BAD, part) for part in ("train", "val")
     ]
+    # With files and workdir in a bucket it is the same training.
+    gcs.put_folder(root, "set")
+    config.data.root = gcs.url("set")
+    run_on_bucket(run_train.run, config, gcs.url("run"))
+    digests = [
+        describe_checkpoint(run).digest for run in (tmp_path / "run", gcs.url("run"))
+    ]
+    assert digests[0] == digests[1]
+    assert gcs.data("run/sample_ids.jsonl").decode().splitlines() == lines
