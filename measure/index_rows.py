@@ -22,8 +22,8 @@ from multigrain_jax.descriptors.index import DescriptorIndex
 from multigrain_jax.descriptors.writer import DescriptorWriter
 from multigrain_jax.evaluation.copy_detection import CopySource
 from multigrain_jax.evaluation.embed import embed_source, make_embed_step
-from multigrain_jax.inference import open_model
 from multigrain_jax.mesh import make_mesh, put_replicated
+from multigrain_jax.opened_model import open_model
 from multigrain_jax.runtime import compute_dtype
 
 USED_EDITS = ("crop 50 %", "rotation 15° + flip", "strong")

@@ -158,9 +158,9 @@ def _score(
 def embed_images(workdir: Path, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Descriptors and logits of uint8 [M, S, S, 3], by the newest checkpoint."""
     from multigrain_jax.evaluation.embed import embed_all, make_embed_step
-    from multigrain_jax.inference import open_model
     from multigrain_jax.mesh import make_mesh, put_replicated
     from multigrain_jax.models.multigrain import class_logits
+    from multigrain_jax.opened_model import open_model
     from multigrain_jax.runtime import compute_dtype, images_at_once
 
     opened, mesh = open_model(workdir, dtype=compute_dtype("auto")), make_mesh()

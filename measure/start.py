@@ -46,7 +46,8 @@ from multigrain_jax.runtime import keep_compiled_programs
 keep_compiled_programs()
 from multigrain_jax.weights import find_weights
 from multigrain_jax.checkpoint import load_checkpoint
-from multigrain_jax.inference import LoadedModel, open_checkpoint
+from multigrain_jax.inference import LoadedModel
+from multigrain_jax.opened_model import open_checkpoint
 checkpoint = load_checkpoint(find_weights(sys.argv[1]), raw=False)
 part("read and verify the checkpoint")
 opened = open_checkpoint(checkpoint)

@@ -13,7 +13,6 @@ from multigrain_jax.checkpoint import CheckpointStore, describe_checkpoint
 from multigrain_jax.convert.state_dict import export_state_dict, import_state_dict
 from multigrain_jax.descriptors.folder import read_head, shard_path
 from multigrain_jax.errors import InputError
-from multigrain_jax.inference import open_model
 from multigrain_jax.models.multigrain import (
     abstract_model,
     class_logits,
@@ -21,6 +20,7 @@ from multigrain_jax.models.multigrain import (
     merge_model,
     split_model,
 )
+from multigrain_jax.opened_model import open_model
 from multigrain_jax.tasks import embed, whiten
 from tools import export_serving
 

@@ -17,8 +17,9 @@ from multigrain_jax.data.sources.open import FileSource
 from multigrain_jax.descriptors.folder import read_head, shard_path
 from multigrain_jax.descriptors.index_file import read_index
 from multigrain_jax.errors import InputError
-from multigrain_jax.inference import LoadedModel, open_model
+from multigrain_jax.inference import LoadedModel
 from multigrain_jax.models.multigrain import create_model, merge_model, split_model
+from multigrain_jax.opened_model import open_model
 from multigrain_jax.tasks import embed as run_embed
 
 
@@ -46,14 +47,6 @@ def test_what_is_for_inference_alone_is_folded(tiny_checkpoint):
     want = merge_model(opened.graphdef, opened.variables)(jnp.asarray(images))
     for found, expected in zip(model(images), want, strict=True):
         np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
-
-
-def test_every_logit_has_a_name(tiny_checkpoint):
-    opened = open_model(tiny_checkpoint)
-    assert LoadedModel(opened).class_names == opened.class_names
-    fewer = LoadedModel(opened._replace(class_names=["ant"])).class_names
-    assert fewer == ["ant", "class 1, unnamed", "class 2, unnamed"]
-    assert LoadedModel(opened._replace(class_names=[])).class_names == []
 
 
 def test_a_checkpoint_gives_features_in_one_call(workdir):

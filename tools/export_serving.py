@@ -21,8 +21,8 @@ from jax import export
 from multigrain_jax.data.bucket_paths import local_path
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import write_atomically
-from multigrain_jax.inference import OpenedModel, open_model
 from multigrain_jax.models.multigrain import merge_model
+from multigrain_jax.opened_model import OpenedModel, open_model
 from multigrain_jax.ops.color import normalize_pixels
 from multigrain_jax.tasks.bounds import SMALLEST_IMAGE
 from multigrain_jax.terminal import outlive_readers

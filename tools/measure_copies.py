@@ -32,8 +32,8 @@ from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.copy_detection import Background, copy_scores
 from multigrain_jax.evaluation.embed import embed_source, make_embed_step
-from multigrain_jax.inference import open_model
 from multigrain_jax.mesh import make_mesh, put_replicated
+from multigrain_jax.opened_model import open_model
 from multigrain_jax.ops.refinement import REDUCTIONS, Reduction
 from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.tasks.weights import say_which_weights

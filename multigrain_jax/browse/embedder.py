@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from multigrain_jax.evaluation.embed import make_embed_step
-from multigrain_jax.inference import OpenedModel
 from multigrain_jax.mesh import make_mesh, put_replicated, put_whole_batch
+from multigrain_jax.opened_model import OpenedModel
 from multigrain_jax.runtime import images_at_once
 
 # Of the mode "rect": the shorter side of the canvases, as a share of the longer one.

@@ -35,9 +35,10 @@ from multigrain_jax.convert.unwrap import (
 from multigrain_jax.convert.verify import Reference, compare_with_reference
 from multigrain_jax.data.bucket_paths import local_path
 from multigrain_jax.errors import InputError
-from multigrain_jax.inference import LoadedModel, open_checkpoint
+from multigrain_jax.inference import LoadedModel
 from multigrain_jax.models.backbones import backbone_row
 from multigrain_jax.models.multigrain import Variables
+from multigrain_jax.opened_model import open_checkpoint
 from multigrain_jax.trees import json_digest, leaf_digests
 
 NUM_CLASSES_WITH_BACKGROUND = 1001

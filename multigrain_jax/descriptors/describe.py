@@ -24,10 +24,10 @@ from multigrain_jax.evaluation.embed import (
 )
 from multigrain_jax.evaluation.inputs import recorded_batches
 from multigrain_jax.evaluation.sharing import own_rows, plan_together
-from multigrain_jax.inference import OpenedModel
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.models.heads import HEAD_KEY
 from multigrain_jax.models.multigrain import BACKBONES
+from multigrain_jax.opened_model import OpenedModel
 from multigrain_jax.ops.refinement import merge_scales
 from multigrain_jax.runtime import images_at_once
 from multigrain_jax.trees import json_digest, leaf_digests

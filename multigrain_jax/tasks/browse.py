@@ -18,7 +18,7 @@ from multigrain_jax.descriptors.folder import DescriptorSettings
 from multigrain_jax.descriptors.index import DescriptorIndex
 from multigrain_jax.descriptors.roots import is_below
 from multigrain_jax.errors import InputError
-from multigrain_jax.inference import OpenedModel
+from multigrain_jax.opened_model import OpenedModel
 from multigrain_jax.remedies import install
 from multigrain_jax.tasks.bounds import number_problems
 from multigrain_jax.tasks.check import (

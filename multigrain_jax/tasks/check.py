@@ -8,7 +8,7 @@ import jax
 from multigrain_jax.data.eval_batches import TEST_MODES
 from multigrain_jax.data.sources.open import SOURCES
 from multigrain_jax.errors import InputError
-from multigrain_jax.inference import OpenedModel
+from multigrain_jax.opened_model import OpenedModel
 from multigrain_jax.ops.refinement import REDUCTIONS
 from multigrain_jax.tasks.bounds import COUNT, as_tuple, leaves, number_problems
 from multigrain_jax.tasks.photos import photo_problems

@@ -49,8 +49,8 @@ from multigrain_jax.distributed import (
 )
 from multigrain_jax.errors import InputError, TakenOver, printable
 from multigrain_jax.evaluation.sharing import require_same_images
-from multigrain_jax.inference import OpenedModel
 from multigrain_jax.lock import WorkdirLock, lock_workdir
+from multigrain_jax.opened_model import OpenedModel
 from multigrain_jax.runtime import look_for_devices
 from multigrain_jax.tasks.check import (
     as_tuple,

@@ -9,7 +9,7 @@ from multigrain_jax.descriptors.describe import model_digest
 from multigrain_jax.descriptors.folder import DESCRIPTOR_FOLDER, read_head
 from multigrain_jax.descriptors.opening import folders_in
 from multigrain_jax.errors import InputError
-from multigrain_jax.inference import OpenedModel, open_checkpoint
+from multigrain_jax.opened_model import OpenedModel, open_checkpoint
 from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.tasks.bounds import as_tuple
 

@@ -21,8 +21,8 @@ from multigrain_jax.evaluation.classification import (
 )
 from multigrain_jax.evaluation.embed import embed_all, embed_batches, make_embed_step
 from multigrain_jax.evaluation.sharing import own_rows
-from multigrain_jax.inference import OpenedModel
 from multigrain_jax.mesh import make_mesh, put_replicated
+from multigrain_jax.opened_model import OpenedModel
 from multigrain_jax.tasks.check import (
     as_tuple,
     evaluation_problems,

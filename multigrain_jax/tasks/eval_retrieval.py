@@ -32,8 +32,8 @@ from multigrain_jax.evaluation.retrieval import (
     write_per_query_csv,
 )
 from multigrain_jax.growing_file import dispensable
-from multigrain_jax.inference import OpenedModel, open_checkpoint
 from multigrain_jax.mesh import make_mesh, put_replicated
+from multigrain_jax.opened_model import OpenedModel, open_checkpoint
 from multigrain_jax.ops.refinement import expand_queries, merge_scales
 from multigrain_jax.pages.benchmark_page import write_benchmark_page
 from multigrain_jax.runtime import compute_dtype

@@ -30,10 +30,10 @@ from multigrain_jax.evaluation.sharing import (
     require_same_images,
     widened,
 )
-from multigrain_jax.inference import OpenedModel
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
 from multigrain_jax.metric_writer import MetricWriter
 from multigrain_jax.models.multigrain import Backbone
+from multigrain_jax.opened_model import OpenedModel
 from multigrain_jax.pages.plots import write_plots
 from multigrain_jax.runtime import compiler_options
 from multigrain_jax.tasks.bounds import number_problems

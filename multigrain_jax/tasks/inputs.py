@@ -18,8 +18,8 @@ from multigrain_jax.errors import InputError, printable
 from multigrain_jax.evaluation.classification import require_classes
 from multigrain_jax.evaluation.inputs import recorded_batches
 from multigrain_jax.evaluation.sharing import plan_together
-from multigrain_jax.inference import OpenedModel
 from multigrain_jax.models.multigrain import Backbone
+from multigrain_jax.opened_model import OpenedModel
 from multigrain_jax.runtime import images_at_once
 from multigrain_jax.tasks.check import require_classifier
 from multigrain_jax.tasks.photos import decoding_from_config

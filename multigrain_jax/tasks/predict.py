@@ -25,8 +25,8 @@ from multigrain_jax.evaluation.predictions import (
     collect_predictions,
 )
 from multigrain_jax.growing_file import dispensable
-from multigrain_jax.inference import OpenedModel, names_of_logits, open_checkpoint
 from multigrain_jax.mesh import make_mesh, put_replicated
+from multigrain_jax.opened_model import OpenedModel, names_of_logits, open_checkpoint
 from multigrain_jax.pages.prediction_page import write_prediction_page
 from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.tasks.check import (

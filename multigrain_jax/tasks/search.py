@@ -29,7 +29,7 @@ from multigrain_jax.descriptors.opening import find_folder
 from multigrain_jax.distributed import gather_rows, host_rows, own_folder
 from multigrain_jax.errors import InputError
 from multigrain_jax.growing_file import dispensable
-from multigrain_jax.inference import OpenedModel
+from multigrain_jax.opened_model import OpenedModel
 from multigrain_jax.pages.gallery import load_photo
 from multigrain_jax.pages.gallery_page import write_retrieval_page
 from multigrain_jax.pages.search_page import Found, LoadPhoto

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from multigrain_jax.checkpoint import Checkpoint
-from multigrain_jax.inference import OpenedModel, open_model
+from multigrain_jax.opened_model import OpenedModel, open_model
 from multigrain_jax.runtime import compute_dtype
 
 

@@ -18,9 +18,9 @@ from multigrain_jax.distributed import gather_shares, own_folder, sum_over_hosts
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.embed import embed_batches, make_embed_step
 from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
-from multigrain_jax.inference import OpenedModel, open_checkpoint
 from multigrain_jax.mesh import make_mesh, make_own_mesh, put_batch, put_replicated
 from multigrain_jax.models.multigrain import class_logits, merge_model
+from multigrain_jax.opened_model import OpenedModel, open_checkpoint
 from multigrain_jax.ops.pooling import NORM_EPSILON, whitening_input
 from multigrain_jax.ops.whitening import (
     Moments,

@@ -15,7 +15,8 @@ from multigrain_jax.browse.embedder import (
     take_batch,
 )
 from multigrain_jax.data.crops import eval_transform
-from multigrain_jax.inference import load_model, open_model, preprocess
+from multigrain_jax.inference import load_model, preprocess
+from multigrain_jax.opened_model import open_model
 
 
 @pytest.mark.parametrize(

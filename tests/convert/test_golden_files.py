@@ -9,8 +9,9 @@ import pytest
 
 from multigrain_jax.checkpoint import load_checkpoint
 from multigrain_jax.convert.state_dict import export_state_dict, import_state_dict
-from multigrain_jax.inference import LoadedModel, open_model
+from multigrain_jax.inference import LoadedModel
 from multigrain_jax.models.multigrain import variables_of
+from multigrain_jax.opened_model import open_model
 
 TOLERANCE = 2e-5  # of the largest value
 # The formats of torch.save that are read: both of the smaller networks, one of those

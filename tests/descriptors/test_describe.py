@@ -17,13 +17,13 @@ from multigrain_jax.descriptors.describe import (
     stamp_images,
 )
 from multigrain_jax.descriptors.folder import ImageStamp
-from multigrain_jax.inference import open_model
 from multigrain_jax.models.heads import (
     HEAD_KEY,
     DescriptorHead,
     Projection,
     head_to_json,
 )
+from multigrain_jax.opened_model import open_model
 from multigrain_jax.trees import json_digest, leaf_digests
 
 

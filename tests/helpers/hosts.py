@@ -28,10 +28,10 @@ from multigrain_jax.data.reading import Reading
 from multigrain_jax.errors import StoppedEarly
 from multigrain_jax.evaluation.embed import Embedded, embed_all, make_embed_step
 from multigrain_jax.evaluation.sharing import own_rows
-from multigrain_jax.inference import open_model
 from multigrain_jax.main import TASKS
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.models.multigrain import BACKBONES
+from multigrain_jax.opened_model import open_model
 from multigrain_jax.tasks import train as run_module
 from multigrain_jax.tasks import train_build
 

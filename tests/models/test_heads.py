@@ -12,7 +12,6 @@ import multigrain_jax
 from multigrain_jax.checkpoint import CheckpointStore, load_checkpoint
 from multigrain_jax.descriptors.describe import settings_of_model
 from multigrain_jax.errors import InputError
-from multigrain_jax.inference import open_model
 from multigrain_jax.models.heads import (
     HEAD_KEY,
     PLAIN_HEAD,
@@ -30,6 +29,7 @@ from multigrain_jax.models.multigrain import (
     merge_model,
     split_model,
 )
+from multigrain_jax.opened_model import open_model
 from multigrain_jax.ops.pooling import gem
 
 NORMALIZATIONS = ("plus_epsilon", "at_least_epsilon")

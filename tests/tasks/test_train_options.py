@@ -10,7 +10,7 @@ from helpers.photos import write_noise_photos
 
 from multigrain_jax.checkpoint import describe_checkpoint, load_checkpoint
 from multigrain_jax.errors import StoppedEarly
-from multigrain_jax.inference import open_model
+from multigrain_jax.opened_model import open_model
 from multigrain_jax.tasks.train import run
 
 OPTIONS = {

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from multigrain_jax.checkpoint import CheckpointStore
-from multigrain_jax.inference import open_model
 from multigrain_jax.models.multigrain import create_model, split_model
+from multigrain_jax.opened_model import open_model
 from multigrain_jax.tasks.weights import open_weights
 
 ROOT = Path(__file__).parents[2]
