@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from multigrain_jax.errors import printable
 from multigrain_jax.pages.gallery import GalleryItem, GalleryRow, LazyRows, load_photo
 
 # From a photo's path or name to the photo, None where it cannot be read.
@@ -14,6 +15,9 @@ LoadPhoto = Callable[[str], Image.Image | None]
 
 # Of a larger group so many photos are shown.
 MAX_PHOTOS_PER_GROUP = 12
+# What a search says without its page.
+MAX_QUERIES_TOLD = 3
+MAX_FOUND_TOLD = 3
 
 
 class Found(LazyRows):
@@ -62,6 +66,15 @@ class Found(LazyRows):
         for query, neighbours in zip(self.queries, self.neighbours, strict=True):
             for rank, (path, similarity) in enumerate(neighbours, start=1):
                 yield query, rank, path, similarity
+
+    def best(self) -> Iterator[str]:
+        """Lines with the best of what few queries found; of many there are none."""
+        if len(self.queries) > MAX_QUERIES_TOLD:
+            return
+        for query, neighbours in zip(self.queries, self.neighbours, strict=True):
+            yield printable(f"most similar to {query}:")
+            for path, similarity in neighbours[:MAX_FOUND_TOLD]:
+                yield printable(f"  {similarity:.3f}  {path}")
 
 
 def group_rows(

@@ -126,16 +126,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     columns = ("query", "rank", "path", "similarity")
     write_table(workdir / "results.csv", columns, found.table())
     num_database = int(index.live.sum())
-    with dispensable(workdir / "report.html"):
-        write_retrieval_page(
-            workdir / "report.html",
-            title="Search",
-            subtitle=f"{len(found)} queries among {num_database} photos",
-            results=[],
-            rows=found,
-            note=f"The {config.num_neighbours} most similar photos of each query, by "
-            "the inner product of the descriptors.",
-        )
+    _write_page(workdir, found, num_database=num_database, k=config.num_neighbours)
     print_missing(photos)
     results = {
         "num_queries": len(found),
@@ -145,9 +136,24 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         **recall,
         "seconds": time.perf_counter() - started,
     }
-    print("\n".join(f"{name:<14}  {value:g}" for name, value in results.items()))
+    told = [f"{name:<14}  {value:g}" for name, value in results.items()]
+    print("\n".join([*found.best(), *told]))
     write_results(workdir, results)
     return results
+
+
+def _write_page(workdir: Path, found: Found, *, num_database: int, k: int) -> None:
+    with dispensable(workdir / "report.html"):
+        write_retrieval_page(
+            workdir / "report.html",
+            title="Search",
+            subtitle=f"{len(found)} quer{'y' if len(found) == 1 else 'ies'} among "
+            f"{num_database} photos",
+            results=[],
+            rows=found,
+            note=f"The {k} most similar photos of each query, by the inner product of "
+            "the descriptors.",
+        )
 
 
 def find_neighbours(

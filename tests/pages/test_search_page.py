@@ -37,6 +37,20 @@ def test_what_was_found_is_rows_and_a_table():
     ]
 
 
+def test_few_queries_are_told_with_their_best():
+    found = [
+        (f"{letter}.jpg", 1 - number / 8) for number, letter in enumerate("ab\udcffd")
+    ]
+    assert list(Found(["q.jpg", "r.jpg"], [found, []]).best()) == [
+        "most similar to q.jpg:",
+        "  1.000  a.jpg",
+        "  0.875  b.jpg",
+        "  0.750  \\udcff.jpg",
+        "most similar to r.jpg:",
+    ]
+    assert not list(Found(["q.jpg"] * 4, [found] * 4).best())
+
+
 def test_a_group_is_ordered_by_the_similarity_to_its_first_photo():
     descriptors = np.array([[1, 0], [0, 1], [0.5, 0.5], [1, 0.25]], np.float16)
     rows = group_rows(
