@@ -145,14 +145,14 @@ def _patient(stream: TextIO | None) -> TextIO:
     if not isinstance(stream, io.TextIOWrapper):
         return stream
     encoding, errors = stream.encoding, stream.errors
-    buffering, through = stream.line_buffering, stream.write_through
     return _Patient(
         # Not detached: others hold the stream too, and write to it.
         stream.buffer,
         encoding=encoding,
         errors=errors,
-        line_buffering=buffering,
-        write_through=through,
+        # In a file too: with errors, which do not wait, in the order of their telling.
+        line_buffering=True,
+        write_through=stream.write_through,
     )
 
 

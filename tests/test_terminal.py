@@ -35,6 +35,21 @@ def test_a_process_goes_on_without_its_readers(tmp_path, closed):
     assert path.read_text() == "done"
 
 
+def test_an_error_comes_after_what_was_said_before_it():
+    script = """
+import sys
+from multigrain_jax.terminal import outlive_readers
+outlive_readers()
+print("what was done")
+print("error: what was wrong", file=sys.stderr)
+"""
+    words = [sys.executable, "-c", script]
+    both = subprocess.run(
+        words, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60
+    ).stdout
+    assert both == b"what was done\nerror: what was wrong\n"
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 @pytest.mark.parametrize("full", [">", "2>", "&>"])
 def test_a_process_goes_on_whose_output_has_no_room(tmp_path, full):
