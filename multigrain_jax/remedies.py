@@ -10,6 +10,7 @@ IN_CLONE = (Path(__file__).parents[1] / "pyproject.toml").is_file()
 
 _KEY = re.compile(r"--config\.(\w+(?:\.\w+)*)")
 _RECIPE = re.compile(r"(?:--config )?(?<![\w/.-])configs/(\w+)\.py\b")
+_TASK = re.compile(r"\bthe task `(\w+)`")
 _PAGE = re.compile(r"(?<![\w/.-])docs/(\w+)\.md\b")
 # Lines with whole commands, which work whoever types them.
 _WHOLE = "multigrain_jax.main"
@@ -55,6 +56,9 @@ def _worded(line: str) -> str:
         return line
     if "--config: " in line:  # what is said of a recipe's file, by its name
         return line.replace("--config: ", "recipe: ")
+    for task in _TASK.findall(line):
+        if task in _Came.by:
+            line = line.replace(f"the task `{task}`", f"`{_command_of(task)}`")
     line = _KEY.sub(lambda found: f"--{flag_of(found[1])}", line)
     return _RECIPE.sub(lambda found: _command_of(found[1]), line)
 

@@ -125,6 +125,8 @@ def test_no_message_names_what_a_wheel_lacks():
             "python -m multigrain_jax.main --config search --config.queries=q",
         ),
         ("see docs/scaling.md", "see docs/scaling.md"),
+        ("; the task `embed` makes one", "; `multigrain embed` makes one"),
+        ("run the task `index` again", "run the task `index` again"),
     ],
 )
 def test_messages_speak_of_the_command_that_was_typed(text, expected):

@@ -165,6 +165,11 @@ def read_head(folder: Path) -> Head:
     try:
         values = read_json(path)
     except (OSError, ValueError) as error:
+        if not folder.exists():
+            raise InputError(
+                f"{folder}: a folder of descriptors was expected, found nothing there; "
+                "the task `embed` makes one"
+            ) from error
         raise InputError(
             f"{folder}: a folder of descriptors was expected, and reading {HEAD_FILE} "
             f"failed: {error}; the task `embed` makes one"

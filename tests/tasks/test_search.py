@@ -235,7 +235,10 @@ def test_descriptors_of_another_size_are_refused(
     ("changes", "message"),
     [
         ({"queries": "nowhere.jpg"}, "nowhere.jpg was expected to be a photo"),
-        ({"database": "nowhere"}, "nowhere: a folder of descriptors was expected"),
+        (
+            {"database": "nowhere"},
+            "nowhere: a folder of descriptors was expected, found nothing there",
+        ),
         ({"queries": ""}, "queries: found nothing"),
         ({"num_neighbours": 0}, "num_neighbours: found 0"),
         (
