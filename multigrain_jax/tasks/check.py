@@ -88,8 +88,9 @@ def model_problems(config: Mapping[str, Any]) -> list[str]:
     if config["init_from"]:
         return []
     return [
-        "init_from: found nothing, expected a checkpoint: a workdir or a step folder; "
-        "give it with --config.init_from=DIR"
+        "init_from: found nothing, expected a checkpoint: a workdir, a step folder or "
+        "a published name, which `multigrain weights` lists; give it with "
+        "--config.init_from=CHECKPOINT"
     ]
 
 
