@@ -233,7 +233,8 @@ def _write_page(
         if found.hashes is None or row == first:
             return ""
         bits, mirrored = distances_of(found.hashes, np.array([[first, row]]))
-        said = f"{bits[0]} bits from the first" if bits[0] else "the hash of the first"
+        said = f"{bits[0]} bits from" if bits[0] else "the same hash as"
+        said += " the first"
         return said + (", mirrored" if mirrored[0] else "")
 
     def about(number: int) -> str:
