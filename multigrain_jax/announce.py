@@ -22,7 +22,10 @@ PAGE = "report.html"
 SECONDS_OF_FILES = 0.1
 # task -> commands, in which WORKDIR and DATABASE are put.
 NEXT = {
-    "train": ("multigrain embed PHOTOS --init-from WORKDIR",),
+    "train": (
+        "multigrain embed PHOTOS --init-from WORKDIR",
+        "multigrain predict PHOTOS --init-from WORKDIR",
+    ),
     "finetune_pooling": ("multigrain embed PHOTOS --init-from WORKDIR",),
     "whiten": ("multigrain embed PHOTOS --init-from WORKDIR",),
     "embed": (
