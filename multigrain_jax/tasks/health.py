@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from multigrain_jax.data.bucket_paths import file_path
 from multigrain_jax.data.picture_faults import PictureFacts, look_at, look_at_file
+from multigrain_jax.data.skips import SKIPPED_FILE
 from multigrain_jax.descriptors.oddities import (
     Neighbours,
     likely_mislabels,
@@ -105,6 +106,9 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     with dispensable(workdir / "report.html"):
         _write_page(workdir, by_photo, neighbours, paths, photos)
     print_missing(photos)
+    skipped = workdir_of(index) / SKIPPED_FILE
+    if skipped.is_file():
+        print(f"photos that could not be embedded, which are not looked at: {skipped}")
     results: dict[str, float] = {"num_images": num_photos, "num_found": len(by_photo)}
     for reason, name in REASONS.items():
         results[name] = sum(finding.reason == reason for finding in findings)

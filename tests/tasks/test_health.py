@@ -56,6 +56,7 @@ def collection(tiny_checkpoint, tmp_path_factory):
         image.save(root / "red" / f"{name}.png")
     rectangles(24, (210, 40, 40)).save(root / "red" / "gone.png")
     config = small_eval_config(embed.get_config, root, tiny_checkpoint)
+    (root / "red" / "torn.png").write_bytes(b"\x89PNG")
     run_embed.run(config, base / "workdir")
     (root / "red" / "gone.png").unlink()
     return base / "workdir"
@@ -68,8 +69,10 @@ def run_health(collection, workdir, **values):
     return run(config, workdir)
 
 
-def test_what_is_odd_is_found_with_its_reason(collection, tmp_path):
+def test_what_is_odd_is_found_with_its_reason(collection, tmp_path, capsys):
     results = run_health(collection, tmp_path)
+    said = capsys.readouterr().out
+    assert f"could not be embedded, which are not looked at: {collection}" in said
     assert json.loads((tmp_path / "results.json").read_text()) == results
     rows = read_table(tmp_path / "health.csv")
     found = {Path(unescape_name(r["path"])).stem: r["reasons"].split() for r in rows}
