@@ -36,6 +36,9 @@ NEXT = {
     "search": ("multigrain browse DATABASE",),
     "near_duplicates": ("multigrain browse DATABASE",),
     "health": ("multigrain browse DATABASE",),
+    "predict": ("multigrain embed PHOTOS --init-from CHECKPOINT",),
+    "eval_classification": ("multigrain predict PHOTOS --init-from CHECKPOINT",),
+    "eval_retrieval": ("multigrain embed PHOTOS --init-from CHECKPOINT",),
 }
 # Of a folder of photos, which is no collection to look through.
 NEXT_OF_PHOTOS = ("multigrain embed DATABASE --init-from CHECKPOINT",)
