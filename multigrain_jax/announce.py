@@ -93,7 +93,11 @@ def run_announced(
             # Each was told on the way, in a line that is no warning.
             print(f"WARNING: unreadable photos: {count:g}; skipped.txt says why")
         database = config.get("database")
-        lines = epilogue(config.task, workdir, database=database, since=began)
+        # A network that was trained without labels names nothing.
+        names = config.task != "train" or any(key.endswith("top1") for key in results)
+        lines = epilogue(
+            config.task, workdir, database=database, since=began, names=names
+        )
         print("".join(f"{line}\n" for line in lines), end="", flush=True)
     if as_json and not told:
         print(json.dumps(_as_json(results), allow_nan=False), file=usual, flush=True)
@@ -115,7 +119,12 @@ def _as_json(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def epilogue(
-    task: str, workdir: Path | str, *, database: str | None, since: float
+    task: str,
+    workdir: Path | str,
+    *,
+    database: str | None,
+    since: float,
+    names: bool = True,
 ) -> list[str]:
     """The last lines of a run.
 
@@ -125,6 +134,7 @@ def epilogue(
         database: the collection that it looked into, if it did.
         since: when it began, in seconds of the clock of files: an older page is not of
             this run.
+        names: whether what was made can be asked for classes.
     """
     lines = []
     following = NEXT.get(task, ())
@@ -142,7 +152,7 @@ def epilogue(
     commands = []
     for command in following:
         words = [places.get(word) or word for word in command.split()]
-        if "DATABASE" not in words:
+        if "DATABASE" not in words and (names or "predict" not in words):
             commands.append(" ".join(words))
     for number, command in enumerate(commands):
         lines.append(f"{'next: ' if not number else '      '}{command}")

@@ -100,6 +100,11 @@ def test_an_older_page_is_not_pointed_at(tmp_path):
     ]
 
 
+def test_what_was_trained_without_classes_is_not_asked_for_them(tmp_path):
+    lines = epilogue("train", tmp_path, database=None, since=0.0, names=False)
+    assert lines == [f"next: multigrain embed PHOTOS --init-from {tmp_path}"]
+
+
 def test_addresses_in_buckets_stay_as_they_are():
     lines = epilogue("embed", "gs://bucket/run", database=None, since=0.0)
     assert lines[0] == "next: multigrain search PHOTO gs://bucket/run"
@@ -141,7 +146,7 @@ def test_what_is_to_be_tried_next_is_a_command(name):
         program, command, *words = shlex.split(line.removeprefix("next: "))
         assert program == "multigrain"
         assert translate(command, COMMANDS[command], words)
-        assert {"/a b", "/c d"} & set(words)
+        assert {"/a b", "/c d", "CHECKPOINT"} & set(words)
 
 
 def test_a_run_on_one_host_looks_for_no_devices(task, tmp_path, monkeypatch, capsys):

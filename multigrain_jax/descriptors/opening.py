@@ -82,18 +82,21 @@ def find_folder(path: str | Path, *, fits: Fits | None = None) -> Path:
     fitting = [each for each in found if fits is not None and _fits(each, fits)]
     taken = (fitting or found)[0]
     what = "the newest that fits" if fitting else "the newest"
+    if fits is not None and not fitting:
+        what = "the newest, though none fits what was asked for"
     others = ", ".join(_named(each, folder) for each in found if each != taken)
     said = f"{_named(taken, folder)} is opened, {what}; others are {others}"
     print(printable(f"{path}: {said}; give the path of the one that you mean"))
     # Of what is in a bucket only the newest was copied whole.
-    return taken if taken == found[0] else on_this_machine(str(taken))
+    return taken if (taken / INDEX_FILE).exists() else on_this_machine(str(taken))
 
 
 def _fits(folder: Path, fits: Fits) -> bool:
     try:
-        return fits(read_head(folder).settings)
-    except InputError:
+        made = read_head(folder).settings
+    except InputError:  # damaged
         return False
+    return fits(made)
 
 
 def _named(folder: Path, workdir: Path) -> str:

@@ -70,8 +70,9 @@ def threshold_of_collection(collection: Path) -> float:
     start, origin = Threshold(GUESSED_THRESHOLD, f"{GUESS} these weights")
     if made_by is not None:
         checkpoint, meta = as_path(made_by["init_from"]), {}
-        with contextlib.suppress(InputError, OSError):  # it may not be there any more
-            meta = load_meta(checkpoint, step=made_by["init_step"])
+        if threshold_beside(checkpoint) is None:
+            with contextlib.suppress(InputError, OSError):  # it may have gone since
+                meta = load_meta(checkpoint, step=made_by["init_step"])
         start, origin = known_threshold(checkpoint, meta)
     print(f"threshold = {start:g}: {origin}")
     if origin.startswith(GUESS):

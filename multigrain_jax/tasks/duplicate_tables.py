@@ -9,8 +9,13 @@ import numpy as np
 from multigrain_jax.data.notes import NOTES_FILE
 from multigrain_jax.data.skips import SKIPPED_FILE
 from multigrain_jax.errors import printable
-from multigrain_jax.tasks.prepare import config_of
-from multigrain_jax.workdir import RESULTS_FILE, write_config, write_table
+from multigrain_jax.tasks.prepare import config_of, leave_if_taken
+from multigrain_jax.workdir import (
+    RESULTS_FILE,
+    unescape_names,
+    write_config,
+    write_table,
+)
 
 # What a run leaves, or none of whose lines it would take away.
 LEFT = (
@@ -55,11 +60,14 @@ def begin_results(workdir: Path, settings: Mapping[str, Any]) -> None:
         workdir: where results go.
         settings: the configuration.
     """
-    before = config_of(workdir) or settings
-    kept = [before.get(key) == settings[key] for key in ("database", "pairs")]
-    if not all(kept):
-        said = f"{workdir}: its results were of {before.get('database')}"
-        print(printable(f"{said}; those of {settings['database']} replace them"))
+    leave_if_taken(workdir)
+    before = unescape_names(config_of(workdir) or settings)
+    named = ("database", "pairs")
+    if any(before.get(key) != settings[key] for key in named):
+        was = ", ".join(f"{key} {before.get(key)}" for key in named)
+        now = ", ".join(f"{key} {settings[key]}" for key in named)
+        said = f"{workdir}: its results were of {was}; those of {now} replace them"
+        print(printable(said))
         for name in LEFT:
             (workdir / name).unlink(missing_ok=True)
     write_config(workdir, settings)

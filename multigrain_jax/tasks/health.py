@@ -108,7 +108,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     print_missing(photos)
     skipped = workdir_of(index) / SKIPPED_FILE
     if skipped.is_file():
-        print(f"photos that could not be embedded, which are not looked at: {skipped}")
+        print(f"photos without a descriptor are not looked at; see {skipped}")
     results: dict[str, float] = {"num_images": num_photos, "num_found": len(by_photo)}
     for reason, name in REASONS.items():
         results[name] = sum(finding.reason == reason for finding in findings)

@@ -114,9 +114,11 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     require_photos(int(index.live.sum()), "database", config.database)
     reference = _open_reference(settings, index)
     threshold = settings["threshold"] = _threshold(settings, workdir_of(index))
-    begin_results(workdir, settings)
     joined = JoinedIndex(*[index] if reference is None else [index, reference])
     labels = labels_of_rule(joined, config.pairs, settings["data"])
+    if settings["hashes"] == "yes":
+        require_hashes()
+    begin_results(workdir, settings)
     found = near_duplicates(
         index,
         threshold,
@@ -218,7 +220,6 @@ def _votes(settings: Mapping[str, Any], joined: JoinedIndex) -> Votes:
     """What the hashes say, where they are wanted; each photo is decoded for it."""
     hashes = None
     if settings["hashes"] == "yes":
-        require_hashes()
         print(
             "pairs are found by the network, and by hashes that differ in at most "
             f"{settings['hash_distance']} of {BITS} bits"

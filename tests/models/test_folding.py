@@ -116,6 +116,14 @@ def test_outputs_are_the_same(name, errors):
     assert max(errors(model, folded)) < TOLERANCE
 
 
+def test_few_bits_lose_about_as_much_as_unfolded(errors):
+    exact = split_model(make("bottleneck"))
+    rounded = split_model(make("bottleneck", jnp.bfloat16))
+    before = max(errors(exact, rounded))
+    assert before > 1e-4
+    assert max(errors(exact, fold_batch_norms(*rounded))) < 3 * before
+
+
 def test_the_algebra_is_exact(errors):
     with jax.enable_x64(True):
         model = split_model(make("unlike", jnp.float64))

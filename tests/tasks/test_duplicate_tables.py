@@ -58,4 +58,6 @@ def test_what_was_found_among_other_photos_is_taken_away(change, tmp_path, capsy
     assert left == ["config.json", "own.txt"]
     assert json.loads((tmp_path / "config.json").read_text()) == settings | change
     said = capsys.readouterr().out
-    assert f"{tmp_path}: its results were of photos; those of" in said
+    assert (
+        f"{tmp_path}: its results were of database photos, pairs any; those of" in said
+    )

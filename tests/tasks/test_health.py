@@ -72,7 +72,7 @@ def run_health(collection, workdir, **values):
 def test_what_is_odd_is_found_with_its_reason(collection, tmp_path, capsys):
     results = run_health(collection, tmp_path)
     said = capsys.readouterr().out
-    assert f"could not be embedded, which are not looked at: {collection}" in said
+    assert f"without a descriptor are not looked at; see {collection}" in said
     assert json.loads((tmp_path / "results.json").read_text()) == results
     rows = read_table(tmp_path / "health.csv")
     found = {Path(unescape_name(r["path"])).stem: r["reasons"].split() for r in rows}

@@ -157,7 +157,8 @@ def unexpanded(benchmark: Benchmark, conduct: Conduct) -> Iterator[Line]:
         yield (
             RAISED,
             f"queries are expanded by their {conduct.num_expanded} nearest, those of "
-            "published scores are not; leave out --config.query_expansion",
+            "published scores are not; leave out "
+            "--config.query_expansion.num_neighbours",
         )
 
 
@@ -263,7 +264,9 @@ def normalized_by(weight: float, neighbours: int, reduction: str) -> Rule:
                 DIFFERS,
                 "scores are normalised with weight, num_neighbours and reduction "
                 f"{conduct.normalization}, published ones with {published}; leave out "
-                "--config.score_normalization",
+                "--config.score_normalization.weight, "
+                "--config.score_normalization.num_neighbours and "
+                "--config.score_normalization.reduction",
             )
 
     return rule
