@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from queue import Empty, SimpleQueue
+from queue import Empty, Queue
 
 THREADS = 16
 # What is read and not taken yet; a single one may be larger.
@@ -34,7 +34,8 @@ class ReadAhead:
         self._asked: deque[int] = deque(maxlen=MOST_ASKED)
         self._begun: dict[int, tuple[int, Future[bytes]]] = {}
         self._bytes = 0
-        self._queue: SimpleQueue[tuple[int, Future[bytes]]] = SimpleQueue()
+        # A SimpleQueue may wait without end where several threads take with a time limit.
+        self._queue: Queue[tuple[int, Future[bytes]]] = Queue()
         self._num_threads = 0
 
     def ask(self, numbers: Iterable[int]) -> None:

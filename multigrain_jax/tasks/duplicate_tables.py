@@ -8,7 +8,7 @@ import numpy as np
 
 from multigrain_jax.data.notes import NOTES_FILE
 from multigrain_jax.data.skips import SKIPPED_FILE
-from multigrain_jax.errors import printable
+from multigrain_jax.errors import InputError, printable
 from multigrain_jax.tasks.prepare import config_of, leave_if_taken
 from multigrain_jax.workdir import (
     RESULTS_FILE,
@@ -69,8 +69,18 @@ def begin_results(workdir: Path, settings: Mapping[str, Any]) -> None:
         said = f"{workdir}: its results were of {was}; those of {now} replace them"
         print(printable(said))
         for name in LEFT:
-            (workdir / name).unlink(missing_ok=True)
+            _remove(workdir / name)
     write_config(workdir, settings)
+
+
+def _remove(file: Path) -> None:
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{file}: found what cannot be removed ({error.strerror}), expected a file "
+            "of an earlier run; move it away, or take another workdir"
+        ) from error
 
 
 def write_duplicate_tables(

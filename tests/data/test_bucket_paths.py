@@ -99,7 +99,7 @@ def test_what_is_written_by_programs_stays_on_this_machine(gcs, tmp_path):
         lambda: convert_checkpoint(url, tmp_path / "new"),
         lambda: convert_checkpoint(weights, url),
         lambda: export_checkpoint(tmp_path, url),
-        lambda: keep_weights("resnet50", url),
+        lambda: keep_weights("joint_3B_0.5", url),
         lambda: LocalCache(url),
     ):
         with pytest.raises(InputError, match=rf"found {url}, expected a .*machine"):

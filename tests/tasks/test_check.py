@@ -94,8 +94,9 @@ def test_a_recipe_that_is_filled_in_has_no_problems():
     assert evaluation_problems(config.to_dict(), num_devices=8) == []
     # Of several sizes each is looked at; the batch is to be shared evenly.
     changed = {**config.to_dict(), "test_size": (16, 224), "batch_size": 12}
+    changed["task"] = "eval_retrieval"
     lines = evaluation_problems(changed, num_devices=8)
     assert lines[0] == (
-        "test_size: found 16, expected at least 32 pixels, or a list of such"
+        'test_size: found 16, expected at least 32 pixels, or a list of such, or "auto"'
     )
     assert lines[1].startswith("batch_size = 12 does not divide over 8 devices")
