@@ -34,7 +34,8 @@ class ReadAhead:
         self._asked: deque[int] = deque(maxlen=MOST_ASKED)
         self._begun: dict[int, tuple[int, Future[bytes]]] = {}
         self._bytes = 0
-        # A SimpleQueue may wait without end where several threads take with a time limit.
+        # A SimpleQueue can wait without end where several threads take from it with a
+        # time limit.
         self._queue: Queue[tuple[int, Future[bytes]]] = Queue()
         self._num_threads = 0
 
