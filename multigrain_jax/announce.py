@@ -94,7 +94,8 @@ def run_announced(
             print(f"WARNING: unreadable photos: {count:g}; skipped.txt says why")
         database = config.get("database")
         # A network that was trained without labels names nothing.
-        names = config.task != "train" or any(key.endswith("top1") for key in results)
+        scores = results or {}  # of a task in its place there may be none
+        names = config.task != "train" or any(key.endswith("top1") for key in scores)
         lines = epilogue(
             config.task, workdir, database=database, since=began, names=names
         )

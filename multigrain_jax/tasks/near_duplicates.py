@@ -116,8 +116,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     threshold = settings["threshold"] = _threshold(settings, workdir_of(index))
     joined = JoinedIndex(*[index] if reference is None else [index, reference])
     labels = labels_of_rule(joined, config.pairs, settings["data"])
-    if settings["hashes"] == "yes":
-        require_hashes()
+    _require_hashes(settings)
     begin_results(workdir, settings)
     found = near_duplicates(
         index,
@@ -214,6 +213,11 @@ def _open_database(settings: Mapping[str, Any]) -> DescriptorIndex:
             f"{error}; or give a folder of photos, of which duplicates are found "
             "without a network"
         ) from error
+
+
+def _require_hashes(settings: Mapping[str, Any]) -> None:
+    if settings["hashes"] == "yes":
+        require_hashes()
 
 
 def _votes(settings: Mapping[str, Any], joined: JoinedIndex) -> Votes:
