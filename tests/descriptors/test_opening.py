@@ -49,11 +49,18 @@ def test_of_several_folders_the_newest_that_fits_is_opened(tmp_path, capsys):
     )
     # Whoever compares them will say what is wrong.
     assert open_settings(tmp_path, fits=lambda made: False).test_size == 128
+    assert "the newest, though none fits what was asked for" in capsys.readouterr().out
+    with pytest.raises(InputError, match="no such checkpoint"):
+        open_settings(tmp_path, fits=without_its_checkpoint)
     (tmp_path / "tiny-96" / "descriptors" / "descriptors.json").write_text("{")
     assert (
         open_settings(tmp_path, fits=lambda made: made.test_size < 128).test_size == 64
     )
     assert "tiny-96 (damaged)" in capsys.readouterr().out
+
+
+def without_its_checkpoint(made):
+    raise InputError("no such checkpoint")
 
 
 def open_settings(path, **options):

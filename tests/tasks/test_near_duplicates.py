@@ -17,6 +17,7 @@ from multigrain_jax.descriptors.writer import DescriptorWriter
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import unescape_name
 from multigrain_jax.pages import page
+from multigrain_jax.tasks.duplicate_tables import begin_results
 from multigrain_jax.tasks.near_duplicates import run
 
 
@@ -207,8 +208,11 @@ def test_photos_of_val_that_are_in_train_are_leaks(database, tmp_path, capsys):
 def test_a_database_of_one_split_has_no_leaks(database, tmp_path):
     config = near_duplicates.get_config("leaks")
     config.database, config.data.val_fraction = str(database), 0.0
+    begin_results(tmp_path, {**config.to_dict(), "pairs": "any"})
+    (tmp_path / "groups.csv").touch()
     with pytest.raises(InputError, match="val"):
         run(config, tmp_path)
+    assert (tmp_path / "groups.csv").exists()  # of a search that was possible
 
 
 def test_pairs_that_were_let_go_are_told(database, tmp_path, monkeypatch, capsys):
