@@ -13,6 +13,7 @@ from multigrain_jax.checkpoint import load_checkpoint
 from multigrain_jax.checkpoint.made_for import for_search, made_for
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.photos import PhotoEmbedder
+from multigrain_jax.evaluation.running import run_in_order, run_in_parts
 from multigrain_jax.models.multigrain import (
     Output,
     Variables,
@@ -81,19 +82,19 @@ class LoadedModel:
         if isinstance(images, (list, tuple)):
             if not images:
                 raise InputError("images: an empty list; give at least one image")
-            outputs = [self(jnp.asarray(image)[None]) for image in images]
+            arrays = [_checked(jnp.asarray(image)[None]) for image in images]
+            if any(_is_nested(array) for array in arrays):
+                outputs = [self._nested(self.variables, array) for array in arrays]
+            else:
+                outputs = list(run_in_order(self._run, arrays))
             return jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs)
-        array = jnp.asarray(images)
-        if array.ndim != 4 or array.shape[-1] != 3 or array.dtype != jnp.float32:
-            raise InputError(
-                f"images: found {array.dtype}{list(array.shape)}, expected "
-                "float32[B, H, W, 3], normalised; preprocess(photo) makes one image"
-            )
-        # Within a user's own program or gradient JAX refuses compiler options. Any
-        # value made there is a tracer, also where the images are a constant of it.
-        is_nested = isinstance(array, Tracer) or isinstance(jnp.zeros(()), Tracer)
-        apply = self._nested if is_nested else self._outermost
-        return apply(self.variables, array)
+        array = _checked(jnp.asarray(images))
+        if _is_nested(array):
+            return self._nested(self.variables, array)
+        return run_in_parts(self._run, array)
+
+    def _run(self, images: jax.Array) -> Output:
+        return self._outermost(self.variables, images)
 
     def preprocess(
         self, photo: Photo, test_size: int | None = None, mode: str | None = None
@@ -183,6 +184,24 @@ class LoadedModel:
         images = [self.preprocess(each, size, mode) for each in (photo, other)]
         one, two = np.asarray(self(images).normalized_embedding, np.float64)
         return float(np.clip(one @ two, -1, 1))
+
+
+def _checked(images: jax.Array) -> jax.Array:
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != jnp.float32:
+        raise InputError(
+            f"images: found {images.dtype}{list(images.shape)}, expected "
+            "float32[B, H, W, 3], normalised; preprocess(photo) makes one image"
+        )
+    return images
+
+
+def _is_nested(images: jax.Array) -> bool:
+    """Whether this is a part of a user's own program or gradient.
+
+    JAX refuses compiler options there. Any value made there is a tracer, also where the
+    images are a constant of it.
+    """
+    return isinstance(images, Tracer) or isinstance(jnp.zeros(()), Tracer)
 
 
 def load_model(

@@ -52,10 +52,12 @@ CPU_OWN_CONVOLUTIONS: dict[str, str | bool] = {
 # XLA then takes no operation that adds in an order of its own.
 DETERMINISTIC_STEP: dict[str, str | bool] = {"xla_gpu_deterministic_ops": True}
 
-# As many as four images of 224 x 224 on two cores: the maps of more pixels leave the
-# caches, which costs a fifth to a quarter of the rate; those of fewer, of small images,
-# keep the cores too short at work.
-CPU_PIXELS_PER_CORE = 2 * 224**2
+# As many as four images of 224 x 224: the maps of more pixels leave the caches, which
+# costs a fifth to a quarter of the rate; those of fewer, of small images, keep a core
+# too short at work.
+CPU_PIXELS_AT_ONCE = 4 * 224**2
+# Each of them holds the maps of its batch.
+MOST_PROGRAMS_AT_ONCE = 16
 
 _IMPORTED = time.perf_counter()
 
@@ -107,19 +109,37 @@ def compiler_options(
 def images_at_once(batch_size: int, test_size: int) -> int:
     """The images per batch that evaluation is fastest with.
 
-    `batch_size`, but on the CPU of a single host no more than its cores are best with,
-    and one at least per device. Results differ with it by no more than rounding.
+    `batch_size`, but on the CPU of a single host no more than a program of
+    `programs_at_once` is best with, and one at least per device. Results differ with it
+    by no more than rounding.
 
     Args:
         batch_size: the most, a multiple of the number of devices.
         test_size: the images' side, in pixels.
     """
-    # Hosts must agree on their batches, and may have different numbers of cores.
     if jax.default_backend() != "cpu" or jax.process_count() > 1:
         return batch_size
-    pixels = CPU_PIXELS_PER_CORE * (os.cpu_count() or 1)
     devices = jax.device_count()
-    return min(batch_size, devices * max(1, pixels // (devices * test_size**2)))
+    return min(batch_size, devices * max(1, CPU_PIXELS_AT_ONCE // test_size**2))
+
+
+def programs_at_once() -> int:
+    """How many batches evaluation works on at the same time, each in a thread.
+
+    One for each core of a CPU that is a single device, of which one program keeps a
+    part idle. Elsewhere 1: devices take their programs one after the other, and hosts
+    must agree on their order.
+    """
+    if jax.default_backend() != "cpu" or jax.device_count() > 1:
+        return 1
+    return min(num_cores(), MOST_PROGRAMS_AT_ONCE)
+
+
+def num_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def seconds_since_launch() -> float:

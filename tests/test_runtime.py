@@ -18,10 +18,13 @@ from multigrain_jax.models.multigrain import (
     split_model,
 )
 from multigrain_jax.runtime import (
+    MOST_PROGRAMS_AT_ONCE,
     compiler_options,
     images_at_once,
     keep_compiled_programs,
     look_for_devices,
+    num_cores,
+    programs_at_once,
     raise_open_files,
     seconds_since_launch,
 )
@@ -185,7 +188,6 @@ def test_only_training_on_a_cpu_stores_every_relu():
 
 
 def test_a_cpu_takes_fewer_large_images_at_once(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     assert [images_at_once(64, side) for side in (40, 96, 224, 500, 2000)] == [
         64,
@@ -195,13 +197,28 @@ def test_a_cpu_takes_fewer_large_images_at_once(monkeypatch):
         1,
     ]
     monkeypatch.setattr(jax, "device_count", lambda: 4)
-    assert [images_at_once(64, side) for side in (96, 500)] == [20, 4]
+    assert [images_at_once(64, side) for side in (112, 224, 500)] == [
+        64,
+        16,
+        4,
+    ]
     assert images_at_once(4, 40) == 4
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     assert images_at_once(64, 2000) == 64
     monkeypatch.setattr(jax, "process_count", lambda: 1)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert images_at_once(64, 2000) == 64
+
+
+def test_only_a_cpu_that_is_one_device_runs_several_programs_at_once(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
+    assert jax.device_count() > 1 and programs_at_once() == 1
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    assert programs_at_once() == num_cores() == 6
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(400)))
+    assert programs_at_once() == MOST_PROGRAMS_AT_ONCE
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert programs_at_once() == 1
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ import numpy as np
 from multigrain_jax.evaluation.embed import make_embed_step
 from multigrain_jax.mesh import make_mesh, put_replicated, put_whole_batch
 from multigrain_jax.opened_model import OpenedModel
-from multigrain_jax.runtime import images_at_once
+from multigrain_jax.runtime import images_at_once, programs_at_once
 
 # Of the mode "rect": the shorter side of the canvases, as a share of the longer one.
 CANVAS_SHARES = (0.75, 1.0)
@@ -74,6 +74,7 @@ class Embedder:
         self._variables = put_replicated(self._mesh, opened.variables)
         self._with_sizes = test_mode == "rect"
         self._on_batch = on_batch
+        self._at_once = programs_at_once()
         self.canvases = canvases(test_size, test_mode, opened.backbone.smallest_side)
         self.batch_sizes = batch_sizes(
             images_at_once(batch_size, test_size), self._mesh.size
@@ -110,34 +111,41 @@ class Embedder:
 
     def _work(self) -> None:
         waiting: deque[_Waiting] = deque()
-        is_open = True
-        while is_open or waiting:
-            if not waiting:
-                arrived = self._arrivals.get()
-                if arrived is None:
-                    is_open = False
-                    continue
-                waiting.append(arrived)
-            while not self._arrivals.empty():
-                arrived = self._arrivals.get()
-                if arrived is None:
-                    is_open = False
-                else:
+        is_open, free = True, threading.Semaphore(self._at_once)
+        with ThreadPoolExecutor(self._at_once) as pool:
+            while is_open or waiting:
+                if not waiting:
+                    arrived = self._arrivals.get()
+                    if arrived is None:
+                        is_open = False
+                        continue
                     waiting.append(arrived)
-            batch = take_batch(waiting, self.batch_sizes[-1])
-            # Nobody waits any more for what a server that ends has cancelled.
-            batch = [w for w in batch if w.future.set_running_or_notify_cancel()]
-            if not batch:
-                continue
-            started = time.perf_counter()
-            try:
-                found = self._run([each.image for each in batch])
-                for each, embedding in zip(batch, found, strict=True):
-                    each.future.set_result(embedding)
-            except Exception as error:  # such as no memory on the device
-                for each in batch:
-                    if not each.future.done():
-                        each.future.set_exception(error)
+                # Who arrives until a thread is free goes into the same batch.
+                free.acquire()
+                while not self._arrivals.empty():
+                    arrived = self._arrivals.get()
+                    if arrived is None:
+                        is_open = False
+                    else:
+                        waiting.append(arrived)
+                batch = take_batch(waiting, self.batch_sizes[-1])
+                pool.submit(self._embed, batch, free)
+
+    def _embed(self, batch: Sequence[_Waiting], free: threading.Semaphore) -> None:
+        # Nobody waits any more for what a server that ends has cancelled.
+        batch = [w for w in batch if w.future.set_running_or_notify_cancel()]
+        started = time.perf_counter()
+        try:
+            found = self._run([each.image for each in batch]) if batch else []
+            for each, embedding in zip(batch, found, strict=True):
+                each.future.set_result(embedding)
+        except Exception as error:  # such as no memory on the device
+            for each in batch:
+                if not each.future.done():
+                    each.future.set_exception(error)
+        finally:
+            free.release()
+        if batch:
             self._on_batch(len(batch), time.perf_counter() - started)
 
     def _run(

@@ -12,11 +12,9 @@ from jax.sharding import Mesh
 
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation.embed import (
-    Embedded,
-    fetched,
-)
+from multigrain_jax.evaluation.embed import Embedded
 from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
+from multigrain_jax.evaluation.running import run_in_order
 from multigrain_jax.mesh import batch_sharding, put_batch, replicated
 from multigrain_jax.models.multigrain import (
     Backbone,
@@ -137,9 +135,12 @@ def evaluate_classification(
         the variables where they are several. Unreadable
         images count as wrong, and are left out of the cross-entropy.
     """
-    inputs = (put_batch(mesh, network_inputs(batch)) for batch in batches)
+
+    def step(batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        return eval_step(variables, put_batch(mesh, batch))
+
     sums: dict[str, Any] = {}
-    for total in fetched(eval_step(variables, each) for each in inputs):
+    for total in run_in_order(step, map(network_inputs, batches)):
         for name, value in total.items():
             sums[name] = sums.get(name, 0.0) + np.asarray(value, np.float64)
     count, readable = (max(1.0, float(sums.pop(name, 0))) for name in COUNTS)

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -13,19 +13,16 @@ from multigrain_jax.data.eval_batches import make_eval_batches
 from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.evaluation.inputs import features_of_uint8, network_inputs
+from multigrain_jax.evaluation.running import run_in_order
 from multigrain_jax.evaluation.sharing import own_rows, plan_together
 from multigrain_jax.mesh import batch_sharding, put_batch, replicated
 from multigrain_jax.models.multigrain import Backbone, Output, Variables, merge_model
 from multigrain_jax.runtime import compiler_options, images_at_once
 
-# Batches whose outputs are still on the devices: enough to keep them busy.
-BATCHES_IN_FLIGHT = 2
-
 # What comes back from the devices beside the outputs: each host knows it of the rows
 # that it read, and all of them need it of all rows.
 FACTS = ("index", "mask", "label", "bad")
 
-T = TypeVar("T")
 EmbedStep = Callable[
     [Variables, dict[str, jax.Array]], tuple[Output, dict[str, jax.Array]]
 ]
@@ -80,20 +77,6 @@ def make_embed_step(
     )
 
 
-def fetched(outputs: Iterable[T]) -> Generator[T]:
-    """Trees of arrays that steps return, one after the other on the host.
-
-    The steps run ahead by `BATCHES_IN_FLIGHT`, and no more: their batches take memory.
-    """
-    waiting: deque[T] = deque()
-    for output in outputs:
-        waiting.append(output)
-        if len(waiting) > BATCHES_IN_FLIGHT:
-            yield jax.device_get(waiting.popleft())
-    while waiting:
-        yield jax.device_get(waiting.popleft())
-
-
 class EmbeddedBatch(NamedTuple):
     """What a model makes of the n images of one batch, padding left out.
 
@@ -130,8 +113,11 @@ def embed_batches(
         mesh: the devices.
     """
     inputs = ({**network_inputs(b), "index": b["index"]} for b in batches)
-    outputs = (embed_step(variables, put_batch(mesh, each)) for each in inputs)
-    for output, facts in fetched(outputs):
+
+    def step(batch: Mapping[str, np.ndarray]) -> tuple[Output, dict[str, jax.Array]]:
+        return embed_step(variables, put_batch(mesh, batch))
+
+    for output, facts in run_in_order(step, inputs):
         mask = facts["mask"]
         logits = output.logits
         yield EmbeddedBatch(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from helpers.photos import noise_photo
 
+import multigrain_jax.browse.embedder as embedder_module
 from multigrain_jax.browse.embedder import (
     Embedder,
     _Waiting,
@@ -53,8 +54,12 @@ def test_a_batch_is_the_first_that_waits_and_those_of_its_canvas():
     assert not queue
 
 
-def test_photos_of_all_proportions_are_embedded_as_alone(tiny_checkpoint):
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_photos_of_all_proportions_are_embedded_as_alone(
+    tiny_checkpoint, monkeypatch, at_once
+):
     batches = []
+    monkeypatch.setattr(embedder_module, "programs_at_once", lambda: at_once)
     embedder = Embedder(
         open_model(tiny_checkpoint),
         test_size=48,
