@@ -6,10 +6,12 @@ shapes, of photos one by one at their own size, the ratio, and the largest diffe
 between the two results (descriptors; scores). All photos are read before, and each
 task runs once before it is timed, so that neither reading nor compilation is counted;
 their figures are printed too. As in the tasks, a CPU takes fewer large images at once
-than --batch-size says.
+than --batch-size says. A quarter of the photos have a ratio of their own, and each such
+shape is a program to compile for one by one: --few-shapes makes none of them.
 
     python measure/eval.py
     python measure/eval.py --backbone resnet18 --test-size 500
+    python measure/eval.py --test-size 500 --num-photos 2048 --few-shapes  # a GPU
 """
 
 import argparse
@@ -61,7 +63,7 @@ class MixedPhotos(ImageSource):
 
     decoding = PLAIN
 
-    def __init__(self, count: int):
+    def __init__(self, count: int, *, few_shapes: bool):
         """Make `count` photos, the same every time."""
         photos = QuickstartSource("test")
         rng = np.random.default_rng(0)
@@ -71,7 +73,8 @@ class MixedPhotos(ImageSource):
         for number in range(count):
             photo = Image.open(io.BytesIO(photos.read(number % len(photos))))
             # Most photos are 4:3 or 3:2, a quarter are upright.
-            ratio = rng.choice([0.75, 0.667, 1.0, rng.uniform(0.4, 1.0)])
+            others = [] if few_shapes else [rng.uniform(0.4, 1.0)]
+            ratio = rng.choice([0.75, 0.667, 1.0, *others])
             width, height = 500, max(1, round(500 * ratio))
             if rng.random() < 0.25:
                 width, height = height, width
@@ -134,6 +137,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--test-mode", default="rect", choices=["rect", "square"])
     parser.add_argument("--num-photos", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--only", choices=["embedding", "classification"])
+    parser.add_argument(
+        "--few-shapes", action="store_true", help="five, for fewer compilations"
+    )
     options = parser.parse_args(arguments)
     print_machine(["jax", "flax", "grain", "pillow"])
     row = BACKBONES[options.backbone]
@@ -141,7 +148,7 @@ def main(arguments: list[str] | None = None) -> None:
     model.eval()
     graphdef, variables = split_model(model)
     mesh = make_mesh(1)
-    source = MixedPhotos(options.num_photos)
+    source = MixedPhotos(options.num_photos, few_shapes=options.few_shapes)
 
     def batches_of(batch_size: int) -> tuple[EvalPlan, list[HostBatch]]:
         plan = plan_batches(
@@ -171,8 +178,9 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{options.backbone}, {options.test_mode} {options.test_size}, {planned}")
     print(f"read and resized: {len(source) / reading:.1f} images/s")
     photos = Photos(len(source), in_batches, list(alone(one_by_one)))
-    compare("embedding", embedded, photos)
-    compare("classification", classified, photos)
+    for task, run in {"embedding": embedded, "classification": classified}.items():
+        if options.only in (None, task):
+            compare(task, run, photos)
 
 
 if __name__ == "__main__":

@@ -224,27 +224,39 @@ def measure_pytorch(options: argparse.Namespace) -> pytorch_step.Measured:
 
 def print_own(own: Own, options: argparse.Namespace) -> float:
     """Measure this package's step and print; returns its seconds."""
-    work = count_work(own.graphdef, own.variables, options.size)
-    batch = options.batch_size
     for _ in range(2):
         jax.block_until_ready(own.step())
     seconds = seconds_per_call(own.step, steps=options.steps)
+    rate = options.batch_size / seconds
     what, peak = own.memory()
-    flops, copied = device_rates(jnp.dtype(options.dtype))
-    needed = work.flops * batch
-    width = jnp.dtype(options.dtype).itemsize
-    moved = work.map_values * MAP_PASSES * width * batch
-    moved += work.parameters * PARAMETER_BYTES
     print(f"compiled in {own.compile_seconds:.1f} s")
-    print(f"this package       {batch / seconds:9.1f} images/s {1e3 * seconds:9.2f} ms")
+    print(f"this package       {rate:9.1f} images/s {1e3 * seconds:9.2f} ms")
     print(f"host, per step     {1e3 * own.host_seconds():9.2f} ms, the best of five")
+    print(f"memory             {peak / 2**30:9.2f} GiB ({what})")
+    if not options.step_only:
+        print_parts(own, options, seconds)
+        print_floors(own, options, seconds)
+    return seconds
+
+
+def print_parts(own: Own, options: argparse.Namespace, seconds: float) -> None:
+    """Measure what is in a step on its own and print."""
     parts = {"augmentation": own.augmentation_alone(steps=options.steps)}
     if options.repeats > 1:
         parts["sampling + margin"] = own.losses_alone(steps=options.steps)
     for name, part in parts.items():
         share = part / seconds
         print(f"{name:<19}{1e3 * part:9.2f} ms on its own, {share:.1%} of the step")
-    print(f"memory             {peak / 2**30:9.2f} GiB ({what})")
+
+
+def print_floors(own: Own, options: argparse.Namespace, seconds: float) -> None:
+    """Measure the device's rates, and print how near the step is to them."""
+    work = count_work(own.graphdef, own.variables, options.size)
+    batch, width = options.batch_size, jnp.dtype(options.dtype).itemsize
+    flops, copied = device_rates(jnp.dtype(options.dtype))
+    needed = work.flops * batch
+    moved = work.map_values * MAP_PASSES * width * batch
+    moved += work.parameters * PARAMETER_BYTES
     print(
         f"operations         {work.forward_flops / 1e9:9.2f} GFLOP forward, "
         f"{work.flops / 1e9:.2f} in all per image; "
@@ -262,7 +274,6 @@ def print_own(own: Own, options: argparse.Namespace) -> float:
     print(
         f"floors             {floors[0]:9.2f} ms operations, {floors[1]:.2f} ms bytes"
     )
-    return seconds
 
 
 def add_step_options(parser: argparse.ArgumentParser) -> None:
@@ -284,6 +295,9 @@ def main(arguments: list[str] | None = None) -> None:
     add_step_options(parser)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--own-only", action="store_true", help="without PyTorch")
+    parser.add_argument(
+        "--step-only", action="store_true", help="without its parts and the floors"
+    )
     options = parser.parse_args(arguments)
     if options.batch_size % min(options.group_size, options.batch_size):
         parser.error("--group-size must divide --batch-size")

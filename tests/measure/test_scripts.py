@@ -1,8 +1,6 @@
 """The scripts of measure/ start from a clone, and understand what the pages say."""
 
-import argparse
 import ast
-import importlib
 import re
 import shlex
 import subprocess
@@ -11,6 +9,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from helpers.scripts import check_understood, main_of
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "measure").glob("*.py"))
@@ -27,10 +26,6 @@ def commands() -> list[tuple[str, str]]:
     return sorted({c for t in texts for c in COMMAND.findall(t.replace("\\\n", " "))})
 
 
-def main_of(name: str):
-    return importlib.import_module(f"measure.{name}").main
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_help_is_printed(name, capsys):
     with pytest.raises(SystemExit) as exit_:
@@ -41,18 +36,7 @@ def test_help_is_printed(name, capsys):
 
 @pytest.mark.parametrize(("name", "arguments"), commands(), ids=" ".join)
 def test_commands_that_are_written_are_understood(name, arguments, monkeypatch):
-    class Understood(Exception):
-        pass
-
-    parse = argparse.ArgumentParser.parse_args
-
-    def parse_only(parser, given):
-        parse(parser, given)
-        raise Understood
-
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
-    with pytest.raises(Understood):
-        main_of(name)(shlex.split(arguments, comments=True))
+    check_understood(name, shlex.split(arguments, comments=True), monkeypatch)
 
 
 def test_every_script_says_how_it_is_started():
