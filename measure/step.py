@@ -317,15 +317,17 @@ def main(arguments: list[str] | None = None) -> None:
         f"{options.batch_size} in {options.accumulation}, groups of "
         f"{options.group_size}, R = {options.repeats}, {options.dtype}, one device"
     )
-    seconds = print_own(Own(options), options)
     if reference:
         theirs, peak = reference.seconds, reference.peak_bytes
         memory = f", {peak / 2**30:.2f} GiB at its peak" if peak else ""
         print(
             f"PyTorch            {options.batch_size / theirs:9.1f} images/s "
-            f"{1e3 * theirs:9.2f} ms on {reference.device}{memory}"
+            f"{1e3 * theirs:9.2f} ms on {reference.device}{memory}",
+            flush=True,
         )
-        print(f"ratio              {theirs / seconds:9.2f}")
+    seconds = print_own(Own(options), options)
+    if reference:
+        print(f"ratio              {reference.seconds / seconds:9.2f}")
 
 
 if __name__ == "__main__":
