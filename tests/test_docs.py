@@ -17,7 +17,11 @@ from multigrain_jax import main
 from multigrain_jax.weights import PUBLISHED
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "BENCHMARKS.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 FILE = re.compile(
     r"\b(?:configs|tools|measure|docs|tests|examples)/[\w/.]+\.(?:py|md|ipynb)"
