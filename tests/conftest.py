@@ -125,11 +125,15 @@ def readings(monkeypatch):
 
     seen = []
 
-    def iterate_with_threads(dataset, *, batch_bytes, photo_bytes, reading):
+    def iterate_with_threads(make, numbers, *, batch_bytes, photo_bytes, reading):
         seen.append(reading)
         threads = reading._replace(num_workers=0)
         return iterate(
-            dataset, batch_bytes=batch_bytes, photo_bytes=photo_bytes, reading=threads
+            make,
+            numbers,
+            batch_bytes=batch_bytes,
+            photo_bytes=photo_bytes,
+            reading=threads,
         )
 
     for module in (eval_batches, train_batches):

@@ -87,10 +87,23 @@ def test_who_asks_for_help_does_not_wait_for_libraries(code):
     assert not modules_of(code) & HEAVY
 
 
+RARE = {"matplotlib", "tensorboardX", "torch", "tensorflow", "pyarrow", "faiss"}
+
+
 def test_tasks_import_what_they_draw_and_record_with_when_they_do():
-    rare = {"matplotlib", "tensorboardX", "torch", "tensorflow", "pyarrow", "faiss"}
     code = "import multigrain_jax.tasks.embed, multigrain_jax.tasks.search"
-    assert not modules_of(code) & rare
+    assert not modules_of(code) & RARE
+
+
+def test_a_first_descriptor_does_not_wait_for_what_reads_many(
+    tiny_checkpoint, photo_folder
+):
+    photo = next(photo_folder.rglob("*.png"))
+    code = (
+        "from multigrain_jax import load_model\n"
+        f"load_model({str(tiny_checkpoint)!r}).embed([{str(photo)!r}])"
+    )
+    assert not modules_of(code) & {*RARE, "grain"}
 
 
 @pytest.mark.skipif(

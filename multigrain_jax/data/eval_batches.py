@@ -3,9 +3,7 @@
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
 
-import grain
 import numpy as np
 
 from multigrain_jax.data.canvases import (
@@ -208,16 +206,11 @@ def make_eval_batches(
         int32 [B, 2], each image's height and width in the top-left corner of its
         canvas.
     """
-    batch_size = plan.rows.shape[1]
-    dataset = (
-        grain.MapDataset.source(range(plan.rows.size))
-        .map(_Eval(source, plan).row)
-        .batch(batch_size)
-    )
     largest = int(plan.shapes.astype(np.int64).prod(axis=1).max(initial=0))
     return iterate(
-        dataset,
-        batch_bytes=3 * batch_size * largest,
+        _Eval(source, plan).batch,
+        range(len(plan)),
+        batch_bytes=3 * plan.rows.shape[1] * largest,
         photo_bytes=source.decoding.max_bytes,
         reading=reading,
     )
@@ -225,43 +218,41 @@ def make_eval_batches(
 
 @dataclass(frozen=True)
 class _Eval:
-    """Makes one row of one batch: an image on its canvas, or padding."""
+    """Makes batches: images on their canvas, and padding."""
 
     source: ImageSource
     plan: EvalPlan
 
-    def row(self, number: int) -> dict[str, Any]:
-        """Row `number % B` of batch `number // B`."""
-        batch, row = divmod(number, self.plan.rows.shape[1])
-        index = int(self.plan.rows[batch, row])
-        height, width = (int(side) for side in self.plan.shapes[batch])
-        canvas = np.zeros((height, width, 3), np.uint8)
-        size, bad, noted = (height, width), False, False
-        if row == 0:
-            wanted = self.plan.rows[batch]
-            self.source.ask_for(wanted[wanted >= 0].tolist())
-        if index >= 0:
+    def batch(self, number: int) -> HostBatch:
+        """Batch `number` of the plan; every image is written to its place at once."""
+        rows, shape = self.plan.rows[number], self.plan.shapes[number]
+        filled = rows >= 0
+        images = np.zeros((len(rows), *shape, 3), np.uint8)
+        labels = np.full(len(rows), -1, np.int32)
+        labels[filled] = self.source.labels[rows[filled]]
+        sizes = np.tile(shape.astype(np.int32), (len(rows), 1))
+        bad, noted = np.zeros((2, len(rows)), bool)
+        self.source.ask_for(rows[filled].tolist())
+        for row in np.flatnonzero(filled):
             try:
-                image, noted = self._transform(index, canvas)
-                size = image.shape[:2]
+                sizes[row], noted[row] = self._write(int(rows[row]), images[row])
             except (OSError, UndecodableImageError):
-                bad = True
-        rect = self.plan.test_mode == "rect"
+                bad[row] = True
         return {
-            "image": canvas,
-            "label": np.int32(self.source.labels[index] if index >= 0 else -1),
-            "index": np.int32(index),
-            "mask": np.bool_(index >= 0),
-            "bad": np.bool_(bad),
-            "noted": np.bool_(noted),
-            **({"size": np.array(size, np.int32)} if rect else {}),
+            "image": images,
+            "label": labels,
+            "index": rows,
+            "mask": filled,
+            "bad": bad,
+            "noted": noted,
+            **({"size": sizes} if self.plan.test_mode == "rect" else {}),
         }
 
-    def _transform(self, index: int, canvas: np.ndarray) -> tuple[np.ndarray, bool]:
+    def _write(self, index: int, canvas: np.ndarray) -> tuple[tuple[int, int], bool]:
         """Write an image to the corner of its canvas.
 
         Returns:
-            That corner, and whether there is something to say of the image.
+            Its height and width, and whether there is something to say of it.
         """
         plan = self.plan
         decoded = read_for_network(
@@ -272,14 +263,15 @@ class _Eval:
             smallest_side=plan.smallest_side,
         )
         image = np.asarray(decoded.image)
-        corner = canvas[: image.shape[0], : image.shape[1]]
+        height, width, _ = image.shape
+        corner = canvas[:height, :width]
         if corner.shape != image.shape:
             raise UndecodableImageError(
                 f"{image.shape[:2]} after resizing, {canvas.shape[:2]} when it was "
                 "planned: the file was changed"
             )
         corner[:] = image
-        return corner, bool(decoded.notes)
+        return (height, width), bool(decoded.notes)
 
 
 def measured_sizes(

@@ -3,11 +3,10 @@
 import itertools
 import os
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from multiprocessing import resource_tracker
 from typing import NamedTuple
 
-import grain
 from absl import flags
 from PIL import Image
 
@@ -21,7 +20,12 @@ from multigrain_jax.data.decoding import (
 from multigrain_jax.data.network_image import network_image
 from multigrain_jax.data.patience import patiently
 from multigrain_jax.data.sources.source import ImageSource
-from multigrain_jax.data.watchdog import HostBatch, never, read_and_restart
+from multigrain_jax.data.watchdog import (
+    Batches,
+    HostBatch,
+    never,
+    read_and_restart,
+)
 from multigrain_jax.data.workers import Processes, begin_processes, fitting
 
 # More threads than cores contend for the interpreter; a second one always decodes while
@@ -109,14 +113,20 @@ def why_unreadable(source: ImageSource, index: int) -> str | None:
 
 
 def iterate(
-    dataset: grain.MapDataset, *, batch_bytes: int, photo_bytes: int, reading: Reading
+    make: Callable[[int], HostBatch],
+    numbers: Sequence[int],
+    *,
+    batch_bytes: int,
+    photo_bytes: int,
+    reading: Reading,
 ) -> Generator[HostBatch]:
-    """The elements of a data set of batches, read ahead; close it after use.
+    """The batches of these numbers, in their order, read ahead; close it after use.
 
     When a reading process dies, new ones go on with the batch that is due.
 
     Args:
-        dataset: its elements are batches, with an `image` among their arrays.
+        make: a batch by its number, with an `image` among its arrays.
+        numbers: of the batches.
         batch_bytes: size of one.
         photo_bytes: what decoding a photo may take.
         reading: how batches are read ahead.
@@ -139,17 +149,23 @@ def iterate(
 
     starts = itertools.count()
 
-    def read_from(first: int) -> grain.IterDataset:
-        rest = dataset.slice(slice(first, None)) if first else dataset
+    def read_from(first: int) -> Batches:
+        rest = numbers[first:]
         # Anew each time: a process may have died of memory that others have filled.
         processes = fitting(wanted, batch_bytes, deaths=next(starts))
+        if processes.number == 0 and len(rest) <= 1:
+            return (make(number) for number in rest)  # there is nothing to read ahead
+        # Late: a descriptor of one photo starts without it.
+        import grain
+
+        dataset = grain.MapDataset.source(rest).map(make)
         if processes.number == 0:
             cores = max(MIN_READ_THREADS, os.cpu_count() or 1)
             threads = min(MAX_READ_THREADS, cores, prefetch)
-            return rest.to_iter_dataset(
+            return dataset.to_iter_dataset(
                 grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
             )
-        return rest.to_iter_dataset(
+        return dataset.to_iter_dataset(
             grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
         ).mp_prefetch(
             grain.MultiprocessingOptions(

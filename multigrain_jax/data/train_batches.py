@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import grain
 import numpy as np
 from PIL import Image
 
@@ -184,9 +183,9 @@ def make_train_batches(
         stop=stop,
     )
     steps = range(first_step, first_step + num_steps)
-    dataset = grain.MapDataset.source(steps).map(make.batch)
     return iterate(
-        dataset,
+        make.batch,
+        steps,
         batch_bytes=3 * (stop - start) * train_size**2,
         photo_bytes=source.decoding.max_bytes,
         reading=reading,

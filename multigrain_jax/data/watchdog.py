@@ -12,11 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, TypeAlias
 
-import grain
 import numpy as np
 
 from multigrain_jax.errors import DataStalledError, ReadingGivenUp
+
+if TYPE_CHECKING:
+    import grain
 
 # In one pass over the data: more deaths than these have a cause that stays.
 MAX_RESTARTS = 3
@@ -29,6 +32,8 @@ LOOK_UP_S = 0.2
 
 # The arrays of a batch by their names, in the memory of the host.
 HostBatch = dict[str, np.ndarray]
+# What yields batches when it is iterated over, and can be closed then.
+Batches: TypeAlias = "grain.IterDataset | Generator[HostBatch]"
 
 
 # Threads that a stalled read left behind.
@@ -45,7 +50,7 @@ class _ProcessDiedError(RuntimeError):
 
 
 def read_and_restart(
-    read_from: Callable[[int], grain.IterDataset],
+    read_from: Callable[[int], Batches],
     *,
     timeout_s: float,
     give_up: Callable[[], bool] = never,
@@ -53,7 +58,7 @@ def read_and_restart(
     """All batches in their order, however often a reading process dies (3 times).
 
     Args:
-        read_from: the number of a batch -> a data set that begins with it.
+        read_from: the number of a batch -> what begins with it.
         timeout_s: how long to wait for a batch.
         give_up: whether to wait no longer; asked while no batch comes.
 
@@ -87,7 +92,7 @@ def read_and_restart(
 
 
 def _watched(
-    dataset: grain.IterDataset, timeout_s: float, give_up: Callable[[], bool]
+    dataset: Batches, timeout_s: float, give_up: Callable[[], bool]
 ) -> Generator[HostBatch]:
     """The batches of a data set, each of them in time.
 
@@ -172,7 +177,7 @@ def stalled(what: str, timeout_s: float) -> DataStalledError:
 
 
 def _answer_undisturbed(
-    dataset: grain.IterDataset,
+    dataset: Batches,
     wanted: queue.SimpleQueue[bool],
     answers: queue.SimpleQueue[HostBatch | Exception],
 ) -> None:
@@ -186,7 +191,7 @@ def _answer_undisturbed(
 
 
 def _answer(
-    dataset: grain.IterDataset,
+    dataset: Batches,
     wanted: queue.SimpleQueue[bool],
     answers: queue.SimpleQueue[HostBatch | Exception],
 ) -> None:

@@ -1,6 +1,7 @@
 """How batches are read ahead: by how many threads, and with how much memory."""
 
 import os
+import sys
 
 import grain
 import numpy as np
@@ -13,17 +14,18 @@ from multigrain_jax.data.reading import Reading, iterate, read_image, why_unread
 from multigrain_jax.data.sources.source import ImageSource
 
 
-def numbers(count):
-    """A data set of batches of their numbers."""
-    return grain.MapDataset.source(range(count)).map(
-        lambda number: {"image": np.array([number])}
-    )
+def numbered(number):
+    return {"image": np.array([number])}
 
 
-def read(*, num_workers=0, prefetch=8, batch_bytes=1):
-    options = Reading(num_workers, prefetch, timeout_s=600.0)
+def read(count=3, *, num_workers=0, prefetch=8, batch_bytes=1):
+    """The numbers of as many batches, as they are read."""
     batches = iterate(
-        numbers(3), batch_bytes=batch_bytes, photo_bytes=1 << 20, reading=options
+        numbered,
+        range(count),
+        batch_bytes=batch_bytes,
+        photo_bytes=1 << 20,
+        reading=Reading(num_workers, prefetch, timeout_s=600.0),
     )
     return [int(batch["image"][0]) for batch in batches]
 
@@ -46,6 +48,12 @@ def test_no_more_threads_read_than_there_are_cores(
     monkeypatch.setattr(grain, "ReadOptions", recorded)
     assert read(prefetch=prefetch) == [0, 1, 2]
     assert found == [threads]
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_nothing_is_read_ahead_of_a_single_batch(monkeypatch, count):
+    monkeypatch.setitem(sys.modules, "grain", None)
+    assert read(count) == list(range(count))
 
 
 def test_threads_read_where_there_is_too_little_shared_memory(monkeypatch, capsys):

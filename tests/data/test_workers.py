@@ -142,17 +142,16 @@ def test_names_are_claimed_once_for_all_passes_over_the_data():
 
 
 FILLING = """
-import grain, numpy as np
+import numpy as np
 from multigrain_jax.data.reading import Reading, iterate
 
 def make(number):
     return {"image": np.full(1 << 20, number, np.uint8)}
 
 if __name__ == "__main__":
-    dataset = grain.MapDataset.source(range(20)).map(make)
-    reading = Reading(2, 4, 600.0)
+    options = {"batch_bytes": 1 << 20, "photo_bytes": 1}
     found = []
-    for batch in iterate(dataset, batch_bytes=1 << 20, photo_bytes=1, reading=reading):
+    for batch in iterate(make, range(20), reading=Reading(2, 4, 600.0), **options):
         found.append(int(batch["image"].max()))
         if len(found) == 4:
             file = open("/dev/shm/filling", "wb", buffering=0)

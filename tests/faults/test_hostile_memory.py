@@ -33,6 +33,8 @@ plan = plan_batches(
     source, test_size=32, test_mode="rect", batch_size=50, smallest_side=1,
     timeout_s=600.0,
 )
+import grain  # takes some too, and is imported where it reads
+
 peaks = [peak()]
 for batch in make_eval_batches(source, plan, reading=Reading(0, 2, 600.0)):
     skips.record(batch["index"][batch["bad"]])
