@@ -276,8 +276,13 @@ def _read_json(folder: Path, item: str) -> dict[str, Any]:
 
 def _read_arrays(folder: Path, item: str, digests: Mapping[str, str]) -> dict[str, Any]:
     def read() -> Any:
-        with ocp.StandardCheckpointer(
-            multiprocessing_options=this_process_alone()
+        # The handler beneath the standard one, which opens each array twice: the first
+        # time for its shape.
+        with ocp.Checkpointer(
+            ocp.BasePyTreeCheckpointHandler(
+                multiprocessing_options=this_process_alone()
+            ),
+            multiprocessing_options=this_process_alone(),
         ) as reader:
             return reader.restore(folder / item)
 

@@ -67,7 +67,9 @@ def test_a_lasting_error_ends_with_its_name(tmp_path, read):
         assert "\n" not in said
 
 
-@pytest.mark.parametrize("item", ["Checkpointer", "StandardCheckpointer"])
+@pytest.mark.parametrize(
+    "item", ["JsonCheckpointHandler", "BasePyTreeCheckpointHandler"]
+)
 @pytest.mark.parametrize("code", [*FAULTS[::9], errno.EIO, errno.ESTALE])
 def test_no_error_of_the_system_is_damage(tmp_path, monkeypatch, item, code):
     folder = save_small(tmp_path)
