@@ -68,8 +68,10 @@ def leaf_digests(nested: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _leaf_digest(leaf: np.ndarray) -> str:
-    header = f"{leaf.dtype.str}{list(leaf.shape)}".encode()
-    return hashlib.sha256(header + np.ascontiguousarray(leaf).tobytes()).hexdigest()
+    digest = hashlib.sha256(f"{leaf.dtype.str}{list(leaf.shape)}".encode())
+    # The bytes where they are, of whatever dtype, rather than a copy.
+    digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
+    return digest.hexdigest()
 
 
 def nest_flat(flat: Mapping[str, Any]) -> dict[str, Any]:
