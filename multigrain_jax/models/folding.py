@@ -53,9 +53,15 @@ def _fold(norm: nnx.Module | None, *convs: Conv) -> nnx.Module | None:
     ):
         if conv.bias is not None:
             own_shift = own_shift + _exact(conv.bias) * own_factor
-        stored = conv.kernel.dtype
-        conv.kernel = nnx.Param((_exact(conv.kernel) * own_factor).astype(stored))
-        conv.bias = nnx.data(nnx.Param(own_shift.astype(stored)))
+        kernel = np.asarray(conv.kernel[...])
+        # In float64 too, but piece by piece: as a whole it is new memory, which takes
+        # longer than the products.
+        folded = np.empty_like(kernel)
+        np.multiply(
+            kernel, own_factor, out=folded, dtype=np.float64, casting="same_kind"
+        )
+        conv.kernel = nnx.Param(folded)
+        conv.bias = nnx.data(nnx.Param(own_shift.astype(kernel.dtype)))
     return Identity()
 
 
