@@ -70,7 +70,7 @@ def leaf_digests(nested: Mapping[str, Any]) -> dict[str, str]:
 def _leaf_digest(leaf: np.ndarray) -> str:
     digest = hashlib.sha256(f"{leaf.dtype.str}{list(leaf.shape)}".encode())
     # The bytes where they are, of whatever dtype, rather than a copy.
-    digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
+    digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
