@@ -6,7 +6,6 @@ The config's `task` says which entry runs. Exit codes: 0 done, 2 bad input or co
 
 import contextlib
 import errno
-import importlib
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -119,11 +118,15 @@ def _run(config: ConfigDict, workdir: Path | str) -> int:
                 f"task: found {config.task!r}, expected one of {', '.join(TASKS)}"
             )
         # Not needed for --help, and importing JAX takes its time.
-        from multigrain_jax.runtime import keep_compiled_programs, raise_open_files
+        from multigrain_jax.runtime import (
+            import_for_good,
+            keep_compiled_programs,
+            raise_open_files,
+        )
 
         raise_open_files()
         keep_compiled_programs()
-        module = importlib.import_module(TASKS[config.task])
+        module = import_for_good(TASKS[config.task])
         run = module.run
         if isinstance(workdir, str):
             from multigrain_jax.tasks.on_bucket import run_on_bucket

@@ -1,3 +1,4 @@
+import gc
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from multigrain_jax.runtime import (
     MOST_PROGRAMS_AT_ONCE,
     compiler_options,
     images_at_once,
+    import_for_good,
     keep_compiled_programs,
     look_for_devices,
     num_cores,
@@ -51,6 +53,18 @@ def home(tmp_path, monkeypatch):
     yield tmp_path
     for name, value in kept.items():
         jax.config.update(name, value)
+
+
+def test_only_a_first_import_is_left_out_of_collections(tmp_path, monkeypatch):
+    (tmp_path / "imported_for_good.py").write_text("objects = [[], []]")
+    monkeypatch.syspath_prepend(tmp_path)
+    frozen = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(set(sys.modules)))
+    module, again = (import_for_good("imported_for_good") for _ in range(2))
+    del sys.modules["imported_for_good"]
+    assert module is again
+    (modules,) = frozen
+    assert "imported_for_good" in modules
 
 
 def run_program(home, **variables):
