@@ -114,14 +114,13 @@ class Embedder:
         is_open, free = True, threading.Semaphore(self._at_once)
         with ThreadPoolExecutor(self._at_once) as pool:
             while is_open or waiting:
+                # Who arrives until a thread is free goes into the same batch.
+                free.acquire()
                 if not waiting:
                     arrived = self._arrivals.get()
                     if arrived is None:
-                        is_open = False
-                        continue
+                        break
                     waiting.append(arrived)
-                # Who arrives until a thread is free goes into the same batch.
-                free.acquire()
                 while not self._arrivals.empty():
                     arrived = self._arrivals.get()
                     if arrived is None:
@@ -129,9 +128,10 @@ class Embedder:
                     else:
                         waiting.append(arrived)
                 batch = take_batch(waiting, self.batch_sizes[-1])
-                pool.submit(self._embed, batch, free)
+                done = pool.submit(self._embed, batch)
+                done.add_done_callback(lambda _: free.release())
 
-    def _embed(self, batch: Sequence[_Waiting], free: threading.Semaphore) -> None:
+    def _embed(self, batch: Sequence[_Waiting]) -> None:
         # Nobody waits any more for what a server that ends has cancelled.
         batch = [w for w in batch if w.future.set_running_or_notify_cancel()]
         started = time.perf_counter()
@@ -143,8 +143,6 @@ class Embedder:
             for each in batch:
                 if not each.future.done():
                     each.future.set_exception(error)
-        finally:
-            free.release()
         if batch:
             self._on_batch(len(batch), time.perf_counter() - started)
 

@@ -5,6 +5,7 @@ import os
 import re
 import socket
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -233,8 +234,9 @@ def test_photos_that_arrive_together_share_a_batch(client):
         assert first.wait(20)  # the network is busy with the first
         for thread in threads[1:]:
             thread.start()
-        while embedder._arrivals.qsize() < 5:
-            pass
+        patience = time.monotonic() + 20
+        while embedder._arrivals.qsize() < 5 and time.monotonic() < patience:
+            time.sleep(0.001)
         go.set()
         for thread in threads:
             thread.join()

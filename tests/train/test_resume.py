@@ -112,7 +112,9 @@ def test_damaged_checkpoints_are_passed_over_and_set_aside(tmp_path, capsys, dry
     assert names == {"5", "10" if dry_run else "10.damaged"}
 
 
-@pytest.mark.parametrize("item", ["Checkpointer", "StandardCheckpointer"])
+@pytest.mark.parametrize(
+    "item", ["JsonCheckpointHandler", "BasePyTreeCheckpointHandler"]
+)
 @pytest.mark.parametrize(
     "name",
     ["EIO", "ESTALE", "ETIMEDOUT", "ENOLINK", "EHOSTDOWN", "ECONNRESET", "EACCES"],
