@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +60,7 @@ class LoadedModel:
         def apply(variables: Variables, images: jax.Array) -> Output:
             return merge_model(graphdef, variables)(images)
 
+        self._compiled: set[Any] = set()
         self._nested = jax.jit(apply)
         self._outermost = jax.jit(apply, compiler_options=compiler_options(backbone))
 
@@ -86,12 +87,12 @@ class LoadedModel:
             if any(_is_nested(array) for array in arrays):
                 outputs = [self._nested(self.variables, array) for array in arrays]
             else:
-                outputs = list(run_in_order(self._run, arrays))
+                outputs = list(run_in_order(self._run, arrays, compiled=self._compiled))
             return jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs)
         array = _checked(jnp.asarray(images))
         if _is_nested(array):
             return self._nested(self.variables, array)
-        return run_in_parts(self._run, array)
+        return run_in_parts(self._run, array, compiled=self._compiled)
 
     def _run(self, images: jax.Array) -> Output:
         return self._outermost(self.variables, images)

@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from multigrain_jax.runtime import programs_at_once
@@ -17,7 +18,11 @@ T = TypeVar("T")
 
 
 def run_in_order(
-    step: Callable[[T], Any], batches: Iterable[T], *, at_once: int | None = None
+    step: Callable[[T], Any],
+    batches: Iterable[T],
+    *,
+    compiled: set[Any] | None = None,
+    at_once: int | None = None,
 ) -> Generator[Any]:
     """What a step makes of every batch, on the host, in the order of the batches.
 
@@ -27,14 +32,16 @@ def run_in_order(
 
     Args:
         step: from a batch to a tree of arrays; called from several threads at once.
-        batches: on the host; at most one more is taken than are at work.
+        batches: on the host; at most two more are taken than are at work.
+        compiled: shapes for which the step is compiled, where it is kept for other
+            calls; new ones are added.
         at_once: how many threads; None: as many as `programs_at_once` has it.
     """
     at_once = programs_at_once() if at_once is None else at_once
     if at_once == 1:
         yield from _fetched(step(batch) for batch in batches)
         return
-    known: set[Any] = set()
+    compiled = set() if compiled is None else compiled
     waiting: deque[Future[Any]] = deque()
     config: Any = jax.config  # the checker does not know its keys
     is_x64 = config.jax_enable_x64
@@ -51,9 +58,9 @@ def run_in_order(
                     yield waiting.popleft().result()
                 waiting.append(pool.submit(run, batch))
                 # Of a new shape the first compiles: the next would compile it too.
-                if (shapes := _shapes(batch)) not in known:
-                    known.add(shapes)
+                if (shapes := _shapes(batch)) not in compiled:
                     waiting[-1].exception()
+                    compiled.add(shapes)
             while waiting:
                 yield waiting.popleft().result()
         finally:
@@ -76,7 +83,11 @@ def _shapes(batch: Any) -> tuple[Any, ...]:
 
 
 def run_in_parts(
-    step: Callable[[jax.Array], Any], images: jax.Array, *, at_once: int | None = None
+    step: Callable[[jax.Array], Any],
+    images: jax.Array,
+    *,
+    compiled: set[Any],
+    at_once: int | None = None,
 ) -> Any:
     """What a step makes of a batch [B, …], of whose rows each thread takes a share.
 
@@ -86,6 +97,7 @@ def run_in_parts(
     Args:
         step: from images to a tree of arrays [B, …], row by row.
         images: the batch.
+        compiled: as of `run_in_order`; without it no two shares would run at once.
         at_once: as of `run_in_order`.
     """
     at_once = programs_at_once() if at_once is None else at_once
@@ -93,5 +105,6 @@ def run_in_parts(
     parts = max(n for n in range(1, max(1, min(at_once, rows)) + 1) if rows % n == 0)
     if parts == 1:
         return step(images)
-    found = list(run_in_order(step, jax.numpy.split(images, parts), at_once=parts))
-    return jax.tree.map(lambda *each: jax.numpy.concatenate(each), *found)
+    shares = jnp.split(images, parts)
+    found = list(run_in_order(step, shares, compiled=compiled, at_once=parts))
+    return jax.tree.map(lambda *each: jnp.concatenate(each), *found)

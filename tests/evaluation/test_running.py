@@ -124,14 +124,28 @@ def test_a_batch_is_parted_into_equal_shares(rows, at_once, parts):
         return {"sum": images.sum(axis=1), "none": None}
 
     images = jnp.arange(rows * 2, dtype=jnp.float32).reshape(rows, 2)
-    found = run_in_parts(step, images, at_once=at_once)
+    found = run_in_parts(step, images, compiled=set(), at_once=at_once)
     assert seen == parts
     assert isinstance(found["sum"], jax.Array) and found["none"] is None
     np.testing.assert_array_equal(found["sum"], images.sum(axis=1))
 
 
+def test_shares_are_at_work_at_the_same_time_once_they_are_compiled():
+    meet, compiled = threading.Barrier(2, timeout=WAIT_S), set()
+    images = jnp.zeros((4, 3))
+    run_in_parts(lambda x: x, images, compiled=compiled, at_once=2)
+
+    def step(images):
+        meet.wait()
+        return images
+
+    run_in_parts(step, images, compiled=compiled, at_once=2)
+
+
 def test_a_batch_without_rows_is_one_part():
-    assert run_in_parts(lambda x: x, jnp.zeros((0, 3)), at_once=2).shape == (0, 3)
+    assert run_in_parts(
+        lambda x: x, jnp.zeros((0, 3)), compiled=set(), at_once=2
+    ).shape == (0, 3)
 
 
 @pytest.mark.parametrize("form", ["batch", "list", "files"])
