@@ -1,6 +1,6 @@
 """From a checkpoint to features in one call."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,9 @@ from jax.core import Tracer
 
 from multigrain_jax.checkpoint import load_checkpoint
 from multigrain_jax.checkpoint.made_for import for_search, made_for
+from multigrain_jax.engines.sessions import JAX, EngineStep, engine_problems
 from multigrain_jax.errors import InputError
+from multigrain_jax.evaluation.engine_step import as_output, by_name
 from multigrain_jax.evaluation.photos import PhotoEmbedder
 from multigrain_jax.evaluation.running import run_in_order, run_in_parts
 from multigrain_jax.models.multigrain import (
@@ -40,11 +42,18 @@ class LoadedModel:
         test_size: S, in pixels: what it was trained or published for.
         test_mode: "square" or "rect", likewise.
         variables: the arrays that it computes with, batch norms folded.
+        engine: what computes, a name of `ENGINES`.
     """
 
-    def __init__(self, opened: OpenedModel):
-        """Put the model's arrays on the default device."""
-        opened = opened.for_inference()
+    def __init__(self, opened: OpenedModel, *, engine: str = JAX):
+        """Put the model's arrays on the default device.
+
+        Args:
+            opened: the model.
+            engine: what is to compute, as of `load_model`.
+        """
+        opened = opened.for_inference(engine)
+        self.engine = engine
         self.backbone = opened.name
         self.pooling_exponent = opened.pooling_exponent
         self.class_names = names_of_logits(opened)
@@ -55,14 +64,21 @@ class LoadedModel:
         self._search = for_search(meta)
         self.variables = jax.device_put(opened.variables)
         graphdef = opened.graphdef
-        self._embedder = PhotoEmbedder(graphdef, self.variables, backbone=backbone)
+        self._embedder = PhotoEmbedder(
+            graphdef, self.variables, backbone=backbone, engine=engine
+        )
 
         def apply(variables: Variables, images: jax.Array) -> Output:
             return merge_model(graphdef, variables)(images)
 
         self._compiled: set[Any] = set()
         self._nested = jax.jit(apply)
+        self._at_once = None
         self._outermost = jax.jit(apply, compiler_options=compiler_options(backbone))
+        if engine != JAX:
+            # It takes all cores for one batch.
+            self._at_once = 1
+            self._outermost = _by_onnx_runtime(apply)
 
     def __call__(
         self, images: np.ndarray | jax.Array | Sequence[np.ndarray | jax.Array]
@@ -87,12 +103,19 @@ class LoadedModel:
             if any(_is_nested(array) for array in arrays):
                 outputs = [self._nested(self.variables, array) for array in arrays]
             else:
-                outputs = list(run_in_order(self._run, arrays, compiled=self._compiled))
+                outputs = list(self._each(arrays))
             return jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs)
         array = _checked(jnp.asarray(images))
         if _is_nested(array):
             return self._nested(self.variables, array)
-        return run_in_parts(self._run, array, compiled=self._compiled)
+        return run_in_parts(
+            self._run, array, compiled=self._compiled, at_once=self._at_once
+        )
+
+    def _each(self, arrays: Sequence[jax.Array]) -> Iterable[Output]:
+        return run_in_order(
+            self._run, arrays, compiled=self._compiled, at_once=self._at_once
+        )
 
     def _run(self, images: jax.Array) -> Output:
         return self._outermost(self.variables, images)
@@ -187,6 +210,24 @@ class LoadedModel:
         return float(np.clip(one @ two, -1, 1))
 
 
+def _by_onnx_runtime(
+    apply: Callable[[Variables, jax.Array], Output],
+) -> Callable[[Variables, jax.Array], Output]:
+    """A function of a model's arrays and images, by another engine than JAX."""
+
+    def compute(
+        variables: Variables, inputs: Mapping[str, jax.Array]
+    ) -> dict[str, jax.Array]:
+        return by_name(apply(variables, inputs["images"]))
+
+    step = EngineStep(compute)
+
+    def run(variables: Variables, images: jax.Array) -> Output:
+        return as_output(step(variables, {"images": np.asarray(images)}))
+
+    return run
+
+
 def _checked(images: jax.Array) -> jax.Array:
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != jnp.float32:
         raise InputError(
@@ -211,6 +252,7 @@ def load_model(
     step: int | None = None,
     raw: bool = False,
     pooling_exponent: float | Literal["auto"] | None = "auto",
+    engine: str = JAX,
 ) -> LoadedModel:
     """A model ready for inference, from a trained or a converted checkpoint.
 
@@ -227,12 +269,19 @@ def load_model(
             (`ema_decay`), which is taken otherwise.
         pooling_exponent: p of the GeM pooling; None is the checkpoint's; "auto" the one
             that its weights were published with for search, else the checkpoint's.
+        engine: what computes: "jax", or on CPUs "onnxruntime", with the extra of that
+            name: the same descriptors but for rounding. Within programs and gradients
+            of yours JAX computes.
 
     Raises:
-        InputError: no such checkpoint, a damaged one, or weights that did not come.
+        InputError: no such checkpoint, a damaged one, weights that did not come, or an
+            engine that is not there.
     """
+    if problems := engine_problems(engine):
+        raise InputError(problems[0])
     keep_compiled_programs()
     checkpoint = load_checkpoint(find_weights(path), step=step, raw=raw)
     if pooling_exponent == "auto":
         pooling_exponent = for_search(checkpoint.meta).pooling_exponent
-    return LoadedModel(open_checkpoint(checkpoint, pooling_exponent=pooling_exponent))
+    opened = open_checkpoint(checkpoint, pooling_exponent=pooling_exponent)
+    return LoadedModel(opened, engine=engine)

@@ -10,6 +10,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from multigrain_jax.checkpoint import Checkpoint, load_checkpoint
+from multigrain_jax.engines.sessions import JAX
 from multigrain_jax.models.folding import fold_batch_norms
 from multigrain_jax.models.heads import (
     HEAD_KEY,
@@ -43,6 +44,7 @@ class OpenedModel(NamedTuple):
         descriptor_dim: D, what search compares.
         class_names: names of the classes, if the checkpoint has them.
         checkpoint: what was read.
+        engine: what is to compute it, a name of `ENGINES`.
     """
 
     graphdef: nnx.GraphDef
@@ -54,11 +56,16 @@ class OpenedModel(NamedTuple):
     descriptor_dim: int
     class_names: list[str]
     checkpoint: Checkpoint
+    engine: str = JAX
 
-    def for_inference(self) -> "OpenedModel":
-        """The same with batch norms folded: faster, and never to be trained or kept."""
+    def for_inference(self, engine: str = JAX) -> "OpenedModel":
+        """The same with batch norms folded: faster, and never to be trained or kept.
+
+        Args:
+            engine: what is to compute it, a name of `ENGINES`.
+        """
         graphdef, variables = fold_batch_norms(self.graphdef, self.variables)
-        return self._replace(graphdef=graphdef, variables=variables)
+        return self._replace(graphdef=graphdef, variables=variables, engine=engine)
 
 
 def open_model(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from multigrain_jax.evaluation.embed import make_embed_step
+from multigrain_jax.evaluation.engine_step import embed_step_of
 from multigrain_jax.mesh import make_mesh, put_replicated, put_whole_batch
 from multigrain_jax.opened_model import OpenedModel
 from multigrain_jax.runtime import images_at_once, programs_at_once
@@ -68,8 +68,8 @@ class Embedder:
             on_batch: told how many photos a batch had, and its seconds.
         """
         self._mesh = make_mesh()
-        self._step = make_embed_step(
-            opened.graphdef, backbone=opened.backbone, mesh=self._mesh
+        self._step = embed_step_of(
+            opened.engine, opened.graphdef, backbone=opened.backbone, mesh=self._mesh
         )
         self._variables = put_replicated(self._mesh, opened.variables)
         self._with_sizes = test_mode == "rect"

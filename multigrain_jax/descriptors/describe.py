@@ -17,11 +17,8 @@ from multigrain_jax.data.reading import Reading
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.descriptors.folder import DescriptorSettings, ImageStamp
 from multigrain_jax.distributed import own_folder
-from multigrain_jax.evaluation.embed import (
-    EmbeddedBatch,
-    embed_batches,
-    make_embed_step,
-)
+from multigrain_jax.evaluation.embed import EmbeddedBatch, embed_batches
+from multigrain_jax.evaluation.engine_step import embed_step_of
 from multigrain_jax.evaluation.inputs import recorded_batches
 from multigrain_jax.evaluation.sharing import own_rows, plan_together
 from multigrain_jax.mesh import make_mesh, put_replicated
@@ -176,7 +173,9 @@ def _embed_at(
     workdir: Path | None,
 ) -> Generator[EmbeddedBatch]:
     mesh = make_mesh()
-    step = make_embed_step(opened.graphdef, backbone=opened.backbone, mesh=mesh)
+    step = embed_step_of(
+        opened.engine, opened.graphdef, backbone=opened.backbone, mesh=mesh
+    )
     if workdir is None:
         batches = make_eval_batches(source, own_rows(plan), reading=reading)
     else:

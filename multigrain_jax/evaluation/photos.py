@@ -15,7 +15,8 @@ from multigrain_jax.data.reading import Reading, why_unreadable
 from multigrain_jax.data.sources.folder import UNLABELLED, ImageFile
 from multigrain_jax.data.sources.open import FileSource
 from multigrain_jax.errors import InputError, printable
-from multigrain_jax.evaluation.embed import EmbedStep, embed_source, make_embed_step
+from multigrain_jax.evaluation.embed import EmbedStep, embed_source
+from multigrain_jax.evaluation.engine_step import embed_step_of
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.models.multigrain import Backbone, Variables
 
@@ -28,7 +29,12 @@ class PhotoEmbedder:
     """Embeds photo files in batches of a few shapes, on all devices."""
 
     def __init__(
-        self, graphdef: nnx.GraphDef, variables: Variables, *, backbone: Backbone
+        self,
+        graphdef: nnx.GraphDef,
+        variables: Variables,
+        *,
+        backbone: Backbone,
+        engine: str,
     ):
         """Compile nothing yet.
 
@@ -36,9 +42,10 @@ class PhotoEmbedder:
             graphdef: the model's evaluation structure.
             variables: its arrays.
             backbone: its row of `BACKBONES`.
+            engine: what computes it, a name of `ENGINES`.
         """
         self._graphdef, self._variables = graphdef, variables
-        self._backbone = backbone
+        self._backbone, self._engine = backbone, engine
         self._step: EmbedStep | None = None
 
     def __call__(
@@ -82,16 +89,17 @@ class PhotoEmbedder:
         )
         mesh = make_mesh()
         if self._step is None:
-            self._step = make_embed_step(
-                self._graphdef, backbone=self._backbone, mesh=mesh
+            self._step = embed_step_of(
+                self._engine, self._graphdef, backbone=self._backbone, mesh=mesh
             )
+            self._variables = put_replicated(mesh, self._variables)
         # A photo alone is not worth a whole batch.
         devices = jax.device_count()
         rows = -(-min(batch_size, len(source)) // devices) * devices
         found = embed_source(
             source,
             embed_step=self._step,
-            variables=put_replicated(mesh, self._variables),
+            variables=self._variables,
             backbone=self._backbone,
             test_size=test_size,
             test_mode=test_mode,

@@ -7,9 +7,11 @@ import jax
 
 from multigrain_jax.data.eval_batches import TEST_MODES
 from multigrain_jax.data.sources.open import SOURCES
+from multigrain_jax.engines.sessions import JAX, engine_problems
 from multigrain_jax.errors import InputError
 from multigrain_jax.opened_model import OpenedModel
 from multigrain_jax.ops.refinement import REDUCTIONS
+from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.tasks.bounds import COUNT, as_tuple, leaves, number_problems
 from multigrain_jax.tasks.photos import photo_problems
 
@@ -44,7 +46,25 @@ def dtype_problems(config: Mapping[str, Any]) -> list[str]:
             "expected the environment variable JAX_ENABLE_X64=1 with it, or another of "
             f"{', '.join(COMPUTE_DTYPES)}"
         )
-    return problems
+    return problems + _engine_problems(config)
+
+
+def _engine_problems(config: Mapping[str, Any]) -> list[str]:
+    """What is in the way of the engine that is to compute, where a task has others."""
+    engine = config.get("engine", JAX)
+    if problems := engine_problems(engine):
+        return problems
+    dtype = config["compute_dtype"]
+    if (
+        engine == JAX
+        or dtype not in COMPUTE_DTYPES
+        or compute_dtype(dtype) == "float32"
+    ):
+        return []
+    return [
+        f"compute_dtype: found {dtype!r}, here {compute_dtype(dtype)}, with engine = "
+        f"{engine!r}, expected 'float32', in which that computes"
+    ]
 
 
 def normalization_problems(config: Mapping[str, Any]) -> list[str]:

@@ -104,7 +104,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
         opened = open_weights(
             settings, pooling_exponent=exponent_asked(settings["pooling_exponent"])
         )
-        opened = settle(settings, opened, workdir).for_inference()
+        opened = settle(settings, opened, workdir)
+        opened = opened.for_inference(settings["engine"])
         sizes = as_tuple(settings["test_size"])
         print(size_hint(opened.checkpoint.meta, max(sizes)), end="")
         of_model = settings_of_model(

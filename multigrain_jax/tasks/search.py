@@ -328,7 +328,7 @@ def open_query_model(
     )
     own = own._replace(decoding=wanted.decoding)
     require_same_settings(wanted, own, folder=as_path(settings["database"]))
-    return opened.for_inference()
+    return opened.for_inference(settings["engine"])
 
 
 def _checkpoint_of(database: Path) -> dict[str, Any]:

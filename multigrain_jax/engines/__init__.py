@@ -1,0 +1,1 @@
+"""Other engines that compute a network for inference, from what JAX traces of it."""

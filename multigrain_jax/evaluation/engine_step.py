@@ -1,0 +1,67 @@
+"""The step that embeds a batch, by whichever engine."""
+
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from multigrain_jax.engines.sessions import JAX, EngineStep, engine_problems
+from multigrain_jax.errors import InputError
+from multigrain_jax.evaluation.embed import FACTS, EmbedStep, make_embed_step
+from multigrain_jax.evaluation.inputs import features_of_uint8
+from multigrain_jax.models.multigrain import Backbone, Output, Variables, merge_model
+
+INPUTS = ("image", "size")
+
+
+def embed_step_of(
+    engine: str, graphdef: nnx.GraphDef, *, backbone: Backbone, mesh: Mesh
+) -> EmbedStep:
+    """`make_embed_step`, or what another engine makes of the same batches.
+
+    Args:
+        engine: a name of `ENGINES`; another one than JAX wants the same `Variables` in
+            every call.
+        graphdef: the model's evaluation structure.
+        backbone: the model's row of `BACKBONES`, for its input statistics.
+        mesh: the devices of JAX.
+
+    Raises:
+        InputError: an engine that cannot be used.
+    """
+    if problems := engine_problems(engine):
+        raise InputError(problems[0])
+    if engine == JAX:
+        return make_embed_step(graphdef, backbone=backbone, mesh=mesh)
+
+    def compute(
+        variables: Variables, batch: Mapping[str, jax.Array]
+    ) -> dict[str, jax.Array]:
+        model = merge_model(graphdef, variables)
+        return by_name(model.head(features_of_uint8(model, batch, backbone=backbone)))
+
+    run = EngineStep(compute)
+
+    def step(
+        variables: Variables, batch: dict[str, jax.Array]
+    ) -> tuple[Output, dict[str, jax.Array]]:
+        inputs = {name: np.asarray(batch[name]) for name in INPUTS if name in batch}
+        facts = {name: batch[name] for name in FACTS}
+        return as_output(run(variables, inputs)), facts
+
+    return step
+
+
+def by_name(output: Output) -> dict[str, jax.Array]:
+    """What there is of an output, by name."""
+    return {
+        name: array for name, array in output._asdict().items() if array is not None
+    }
+
+
+def as_output(found: Mapping[str, np.ndarray]) -> Output:
+    """The inverse of `by_name`, of what an engine gives."""
+    arrays = {name: jax.numpy.asarray(array) for name, array in found.items()}
+    return Output(**{"logits": None, **arrays})

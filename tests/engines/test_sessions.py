@@ -1,0 +1,82 @@
+"""A network of ONNX Runtime gives what it gives by JAX."""
+
+import concurrent.futures
+import importlib.util
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from multigrain_jax.engines import sessions
+from multigrain_jax.engines.sessions import ENGINES, EngineStep, engine_problems
+from multigrain_jax.errors import InputError
+
+
+def test_an_engine_is_a_known_one():
+    assert engine_problems("jax") == []
+    assert engine_problems("onnx") == [
+        "engine: found 'onnx', expected one of jax, onnxruntime"
+    ]
+    assert ENGINES == ("jax", "onnxruntime")
+
+
+def test_a_package_that_is_missing_is_named_with_the_command_that_brings_it(
+    monkeypatch,
+):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda n: None if "onnx" in n else found(n)
+    )
+    (line,) = engine_problems("onnxruntime")
+    assert "expected onnx and onnxruntime to be installed for it: pip install" in line
+    assert line.endswith("'.[onnxruntime]'")
+    assert engine_problems("jax") == []
+    with pytest.raises(InputError, match="expected onnx and onnxruntime"):
+        EngineStep(lambda variables, inputs: inputs)
+
+
+def test_several_hosts_want_jax(monkeypatch):
+    pytest.importorskip("onnxruntime")
+    assert engine_problems("onnxruntime") == []
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    (line,) = engine_problems("onnxruntime")
+    assert "'onnxruntime' on 2 hosts, expected one; jax computes on several" in line
+    assert engine_problems("jax") == []
+
+
+def test_a_step_is_traced_once_for_each_shape(monkeypatch):
+    pytest.importorskip("onnxruntime")
+    traced = []
+
+    def function(variables, inputs):
+        traced.append(inputs["x"].shape)
+        return {"y": inputs["x"] @ variables["kernel"]}
+
+    step = EngineStep(function)
+    variables = {"kernel": jnp.asarray([[1.0], [2.0]])}
+    inputs = [np.full((rows, 2), rows, np.float32) for rows in (1, 3, 1, 3, 3, 1)]
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda x: step(variables, {"x": x})["y"], inputs))
+    for x, y in zip(inputs, found, strict=True):
+        np.testing.assert_array_equal(y, x @ [[1.0], [2.0]])
+    assert sorted(traced) == [(1, 2), (3, 2)]
+    with pytest.raises(ValueError, match="for the arrays of one model"):
+        step({"kernel": jnp.zeros((2, 1))}, {"x": inputs[0]})
+
+
+def test_a_network_that_it_cannot_compute_is_refused_by_its_operation():
+    pytest.importorskip("onnxruntime")
+    step = EngineStep(lambda variables, inputs: {"y": jnp.sort(inputs["x"], axis=0)})
+    message = "'onnxruntime' cannot compute this network, found the operation sort; "
+    with pytest.raises(InputError, match=message):
+        step({}, {"x": np.zeros((2, 2), np.float32)})
+
+
+def test_a_session_takes_the_cores_that_it_may_use(monkeypatch):
+    pytest.importorskip("onnxruntime")
+    asked = []
+    monkeypatch.setattr(sessions, "num_cores", lambda: asked.append(1) or 1)
+    step = EngineStep(lambda variables, inputs: {"y": inputs["x"] + 1})
+    assert step({}, {"x": np.ones((1, 1), np.float32)})["y"] == 2
+    assert asked

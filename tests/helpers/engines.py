@@ -1,0 +1,27 @@
+"""Functions of JAX computed by ONNX Runtime."""
+
+import jax
+import numpy as np
+
+from multigrain_jax.engines.sessions import open_session
+from multigrain_jax.engines.tracing import to_onnx
+
+
+def as_onnx(function, inputs):
+    """The model of a function of a dictionary of arrays."""
+    shapes = {n: jax.ShapeDtypeStruct(a.shape, a.dtype) for n, a in inputs.items()}
+    return to_onnx(function, shapes)
+
+
+def assert_same(function, inputs, *, rtol=1e-6, atol=1e-6):
+    """What ONNX Runtime makes of a function is what JAX makes of it."""
+    expected = jax.jit(function)(inputs)
+    found = open_session(as_onnx(function, inputs))(inputs)
+    assert sorted(found) == sorted(expected)
+    for name, array in expected.items():
+        assert found[name].dtype == array.dtype
+        if array.ndim == 4:  # channels first in the model
+            array = np.transpose(array, (0, 3, 1, 2))
+        np.testing.assert_allclose(
+            found[name].astype(np.float64), array, rtol=rtol, atol=atol, err_msg=name
+        )
