@@ -2,12 +2,14 @@
 
     python measure/embed.py
     python measure/embed.py --backbone resnet18 --test-size 224
+    python measure/embed.py --backbone nasnetamobile
     python measure/embed.py --test-size 500 --test-mode rect --batch-size 1
     taskset -c 0 python measure/embed.py --processor-time  # where others are at work
 
-The same fresh weights, with batch norms folded, for `load_model`, PyTorch (channels
-last; compiled with frozen weights), ONNX Runtime and OpenVINO: from decoded arrays,
-from JPEGs of 500 x 375, and from JPEGs of 12 megapixels. Ours reads files by
+The same fresh weights, with batch norms folded, for `load_model` by JAX and by its
+`engine="onnxruntime"`, and for PyTorch (channels last; compiled with frozen weights),
+ONNX Runtime and OpenVINO with a ResNet as one would write it for them: from decoded
+arrays, from JPEGs of 500 x 375, and from JPEGs of 12 megapixels. Ours reads files by
 `LoadedModel.embed`; the others by Pillow, in as many threads as there are cores. Each
 runs in a process of its own, whose start is counted up to the first descriptor. Needs
 the extra `benchmark`; what is not installed is left out, and said so.
@@ -43,12 +45,14 @@ from measure.embed_engines import (
 from multigrain_jax.terminal import outlive_readers
 
 WEIGHTS, ONNX, CHECKPOINT = "weights.npz", "network.onnx", "model"
+RESNETS = ("resnet18", "resnet34", "resnet50")
 PHOTOS = {"500 x 375": (500, 375), "12 megapixels": (4000, 3000)}
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 CUBIC = Image.Resampling.BICUBIC
 TOLERANCE = 1e-4
-OURS = "ours"
+# How it is named -> the engine of `load_model`.
+OURS = {"ours": "jax", "ours, ONNX Runtime": "onnxruntime"}
 EmbedFiles = Callable[[Sequence[Path]], object]
 ENGINES: dict[str, Callable[[Path], Engine]] = {
     "pytorch": lambda place: pytorch(_weights(place), compiled=False),
@@ -98,6 +102,9 @@ def prepare(place: Path, backbone: str, num_photos: int) -> None:
     meta = {"backbone": backbone, "num_classes": 0, "class_names": []}
     store.save(0, model=variables, meta={**meta, "config": None})
     store.close()
+    _write_photos(place, num_photos, rng)
+    if backbone not in RESNETS:
+        return
     trunk = fold_batch_norms(graphdef, variables)[1].params["trunk"]
     weights = named_arrays(trunk)
     np.savez(place / WEIGHTS, allow_pickle=False, **weights)
@@ -105,6 +112,9 @@ def prepare(place: Path, backbone: str, num_photos: int) -> None:
         write_onnx(weights, place / ONNX)
     except ImportError:
         print("onnx is not installed: pip install -e '.[benchmark]'")
+
+
+def _write_photos(place: Path, num_photos: int, rng: np.random.Generator) -> None:
     for name, (width, height) in PHOTOS.items():
         (place / name).mkdir()
         for number in range(num_photos):
@@ -160,7 +170,7 @@ def best_rate(
 def _ours(options: argparse.Namespace) -> tuple[Engine, EmbedFiles]:
     from multigrain_jax.inference import load_model
 
-    model = load_model(options.place / CHECKPOINT)
+    model = load_model(options.place / CHECKPOINT, engine=OURS[options.engine])
     embed_files = partial(
         model.embed,
         test_size=options.test_size,
@@ -186,7 +196,7 @@ def run_engine(options: argparse.Namespace) -> None:
     """Measure one engine in this process, and print a line of JSON."""
     place = options.place
     images = np.load(place / "images.npy")
-    is_ours = options.engine == OURS
+    is_ours = options.engine in OURS
     engine, embed_files = _ours(options) if is_ours else _other(options)
     engine(images[:1])
     found = {"first": time.time() - options.started}
@@ -217,7 +227,8 @@ def run_all(options: argparse.Namespace, place: Path) -> None:
         f"images/s{' of the processor' if options.processor_time else ''}"
     )
     print(f"{'':<18}" + "".join(f"{c:>15}" for c in columns) + f"{'difference':>12}")
-    for name in (OURS, *ENGINES):
+    others = ENGINES if options.backbone in RESNETS else ()
+    for name in (*OURS, *others):
         command = [sys.executable, __file__, *sys.argv[1:], "--engine", name]
         command += ["--place", str(place), "--started", str(time.time())]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -226,7 +237,7 @@ def run_all(options: argparse.Namespace, place: Path) -> None:
             print(f"{name:<18}not run: {reason}", flush=True)
             continue
         found = json.loads(done.stdout.splitlines()[-1])
-        own, other = (np.load(place / f"{each}.npy") for each in (OURS, name))
+        own, other = (np.load(place / f"{each}.npy") for each in ("ours", name))
         difference = np.abs(own - other).max()
         cells = "".join(f"{found[column]:>15.1f}" for column in columns)
         mark = "" if difference < TOLERANCE else f"  above {TOLERANCE:g}"
@@ -237,7 +248,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--backbone", default="resnet50", choices=["resnet18", "resnet34", "resnet50"]
+        "--backbone", default="resnet50", help=f"the others know {', '.join(RESNETS)}"
     )
     parser.add_argument("--test-size", type=int, default=224)
     parser.add_argument("--test-mode", default="square", choices=["square", "rect"])
@@ -247,7 +258,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--processor-time", action="store_true", help="rates per second of the CPU"
     )
-    parser.add_argument("--engine", choices=[OURS, *ENGINES], help="by the script")
+    parser.add_argument("--engine", choices=[*OURS, *ENGINES], help="by the script")
     parser.add_argument("--place", type=Path, help="by the script")
     parser.add_argument("--started", type=float, help="by the script")
     options = parser.parse_args(arguments)
