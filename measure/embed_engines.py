@@ -7,9 +7,10 @@ their import is part of what is measured.
 """
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -193,6 +194,8 @@ def onnxruntime(path: Path) -> Engine:
 
 def openvino(path: Path) -> Engine:
     """OpenVINO on all cores, in float32; compiled anew for each shape."""
+    # It would tell its makers of the import, over the network and from a fork of this.
+    sys.modules.setdefault("openvino_telemetry", cast(Any, None))
     import openvino as ov  # pyright: ignore[reportMissingImports] - of the extra `benchmark`
 
     core = ov.Core()

@@ -14,6 +14,7 @@ OPSET = 18
 IR_VERSION = 9
 CHANNELS_FIRST = (0, 3, 1, 2)
 CHANNELS_LAST = (0, 2, 3, 1)
+NO_ATTRIBUTES: Mapping[str, Any] = {}
 
 
 class Value(NamedTuple):
@@ -74,7 +75,11 @@ class Graph:
         if len(shape) != 4:
             return value
         return self.emit(
-            "Transpose", [name], shape=shape, dtype=dtype, perm=CHANNELS_FIRST
+            "Transpose",
+            [name],
+            shape=shape,
+            dtype=dtype,
+            attributes={"perm": CHANNELS_FIRST},
         )
 
     def constant(self, array: np.ndarray) -> str:
@@ -90,7 +95,7 @@ class Graph:
         *,
         shape: Sequence[int],
         dtype: np.dtype,
-        **attributes: Any,
+        attributes: Mapping[str, Any] = NO_ATTRIBUTES,
     ) -> Value:
         """A new node's value, of a shape as in JAX."""
         name = f"value{len(self.made_by)}"
@@ -140,7 +145,11 @@ class Graph:
         if len(value.shape) != 4:
             return value
         return self.emit(
-            "Transpose", [value.name], shape=value.shape, dtype=value.dtype, perm=perm
+            "Transpose",
+            [value.name],
+            shape=value.shape,
+            dtype=value.dtype,
+            attributes={"perm": perm},
         )
 
     def _reshaped(

@@ -4,7 +4,7 @@ A rule takes the graph, the operands and the equation of the trace, and gives it
 There are those that our networks make in evaluation; another one is refused by name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from multigrain_jax.engines import shape_rules
 from multigrain_jax.engines.equation import Equation, Rule, Unsupported
 from multigrain_jax.engines.onnx_graph import (
+    NO_ATTRIBUTES,
     Graph,
     Operand,
     Value,
@@ -59,7 +60,7 @@ def _emit_elementwise(
     operation: str,
     operands: Sequence[Operand],
     dtype: np.dtype,
-    **attributes: Any,
+    attributes: Mapping[str, Any] = NO_ATTRIBUTES,
 ) -> Value:
     # JAX's operands have one shape, or none at all.
     rank = max(len(operand.shape) for operand in operands)
@@ -69,14 +70,12 @@ def _emit_elementwise(
     ]
     shape = np.broadcast_shapes(*(operand.shape for operand in aligned))
     names = [graph.name_of(operand) for operand in aligned]
-    return graph.emit(operation, names, shape=shape, dtype=dtype, **attributes)
+    return graph.emit(operation, names, shape=shape, dtype=dtype, attributes=attributes)
 
 
-def _elementwise(operation: str, **attributes: Any) -> Rule:
+def _elementwise(operation: str, attributes: Mapping[str, Any] = NO_ATTRIBUTES) -> Rule:
     def rule(graph: Graph, operands: Sequence[Operand], equation: Equation) -> Operand:
-        return _emit_elementwise(
-            graph, operation, operands, equation.dtype, **attributes
-        )
+        return _emit_elementwise(graph, operation, operands, equation.dtype, attributes)
 
     return rule
 
@@ -103,7 +102,7 @@ def _reduction(operation: str) -> Rule:
             [graph.name_of(value), graph.constant(np.array(sorted(axes), np.int64))],
             shape=shape,
             dtype=equation.dtype,
-            keepdims=0,
+            attributes={"keepdims": 0},
         )
         order = np.argsort(left)
         if list(order) == sorted(order):
@@ -113,7 +112,7 @@ def _reduction(operation: str) -> Rule:
             [found.name],
             shape=equation.shape,
             dtype=equation.dtype,
-            perm=tuple(int(axis) for axis in order),
+            attributes={"perm": tuple(int(axis) for axis in order)},
         )
 
     return rule
@@ -158,7 +157,7 @@ def _convert(graph: Graph, operands: Sequence[Operand], equation: Equation) -> O
     from onnx import helper
 
     kind = helper.np_dtype_to_tensor_dtype(equation.dtype)
-    return _emit_elementwise(graph, "Cast", operands, equation.dtype, to=kind)
+    return _emit_elementwise(graph, "Cast", operands, equation.dtype, {"to": kind})
 
 
 def _select(graph: Graph, operands: Sequence[Operand], equation: Equation) -> Operand:
@@ -216,11 +215,13 @@ def _convolution(
         ],
         shape=equation.shape,
         dtype=equation.dtype,
-        kernel_shape=kernel.shape[:2],
-        strides=tuple(params["window_strides"]),
-        dilations=tuple(params["rhs_dilation"]),
-        group=params["feature_group_count"],
-        pads=[side[end] for end in range(2) for side in padding],
+        attributes={
+            "kernel_shape": kernel.shape[:2],
+            "strides": tuple(params["window_strides"]),
+            "dilations": tuple(params["rhs_dilation"]),
+            "group": params["feature_group_count"],
+            "pads": [side[end] for end in range(2) for side in padding],
+        },
     )
 
 
@@ -238,7 +239,7 @@ RULES: dict[str, Rule] = {
     "max": _max,
     "ne": _negated("Equal"),
     "pad": shape_rules.pad,
-    "rem": _elementwise("Mod", fmod=1),
+    "rem": _elementwise("Mod", {"fmod": 1}),
     "reshape": shape_rules.reshape,
     "rsqrt": _rsqrt,
     "select_n": _select,

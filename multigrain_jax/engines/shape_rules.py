@@ -40,7 +40,7 @@ def transpose(graph: Graph, operands: Sequence[Operand], equation: Equation) -> 
         [graph.plain(operand).name],
         shape=equation.shape,
         dtype=equation.dtype,
-        perm=tuple(equation.params["permutation"]),
+        attributes={"perm": tuple(equation.params["permutation"])},
     )
     return graph.keep(found)
 
@@ -117,7 +117,7 @@ def pad(graph: Graph, operands: Sequence[Operand], equation: Equation) -> Operan
         ],
         shape=equation.shape,
         dtype=equation.dtype,
-        mode="constant",
+        attributes={"mode": "constant"},
     )
 
 
@@ -129,7 +129,7 @@ def _join(
         [graph.name_of(operand) for operand in operands],
         shape=equation.shape,
         dtype=equation.dtype,
-        axis=stored_axis(axis, len(equation.shape)),
+        attributes={"axis": stored_axis(axis, len(equation.shape))},
     )
 
 

@@ -48,8 +48,7 @@ def largest_of_windows(
         [views[0].source],
         shape=shape,
         dtype=dtype,
-        kernel_shape=kernel,
-        strides=views[0].steps,
+        attributes={"kernel_shape": kernel, "strides": views[0].steps},
     )
 
 

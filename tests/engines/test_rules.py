@@ -99,7 +99,7 @@ def test_a_convolution_gives_what_jax_gives(form, groups):
         return {
             "y": lax.conv_general_dilated(
                 inputs["x"],
-                kernel,
+                jnp.asarray(kernel),
                 **CONVOLUTIONS[form],
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
                 feature_group_count=groups,
