@@ -6,13 +6,14 @@
     python measure/embed.py --test-size 500 --test-mode rect --batch-size 1
     taskset -c 0 python measure/embed.py --processor-time  # where others are at work
 
-The same fresh weights, with batch norms folded, for `load_model` by JAX and by its
-`engine="onnxruntime"`, and for PyTorch (channels last; compiled with frozen weights),
-ONNX Runtime and OpenVINO with a ResNet as one would write it for them: from decoded
-arrays, from JPEGs of 500 x 375, and from JPEGs of 12 megapixels. Ours reads files by
-`LoadedModel.embed`; the others by Pillow, in as many threads as there are cores. Each
-runs in a process of its own, whose start is counted up to the first descriptor. Needs
-the extra `benchmark`; what is not installed is left out, and said so.
+The same fresh weights, with batch norms folded, for `load_model` by JAX (large JPEGs at
+a fraction of their size, and whole) and by its `engine="onnxruntime"`, and for PyTorch
+(channels last; compiled with frozen weights), ONNX Runtime and OpenVINO with a ResNet
+as one would write it for them: from decoded arrays, from JPEGs of 500 x 375, and from
+JPEGs of 12 megapixels. Ours reads files by `LoadedModel.embed`; the others by Pillow,
+in as many threads as there are cores. Each runs in a process of its own, whose start is
+counted up to the first descriptor. Needs the extra `benchmark`; what is not installed
+is left out, and said so.
 """
 
 import argparse
@@ -51,8 +52,12 @@ MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 CUBIC = Image.Resampling.BICUBIC
 TOLERANCE = 1e-4
-# How it is named -> the engine of `load_model`.
-OURS = {"ours": "jax", "ours, ONNX Runtime": "onnxruntime"}
+# How it is named -> the engine of `load_model`, and how JPEGs are decoded.
+OURS = {
+    "ours": ("jax", "fast"),
+    "ours, JPEGs whole": ("jax", "exact"),
+    "ours, ONNX Runtime": ("onnxruntime", "fast"),
+}
 EmbedFiles = Callable[[Sequence[Path]], object]
 ENGINES: dict[str, Callable[[Path], Engine]] = {
     "pytorch": lambda place: pytorch(_weights(place), compiled=False),
@@ -170,11 +175,13 @@ def best_rate(
 def _ours(options: argparse.Namespace) -> tuple[Engine, EmbedFiles]:
     from multigrain_jax.inference import load_model
 
-    model = load_model(options.place / CHECKPOINT, engine=OURS[options.engine])
+    engine, decode = OURS[options.engine]
+    model = load_model(options.place / CHECKPOINT, engine=engine)
     embed_files = partial(
         model.embed,
         test_size=options.test_size,
         mode=options.test_mode,
+        decode=decode,
         batch_size=options.batch_size,
     )
     return lambda images: np.asarray(model(images).normalized_embedding), embed_files
@@ -227,7 +234,7 @@ def run_all(options: argparse.Namespace, place: Path) -> None:
         f"images/s{' of the processor' if options.processor_time else ''}"
     )
     print(f"{'':<18}" + "".join(f"{c:>15}" for c in columns) + f"{'difference':>12}")
-    others = ENGINES if options.backbone in RESNETS else ()
+    others = () if options.ours or options.backbone not in RESNETS else ENGINES
     for name in (*OURS, *others):
         command = [sys.executable, __file__, *sys.argv[1:], "--engine", name]
         command += ["--place", str(place), "--started", str(time.time())]
@@ -258,6 +265,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--processor-time", action="store_true", help="rates per second of the CPU"
     )
+    parser.add_argument("--ours", action="store_true", help="leave the others out")
     parser.add_argument("--engine", choices=[*OURS, *ENGINES], help="by the script")
     parser.add_argument("--place", type=Path, help="by the script")
     parser.add_argument("--started", type=float, help="by the script")

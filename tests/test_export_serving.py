@@ -47,6 +47,25 @@ def test_any_batch_size_gives_the_models_numbers(tiny_checkpoint, tmp_path, caps
             np.testing.assert_allclose(found[key], value, rtol=2e-5, atol=2e-6)
 
 
+def test_an_onnx_model_gives_the_models_numbers(tiny_checkpoint, tmp_path, capsys):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    file = tmp_path / "tiny.onnx"
+    arguments = [str(tiny_checkpoint), str(file), "--test-size", "40"]
+    assert export_serving.main([*arguments, "--batch-size", "2"]) == 0
+    assert "uint8 [2, 40, 40, 3], for engines of ONNX" in capsys.readouterr().out
+    session = onnxruntime.InferenceSession(file)
+    batch = np.random.default_rng(0).integers(0, 256, (2, 40, 40, 3), np.uint8)
+    names = [each.name for each in session.get_outputs()]
+    found = dict(zip(names, session.run(names, {"images": batch}), strict=True))
+    row = multigrain_jax.BACKBONES["tiny"]
+    scaled = batch.astype(np.float32) / np.float32(255)
+    images = (scaled - np.float32(row.mean)) / np.float32(row.std)
+    expected = multigrain_jax.load_model(tiny_checkpoint)(images)._asdict()
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        np.testing.assert_allclose(found[key], value, rtol=2e-5, atol=2e-6)
+
+
 def test_all_platforms_are_in_one_file_by_default(tiny_checkpoint):
     opened = export_serving.open_model(tiny_checkpoint)
     platforms = list(export_serving.PLATFORMS)

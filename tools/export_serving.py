@@ -5,11 +5,16 @@ python tools/export_serving.py workdirs/quickstart quickstart.mgserve --test-siz
 The file takes uint8 photos [B, S, S, 3] of any batch size B and gives a dictionary of
 `normalized_embedding`, `embedding` and, where there is a classifier, `logits`;
 docs/serving.md has the loader. Needs the extra `serve`.
+
+A file that ends in .onnx is an ONNX model of the same function, for one batch size
+(--batch-size); it needs the extra `onnxruntime`, and ONNX Runtime or another engine for
+ONNX runs it.
 """
 
 import argparse
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -19,14 +24,23 @@ import jax.numpy as jnp
 from jax import export
 
 from multigrain_jax.data.bucket_paths import local_path
+from multigrain_jax.engines.tracing import to_onnx
 from multigrain_jax.errors import InputError
+from multigrain_jax.evaluation.engine_step import by_name
 from multigrain_jax.files import write_atomically
 from multigrain_jax.models.multigrain import merge_model
 from multigrain_jax.opened_model import OpenedModel, open_model
 from multigrain_jax.ops.color import normalize_pixels
+from multigrain_jax.remedies import install
 from multigrain_jax.tasks.bounds import SMALLEST_IMAGE
 from multigrain_jax.terminal import outlive_readers
 
+ONNX = ".onnx"
+# Whether it is ONNX -> a package, what it is for, its extra.
+NEEDS = {
+    False: ("flatbuffers", "JAX writes", "serve"),
+    True: ("onnx", "this tool writes", "onnxruntime"),
+}
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
@@ -44,7 +58,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--test-size", type=int, default=224, help="S, in pixels")
     parser.add_argument("--pooling-exponent", type=float, help="p (default: its own)")
     parser.add_argument(
-        "--platforms", nargs="+", choices=PLATFORMS, default=list(PLATFORMS)
+        "--platforms",
+        nargs="+",
+        choices=PLATFORMS,
+        default=list(PLATFORMS),
+        help="of a file for JAX (default: all)",
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=1, help="B of an ONNX model (default: 1)"
     )
     options = parser.parse_args(arguments)
     try:
@@ -53,10 +74,16 @@ def main(arguments: list[str] | None = None) -> int:
                 f"--test-size: found {options.test_size}, expected at least "
                 f"{SMALLEST_IMAGE} pixels"
             )
-        if importlib.util.find_spec("flatbuffers") is None:
+        if options.batch_size < 1:
             raise InputError(
-                "the package flatbuffers, with which JAX writes the file, is not "
-                "installed: pip install -e '.[serve]'"
+                f"--batch-size: found {options.batch_size}, expected at least 1"
+            )
+        is_onnx = options.destination.endswith(ONNX)
+        package, who, extra = NEEDS[is_onnx]
+        if importlib.util.find_spec(package) is None:
+            raise InputError(
+                f"the package {package}, with which {who} the file, is not "
+                f"installed: {install(extra)}"
             )
         destination = local_path(options.destination, what="the file to write")
         opened = open_model(
@@ -68,15 +95,20 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    exported = export_model(opened, options.test_size, platforms=options.platforms)
-    data = exported.serialize()
+    size = options.test_size
+    if is_onnx:
+        data = onnx_model(opened, size, batch_size=options.batch_size)
+        batch, runs_on = str(options.batch_size), "engines of ONNX"
+    else:
+        exported = export_model(opened, size, platforms=options.platforms)
+        data = exported.serialize()
+        batch, runs_on = "B", ", ".join(options.platforms)
     destination.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(destination) as file:
         file.write(data)
     print(
         f"{destination}: {opened.name} of {opened.checkpoint.path}, "
-        f"uint8 [B, {options.test_size}, {options.test_size}, 3], for "
-        f"{', '.join(options.platforms)}, {len(data):,} bytes"
+        f"uint8 [{batch}, {size}, {size}, 3], for {runs_on}, {len(data):,} bytes"
     )
     return 0
 
@@ -91,18 +123,40 @@ def export_model(
         test_size: S, in pixels.
         platforms: which the function is compiled for when it is loaded there.
     """
-    backbone = opened.backbone
-    opened = opened.for_inference()
-    model = merge_model(opened.graphdef, opened.variables)
-
-    def embed(images: jax.Array) -> dict[str, jax.Array]:
-        normalized = normalize_pixels(images, backbone.mean, backbone.std)
-        output = model(normalized)._asdict()
-        return {name: value for name, value in output.items() if value is not None}
-
+    embed = _embedding_function(opened)
     (batch,) = export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, test_size, test_size, 3), jnp.uint8)
     return export.export(jax.jit(embed), platforms=platforms)(images)
+
+
+def onnx_model(opened: OpenedModel, test_size: int, *, batch_size: int) -> bytes:
+    """The same function as an ONNX model, of `images` uint8 [B, S, S, 3].
+
+    Args:
+        opened: the model; its weights are stored in it.
+        test_size: S, in pixels.
+        batch_size: B.
+    """
+    embed = _embedding_function(opened)
+    shape = (batch_size, test_size, test_size, 3)
+    return to_onnx(
+        lambda inputs: embed(inputs["images"]),
+        {"images": jax.ShapeDtypeStruct(shape, jnp.uint8)},
+    )
+
+
+def _embedding_function(
+    opened: OpenedModel,
+) -> Callable[[jax.Array], dict[str, jax.Array]]:
+    backbone = opened.backbone
+    opened = opened.for_inference()
+
+    def embed(images: jax.Array) -> dict[str, jax.Array]:
+        model = merge_model(opened.graphdef, opened.variables)
+        normalized = normalize_pixels(images, backbone.mean, backbone.std)
+        return by_name(model(normalized))
+
+    return embed
 
 
 if __name__ == "__main__":
