@@ -276,8 +276,13 @@ def main(arguments: list[str] | None = None) -> None:
     from measure.machine import print_machine
 
     print_machine(["jax", "numpy", "pillow", "torch", "onnxruntime", "openvino"])
+    from multigrain_jax.errors import InputError
+
     with tempfile.TemporaryDirectory() as place:
-        run_all(options, Path(place))
+        try:
+            run_all(options, Path(place))
+        except InputError as error:
+            parser.error(str(error))
 
 
 if __name__ == "__main__":

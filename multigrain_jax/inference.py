@@ -51,7 +51,12 @@ class LoadedModel:
         Args:
             opened: the model.
             engine: what is to compute, as of `load_model`.
+
+        Raises:
+            InputError: an engine that is not there.
         """
+        if problems := engine_problems(engine):
+            raise InputError(problems[0])
         opened = opened.for_inference(engine)
         self.engine = engine
         self.backbone = opened.name

@@ -66,6 +66,27 @@ def test_an_onnx_model_gives_the_models_numbers(tiny_checkpoint, tmp_path, capsy
         np.testing.assert_allclose(found[key], value, rtol=2e-5, atol=2e-6)
 
 
+@pytest.mark.parametrize(
+    ("file", "more", "message"),
+    [
+        ("a.onnx", ["--platforms", "cpu"], "--platforms: found cpu for an ONNX model"),
+        (
+            "a.mgserve",
+            ["--batch-size", "8"],
+            "--batch-size: found 8 for a file for JAX",
+        ),
+        ("a.ONNX", ["--batch-size", "0"], "--batch-size: found 0, expected at least 1"),
+    ],
+)
+def test_what_the_file_does_not_have_is_refused(
+    tiny_checkpoint, tmp_path, capsys, file, more, message
+):
+    arguments = [str(tiny_checkpoint), str(tmp_path / file), *more]
+    assert export_serving.main(arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_all_platforms_are_in_one_file_by_default(tiny_checkpoint):
     opened = export_serving.open_model(tiny_checkpoint)
     platforms = list(export_serving.PLATFORMS)

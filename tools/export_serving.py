@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jax import export
 
 from multigrain_jax.data.bucket_paths import local_path
+from multigrain_jax.engines.equation import Unsupported
 from multigrain_jax.engines.tracing import to_onnx
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.engine_step import by_name
@@ -61,11 +62,10 @@ def main(arguments: list[str] | None = None) -> int:
         "--platforms",
         nargs="+",
         choices=PLATFORMS,
-        default=list(PLATFORMS),
         help="of a file for JAX (default: all)",
     )
     parser.add_argument(
-        "--batch-size", type=int, default=1, help="B of an ONNX model (default: 1)"
+        "--batch-size", type=int, help="B of an ONNX model (default: 1)"
     )
     options = parser.parse_args(arguments)
     try:
@@ -74,11 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
                 f"--test-size: found {options.test_size}, expected at least "
                 f"{SMALLEST_IMAGE} pixels"
             )
-        if options.batch_size < 1:
-            raise InputError(
-                f"--batch-size: found {options.batch_size}, expected at least 1"
-            )
-        is_onnx = options.destination.endswith(ONNX)
+        is_onnx = options.destination.lower().endswith(ONNX)
+        _refuse_for_other_files(options, is_onnx)
         package, who, extra = NEEDS[is_onnx]
         if importlib.util.find_spec(package) is None:
             raise InputError(
@@ -92,25 +89,57 @@ def main(arguments: list[str] | None = None) -> int:
             raw=options.raw,
             pooling_exponent=options.pooling_exponent,
         )
+        data, what = _exported(opened, options, is_onnx)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    size = options.test_size
-    if is_onnx:
-        data = onnx_model(opened, size, batch_size=options.batch_size)
-        batch, runs_on = str(options.batch_size), "engines of ONNX"
-    else:
-        exported = export_model(opened, size, platforms=options.platforms)
-        data = exported.serialize()
-        batch, runs_on = "B", ", ".join(options.platforms)
     destination.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(destination) as file:
         file.write(data)
     print(
-        f"{destination}: {opened.name} of {opened.checkpoint.path}, "
-        f"uint8 [{batch}, {size}, {size}, 3], for {runs_on}, {len(data):,} bytes"
+        f"{destination}: {opened.name} of {opened.checkpoint.path}, {what}, "
+        f"{len(data):,} bytes"
     )
     return 0
+
+
+def _refuse_for_other_files(options: argparse.Namespace, is_onnx: bool) -> None:
+    """Refuse what the file that is asked for does not have."""
+    if options.batch_size is not None and not is_onnx:
+        raise InputError(
+            f"--batch-size: found {options.batch_size} for a file for JAX, which takes "
+            f"any; expected a destination that ends in {ONNX}, or leave it out"
+        )
+    if options.batch_size is not None and options.batch_size < 1:
+        raise InputError(
+            f"--batch-size: found {options.batch_size}, expected at least 1"
+        )
+    if options.platforms is not None and is_onnx:
+        raise InputError(
+            f"--platforms: found {' '.join(options.platforms)} for an ONNX model, "
+            "which is for any; leave it out"
+        )
+
+
+def _exported(
+    opened: OpenedModel, options: argparse.Namespace, is_onnx: bool
+) -> tuple[bytes, str]:
+    """The file's bytes, and what it takes."""
+    size = options.test_size
+    if not is_onnx:
+        platforms: list[str] = options.platforms or list(PLATFORMS)
+        exported = export_model(opened, size, platforms=platforms)
+        what = f"uint8 [B, {size}, {size}, 3], for {', '.join(platforms)}"
+        return bytes(exported.serialize()), what
+    batch = options.batch_size or 1
+    try:
+        data = onnx_model(opened, size, batch_size=batch)
+    except Unsupported as error:
+        raise InputError(
+            f"{opened.name}: no ONNX model can be made of it, found {error}; name a "
+            "file for JAX"
+        ) from error
+    return data, f"uint8 [{batch}, {size}, {size}, 3], for engines of ONNX"
 
 
 def export_model(

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from multigrain_jax.engines.sessions import JAX
 from multigrain_jax.evaluation.engine_step import embed_step_of
 from multigrain_jax.mesh import make_mesh, put_replicated, put_whole_batch
 from multigrain_jax.opened_model import OpenedModel
@@ -74,7 +75,8 @@ class Embedder:
         self._variables = put_replicated(self._mesh, opened.variables)
         self._with_sizes = test_mode == "rect"
         self._on_batch = on_batch
-        self._at_once = programs_at_once()
+        # Another engine takes all cores for one batch.
+        self._at_once = programs_at_once() if opened.engine == JAX else 1
         self.canvases = canvases(test_size, test_mode, opened.backbone.smallest_side)
         self.batch_sizes = batch_sizes(
             images_at_once(batch_size, test_size), self._mesh.size

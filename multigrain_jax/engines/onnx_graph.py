@@ -36,11 +36,11 @@ Operand = Value | np.ndarray
 
 
 class Node(NamedTuple):
-    """An operation: its name in ONNX, inputs, outputs and attributes."""
+    """An operation: its name in ONNX, its inputs, value and attributes."""
 
     operation: str
     inputs: tuple[str, ...]
-    output: str
+    value: Value
     attributes: Mapping[str, Any]
 
 
@@ -99,8 +99,9 @@ class Graph:
     ) -> Value:
         """A new node's value, of a shape as in JAX."""
         name = f"value{len(self.made_by)}"
-        self.made_by[name] = Node(operation, tuple(inputs), name, attributes)
-        return Value(name, tuple(shape), dtype)
+        value = Value(name, tuple(shape), dtype)
+        self.made_by[name] = Node(operation, tuple(inputs), value, attributes)
+        return value
 
     def name_of(self, operand: Operand) -> str:
         """What a node reads: a value's name, or a constant with its axes as kept."""
@@ -156,14 +157,20 @@ class Graph:
         self, value: Value, shape: tuple[int, ...], axes: Sequence[int]
     ) -> Value:
         kept = self.constant(np.array([shape[axis] for axis in axes], np.int64))
-        return self.emit("Reshape", [value.name, kept], shape=shape, dtype=value.dtype)
+        return self.emit(
+            "Reshape",
+            [value.name, kept],
+            shape=shape,
+            dtype=value.dtype,
+            # A length of 0 is one, and not that of the input.
+            attributes={"allowzero": 1},
+        )
 
     def serialize(self, outputs: Mapping[str, Value]) -> bytes:
         """The model as ONNX files hold it, without nodes that no output needs.
 
         Args:
-            outputs: values by the names that they get; those of four axes are kept
-                channels first.
+            outputs: values by the names that they get, as `plain` makes them.
         """
         import onnx
 
@@ -180,17 +187,14 @@ class Graph:
                 helper.make_node(
                     node.operation,
                     node.inputs,
-                    [renamed.get(node.output, node.output)],
+                    [renamed.get(node.value.name, node.value.name)],
                     **node.attributes,
                 )
                 for node in nodes
             ],
             "multigrain",
             [_described(name, value) for name, value in self._inputs.items()],
-            [
-                _described(name, value._replace(shape=_kept_shape(value.shape)))
-                for name, value in outputs.items()
-            ],
+            [_described(name, value) for name, value in outputs.items()],
             [
                 onnx.numpy_helper.from_array(array, name)
                 for name, array in self.constants.items()
@@ -219,10 +223,6 @@ class Graph:
 def _is_in_order(shape: Sequence[int]) -> bool:
     """Whether elements lie in JAX's order although channels are kept first."""
     return len(shape) != 4 or shape[3] == 1 or shape[1] * shape[2] == 1
-
-
-def _kept_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    return tuple(shape[axis] for axis in stored_axes(len(shape)))
 
 
 def _described(name: str, value: Value) -> Any:

@@ -25,7 +25,6 @@ from multigrain_jax.engines.windows import largest_of_windows
 ELEMENTWISE = {
     "abs": "Abs",
     "add": "Add",
-    "and": "And",
     "div": "Div",
     "eq": "Equal",
     "exp": "Exp",
@@ -38,8 +37,6 @@ ELEMENTWISE = {
     "min": "Min",
     "mul": "Mul",
     "neg": "Neg",
-    "not": "Not",
-    "or": "Or",
     "pow": "Pow",
     "sign": "Sign",
     "sqrt": "Sqrt",
@@ -52,7 +49,8 @@ REDUCTIONS = {
     "reduce_prod": "ReduceProd",
     "reduce_sum": "ReduceSum",
 }
-SAME = ("copy", "optimization_barrier", "stop_gradient")
+# Of integers they would be bit by bit, which has other names in ONNX.
+LOGICAL = {"and": "And", "not": "Not", "or": "Or"}
 
 
 def _emit_elementwise(
@@ -88,14 +86,23 @@ def _negated(operation: str) -> Rule:
     return rule
 
 
+def _logical(operation: str) -> Rule:
+    def rule(graph: Graph, operands: Sequence[Operand], equation: Equation) -> Operand:
+        if equation.dtype != np.bool_:
+            raise Unsupported(f"a bitwise {operation.lower()}")
+        return _emit_elementwise(graph, operation, operands, equation.dtype)
+
+    return rule
+
+
 def _reduction(operation: str) -> Rule:
     def rule(graph: Graph, operands: Sequence[Operand], equation: Equation) -> Operand:
-        value = graph.broadcast(operands[0], equation.shapes[0])
+        (value, *_), reduced = operands, equation.params["axes"]
+        if not reduced:  # of which ONNX would make: all of them
+            return value
         rank = len(value.shape)
-        axes = [stored_axis(axis, rank) for axis in equation.params["axes"]]
-        left = [
-            axis for axis in stored_axes(rank) if axis not in equation.params["axes"]
-        ]
+        axes = [stored_axis(axis, rank) for axis in reduced]
+        left = [axis for axis in stored_axes(rank) if axis not in reduced]
         shape = tuple(value.shape[axis] for axis in left)
         found = graph.emit(
             operation,
@@ -104,16 +111,16 @@ def _reduction(operation: str) -> Rule:
             dtype=equation.dtype,
             attributes={"keepdims": 0},
         )
-        order = np.argsort(left)
-        if list(order) == sorted(order):
-            return found
-        return graph.emit(
-            "Transpose",
-            [found.name],
-            shape=equation.shape,
-            dtype=equation.dtype,
-            attributes={"perm": tuple(int(axis) for axis in order)},
-        )
+        order = np.argsort(left).tolist()
+        if order != sorted(order):
+            found = graph.emit(
+                "Transpose",
+                [found.name],
+                shape=equation.shape,
+                dtype=equation.dtype,
+                attributes={"perm": order},
+            )
+        return graph.keep(found)
 
     return rule
 
@@ -173,10 +180,7 @@ def _select(graph: Graph, operands: Sequence[Operand], equation: Equation) -> Op
 def _matrix_product(
     graph: Graph, operands: Sequence[Operand], equation: Equation
 ) -> Operand:
-    left, right = (
-        graph.broadcast(operand, shape)
-        for operand, shape in zip(operands, equation.shapes, strict=True)
-    )
+    left, right = operands
     contracted, batched = equation.params["dimension_numbers"]
     expected = ((len(left.shape) - 1,), (0,))
     if (
@@ -207,12 +211,11 @@ def _convolution(
     ):
         raise Unsupported("a convolution that is not of NHWC with a known HWIO kernel")
     padding = params["padding"]
+    if min(min(sides) for sides in padding) < 0:
+        raise Unsupported("a convolution with a negative padding")
     return graph.emit(
         "Conv",
-        [
-            graph.name_of(graph.broadcast(values, equation.shapes[0])),
-            graph.constant(kernel.transpose(3, 2, 0, 1)),
-        ],
+        [graph.name_of(values), graph.constant(kernel.transpose(3, 2, 0, 1))],
         shape=equation.shape,
         dtype=equation.dtype,
         attributes={
@@ -228,7 +231,7 @@ def _convolution(
 RULES: dict[str, Rule] = {
     **{name: _elementwise(operation) for name, operation in ELEMENTWISE.items()},
     **{name: _reduction(operation) for name, operation in REDUCTIONS.items()},
-    **{name: lambda graph, operands, equation: operands[0] for name in SAME},
+    **{name: _logical(operation) for name, operation in LOGICAL.items()},
     "broadcast_in_dim": shape_rules.broadcast,
     "concatenate": shape_rules.concatenate,
     "conv_general_dilated": _convolution,
@@ -249,3 +252,8 @@ RULES: dict[str, Rule] = {
     "stack": shape_rules.stack,
     "transpose": shape_rules.transpose,
 }
+# Operands of these need not be spread out to their whole shape.
+LAZY = frozenset(
+    {*ELEMENTWISE, *LOGICAL, "broadcast_in_dim", "convert_element_type", "integer_pow"}
+    | {"is_finite", "max", "ne", "rem", "rsqrt", "select_n", "square"}
+)

@@ -5,8 +5,11 @@ one batch after the other.
 """
 
 import importlib.util
+import tempfile
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import jax
@@ -21,6 +24,8 @@ from multigrain_jax.runtime import num_cores
 JAX, ONNX_RUNTIME = ENGINES = ("jax", "onnxruntime")
 # Of the extra "onnxruntime".
 PACKAGES = ("onnx", "onnxruntime")
+# More than a plan of `embed` has canvases; each holds the weights.
+MOST_SESSIONS = 8
 
 Arrays = Mapping[str, np.ndarray]
 Session = Callable[[Arrays], dict[str, np.ndarray]]
@@ -39,6 +44,12 @@ def engine_problems(engine: str) -> list[str]:
             f"engine: found {engine!r}, expected {' and '.join(missing)} to be "
             f"installed for it: {install(ONNX_RUNTIME)}"
         ]
+    if jax.default_backend() != "cpu":
+        return [
+            f"engine: found {engine!r}, which computes on the CPU, where JAX has a "
+            f"{jax.default_backend()}, expected {JAX!r}; JAX_PLATFORMS=cpu in the "
+            "environment leaves that idle"
+        ]
     if jax.process_count() > 1:
         return [
             f"engine: found {engine!r} on {jax.process_count()} hosts, expected one; "
@@ -51,7 +62,8 @@ class EngineStep(Generic[V]):
     """A function of a model's arrays and a batch, computed by ONNX Runtime.
 
     For every new combination of shapes the function is traced and given to the engine,
-    with the model's arrays as constants; they are in memory as often as that.
+    with the model's arrays as constants: a session, of which the last `MOST_SESSIONS`
+    are kept.
     """
 
     def __init__(self, function: Callable[[V, Any], Any]):
@@ -68,7 +80,7 @@ class EngineStep(Generic[V]):
             raise InputError(problems[0])
         self._function = function
         self._variables: V | None = None
-        self._sessions: dict[Any, Session] = {}
+        self._sessions: OrderedDict[Any, Session] = OrderedDict()
         self._lock = threading.Lock()
 
     def __call__(self, variables: V, inputs: Arrays) -> dict[str, np.ndarray]:
@@ -85,10 +97,16 @@ class EngineStep(Generic[V]):
             if self._variables is None:
                 self._variables = variables
             if variables is not self._variables:
-                raise ValueError("An engine's step is for the arrays of one model.")
-            key = tuple((name, inputs[name].shape) for name in sorted(inputs))
+                raise ValueError(
+                    "variables: found other arrays than in the first call, expected "
+                    "the same ones; make another EngineStep for another model"
+                )
+            key = tuple((n, inputs[n].shape, inputs[n].dtype) for n in sorted(inputs))
             if key not in self._sessions:
                 self._sessions[key] = self._make(variables, inputs)
+            self._sessions.move_to_end(key)
+            if len(self._sessions) > MOST_SESSIONS:
+                self._sessions.popitem(last=False)
             return self._sessions[key](inputs)
 
     def _make(self, variables: V, inputs: Arrays) -> Session:
@@ -99,12 +117,12 @@ class EngineStep(Generic[V]):
         # As constants of the trace they are known to it.
         try:
             model = to_onnx(lambda batch: self._function(variables, batch), shapes)
+            return open_session(model)
         except Unsupported as error:
             raise InputError(
                 f"engine: {ONNX_RUNTIME!r} cannot compute this network, found {error}; "
                 f"{JAX!r} computes all"
             ) from error
-        return open_session(model)
 
 
 def open_session(model: bytes) -> Session:
@@ -112,6 +130,9 @@ def open_session(model: bytes) -> Session:
 
     Args:
         model: from `to_onnx`.
+
+    Raises:
+        Unsupported: a model that the engine refuses.
     """
     import onnxruntime  # pyright: ignore[reportMissingImports] - of its extra
 
@@ -119,12 +140,23 @@ def open_session(model: bytes) -> Session:
     options.intra_op_num_threads = num_cores()
     # Threads that wait for work would take the cores that decode photos.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(
-        model, options, providers=["CPUExecutionProvider"]
-    )
-    names = [each.name for each in session.get_outputs()]
+    # A session that is given bytes keeps them, beside its own copy of the weights.
+    with tempfile.TemporaryDirectory(prefix="multigrain_jax_") as folder:
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(model)
+        try:
+            session = onnxruntime.InferenceSession(
+                path, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # its exceptions have no base of their own
+            raise Unsupported(str(error)) from error
+    expected = {each.name: tuple(each.shape) for each in session.get_outputs()}
 
     def run(inputs: Arrays) -> dict[str, np.ndarray]:
-        return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+        found = session.run(list(expected), dict(inputs))
+        for (name, shape), array in zip(expected.items(), found, strict=True):
+            if array.shape != shape:
+                raise ValueError(f"{name}: found {array.shape}, expected {shape}")
+        return dict(zip(expected, found, strict=True))
 
     return run

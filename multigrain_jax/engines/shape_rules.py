@@ -25,14 +25,12 @@ def broadcast(graph: Graph, operands: Sequence[Operand], equation: Equation) -> 
 
 def reshape(graph: Graph, operands: Sequence[Operand], equation: Equation) -> Operand:
     """The same elements, in the same order."""
-    return graph.reshape(
-        graph.broadcast(operands[0], equation.shapes[0]), equation.shape
-    )
+    return graph.reshape(operands[0], equation.shape)
 
 
 def transpose(graph: Graph, operands: Sequence[Operand], equation: Equation) -> Operand:
     """Axes in another order."""
-    operand = graph.broadcast(operands[0], equation.shapes[0])
+    (operand,) = operands
     if not isinstance(operand, Value):
         return operand.transpose(equation.params["permutation"])
     found = graph.emit(
@@ -83,7 +81,7 @@ def slice(graph: Graph, operands: Sequence[Operand], equation: Equation) -> Oper
     params = equation.params
     return _cut(
         graph,
-        graph.broadcast(operands[0], equation.shapes[0]),
+        operands[0],
         params["start_indices"],
         params["limit_indices"],
         params["strides"] or (1,) * len(equation.shape),
@@ -97,28 +95,31 @@ def pad(graph: Graph, operands: Sequence[Operand], equation: Equation) -> Operan
     config = equation.params["padding_config"]
     if isinstance(fill, Value) or any(interior for *_, interior in config):
         raise Unsupported("padding by a computed value or between elements")
-    operand = graph.broadcast(operand, equation.shapes[0])
-    if any(min(low, high) < 0 for low, high, _ in config):
-        starts = [max(0, -low) for low, _, _ in config]
-        stops = [
-            length - max(0, -high)
-            for length, (_, high, _) in zip(operand.shape, config, strict=True)
-        ]
-        ones = (1,) * len(starts)
-        operand = _cut(graph, operand, starts, stops, ones, equation.dtype)
     order = stored_axes(len(config))
     pads = [max(0, config[axis][end]) for end in range(2) for axis in order]
-    return graph.emit(
+    wide = [
+        length + max(0, low) + max(0, high)
+        for length, (low, high, _) in zip(operand.shape, config, strict=True)
+    ]
+    padded = graph.emit(
         "Pad",
         [
             graph.name_of(operand),
             graph.constant(np.array(pads, np.int64)),
             graph.constant(fill),
         ],
-        shape=equation.shape,
+        shape=wide,
         dtype=equation.dtype,
         attributes={"mode": "constant"},
     )
+    if padded.shape == equation.shape:
+        return padded
+    # Cut after that: a side may be cut by more than there was.
+    starts = [max(0, -low) for low, _, _ in config]
+    stops = [
+        length + min(0, high) for length, (_, high, _) in zip(wide, config, strict=True)
+    ]
+    return _cut(graph, padded, starts, stops, (1,) * len(wide), equation.dtype)
 
 
 def _join(
@@ -137,18 +138,14 @@ def concatenate(
     graph: Graph, operands: Sequence[Operand], equation: Equation
 ) -> Operand:
     """Arrays behind one another along an axis."""
-    whole = [
-        graph.broadcast(operand, shape)
-        for operand, shape in zip(operands, equation.shapes, strict=True)
-    ]
-    return _join(graph, whole, equation.params["dimension"], equation)
+    return _join(graph, operands, equation.params["dimension"], equation)
 
 
 def stack(graph: Graph, operands: Sequence[Operand], equation: Equation) -> Operand:
     """Arrays behind one another along a new axis."""
     axis = equation.params["axis"]
-    whole = []
-    for operand, shape in zip(operands, equation.shapes, strict=True):
-        longer = (*shape[:axis], 1, *shape[axis:])
-        whole.append(graph.reshape(graph.broadcast(operand, shape), longer))
-    return _join(graph, whole, axis, equation)
+    longer = [
+        graph.reshape(operand, (*operand.shape[:axis], 1, *operand.shape[axis:]))
+        for operand in operands
+    ]
+    return _join(graph, longer, axis, equation)

@@ -11,12 +11,18 @@ import numpy as np
 
 from multigrain_jax.engines.equation import Equation, Unsupported
 from multigrain_jax.engines.onnx_graph import Graph, Operand, Value
-from multigrain_jax.engines.rules import RULES
+from multigrain_jax.engines.rules import LAZY, RULES
 
-# Equations that are whole programs: where the program is among their parameters.
-NESTED = ("jaxpr", "call_jaxpr")
-# Known operands of these are not spread out first.
-LAZY = ("broadcast_in_dim",)
+# Equations that are a whole program, computed once: where their parameters have it.
+NESTED = {
+    "closed_call": "call_jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+}
+# Of each operand they give the same.
+SAME = ("copy", "optimization_barrier", "stop_gradient")
 
 
 def to_onnx(
@@ -28,7 +34,8 @@ def to_onnx(
     Args:
         function: of a dictionary of arrays, to one of other names; what it closes over
             is stored with the model.
-        inputs: shapes and dtypes by name. Images are [B, H, W, C], as in JAX.
+        inputs: shapes and dtypes by name. Inputs and outputs have JAX's axes: images
+            are [B, H, W, C].
 
     Returns:
         The model as ONNX files hold it.
@@ -49,7 +56,7 @@ def to_onnx(
         whole = graph.broadcast(result, out_shapes[name].shape)
         if not isinstance(whole, Value):
             raise Unsupported(f"an output that no input decides: {name}")
-        outputs[name] = whole
+        outputs[name] = graph.plain(whole)
     return graph.serialize(outputs)
 
 
@@ -68,28 +75,33 @@ def _evaluate(
     known |= zip(program.invars, arguments, strict=True)
     for equation in program.eqns:
         operands = [read(atom) for atom in equation.invars]
-        inner = next((equation.params[n] for n in NESTED if n in equation.params), None)
-        if inner is not None:
+        name = equation.primitive.name
+        if name in NESTED:
+            inner = equation.params[NESTED[name]]
             results = _evaluate(graph, inner.jaxpr, inner.consts, operands)
         else:
-            results = [_result(graph, equation, operands)]
+            results = operands if name in SAME else _results(graph, equation, operands)
         known |= zip(equation.outvars, results, strict=True)
     return [read(atom) for atom in program.outvars]
 
 
-def _result(graph: Graph, equation: Any, operands: Sequence[Operand]) -> Operand:
-    name, (variable,) = equation.primitive.name, equation.outvars
+def _results(graph: Graph, equation: Any, operands: Sequence[Operand]) -> list[Operand]:
+    name = equation.primitive.name
     shapes = tuple(atom.aval.shape for atom in equation.invars)
-    values = [operand for operand in operands if isinstance(operand, Value)]
-    if not values and name not in LAZY:
-        arrays = [
+    is_known = not any(isinstance(operand, Value) for operand in operands)
+    if name not in LAZY or (is_known and name != "broadcast_in_dim"):
+        operands = [
             graph.broadcast(operand, shape)
             for operand, shape in zip(operands, shapes, strict=True)
         ]
-        return np.asarray(equation.primitive.bind(*arrays, **equation.params))
+    if is_known and name != "broadcast_in_dim":
+        found = equation.primitive.bind(*operands, **equation.params)
+        several = equation.primitive.multiple_results
+        return [np.asarray(each) for each in (found if several else [found])]
     if name not in RULES:
         raise Unsupported(f"the operation {name}")
+    (variable,) = equation.outvars
     described = Equation(
         shapes, variable.aval.shape, np.dtype(variable.aval.dtype), equation.params
     )
-    return RULES[name](graph, operands, described)
+    return [RULES[name](graph, operands, described)]

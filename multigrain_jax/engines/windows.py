@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
 
+import numpy as np
+
 from multigrain_jax.engines.onnx_graph import Graph, Operand, Value
 
 POOL = "MaxPool"
@@ -31,7 +33,8 @@ def largest_of_windows(
         graph: where they are computed.
         which: what is chosen by: `other > one or isnan(other)`.
         one: taken where that is false.
-        other: taken where that is true; a NaN stays one.
+        other: taken where that is true. Of a window with a NaN among numbers an engine
+            gives what it likes.
     """
     if not (
         isinstance(which, Value) and isinstance(one, Value) and isinstance(other, Value)
@@ -39,9 +42,11 @@ def largest_of_windows(
         return None
     if not _is_larger(graph, which.name, one.name, other.name):
         return None
-    views = [*_views(graph, one.name), *_views(graph, other.name)]
-    shape, dtype = other.shape, other.dtype
-    if not views or (kernel := _raster(views)) is None:
+    shape = np.broadcast_shapes(one.shape, other.shape)
+    dtype = other.dtype
+    views = _views_of_all(graph, (one.name, other.name))
+    kernel = None if views is None else _raster(graph, views, shape)
+    if not views or kernel is None:
         return graph.emit("Max", [one.name, other.name], shape=shape, dtype=dtype)
     return graph.emit(
         POOL,
@@ -57,7 +62,9 @@ def _is_larger(graph: Graph, which: str, one: str, other: str) -> bool:
     choice = graph.made_by.get(which)
     if choice is None or choice.operation != "Or":
         return False
-    larger, is_nan = (graph.made_by[name] for name in choice.inputs)
+    larger, is_nan = (graph.made_by.get(name) for name in choice.inputs)
+    if larger is None or is_nan is None:
+        return False
     same = graph.made_by.get(is_nan.inputs[0])
     return (
         (larger.operation, larger.inputs) == ("Greater", (other, one))
@@ -67,13 +74,24 @@ def _is_larger(graph: Graph, which: str, one: str, other: str) -> bool:
     )
 
 
-def _views(graph: Graph, name: str) -> list[_View]:
-    """The views whose largest elements a value is; none where it is something else."""
+def _views_of_all(graph: Graph, names: Sequence[str]) -> list[_View] | None:
+    """The views behind several values; None where one is something else."""
+    found: list[_View] = []
+    for name in names:
+        views = _views(graph, name)
+        if views is None:
+            return None
+        found += views
+    return found
+
+
+def _views(graph: Graph, name: str) -> list[_View] | None:
+    """The views whose largest elements a value is; None where it is something else."""
     node = graph.made_by.get(name)
-    if node is None:
-        return []
+    if node is None or len(node.value.shape) != 4:
+        return None
     if node.operation == "Max":
-        return [view for each in node.inputs for view in _views(graph, each)]
+        return _views_of_all(graph, node.inputs)
     if node.operation == POOL:
         rows, columns = map(range, node.attributes["kernel_shape"])
         steps = node.attributes["strides"]
@@ -89,14 +107,26 @@ def _views(graph: Graph, name: str) -> list[_View]:
             row, column = (start.get(axis, 0) for axis in SPATIAL)
             down, right = (step.get(axis, 1) for axis in SPATIAL)
             return [_View(node.inputs[0], (row, column), (down, right))]
-    return []
+    return None
 
 
-def _raster(views: Sequence[_View]) -> tuple[int, int] | None:
-    """Height and width of the window that some views make, if they fill one."""
+def _raster(
+    graph: Graph, views: Sequence[_View], shape: tuple[int, ...]
+) -> tuple[int, int] | None:
+    """Height and width of the window that some views make, if they fill one.
+
+    Pooling by it has to end where the views end, with a result of their shape.
+    """
     rows, columns = (max(1 + view.start[axis] for view in views) for axis in range(2))
     places = list(product(range(rows), range(columns)))
     one_map = {(view.source, view.steps) for view in views}
     if len(one_map) > 1 or sorted(view.start for view in views) != places:
         return None
+    source = graph.made_by.get(views[0].source)
+    if source is None:
+        return None
+    for axis, side in enumerate((rows, columns)):
+        windows = (source.value.shape[1 + axis] - side) // views[0].steps[axis] + 1
+        if windows != shape[1 + axis]:
+            return None
     return rows, columns

@@ -1,6 +1,7 @@
 """Descriptors of photo files, for who has a model in Python and no workdir."""
 
 import dataclasses
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,6 +48,7 @@ class PhotoEmbedder:
         self._graphdef, self._variables = graphdef, variables
         self._backbone, self._engine = backbone, engine
         self._step: EmbedStep | None = None
+        self._lock = threading.Lock()
 
     def __call__(
         self,
@@ -88,11 +90,13 @@ class PhotoEmbedder:
             local_cache_dir=None,
         )
         mesh = make_mesh()
-        if self._step is None:
-            self._step = embed_step_of(
-                self._engine, self._graphdef, backbone=self._backbone, mesh=mesh
-            )
-            self._variables = put_replicated(mesh, self._variables)
+        with self._lock:
+            if self._step is None:
+                # One tree for all calls: another engine's step is for that alone.
+                self._variables = put_replicated(mesh, self._variables)
+                self._step = embed_step_of(
+                    self._engine, self._graphdef, backbone=self._backbone, mesh=mesh
+                )
         # A photo alone is not worth a whole batch.
         devices = jax.device_count()
         rows = -(-min(batch_size, len(source)) // devices) * devices

@@ -71,7 +71,9 @@ def _places_of_others(settings: Mapping[str, Any], url: str) -> list[str]:
 
 def _written_in_place(settings: Mapping[str, Any], url: str) -> list[str]:
     """What changes its files so that no moment has all of them whole."""
-    if settings.get("engine") != "milvus" or settings["milvus"]["uri"] != LITE:
+    # Of other tasks `engine` is what computes the network.
+    engine, milvus = settings.get("engine"), settings.get("milvus")
+    if engine != "milvus" or milvus is None or milvus["uri"] != LITE:
         return []
     return [
         f"--workdir: found {url} for Milvus Lite, whose files change in their places, "

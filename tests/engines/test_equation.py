@@ -1,11 +1,25 @@
-"""An equation has what rules read."""
+"""Every rule is given an equation of JAX, whole."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from multigrain_jax.engines.equation import Equation, Unsupported
+from multigrain_jax.engines import tracing
+from multigrain_jax.engines.equation import Equation
 
 
-def test_an_equation_says_shapes_and_parameters():
-    found = Equation(((2, 3), ()), (2, 3), np.dtype(np.float32), {"axes": (0,)})
-    assert found.params["axes"] == (0,) and found.shapes[0] == found.shape
-    assert issubclass(Unsupported, Exception)
+def test_a_rule_is_given_shapes_dtype_and_parameters(monkeypatch):
+    pytest.importorskip("onnx")
+    given: list[Equation] = []
+
+    def rule(graph, operands, equation):
+        given.append(equation)
+        return operands[0]
+
+    monkeypatch.setitem(tracing.RULES, "cumsum", rule)
+    shapes = {"x": jax.ShapeDtypeStruct((2, 3), np.float32)}
+    tracing.to_onnx(lambda inputs: {"y": jnp.cumsum(inputs["x"], axis=1)}, shapes)
+    (found,) = given
+    assert found.shapes == ((2, 3),) and found.shape == (2, 3)
+    assert found.dtype == np.float32 and found.params["axis"] == 1

@@ -8,8 +8,8 @@ from helpers.engines import assert_same
 from jax import lax
 
 from multigrain_jax.engines.equation import Unsupported
-from multigrain_jax.engines.rules import RULES
-from multigrain_jax.engines.tracing import to_onnx
+from multigrain_jax.engines.rules import LAZY, RULES
+from multigrain_jax.engines.tracing import SAME, to_onnx
 
 pytest.importorskip("onnxruntime")
 
@@ -109,8 +109,33 @@ def test_a_convolution_gives_what_jax_gives(form, groups):
     assert_same(function, {"x": numbers((2, 7, 9, 4))}, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("groups", [1, 4])
+def test_a_kernel_that_is_broadcast_is_whole(groups):
+    def function(inputs):
+        kernel = (
+            jnp.ones((3, 3, 4 // groups, 4)) * jnp.arange(1.0, 5.0)[None, None, None]
+        )
+        return {
+            "y": lax.conv_general_dilated(
+                inputs["x"],
+                kernel,
+                (1, 1),
+                "SAME",
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                feature_group_count=groups,
+            ),
+            "z": inputs["x"] @ jnp.ones((4, 3)),
+        }
+
+    assert_same(function, {"x": numbers((2, 7, 9, 4))}, rtol=1e-5, atol=1e-5)
+
+
 def test_every_rule_is_tried():
-    assert set(RULES) == {*ONE, "conv_general_dilated"}
+    assert {*RULES, *SAME} == {*ONE, "conv_general_dilated"}
+
+
+def test_who_may_be_lazy_has_a_rule():
+    assert RULES.keys() > LAZY
 
 
 UNSUPPORTED = {
@@ -120,6 +145,9 @@ UNSUPPORTED = {
     r"\[\.\.\., K\] and \[K, N\]": lambda x: lax.dot_general(
         x, x, (((1,), (1,)), ((), ()))
     ),
+    "the operation scan": lambda x: lax.fori_loop(0, 3, lambda _, c: c * 2, x),
+    "the operation split": lambda x: jnp.split(x, 3)[0],
+    "a bitwise and": lambda x: x.astype(jnp.int32) & 3,
     "an output that no input decides: y": lambda x: jnp.ones(3),
 }
 
@@ -131,11 +159,26 @@ def test_what_has_no_rule_is_refused_by_name(message):
         to_onnx(lambda inputs: {"y": UNSUPPORTED[message](inputs["x"])}, shapes)
 
 
-def test_a_convolution_in_another_order_is_refused():
-    shapes = {"x": jax.ShapeDtypeStruct((1, 3, 4, 4), np.float32)}
+@pytest.mark.parametrize(
+    ("order", "padding", "message"),
+    [
+        (("NCHW", "OIHW", "NCHW"), [(0, 0), (0, 0)], "not of NHWC with a known HWIO"),
+        (("NHWC", "HWIO", "NHWC"), [(-1, 2), (0, 0)], "with a negative padding"),
+    ],
+)
+def test_another_convolution_is_refused(order, padding, message):
+    shapes = {"x": jax.ShapeDtypeStruct((1, 4, 4, 4), np.float32)}
 
     def function(inputs):
-        return {"y": lax.conv(inputs["x"], jnp.ones((2, 3, 1, 1)), (1, 1), "VALID")}
+        return {
+            "y": lax.conv_general_dilated(
+                inputs["x"],
+                jnp.ones((4, 4, 4, 4)),
+                (1, 1),
+                padding,
+                dimension_numbers=order,
+            )
+        }
 
-    with pytest.raises(Unsupported, match="not of NHWC with a known HWIO kernel"):
+    with pytest.raises(Unsupported, match=message):
         to_onnx(function, shapes)

@@ -12,6 +12,8 @@ from multigrain_jax.engines import sessions
 from multigrain_jax.engines.sessions import ENGINES, EngineStep, engine_problems
 from multigrain_jax.errors import InputError
 
+NOTHING: dict[str, np.ndarray] = {}
+
 
 def test_an_engine_is_a_known_one():
     assert engine_problems("jax") == []
@@ -61,7 +63,7 @@ def test_a_step_is_traced_once_for_each_shape(monkeypatch):
     for x, y in zip(inputs, found, strict=True):
         np.testing.assert_array_equal(y, x @ [[1.0], [2.0]])
     assert sorted(traced) == [(1, 2), (3, 2)]
-    with pytest.raises(ValueError, match="for the arrays of one model"):
+    with pytest.raises(ValueError, match="found other arrays than in the first"):
         step({"kernel": jnp.zeros((2, 1))}, {"x": inputs[0]})
 
 
@@ -70,13 +72,52 @@ def test_a_network_that_it_cannot_compute_is_refused_by_its_operation():
     step = EngineStep(lambda variables, inputs: {"y": jnp.sort(inputs["x"], axis=0)})
     message = "'onnxruntime' cannot compute this network, found the operation sort; "
     with pytest.raises(InputError, match=message):
-        step({}, {"x": np.zeros((2, 2), np.float32)})
+        step(NOTHING, {"x": np.zeros((2, 2), np.float32)})
 
 
-def test_a_session_takes_the_cores_that_it_may_use(monkeypatch):
-    pytest.importorskip("onnxruntime")
-    asked = []
-    monkeypatch.setattr(sessions, "num_cores", lambda: asked.append(1) or 1)
+def test_a_session_has_the_threads_that_it_may_have(monkeypatch):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    asked, make = [], onnxruntime.InferenceSession
+
+    def session(path, options, providers):
+        asked.append(options.intra_op_num_threads)
+        return make(path, options, providers=providers)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    monkeypatch.setattr(sessions, "num_cores", lambda: 3)
     step = EngineStep(lambda variables, inputs: {"y": inputs["x"] + 1})
-    assert step({}, {"x": np.ones((1, 1), np.float32)})["y"] == 2
-    assert asked
+    assert step(NOTHING, {"x": np.ones((1, 1), np.float32)})["y"] == 2
+    assert asked == [3]
+
+
+def test_no_more_sessions_are_kept_than_were_meant():
+    pytest.importorskip("onnxruntime")
+    step = EngineStep(lambda variables, inputs: {"y": inputs["x"] * 2})
+    for _ in range(2):
+        for count in range(1, sessions.MOST_SESSIONS + 4):
+            x = np.full((count, 1), count, np.float32)
+            np.testing.assert_array_equal(step(NOTHING, {"x": x})["y"], 2 * x)
+    assert len(step._sessions) == sessions.MOST_SESSIONS
+
+
+def test_the_same_shapes_of_another_dtype_are_another_session():
+    pytest.importorskip("onnxruntime")
+    step = EngineStep(lambda variables, inputs: {"y": inputs["x"] + inputs["x"]})
+    for dtype in (np.float32, np.int32):
+        found = step(NOTHING, {"x": np.ones((2, 1), dtype)})["y"]
+        assert found.dtype == dtype and np.all(found == 2)
+
+
+def test_a_model_that_the_engine_refuses_is_an_error_of_one_line(monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(sessions, "to_onnx", lambda function, shapes: b"no model")
+    with pytest.raises(InputError, match="cannot compute this network, found"):
+        EngineStep(lambda variables, inputs: inputs)({}, {"x": np.ones((1, 1))})
+
+
+def test_beside_an_accelerator_jax_is_wanted(monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    (line,) = engine_problems("onnxruntime")
+    assert "which computes on the CPU, where JAX has a gpu, expected 'jax'" in line
+    assert engine_problems("jax") == []

@@ -33,6 +33,13 @@ CASES = {
     "padding of what is broadcast": lambda x: lax.pad(
         jnp.broadcast_to(x[..., :1], x.shape), 9.0, [(0, 0, 0)] * 2 + [(1, 0, 0)] * 2
     ),
+    "cut by more than there was": lambda x: lax.pad(
+        x, 7.0, [(0, 0, 0), (-5, 3, 0), (3, -6, 0), (0, 0, 0)]
+    ),
+    "nothing left": lambda x: x[:, :0].reshape(2, 0, 20).sum(1),
+    "the sum of five axes": lambda x: jnp.stack([x, 2 * x]).sum(0),
+    "the sum of no axes": lambda x: jnp.sum(x, axis=()),
+    "the largest of five axes": lambda x: jnp.stack([x, x], 3).max(1),
     "cut on all sides": lambda x: lax.pad(x, 0.0, [(0, 0, 0)] + [(-1, -1, 0)] * 3),
 }
 

@@ -45,3 +45,26 @@ def test_a_learned_exponent_is_a_constant():
 
     assert_same(function, INPUTS, rtol=1e-5)
     assert len(as_onnx(function, INPUTS)) < 1_000
+
+
+def test_what_is_known_may_be_a_loop_or_several_results():
+    def function(inputs):
+        known = jax.lax.fori_loop(0, 3, lambda _, x: x * 2, jnp.ones(2))
+        first, second = jnp.split(jnp.arange(4.0), 2)
+        same = jax.lax.optimization_barrier((first, second))
+        return {"y": inputs["a"] * known[None] + (same[0] - second)[None]}
+
+    assert_same(function, INPUTS)
+
+
+def test_operands_of_a_barrier_stay_apart():
+    def function(inputs):
+        one, other = jax.lax.optimization_barrier((inputs["a"], inputs["b"]))
+        return {"y": one - 2 * other}
+
+    assert_same(function, INPUTS)
+
+
+def test_maps_have_the_axes_of_jax_inside_and_out():
+    maps = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
+    assert_same(lambda inputs: {"same": inputs["x"], "y": -inputs["x"]}, {"x": maps})

@@ -72,13 +72,52 @@ def test_another_choice_stays_one(choice):
     assert "Where" in operations(function, inputs)
 
 
-def test_views_that_fill_no_window_are_compared():
-    def larger(a, b):
-        return jnp.where((b > a) | jnp.isnan(b), b, a)
+def larger(a, b):
+    return jnp.where((b > a) | jnp.isnan(b), b, a)
+
+
+NO_WINDOWS = {
+    "places that fill no window": lambda x: larger(
+        x[:, :9:2, :9:2], x[:, 2::2, 2:11:2]
+    ),
+    "views that end early": lambda x: larger(x[:, :5], x[:, 1:6]),
+    "one that is no view": lambda x: larger(jnp.abs(x[:, 1::2]), x[:, :10:2]),
+    "another that is no view": lambda x: larger(x[:, :10:2], jnp.abs(x[:, 1::2])),
+    "the larger of a view and a number": lambda x: larger(
+        jnp.maximum(x[:, :10:2], 0.5), x[:, 1::2]
+    ),
+    "views of a batch": lambda x: larger(x[:1], x[1:]),
+    "views of channels": lambda x: larger(x[..., :2], x[..., 1:]),
+    "views of rows without channels": lambda x: larger(x[0, :, ::2], x[0, :, 1::2]),
+    "views of two maps": lambda x: larger(x[:, :10:2], (x * 2)[:, 1::2]),
+    "views in other steps": lambda x: larger(x[:, :4:1], x[:, 1:8:2]),
+    "one that is broadcast": lambda x: larger(
+        jnp.abs(x), jnp.broadcast_to(x[:1], x.shape)
+    )[:, None, 0],
+}
+
+
+@pytest.mark.parametrize("case", sorted(NO_WINDOWS))
+def test_what_is_no_window_is_compared(case):
+    def function(inputs):
+        return {"y": NO_WINDOWS[case](inputs["x"])}
+
+    assert_same(function, {"x": MAPS}, rtol=0, atol=0)
+    assert "MaxPool" not in operations(function, {"x": MAPS})
+
+
+def test_a_choice_by_what_is_known_or_given_stays_one():
+    known = np.arange(14)[None, None, :, None] % 2 == 0
 
     def function(inputs):
         x = inputs["x"]
-        return {"y": larger(x[:, 0:9:2, 0:9:2], x[:, 2:11:2, 2:11:2])}
+        return {"y": jnp.where((x > 0) | known, x, -x), "z": jnp.where(known, x, -x)}
 
     assert_same(function, {"x": MAPS}, rtol=0, atol=0)
-    assert "Max" in operations(function, {"x": MAPS})
+
+
+def test_infinities_are_compared():
+    maps = MAPS.copy()
+    maps[0, 3, 4] = np.inf
+    maps[1, :5, :5] = -np.inf
+    assert_same(lambda inputs: pooled(inputs, kernel_size=3, stride=2), {"x": maps})

@@ -86,6 +86,10 @@ def test_milvus_lite_is_refused_and_a_cluster_is_not(gcs):
     assert run_on_bucket(task, of("http://host:19530"), gcs.url("run"))
 
 
+def test_an_engine_of_networks_is_left_to_its_task(gcs):
+    assert run_on_bucket(task, config(engine="milvus"), gcs.url("run"))
+
+
 def test_a_workdir_beside_what_is_read_is_not(gcs):
     other = gcs.url("runs")
     run_on_bucket(task, config(database=other), gcs.url("run"))
