@@ -149,7 +149,7 @@ def open_session(model: bytes) -> Session:
                 path, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # its exceptions have no base of their own
-            raise Unsupported(str(error)) from error
+            raise Unsupported(" ".join(str(error).split())) from error
     expected = {each.name: tuple(each.shape) for each in session.get_outputs()}
 
     def run(inputs: Arrays) -> dict[str, np.ndarray]:
