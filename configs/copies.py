@@ -14,10 +14,13 @@ components is closest), statistics in groups of 64, plain SGD, three views, and 
 training on mixtures of images.
 
 Measured here: this recipe needs ImageNet and has not been run. Of its options on the
-quick start's photos (616 steps of ResNet-18, 2 or 3 seeds, validation folds;
-docs/tried.md): InfoNCE at 0.05 +8.9 ± 2.1 points of µAP with distractors and -8.8 ± 2.3
-of class mAP, views of copies +1.2 ± 0.6 and -8.1 ± 2.2, KoLeo of weight 0.1 -0.6 ± 4.7
-and -2.3 ± 0.8; of weight 1 it broke the classes there (top-1 -41).
+quick start's photos (616 steps of ResNet-18, five seeds, validation folds;
+docs/tried.md): InfoNCE at 0.05 +7.6 ± 1.7 points of µAP with distractors and -9.0 ± 1.4
+of class mAP, views of copies 0.0 ± 0.9 and -7.8 ± 1.3 (+2.9 ± 2.2 of µAP where no other
+view has the edit), KoLeo of weight 0.1 -0.6 ± 2.8 and -2.4 ± 0.5. KoLeo of weight 1
+broke the classes in three of five runs there: where classes matter,
+`--config.koleo_weight=0.05` is the safer start. Best for copies was InfoNCE at 0.05
+with smoothed labels and an average of the weights, +8.9 ± 1.8 and -10.9 ± 1.1.
 
 Expected from the literature, not measured here: SSCD's ResNet-50 has µAP 61.4 on
 DISC21, 72.4 with normalised scores, trained on DISC21's own photos at λ = 0;
