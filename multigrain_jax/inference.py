@@ -1,6 +1,6 @@
 """From a checkpoint to features in one call."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from jax.core import Tracer
 
 from multigrain_jax.checkpoint import load_checkpoint
 from multigrain_jax.checkpoint.made_for import for_search, made_for
-from multigrain_jax.engines.sessions import JAX, EngineStep, engine_problems
+from multigrain_jax.engines.sessions import JAX, EngineStep, require_engine
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.engine_step import as_output, by_name
 from multigrain_jax.evaluation.photos import PhotoEmbedder
@@ -55,8 +55,7 @@ class LoadedModel:
         Raises:
             InputError: an engine that is not there.
         """
-        if problems := engine_problems(engine):
-            raise InputError(problems[0])
+        require_engine(engine)
         opened = opened.for_inference(engine)
         self.engine = engine
         self.backbone = opened.name
@@ -108,18 +107,16 @@ class LoadedModel:
             if any(_is_nested(array) for array in arrays):
                 outputs = [self._nested(self.variables, array) for array in arrays]
             else:
-                outputs = list(self._each(arrays))
+                found = run_in_order(
+                    self._run, arrays, compiled=self._compiled, at_once=self._at_once
+                )
+                outputs = list(found)
             return jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs)
         array = _checked(jnp.asarray(images))
         if _is_nested(array):
             return self._nested(self.variables, array)
         return run_in_parts(
             self._run, array, compiled=self._compiled, at_once=self._at_once
-        )
-
-    def _each(self, arrays: Sequence[jax.Array]) -> Iterable[Output]:
-        return run_in_order(
-            self._run, arrays, compiled=self._compiled, at_once=self._at_once
         )
 
     def _run(self, images: jax.Array) -> Output:
@@ -282,8 +279,7 @@ def load_model(
         InputError: no such checkpoint, a damaged one, weights that did not come, or an
             engine that is not there.
     """
-    if problems := engine_problems(engine):
-        raise InputError(problems[0])
+    require_engine(engine)
     keep_compiled_programs()
     checkpoint = load_checkpoint(find_weights(path), step=step, raw=raw)
     if pooling_exponent == "auto":

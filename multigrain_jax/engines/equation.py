@@ -12,13 +12,11 @@ class Equation(NamedTuple):
     """What a rule needs to know of an equation of a trace.
 
     Attributes:
-        shapes: of the operands, broadcast.
         shape: of the result.
         dtype: of the result.
         params: JAX's parameters of the operation.
     """
 
-    shapes: tuple[tuple[int, ...], ...]
     shape: tuple[int, ...]
     dtype: np.dtype
     params: Mapping[str, Any]

@@ -58,6 +58,16 @@ def engine_problems(engine: str) -> list[str]:
     return []
 
 
+def require_engine(engine: str) -> None:
+    """Refuse an engine that cannot be used.
+
+    Raises:
+        InputError: another name, or what is in its way.
+    """
+    if problems := engine_problems(engine):
+        raise InputError(problems[0])
+
+
 class EngineStep(Generic[V]):
     """A function of a model's arrays and a batch, computed by ONNX Runtime.
 
@@ -76,8 +86,7 @@ class EngineStep(Generic[V]):
         Raises:
             InputError: the engine cannot be used.
         """
-        if problems := engine_problems(ONNX_RUNTIME):
-            raise InputError(problems[0])
+        require_engine(ONNX_RUNTIME)
         self._function = function
         self._variables: V | None = None
         self._sessions: OrderedDict[Any, Session] = OrderedDict()

@@ -102,6 +102,6 @@ def _results(graph: Graph, equation: Any, operands: Sequence[Operand]) -> list[O
         raise Unsupported(f"the operation {name}")
     (variable,) = equation.outvars
     described = Equation(
-        shapes, variable.aval.shape, np.dtype(variable.aval.dtype), equation.params
+        variable.aval.shape, np.dtype(variable.aval.dtype), equation.params
     )
     return [RULES[name](graph, operands, described)]

@@ -7,8 +7,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from multigrain_jax.engines.sessions import JAX, EngineStep, engine_problems
-from multigrain_jax.errors import InputError
+from multigrain_jax.engines.sessions import JAX, EngineStep, require_engine
 from multigrain_jax.evaluation.embed import FACTS, EmbedStep, make_embed_step
 from multigrain_jax.evaluation.inputs import features_of_uint8
 from multigrain_jax.models.multigrain import Backbone, Output, Variables, merge_model
@@ -31,8 +30,7 @@ def embed_step_of(
     Raises:
         InputError: an engine that cannot be used.
     """
-    if problems := engine_problems(engine):
-        raise InputError(problems[0])
+    require_engine(engine)
     if engine == JAX:
         return make_embed_step(graphdef, backbone=backbone, mesh=mesh)
 
