@@ -86,5 +86,5 @@ def test_every_task_folds_what_it_only_looks_at():
         if openers.search(text := path.read_text(encoding="utf-8"))
     }
     assert {"embed", "predict", *AS_TRAINED} <= opening.keys()
-    folding = {name for name, text in opening.items() if ".for_inference()" in text}
+    folding = {name for name, text in opening.items() if ".for_inference(" in text}
     assert opening.keys() - folding == AS_TRAINED | HAND_ON
