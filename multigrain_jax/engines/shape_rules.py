@@ -92,7 +92,8 @@ def slice(graph: Graph, operands: Sequence[Operand], equation: Equation) -> Oper
 def pad(graph: Graph, operands: Sequence[Operand], equation: Equation) -> Operand:
     """A constant around an array; a negative width cuts it."""
     operand, fill = operands
-    config = equation.params["padding_config"]
+    # NumPy's integers too, which ONNX takes for no length.
+    config = [tuple(map(int, each)) for each in equation.params["padding_config"]]
     if isinstance(fill, Value) or any(interior for *_, interior in config):
         raise Unsupported("padding by a computed value or between elements")
     order = stored_axes(len(config))
@@ -101,17 +102,19 @@ def pad(graph: Graph, operands: Sequence[Operand], equation: Equation) -> Operan
         length + max(0, low) + max(0, high)
         for length, (low, high, _) in zip(operand.shape, config, strict=True)
     ]
-    padded = graph.emit(
-        "Pad",
-        [
-            graph.name_of(operand),
-            graph.constant(np.array(pads, np.int64)),
-            graph.constant(fill),
-        ],
-        shape=wide,
-        dtype=equation.dtype,
-        attributes={"mode": "constant"},
-    )
+    padded = operand
+    if any(pads):
+        padded = graph.emit(
+            "Pad",
+            [
+                graph.name_of(operand),
+                graph.constant(np.array(pads, np.int64)),
+                graph.constant(fill),
+            ],
+            shape=wide,
+            dtype=equation.dtype,
+            attributes={"mode": "constant"},
+        )
     if padded.shape == equation.shape:
         return padded
     # Cut after that: a side may be cut by more than there was.

@@ -12,6 +12,7 @@ import numpy as np
 from multigrain_jax.engines.equation import Equation, Unsupported
 from multigrain_jax.engines.onnx_graph import Graph, Operand, Value
 from multigrain_jax.engines.rules import LAZY, RULES
+from multigrain_jax.engines.windows import pad_in_windows, sums_of_windows
 
 # Equations that are a whole program, computed once: where their parameters have it.
 NESTED = {
@@ -57,6 +58,8 @@ def to_onnx(
         if not isinstance(whole, Value):
             raise Unsupported(f"an output that no input decides: {name}")
         outputs[name] = graph.plain(whole)
+    sums_of_windows(graph)
+    pad_in_windows(graph)
     return graph.serialize(outputs)
 
 

@@ -1,19 +1,23 @@
-"""Max pooling, found again in what is traced of it.
+"""Pooling, found again in what is traced of it.
 
-`models.windows.max_pool` compares strided views of one padded map, one after the other,
-so that gradients are PyTorch's. An engine has one fast operation for all of them.
+`models.windows` compares or sums strided views of one padded map, one after the other,
+so that gradients are PyTorch's. An engine has one fast operation for all of them, which
+also pads.
 """
 
 from collections.abc import Sequence
 from itertools import product
+from operator import add, lt
 from typing import NamedTuple
 
 import numpy as np
 
 from multigrain_jax.engines.onnx_graph import Graph, Operand, Value
 
-POOL = "MaxPool"
+POOL, CONV = "MaxPool", "Conv"
 SPATIAL = (2, 3)  # where rows and columns are kept
+# What changes nothing around the maps of these operations, and what they pad with.
+NEUTRAL = {POOL: -np.inf, CONV: 0.0}
 
 
 class _View(NamedTuple):
@@ -22,6 +26,7 @@ class _View(NamedTuple):
     source: str
     start: tuple[int, int]
     steps: tuple[int, int]
+    shape: tuple[int, ...]
 
 
 def largest_of_windows(
@@ -55,6 +60,76 @@ def largest_of_windows(
         dtype=dtype,
         attributes={"kernel_shape": kernel, "strides": views[0].steps},
     )
+
+
+def sums_of_windows(graph: Graph) -> None:
+    """Make one operation of each sum of the views that fill windows of a map.
+
+    A convolution with ones, each channel alone: what average pooling divides.
+
+    Args:
+        graph: whose nodes are all there; sums are changed.
+    """
+    parts: dict[str, list[_View] | None] = {
+        name: [] for name, array in graph.constants.items() if not array.any()
+    }
+    for name, node in graph.made_by.items():
+        if node.operation == "Slice":
+            parts[name] = _views(graph, name)
+        if node.operation != "Add" or node.value.dtype != np.float32:
+            continue
+        one, other = (parts.get(each) for each in node.inputs)
+        views = None if one is None or other is None else one + other
+        # Twice the same one is no window, and would double with each sum.
+        if views is None or len(set(views)) < len(views):
+            continue
+        parts[name] = views
+        shape = node.value.shape
+        kernel = _raster(graph, views, shape) if len(views) > 1 else None
+        if kernel is not None:
+            ones = np.ones((shape[-1], 1, *kernel), np.float32)
+            graph.made_by[name] = node._replace(
+                operation=CONV,
+                inputs=(views[0].source, graph.constant(ones)),
+                attributes={
+                    "group": shape[-1],
+                    "kernel_shape": kernel,
+                    "strides": views[0].steps,
+                },
+            )
+
+
+def pad_in_windows(graph: Graph) -> None:
+    """Let pooling and convolutions pad their maps themselves.
+
+    A padding of its own stands between operations that keep maps in an order of the
+    engine's, and has them put into another one and back.
+
+    Args:
+        graph: whose nodes are all there; poolings and convolutions are changed.
+    """
+    for name, node in graph.made_by.items():
+        padding = graph.made_by.get(node.inputs[0]) if node.inputs else None
+        if node.operation not in NEUTRAL or padding is None:
+            continue
+        if padding.operation != "Pad":
+            continue
+        source, pads, fill = padding.inputs
+        before, after = graph.constants[pads].reshape(2, -1).tolist()
+        around = [before[axis] for axis in SPATIAL] + [after[axis] for axis in SPATIAL]
+        if sum(around) < sum(before + after):  # it pads other axes too
+            continue
+        if graph.constants[fill] != NEUTRAL[node.operation]:
+            continue
+        # Engines refuse windows that could lie in the padding as a whole.
+        sides = node.attributes["kernel_shape"]
+        if node.operation == POOL and not all(map(lt, around, [*sides, *sides])):
+            continue
+        own = node.attributes.get("pads", [0] * len(around))
+        attributes = {**node.attributes, "pads": [*map(add, around, own)]}
+        graph.made_by[name] = node._replace(
+            inputs=(source, *node.inputs[1:]), attributes=attributes
+        )
 
 
 def _is_larger(graph: Graph, which: str, one: str, other: str) -> bool:
@@ -95,7 +170,10 @@ def _views(graph: Graph, name: str) -> list[_View] | None:
     if node.operation == POOL:
         rows, columns = map(range, node.attributes["kernel_shape"])
         steps = node.attributes["strides"]
-        return [_View(node.inputs[0], at, steps) for at in product(rows, columns)]
+        shape = node.value.shape
+        return [
+            _View(node.inputs[0], at, steps, shape) for at in product(rows, columns)
+        ]
     if node.operation == "Slice":
         starts, _, axes, steps = (
             graph.constants[each].tolist() for each in node.inputs[1:]
@@ -106,7 +184,9 @@ def _views(graph: Graph, name: str) -> list[_View] | None:
             step = dict(zip(axes, steps, strict=True))
             row, column = (start.get(axis, 0) for axis in SPATIAL)
             down, right = (step.get(axis, 1) for axis in SPATIAL)
-            return [_View(node.inputs[0], (row, column), (down, right))]
+            return [
+                _View(node.inputs[0], (row, column), (down, right), node.value.shape)
+            ]
     return None
 
 
@@ -115,11 +195,14 @@ def _raster(
 ) -> tuple[int, int] | None:
     """Height and width of the window that some views make, if they fill one.
 
-    Pooling by it has to end where the views end, with a result of their shape.
+    Pooling by it has to end where the views end, with a result of their shape, to which
+    none of them is broadcast.
     """
     rows, columns = (max(1 + view.start[axis] for view in views) for axis in range(2))
     places = list(product(range(rows), range(columns)))
-    one_map = {(view.source, view.steps) for view in views}
+    one_map = {(view.source, view.steps, view.shape) for view in views}
+    if views[0].shape != shape:
+        return None
     if len(one_map) > 1 or sorted(view.start for view in views) != places:
         return None
     source = graph.made_by.get(views[0].source)
