@@ -14,6 +14,7 @@ OPSET = 18
 IR_VERSION = 9
 CHANNELS_FIRST = (0, 3, 1, 2)
 CHANNELS_LAST = (0, 2, 3, 1)
+SMALL = 4096  # elements of constants that are stored once, however often they are made
 NO_ATTRIBUTES: Mapping[str, Any] = {}
 
 
@@ -66,6 +67,7 @@ class Graph:
         """An empty graph."""
         self.made_by: dict[str, Node] = {}
         self.constants: dict[str, np.ndarray] = {}
+        self._small: dict[Any, str] = {}
         self._inputs: dict[str, Value] = {}
 
     def add_input(self, name: str, shape: Sequence[int], dtype: np.dtype) -> Value:
@@ -84,8 +86,15 @@ class Graph:
 
     def constant(self, array: np.ndarray) -> str:
         """The name of an array that is stored with the graph, its axes as they are."""
-        name = f"constant{len(self.constants)}"
-        self.constants[name] = np.asarray(array, order="C")
+        array = np.asarray(array, order="C")
+        new = f"constant{len(self.constants)}"
+        name = new
+        if array.size <= SMALL:
+            # Engines compute once what reads the same constants.
+            key = (array.dtype, array.shape, array.tobytes())
+            name = self._small.setdefault(key, new)
+        if name == new:
+            self.constants[name] = array
         return name
 
     def emit(

@@ -38,6 +38,17 @@ def test_a_model_holds_what_its_outputs_need():
     assert shapes == [[2, 4, 6, 3], [2, 4, 6, 3]]
 
 
+def test_a_small_constant_is_stored_once():
+    graph = Graph()
+    first = graph.constant(np.zeros(3, np.float32))
+    assert graph.constant(np.zeros(3, np.float32)) == first
+    others = [np.zeros(3, np.int32), np.zeros((3, 1), np.float32), -np.zeros(3)]
+    assert len({first, *map(graph.constant, others)}) == 4
+    large = np.zeros(100_000, np.float32)
+    assert graph.constant(large) != graph.constant(large)
+    assert len(graph.constants) == 6
+
+
 def test_known_arrays_are_computed_with_and_not_stored():
     graph = Graph()
     known = np.arange(6.0).reshape(1, 6)
