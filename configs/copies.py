@@ -16,9 +16,9 @@ training on mixtures of images.
 Measured here: this recipe needs ImageNet and has not been run. Of its options on the
 quick start's photos (616 steps of ResNet-18, five seeds, validation folds;
 docs/tried.md): InfoNCE at 0.05 +7.6 ± 1.7 points of µAP with distractors and -9.0 ± 1.4
-of class mAP, views of copies 0.0 ± 0.9 and -7.8 ± 1.3 (+2.9 ± 2.2 of µAP where no other
-view has the edit), KoLeo of weight 0.1 -0.6 ± 2.8 and -2.4 ± 0.5. KoLeo of weight 1
-broke the classes in three of five runs there: where classes matter,
+of class mAP, views of copies 0.0 ± 0.9 and -7.8 ± 1.3 (+2.9 ± 2.2 of µAP of turned or
+overlaid photos), KoLeo of weight 0.1 -0.6 ± 2.8 and -2.4 ± 0.5. KoLeo of weight 1 broke
+the classes in three of five runs there: where classes matter,
 `--config.koleo_weight=0.05` is the safer start. Best for copies was InfoNCE at 0.05
 with smoothed labels and an average of the weights, +8.9 ± 1.8 and -10.9 ± 1.1; on the
 test photos, read once, +5.1 ± 1.5 (1.20 times) and -2.4 ± 0.6.

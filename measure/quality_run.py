@@ -82,7 +82,9 @@ def run_job(job: Job) -> dict[str, Any]:
         InputError: a recipe that this version does not know, or photos that cannot do.
         NonFiniteLossError: training diverged.
     """
-    from multigrain_jax.runtime import keep_compiled_programs
+    import jax
+
+    from multigrain_jax.runtime import compute_dtype, keep_compiled_programs
     from multigrain_jax.tasks import train
 
     started = time.perf_counter()
@@ -123,6 +125,7 @@ def run_job(job: Job) -> dict[str, Any]:
         **job.made_of,
         "fold": job.fold,
         "num_scored": len(job.scored),
+        "machine": f"{jax.devices()[0].device_kind}, {compute_dtype('auto')}",
         "outcomes": path.name,
         "scores": scores,
         "train_seconds": round(trained - started, 1),

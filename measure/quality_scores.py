@@ -12,8 +12,9 @@ from multigrain_jax.data.edits import EDITS
 
 Outcomes = Mapping[str, np.ndarray]
 
-# Edits that no augmentation of training makes: `augmentation = "copies"` turns by less,
-# and draws no shapes.
+# Edits that stand apart: turned photos and overlaid ones, which views of the quick
+# start's own kind are not. TrivialAugment turns, and `augmentation = "copies"` writes
+# text: of recipes with them they are seen in part.
 UNSEEN = ("rotation 15° + flip", "overlay")
 SEEN = tuple(name for name in EDITS if name not in UNSEEN)
 # Of each query so many wrong pairs are kept, the nearest: enough to resample µAP.
@@ -31,7 +32,7 @@ def summarise(outcomes: Outcomes) -> dict[str, float]:
     Returns:
         `top1`, `class_map`, `knn_top1`; the means over the edits `copy_recall_at_1` and
         `copy_map`, and both for each edit; `micro_ap` of the benchmark of copies, of
-        the edits that are seen in training and of those that are not, and normalised.
+        the edits of `UNSEEN` and of the others, and normalised.
     """
     scores = {
         name: float(np.mean(outcomes[name]))

@@ -1,5 +1,6 @@
 """Tables and a plot of the runs of measure/quality.py."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ HEADS = {
     "copy_recall_at_1": "copy recall@1",
     "copy_map": "copy mAP",
     "micro_ap": "µAP",
-    "micro_ap_seen": "µAP, seen edits",
-    "micro_ap_unseen": "µAP, unseen edits",
+    "micro_ap_seen": "µAP, the other edits",
+    "micro_ap_unseen": "µAP, turned or overlaid",
     "micro_ap_normalized": "µAP, normalised",
 }
 RESAMPLES = 1000
@@ -80,7 +81,12 @@ def tables(runs: Runs, outcomes: Path | None = None) -> str:
             leaves them out.
     """
     grouped = by_recipe(runs)
-    parts = ["Mean ± standard deviation over the seeds:", _means(grouped)]
+    parts = []
+    machines = Counter(run.get("machine", "an unknown one") for run in runs)
+    if len(machines) > 1:
+        told = ", ".join(f"{count} of {name}" for name, count in machines.items())
+        parts = [f"Runs of several machines, which round differently: {told}."]
+    parts += ["Mean ± standard deviation over the seeds:", _means(grouped)]
     if FAITHFUL in grouped and len(grouped) > 1:
         parts += [
             f"Difference to `{FAITHFUL}` of the same seed, mean ± standard error:",
@@ -93,7 +99,8 @@ def tables(runs: Runs, outcomes: Path | None = None) -> str:
                 _intervals(grouped, outcomes),
             ]
     parts += [
-        "Copies of each edit, recall@1 / mAP (* no view of training):",
+        "Copies of each edit, recall@1 / mAP (* turned or overlaid: the quick start's "
+        "own views are neither):",
         _edits(grouped),
     ]
     return "\n\n".join(parts) + "\n"

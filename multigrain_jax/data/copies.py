@@ -4,10 +4,10 @@ A chain of edits of random strength, as SSCD trains on ("A self-supervised descr
 for image copy detection", arXiv 2202.10261) and as they occur in the Image Similarity
 Challenge (arXiv 2106.09672).
 
-Two kinds of edits are left out, so that a benchmark of copies can tell what a
+Three kinds of edits are left out, so that a benchmark of copies can tell what a
 descriptor makes of edits that it was not trained on: turns by more than
-`ROTATION_DEGREES`, and overlaid drawings (emoji, hearts, stars: anything round or
-drawn). What is overlaid is text and plain rectangles.
+`ROTATION_DEGREES`, perspective, and overlaid drawings (emoji, hearts, stars: anything
+round or drawn). What is overlaid is text and plain rectangles.
 """
 
 import io

@@ -164,6 +164,9 @@ def test_the_tables_have_a_row_for_every_recipe(tmp_path):
     assert "| ema | +2.0 ± 1.0 | +0.0 ± 0.0 |" in text
     assert "| ema | 50.0 / 50.0 |" in text
     assert "rotation 15° + flip*" in text
+    assert "several machines" not in text
+    told = [{**run, "machine": name} for run, name in zip(runs, "aaab", strict=True)]
+    assert "3 of a, 1 of b" in quality_table.tables(told)
     single = quality_table.tables(runs_of("faithful", [0.5]))
     assert "| faithful | 1 | 50.0 | 0.0 |" in single
     quality_table.write_plot(tmp_path / "plot.png", runs)
@@ -344,6 +347,7 @@ def test_runs_are_trained_scored_recorded_and_not_made_twice(
             assert len(kept["top1"]) == line["num_scored"]
             assert np.mean(kept["top1"]) == line["scores"]["top1"]
     assert {line["num_scored"] for line in lines} == {8}
+    assert {line["machine"] for line in lines} == {"cpu, float32"}
     assert not list((runs / "work").iterdir())
     printed = capsys.readouterr().out
     assert "2 runs, 1 of them finished before" in printed
