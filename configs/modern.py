@@ -13,14 +13,14 @@ average alone (of decay 0.99) +1.6 ± 0.8, -0.3 ± 0.7, +0.5 ± 0.3. On the test
 read once, together: +1.4 ± 1.5, -1.0 ± 0.5, and 1.21 times the recipe's µAP. The cosine
 is the quick start's own there.
 
-Not in it, since they did not pay there: erasing +1.8 ± 1.3, +1.0 ± 0.6, -1.6 ± 0.5;
-no decay of norms 0.0 ± 1.7, -2.3 ± 1.1, -12.0 ± 4.0; mixup -1.6 ± 0.9, -4.1 ± 1.5, 0.0 ±
+Not in it, since they did not pay there: erasing +1.8 ± 1.3, +1.0 ± 0.6, -1.6 ± 0.5; no
+decay of norms 0.0 ± 1.7, -2.3 ± 1.1, -12.0 ± 4.0; mixup -1.6 ± 0.9, -4.1 ± 1.5, 0.0 ±
 1.4; CutMix -0.6 ± 1.2, -0.6 ± 0.6, -0.5 ± 1.8; TrivialAugment -8.7 ± 1.2, -9.5 ± 0.9,
 -4.6 ± 2.2; these five with the first two -8.4 ± 1.5, -9.9 ± 0.9, -14.8 ± 3.5.
 
 Expected from the literature, not measured here: torchvision's ResNet-50 went from
-76.1 % to 80.9 % top-1 with smoothed labels, an average, and those five, in 600 epochs at
-176 pixels, tested at 224. Strong views want long training, which is a large part of
+76.1 % to 80.9 % top-1 with smoothed labels, an average, and those five, in 600 epochs
+at 176 pixels, tested at 224. Strong views want long training, which is a large part of
 that. Here an epoch is two passes and there are 120: 240 passes over the photos in
 views, 80 over decoded photos. For classes alone, in a longer training, one would add
 
