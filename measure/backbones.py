@@ -13,17 +13,20 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import jax
 import numpy as np
+from flax import nnx
 
 from measure.machine import print_machine
 from multigrain_jax.models.folding import fold_batch_norms
 from multigrain_jax.models.multigrain import (
     BACKBONES,
+    MultiGrain,
+    Variables,
     create_model,
     merge_model,
     split_model,
@@ -31,13 +34,46 @@ from multigrain_jax.models.multigrain import (
 from multigrain_jax.runtime import compiler_options
 from multigrain_jax.terminal import outlive_readers
 
+# Descriptors that scatter less, of random images, tell no network from another one.
+ALIKE = 1e-4
+SMALLEST_VARIANCE = 1e-3
+
+
+def with_statistics(model: MultiGrain) -> tuple[nnx.GraphDef, Variables]:
+    """Fresh weights in evaluation mode, with the statistics that random images have.
+
+    With fresh ones, 0 and 1, maps fade from layer to layer, and a deep network ends
+    with the same descriptor for every image.
+    """
+    before = split_model(model)[1].batch_stats
+    images = np.random.default_rng(1).standard_normal((4, 96, 96, 3), np.float32)
+    model.train()
+    nnx.jit(lambda model, images: model(images))(model, images)
+    model.eval()
+    graphdef, variables = split_model(model)
+
+    def of_images(path: Any, old: jax.Array, new: jax.Array) -> np.ndarray:
+        # A pass moves them by a tenth.
+        found = np.asarray(old + 10 * (new - old), np.float32)
+        # A dead channel has no variance.
+        return np.maximum(found, SMALLEST_VARIANCE) if "var" in str(path) else found
+
+    stats = jax.tree_util.tree_map_with_path(of_images, before, variables.batch_stats)
+    return graphdef, variables._replace(batch_stats=stats)
+
+
+def are_alike(descriptors: np.ndarray) -> bool:
+    """Whether images [N, D] have all the same descriptor, to what `ALIKE` is."""
+    return len(descriptors) > 1 and descriptors.std(axis=0).max() < ALIKE
+
 
 class Measured(NamedTuple):
     """What is measured of one network; lists have a value as trained and one folded.
 
     Attributes:
         parameters: how many it has.
-        difference: of unit-length embeddings, the largest.
+        difference: of unit-length embeddings, the largest; NaN where all images have
+            one embedding, of which it would say nothing.
         compiling: seconds on the wall.
         running: the best round, in seconds of the processor.
     """
@@ -52,14 +88,8 @@ def measure(name: str, *, size: int, batch: int, rounds: int) -> Measured:
     """Compile both, and run them in turn; the first round does not count."""
     model = create_model(name)
     model.eval()
-    trained = split_model(model)
+    trained = with_statistics(model)
     rng = np.random.default_rng(0)
-    stats = jax.tree.map(
-        # Means near 0 and variances near 1, as maps of fresh weights have them.
-        lambda leaf: leaf + rng.uniform(-0.1, 0.1, leaf.shape).astype(np.float32),
-        trained[1].batch_stats,
-    )
-    trained = trained[0], trained[1]._replace(batch_stats=stats)
     images = rng.standard_normal((batch, size, size, 3), np.float32)
     programs, compiling, embeddings = [], [], []
     for graphdef, variables in (trained, fold_batch_norms(*trained)):
@@ -79,9 +109,10 @@ def measure(name: str, *, size: int, batch: int, rounds: int) -> Measured:
             started = time.process_time()
             jax.block_until_ready(run())
             times[number] = time.process_time() - started
+    difference = float(np.abs(embeddings[0] - embeddings[1]).max())
     return Measured(
         parameters=sum(leaf.size for leaf in jax.tree.leaves(trained[1].params)),
-        difference=float(np.abs(embeddings[0] - embeddings[1]).max()),
+        difference=float("nan") if are_alike(embeddings[0]) else difference,
         compiling=compiling,
         running=runs.min(axis=0).tolist(),
     )

@@ -88,26 +88,18 @@ def named_arrays(tree: Mapping[str, Any], name: str = "") -> dict[str, np.ndarra
 
 def prepare(place: Path, backbone: str, num_photos: int) -> None:
     """Write weights in every form, and photos that are smooth with some noise."""
-    import jax
-
+    from measure.backbones import with_statistics
     from multigrain_jax.checkpoint import CheckpointStore
     from multigrain_jax.models.folding import fold_batch_norms
-    from multigrain_jax.models.multigrain import create_model, split_model
+    from multigrain_jax.models.multigrain import create_model
 
     model = create_model(backbone, num_classes=0)
-    model.eval()
-    graphdef, variables = split_model(model)
-    rng = np.random.default_rng(0)
-    stats = jax.tree.map(
-        lambda leaf: leaf + rng.uniform(-0.1, 0.1, leaf.shape).astype(np.float32),
-        variables.batch_stats,
-    )
-    variables = variables._replace(batch_stats=stats)
+    graphdef, variables = with_statistics(model)
     store = CheckpointStore(place / CHECKPOINT)
     meta = {"backbone": backbone, "num_classes": 0, "class_names": []}
     store.save(0, model=variables, meta={**meta, "config": None})
     store.close()
-    _write_photos(place, num_photos, rng)
+    _write_photos(place, num_photos, np.random.default_rng(0))
     if backbone not in RESNETS:
         return
     trunk = fold_batch_norms(graphdef, variables)[1].params["trunk"]
@@ -221,6 +213,8 @@ def run_engine(options: argparse.Namespace) -> None:
 
 def run_all(options: argparse.Namespace, place: Path) -> None:
     """Every engine in turn; a row of the table for each."""
+    from measure.backbones import are_alike
+
     count = max(options.num_photos // options.batch_size, 1) * options.batch_size
     prepare(place, options.backbone, count)
     size = options.test_size
@@ -248,6 +242,8 @@ def run_all(options: argparse.Namespace, place: Path) -> None:
         difference = np.abs(own - other).max()
         cells = "".join(f"{found[column]:>15.1f}" for column in columns)
         mark = "" if difference < TOLERANCE else f"  above {TOLERANCE:g}"
+        if are_alike(own):
+            mark = "  of images that are all alike, which says nothing"
         print(f"{name:<18}{cells}{difference:>12.1e}{mark}", flush=True)
 
 
