@@ -46,6 +46,7 @@ def get_config(classification_weight: str = "0.5") -> ml_collections.ConfigDict:
     config.warmup_epochs = 5.0
     # Half of the average is of the last 7 000 updates, less than an epoch and a half.
     config.ema_decay = 0.9999
-    config.label_smoothing = 0.1
+    # Without a trained cross-entropy there are no labels to smooth.
+    config.label_smoothing = 0.1 if config.classification_weight > 0 else 0.0
     config.koleo_weight = 0.05
     return config

@@ -35,6 +35,7 @@ from multigrain_jax.tasks.embed_record import (
     roots_of,
     workdir_of,
 )
+from multigrain_jax.tasks.idle import idle_of_weights, idle_problems
 from multigrain_jax.tasks.photos import decoding_of_database, photo_problems
 from multigrain_jax.tasks.prepare import one_writer
 from multigrain_jax.tasks.search import open_query_model
@@ -320,6 +321,7 @@ def _problems(settings: Mapping[str, Any]) -> list[str]:
         *([] if settings["restore"] else path_problems(settings, ("database",))),
         *photo_problems(settings["data"]),
         *dtype_problems(settings),
+        *idle_problems(settings, idle_of_weights(settings)),
         *number_problems(settings),
     ]
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]

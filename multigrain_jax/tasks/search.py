@@ -33,11 +33,7 @@ from multigrain_jax.opened_model import OpenedModel
 from multigrain_jax.pages.gallery import load_photo
 from multigrain_jax.pages.gallery_page import write_retrieval_page
 from multigrain_jax.pages.search_page import Found, LoadPhoto
-from multigrain_jax.tasks.approximate import (
-    index_problems,
-    open_index,
-    recall_results,
-)
+from multigrain_jax.tasks.approximate import index_problems, open_index, recall_results
 from multigrain_jax.tasks.bounds import number_problems
 from multigrain_jax.tasks.check import (
     dtype_problems,
@@ -56,6 +52,7 @@ from multigrain_jax.tasks.embed_record import (
     print_missing,
     workdir_of,
 )
+from multigrain_jax.tasks.idle import idle_of_weights, idle_problems
 from multigrain_jax.tasks.inputs import reading_from_config
 from multigrain_jax.tasks.neighbours import expand_by_neighbours, nearest_photos
 from multigrain_jax.tasks.photos import decoding_of_database, photo_problems
@@ -187,6 +184,7 @@ def _problems(settings: Mapping[str, Any]) -> list[str]:
         *path_problems(settings, ("database", "queries")),
         *photo_problems(settings["data"]),
         *dtype_problems(settings),
+        *idle_problems(settings, idle_of_weights(settings)),
         *normalization_problems(settings),
         *index_problems(settings),
         *number_problems(settings),

@@ -23,6 +23,7 @@ from multigrain_jax.losses.sampling import Pairs, sample_pairs
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.models.multigrain import BACKBONES, create_model
 from multigrain_jax.runtime import compiler_options, compute_dtype
+from multigrain_jax.tasks.idle import idle_of_training, say_idle
 from multigrain_jax.tasks.inputs import reading_from_config
 from multigrain_jax.tasks.train_data import open_train_data
 from multigrain_jax.tasks.train_views import make_mix_views, make_prepare_images
@@ -43,6 +44,7 @@ BASE_BATCH_SIZE = 512
 def build_run(config: Mapping[str, Any], workdir: Path) -> Run:
     """Open the data, create the model and the optimiser, find the state to start."""
     mesh = make_mesh()
+    say_idle(config)
     data = open_train_data(config)
     source = data.train
     stream = _make_stream(config, source)
@@ -130,6 +132,7 @@ def _beginning(config: Mapping[str, Any], stream: RepeatedStream) -> Beginning:
             start_anew=config["start_anew"],
             save_every=config["checkpoint_every_epochs"] * stream.steps_per_epoch,
             dry_run=config["dry_run"],
+            idle_keys=idle_of_training(config).keys(),
         ),
     )
 

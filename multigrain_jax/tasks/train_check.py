@@ -22,6 +22,7 @@ from multigrain_jax.tasks.check import (
     dtype_problems,
     refuse,
 )
+from multigrain_jax.tasks.idle import idle_of_training, idle_problems
 from multigrain_jax.tasks.train_views import (
     compares_instances,
     mixing_problems,
@@ -51,6 +52,7 @@ def check_train_config(config: Mapping[str, Any], *, num_devices: int) -> None:
             *_drop_problems(config),
             *_loss_problems(config),
             *mixing_problems(config),
+            *idle_problems(config, idle_of_training(config)),
             *_list_problems(config["data"]),
             *_instance_problems(config),
             *_batch_problems(config, num_devices),

@@ -1,7 +1,7 @@
 """What may change in the config of a run that is resumed, key by key."""
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from multigrain_jax.data.bucket_paths import absolute_path
@@ -157,7 +157,11 @@ def _same(key: str, old: Any, new: Any) -> bool:
 
 
 def check_resumed_config(
-    saved: Mapping[str, Any], current: Mapping[str, Any], *, allowed: bool
+    saved: Mapping[str, Any],
+    current: Mapping[str, Any],
+    *,
+    allowed: bool,
+    idle_keys: Collection[str] = (),
 ) -> list[Change]:
     """What changed since the checkpoint was written, and has or will have an effect.
 
@@ -165,6 +169,8 @@ def check_resumed_config(
         saved: the config as the checkpoint records it.
         current: that of this run.
         allowed: whether any change is that can be made (`allow_config_change`).
+        idle_keys: dotted keys that the current config does not read. Older versions
+            let them be set all the same, and such a run goes on.
 
     Raises:
         InputError: a change of the data's order or of a shape that is not allowed, or
@@ -176,7 +182,8 @@ def check_resumed_config(
         change
         for change in config_differences(saved, current)
         # An older version wrote the checkpoint, without keys that it did not have.
-        if change.key in known or change.key not in RECORD_KEYS
+        if change.key not in idle_keys
+        and (change.key in known or change.key not in RECORD_KEYS)
     ]
     used_up = [change for change in changes if change.key in START_KEYS]
     if used_up:

@@ -1,6 +1,6 @@
 """A run that goes on from its own checkpoint, with the same data and config."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,6 +51,7 @@ class Resume:
         start_anew: whether a run whose checkpoints are gone begins at step 0.
         save_every: after so many steps each a checkpoint is due.
         dry_run: nothing is written: damaged checkpoints stay where they are.
+        idle_keys: dotted keys that the config does not read: a change is none.
     """
 
     step: int | None
@@ -58,6 +59,7 @@ class Resume:
     start_anew: bool
     save_every: int
     dry_run: bool
+    idle_keys: Collection[str] = ()
 
 
 class DataRecord(NamedTuple):
@@ -100,8 +102,9 @@ def resume_state(
         opt_state = load_optimizer(checkpoint, like=fresh.opt_state)
         average = load_average(checkpoint)
     _require_position(checkpoint)
+    allowed = own.allow_config_change
     changes = check_resumed_config(
-        checkpoint.meta["config"], record, allowed=own.allow_config_change
+        checkpoint.meta["config"], record, allowed=allowed, idle_keys=own.idle_keys
     )
     finished = checkpoint.step >= last_step
     effective, idle = split_by_effect(changes) if finished else (changes, [])
@@ -109,9 +112,7 @@ def resume_state(
         print(f"config changed: {change}")
     _compare_data(own, checkpoint, stream.num_images, data)
     if not finished:
-        compare_versions(
-            checkpoint.data.get("versions"), allowed=own.allow_config_change
-        )
+        compare_versions(checkpoint.data.get("versions"), allowed=allowed)
     if finished:
         print(
             f"nothing left to train: {checkpoint.path} is of step {checkpoint.step}, "

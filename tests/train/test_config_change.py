@@ -102,6 +102,15 @@ def test_what_an_older_version_did_without_a_key_is_no_change():
         check_resumed_config(saved, three, allowed=False)
 
 
+def test_what_the_config_does_not_read_is_no_change():
+    saved = config(beta_init=1.0, margin=0.3, instance_loss="infonce")
+    current = config(instance_loss="infonce")
+    with pytest.raises(InputError, match="would have no effect"):
+        check_resumed_config(saved, current, allowed=False)
+    idle = {"beta_init", "margin"}
+    assert check_resumed_config(saved, current, allowed=False, idle_keys=idle) == []
+
+
 def test_the_same_path_may_be_written_otherwise(monkeypatch):
     monkeypatch.setenv("HOME", "/home/ant")
     saved = config(init_from="~/x", data={"list_file": "/lists/../list.txt"})

@@ -225,6 +225,8 @@ def test_what_was_used_up_at_the_beginning_cannot_be_changed(tmp_path):
         InputError, match=r"no effect.*\n  pooling_exponent: .* -> 4\.0"
     ):
         start(tmp_path, record=record, allow_config_change=True)
+    # What is not read now was nothing.
+    assert value_of(start(tmp_path, record=record, idle_keys=["pooling_exponent"])) == 1
 
 
 def test_the_step_in_a_name_is_that_of_the_checkpoint(tmp_path):

@@ -1,0 +1,91 @@
+"""Keys that others leave without effect: refused where they were changed all the same.
+
+Who sets such a key has forgotten another, and would be told nothing by the numbers.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from multigrain_jax.losses.margin import BETA_INIT, MARGIN
+from multigrain_jax.tasks.bounds import leaves
+
+# What every recipe holds of these keys where nobody chose otherwise.
+DEFAULTS: Mapping[str, Any] = {
+    "beta_init": BETA_INIT,
+    "data.photos_per_instance": 2,
+    "init_raw": False,
+    "init_step": None,
+    "label_smoothing": 0.0,
+    "margin": MARGIN,
+    "temperature": 0.05,
+}
+
+
+def idle_problems(config: Mapping[str, Any], idle: Mapping[str, str]) -> list[str]:
+    """A line for every idle key whose value is not its default.
+
+    Args:
+        config: the configuration as nested dictionaries.
+        idle: of each dotted key that is not read why not, and what would change that.
+    """
+    values = dict(leaves(config))
+    return [
+        f"{key} = {values[key]!r} {why}, or leave {key} at {DEFAULTS[key]!r}"
+        for key, why in idle.items()
+        if values[key] != DEFAULTS[key]
+    ]
+
+
+def idle_of_weights(config: Mapping[str, Any]) -> dict[str, str]:
+    """The keys that choose weights where no checkpoint is named, of any task."""
+    if config["init_from"]:
+        return {}
+    why = "without init_from, of which it chooses the {}; give --config.init_from=DIR"
+    idle = {"init_step": why.format("step")}
+    if not config.get("pretrained_backbone"):
+        idle["init_raw"] = why.format("weights")
+    return idle
+
+
+def idle_of_training(config: Mapping[str, Any]) -> dict[str, str]:
+    """The keys of a training that its other keys leave without effect."""
+    idle = idle_of_weights(config)
+    if why := _why_no_margin_loss(config):
+        idle |= {"beta_init": why, "margin": why}
+    if config["instance_loss"] != "infonce":
+        idle["temperature"] = (
+            f'with instance_loss = "{config["instance_loss"]}", which has none; set '
+            'instance_loss to "infonce"'
+        )
+    if config["classification_weight"] == 0:
+        idle["label_smoothing"] = (
+            "with classification_weight = 0.0: it is of the cross-entropy, which is "
+            "not trained; set classification_weight above 0"
+        )
+    if not config["data"]["instances"]:
+        idle["data.photos_per_instance"] = (
+            "without data.instances, which says what photos are of one; give "
+            "--config.data.instances=LEVEL"
+        )
+    return idle
+
+
+def say_idle(config: Mapping[str, Any]) -> None:
+    """A line on what has no effect and is no mistake: recipes set it for all losses."""
+    name = config["negative_sampling"]
+    if name != "reference" and _why_no_margin_loss(config):
+        print(f"negative_sampling = {name!r} is without effect: no margin loss")
+
+
+def _why_no_margin_loss(config: Mapping[str, Any]) -> str:
+    if config["instance_loss"] == "infonce":
+        return (
+            'with instance_loss = "infonce", which takes the margin loss\'s place; set '
+            'instance_loss to "margin"'
+        )
+    if config["classification_weight"] == 1:
+        return (
+            "with classification_weight = 1.0, which leaves the margin loss no weight; "
+            "set classification_weight below 1"
+        )
+    return ""

@@ -1,0 +1,128 @@
+"""Keys without effect: which are refused, in what words, and which are told."""
+
+import pytest
+
+from configs import base, browse, copies, modern, quickstart, search
+from multigrain_jax.errors import InputError
+from multigrain_jax.tasks import browse as run_browse
+from multigrain_jax.tasks import search as run_search
+from multigrain_jax.tasks.bounds import leaves
+from multigrain_jax.tasks.idle import (
+    DEFAULTS,
+    idle_of_training,
+    idle_problems,
+    say_idle,
+)
+
+JOINT = {"classification_weight": 0.5, "num_repeats": 3}
+INFONCE = {**JOINT, "instance_loss": "infonce"}
+
+
+def config(**changes):
+    values = base.get_config().to_dict()
+    for key, value in changes.items():
+        outer, _, inner = key.rpartition("__")
+        (values[outer] if outer else values)[inner] = value
+    return values
+
+
+def problems(values):
+    return idle_problems(values, idle_of_training(values))
+
+
+@pytest.mark.parametrize("recipe", [base, search, browse])
+def test_the_defaults_are_those_of_the_recipes(recipe):
+    held = dict(leaves(recipe.get_config().to_dict()))
+    shared = held.keys() & DEFAULTS.keys()
+    assert {key: held[key] for key in shared} == {k: DEFAULTS[k] for k in shared}
+    assert recipe is not base or shared == DEFAULTS.keys()
+
+
+@pytest.mark.parametrize("weight", ["0", "0.5", "1"])
+@pytest.mark.parametrize("recipe", [modern, quickstart, copies])
+def test_no_recipe_sets_what_has_no_effect(recipe, weight):
+    if recipe is copies and weight == "1":
+        return  # refused: it leaves InfoNCE no weight
+    assert problems(recipe.get_config(weight).to_dict()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "needed", "said"),
+    [
+        (
+            {**JOINT, "temperature": 0.1},
+            {"instance_loss": "infonce"},
+            'temperature = 0.1 with instance_loss = "margin", which has none; set '
+            'instance_loss to "infonce", or leave temperature at 0.05',
+        ),
+        (
+            {**JOINT, "label_smoothing": 0.1, "classification_weight": 0.0},
+            {"classification_weight": 0.1},
+            "label_smoothing = 0.1 with classification_weight = 0.0: it is of the "
+            "cross-entropy, which is not trained; set classification_weight above 0, "
+            "or leave label_smoothing at 0.0",
+        ),
+        (
+            {**INFONCE, "margin": 0.3},
+            {"instance_loss": "margin"},
+            'margin = 0.3 with instance_loss = "infonce", which takes the margin '
+            'loss\'s place; set instance_loss to "margin", or leave margin at 0.2',
+        ),
+        (
+            {"beta_init": 1.0},
+            JOINT,
+            "beta_init = 1.0 with classification_weight = 1.0, which leaves the margin "
+            "loss no weight; set classification_weight below 1, or leave beta_init at "
+            "1.2",
+        ),
+        (
+            {**JOINT, "data__photos_per_instance": 4},
+            {"data__instances": "2"},
+            "data.photos_per_instance = 4 without data.instances, which says what "
+            "photos are of one; give --config.data.instances=LEVEL, or leave "
+            "data.photos_per_instance at 2",
+        ),
+        (
+            {"init_step": 0, "pretrained_backbone": "zoo"},
+            {"init_from": "run"},
+            "init_step = 0 without init_from, of which it chooses the step; give "
+            "--config.init_from=DIR, or leave init_step at None",
+        ),
+        (
+            {"init_raw": True},
+            {"pretrained_backbone": "zoo"},
+            "init_raw = True without init_from, of which it chooses the weights; give "
+            "--config.init_from=DIR, or leave init_raw at False",
+        ),
+    ],
+)
+def test_what_has_no_effect_is_refused_until_it_has(changes, needed, said):
+    assert problems(config(**changes)) == [said]
+    assert problems(config(**{**changes, **needed})) == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "run"), [(search, run_search.run), (browse, run_browse.run)]
+)
+def test_no_task_chooses_of_a_checkpoint_that_is_not_named(recipe, run, tmp_path):
+    config = recipe.get_config()
+    config.update({"init_step": 5, "init_raw": True, "database": "none"})
+    with pytest.raises(InputError) as error:
+        run(config, tmp_path / "w")
+    for said in ("init_step = 5", "init_raw = True"):
+        assert f"\n  {said} without init_from, of which" in str(error.value)
+    config.init_from = "run"
+    with pytest.raises(InputError) as error:
+        run(config, tmp_path / "w")
+    assert "without init_from" not in str(error.value)
+
+
+def test_a_sampling_that_recipes_set_for_all_losses_is_told(capsys):
+    weighted = {"negative_sampling": "distance_weighted"}
+    for changes in ({}, INFONCE, {**JOINT, **weighted}):
+        say_idle(config(**changes))
+    assert capsys.readouterr().out == ""
+    said = "negative_sampling = 'distance_weighted' is without effect: no margin loss\n"
+    for changes in ({}, INFONCE):
+        say_idle(config(**changes, **weighted))
+        assert capsys.readouterr().out == said
