@@ -138,7 +138,8 @@ BOUNDS: dict[str, Bound] = {
     "distributed.process_index": optional(COUNT_OR_ZERO),
     "ef_construction": COUNT,
     "eigenvalue_floor": COUNT_OR_ZERO,
-    "ema_decay": optional(Bound("from 0 to below 1", 0, math.nextafter(1, 0))),
+    # A decay of 0 would be the last weights again; None: no average is kept.
+    "ema_decay": optional(Bound("above 0 and below 1", 0, 1, without_ends=True)),
     "empty_above": SHARE,
     "epoch_len_factor": ABOVE_ZERO,
     "eval_every_epochs": COUNT,
