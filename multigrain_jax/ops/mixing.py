@@ -62,8 +62,9 @@ def mix_views(
 ) -> Mixed:
     """Mix views with the sample half a group further on.
 
-    The order of samples is a lot already: a fixed partner is a random other photo. A
-    share is drawn for every sample from Beta(α, α), α that of the kind of mixture; with
+    The order of samples is a lot already: a fixed partner is a random photo, and of
+    another instance where those in a row fill no more than half of a group. A share
+    is drawn for every sample from Beta(α, α), α that of the kind of mixture; with
     both kinds, each sample is of either with probability 1/2.
 
     Args:

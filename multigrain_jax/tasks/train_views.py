@@ -63,15 +63,24 @@ def mixing_problems(config: Mapping[str, Any]) -> list[str]:
             f"cross-entropy alone, which is not trained; set {' and '.join(wanted)} to "
             "0, or classification_weight above 0"
         ]
-    if min(config["batch_norm_group_size"], config["batch_size"]) < 2:
+    group = min(config["batch_norm_group_size"], config["batch_size"])
+    if group < 2:
         return [
             f"{alphas} with groups of one sample (batch_norm_group_size, or batch_size "
             "where that is smaller), in which there is no other to mix with; choose "
             "larger groups"
         ]
-    views = min(
-        views_of_instance(config), config["sampling_group_size"], config["batch_size"]
-    )
+    in_a_row = views_of_instance(config)
+    # The views of an instance stand side by side, and partners half a group apart.
+    if in_a_row > group // 2:
+        return [
+            f"{alphas} with {in_a_row} views of an instance side by side (num_repeats, "
+            "times data.photos_per_instance where instances are known) in groups of "
+            f"{group} samples (batch_norm_group_size, or batch_size where that is "
+            "smaller): the partner half a group further on would often be a view of "
+            f"the same instance; choose groups of {2 * in_a_row} or more"
+        ]
+    views = min(in_a_row, config["sampling_group_size"], config["batch_size"])
     if compares_instances(config) and views < VIEWS_OF_MIXED:
         return [
             f"{alphas} with {views} views of an instance (num_repeats, or "
