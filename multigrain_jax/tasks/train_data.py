@@ -57,7 +57,8 @@ def open_train_data(config: Mapping[str, Any]) -> TrainData:
             parts[name] = open_split(data_set, name, source.class_names)
     report = parts.get(config["report_split"])
     if not source.class_names:
-        print("no labels: the margin loss alone is trained, and there is no validation")
+        trained = _trained_without_labels(config)
+        print(f"no labels: {trained} trained, and there is no validation")
         return TrainData(source, None, report)
     for name, part in parts.items():
         print(f"{name}: {class_statistics(part)}")
@@ -100,6 +101,12 @@ def refuse_images(config: Mapping[str, Any], source: ImageSource) -> None:
             "folder with one subfolder per class, or train without labels with "
             "--config.classification_weight=0"
         )
+
+
+def _trained_without_labels(config: Mapping[str, Any]) -> str:
+    infonce = config["instance_loss"] == "infonce"
+    loss = "InfoNCE" if infonce else "the margin loss"
+    return f"{loss} and KoLeo are" if config["koleo_weight"] else f"{loss} alone is"
 
 
 def _instance_statistics(data: Mapping[str, Any], source: ImageSource) -> str:

@@ -118,6 +118,23 @@ def test_labels_are_to_be_there_and_to_fit():
     refuse_images(config("/photos", classification_weight=0.0), source_of([-1], 0))
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "the margin loss alone is"),
+        ({"instance_loss": "infonce"}, "InfoNCE alone is"),
+        ({"koleo_weight": 0.1}, "the margin loss and KoLeo are"),
+        ({"instance_loss": "infonce", "koleo_weight": 1.0}, "InfoNCE and KoLeo are"),
+    ],
+)
+def test_what_is_trained_without_labels_is_named(tmp_path, capsys, changes, said):
+    root = write_plain_photos(tmp_path, [f"{number}.png" for number in range(3)])
+    changes |= {"classification_weight": 0.0, "val_fraction": 0.0, "val_split": None}
+    open_train_data(config(root, **changes, report_split=None))
+    expected = f"no labels: {said} trained, and there is no validation\n"
+    assert capsys.readouterr().out.endswith(expected)
+
+
 def test_known_instances_are_told_and_missed(tmp_path, capsys):
     names = [f"train/{name}.png" for name in ("a/x/1", "a/x/2", "a/y/1", "b/1", "b/2")]
     root = write_plain_photos(tmp_path / "photos", names)
