@@ -16,6 +16,7 @@ from multigrain_jax.data.sources.open import (
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError, printable
 from multigrain_jax.tasks.inputs import data_set_from_config
+from multigrain_jax.tasks.train_views import compares_instances
 
 
 class TrainData(NamedTuple):
@@ -71,11 +72,12 @@ def open_train_data(config: Mapping[str, Any]) -> TrainData:
 
 
 def refuse_images(config: Mapping[str, Any], source: ImageSource) -> None:
-    """Refuse images whose labels the losses of a run cannot use.
+    """Refuse images whose labels or instances the losses of a run cannot use.
 
     Raises:
         InputError: more classes than the network is to have; with cross-entropy, images
-            without a label or a single class.
+            without a label or a single class; where instances are compared, a single
+            one.
     """
     num_classes, found = config["num_classes"], len(source.class_names)
     if num_classes is not None and num_classes < found:
@@ -83,8 +85,13 @@ def refuse_images(config: Mapping[str, Any], source: ImageSource) -> None:
             f"num_classes: found {num_classes}, and the images have {found} classes; "
             "expected at least as many, or None to count them"
         )
-    if config["classification_weight"] == 0:
-        return
+    if config["classification_weight"] > 0:
+        _refuse_labels(source)
+    if compares_instances(config):
+        _refuse_one_instance(config["data"], source)
+
+
+def _refuse_labels(source: ImageSource) -> None:
     unlabelled = np.flatnonzero(source.labels < 0)
     if unlabelled.size:
         raise InputError(
@@ -93,7 +100,7 @@ def refuse_images(config: Mapping[str, Any], source: ImageSource) -> None:
             "folder per class and no images beside the folders, or with "
             "--config.classification_weight=0 no labels at all"
         )
-    if found == 1:
+    if len(source.class_names) == 1:
         (name,) = source.class_names
         raise InputError(
             f"the images have one class, {name!r}, from which cross-entropy learns "
@@ -101,6 +108,19 @@ def refuse_images(config: Mapping[str, Any], source: ImageSource) -> None:
             "folder with one subfolder per class, or train without labels with "
             "--config.classification_weight=0"
         )
+
+
+def _refuse_one_instance(data: Mapping[str, Any], source: ImageSource) -> None:
+    known = source.instances
+    if (len(source) if known is None else len(np.unique(known))) > 1:
+        return
+    told = f"data.instances = {data['instances']!r}: " if data["instances"] else ""
+    other = ", or give another data.instances" if told else ""
+    raise InputError(
+        f"{told}found one instance in all, the first of its photos is "
+        f"{printable(source.describe(0))}, expected two or more, without which "
+        f"there is nothing to compare; give photos of others{other}"
+    )
 
 
 def _trained_without_labels(config: Mapping[str, Any]) -> str:

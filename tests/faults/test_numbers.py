@@ -161,6 +161,10 @@ def test_the_smallest_data_sets_train(photos, tmp_path, images):
     with pytest.raises(InputError, match="one class, 'disc', from which cross-entropy"):
         run(config, tmp_path / "work")
     config.classification_weight = 0.0
+    if images == "one image":
+        with pytest.raises(InputError, match="found one instance in all"):
+            run(config, tmp_path / "work")
+        return
     run(config, tmp_path / "work")
     rows = (tmp_path / "work" / "metrics.jsonl").read_text().splitlines()
     assert all(np.isfinite(json.loads(row)["train/loss"]) for row in rows)

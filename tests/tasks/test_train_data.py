@@ -115,7 +115,7 @@ def test_labels_are_to_be_there_and_to_fit():
         refuse_images(config("/photos"), source_of([0, -1], 1))
     with pytest.raises(InputError, match="found 2, and the images have 3 classes"):
         refuse_images(config("/photos", num_classes=2), source_of([0, 1, 2], 3))
-    refuse_images(config("/photos", classification_weight=0.0), source_of([-1], 0))
+    refuse_images(config("/photos", classification_weight=0.0), source_of([-1, -1], 0))
 
 
 @pytest.mark.parametrize(
@@ -133,6 +133,24 @@ def test_what_is_trained_without_labels_is_named(tmp_path, capsys, changes, said
     open_train_data(config(root, **changes, report_split=None))
     expected = f"no labels: {said} trained, and there is no validation\n"
     assert capsys.readouterr().out.endswith(expected)
+
+
+def test_one_instance_is_nothing_to_compare(tmp_path):
+    one = source_of([-1], 0)
+    without = {"classification_weight": 0.0}
+    said = r"^found one instance in all, the first of its photos is /photos/0\.jpg, exp"
+    with pytest.raises(InputError, match=said):
+        refuse_images(config("/photos", **without), one)
+    two = source_of([0, 1], 2)
+    two.instances = np.zeros(2, np.int32)
+    known = {"instances": "1"}
+    with pytest.raises(InputError, match=r"data\.instances = '1': found one .*another"):
+        refuse_images(config("/photos", **known), two)
+    # Cross-entropy alone compares classes.
+    refuse_images(config("/photos", **known, classification_weight=1.0), two)
+    spread = {"classification_weight": 1.0, "koleo_weight": 0.1}
+    with pytest.raises(InputError, match="found one instance in all"):
+        refuse_images(config("/photos", **known, **spread), two)
 
 
 def test_known_instances_are_told_and_missed(tmp_path, capsys):
