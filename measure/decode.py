@@ -160,7 +160,7 @@ def descriptors(checkpoint: Path, folder: Path, *, test_size: int, most: int) ->
     for path in paths:
         data = Path(path).read_bytes()
         shown = {way: np.asarray(show(data, each).image) for way, each in WAYS.items()}
-        reduced += not np.array_equal(*shown.values())
+        reduced += not np.array_equal(shown["exact"], shown["fast"])
         for way, pixels in shown.items():
             image = normalize_pixels_on_host(pixels, row.mean, row.std)
             made[way].append(np.asarray(model(image[None]).normalized_embedding[0]))
