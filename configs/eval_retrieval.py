@@ -9,8 +9,10 @@
     rparis6k    medium and hard
     disc21      the Image Similarity Challenge: µAP, recall at a precision of 90 % and
                 at ranks 1 and 10; data.training: the folder from which scores are
-                normalised; data.query_list, data.reference_list, data.ground_truth: a
-                subset, such as the challenge's subset_1
+                normalised; data.query_list, data.reference_list: files that name the
+                queries and references of a subset, such as the challenge's subset_1;
+                data.ground_truth: its file, of which pairs that a list leaves out are
+                passed over
     copies      the same scores of copies that are made of one's own photos, by six
                 edits: a third of the photos is looked for, a third distracts, and
                 copies of a third find nothing; data.distractors: a folder that joins

@@ -1,9 +1,10 @@
-"""The collection of photos that several tasks look through."""
+"""Photos and the collection of them that several tasks look through."""
 
 import shutil
 
 import pytest
 from helpers.configs import small_eval_config
+from helpers.photos import write_noise_photos
 
 from configs import embed
 from multigrain_jax.tasks import embed as run_embed
@@ -29,3 +30,11 @@ def database(photo_folder, tiny_checkpoint, tmp_path_factory):
     )
     run_embed.run(config, base / "workdir")
     return base / "workdir"
+
+
+@pytest.fixture(scope="session")
+def objects(tmp_path_factory):
+    """Four photos of each of three objects that are hard to tell apart."""
+    sizes = [(40, 30), (30, 40), (48, 30), (40, 30)]
+    root = tmp_path_factory.mktemp("objects")
+    return write_noise_photos(root, count=4, sizes=sizes, brightest=220, tint_by=12)

@@ -108,7 +108,7 @@ def disc21(world: World) -> Any:
         {"training": 1},
         root=root,
         ground_truth=truth,
-        query_list=written(world.base, "queries.txt", "Q1\n"),
+        query_list=written(world.base, "queries.txt", "Q1\nQ0\n"),
         reference_list=written(world.base, "references.txt", "R000001\nR000002\n"),
         training=photos(world.base / "training", ["T0.jpg"]),
     )

@@ -4,16 +4,14 @@ import csv
 import errno
 import html
 import json
-import shutil
 from functools import partial
 
 import numpy as np
 import pytest
 from helpers.configs import small_eval_config
-from helpers.photos import write_noise_photos
+from helpers.descriptors import embeddings
 from PIL import Image
 
-import multigrain_jax
 from configs import eval_retrieval
 from multigrain_jax.checkpoint import CheckpointStore, load_checkpoint
 from multigrain_jax.errors import InputError
@@ -23,30 +21,9 @@ from multigrain_jax.pages import page
 from multigrain_jax.tasks.eval_retrieval import run
 
 
-@pytest.fixture(scope="module")
-def objects(tmp_path_factory):
-    """Four photos of each of three objects that are hard to tell apart."""
-    sizes = [(40, 30), (30, 40), (48, 30), (40, 30)]
-    root = tmp_path_factory.mktemp("objects")
-    return write_noise_photos(root, count=4, sizes=sizes, brightest=220, tint_by=12)
-
-
 def make_config(name, root, checkpoint, **changes):
     get_config = partial(eval_retrieval.get_config, name)
     return small_eval_config(get_config, root, checkpoint, **changes)
-
-
-def embeddings(checkpoint, paths, *, sizes, mode="rect", turn=0, exponent=None):
-    """The mean embedding of each photo alone, and its unit length."""
-    model = multigrain_jax.load_model(checkpoint, pooling_exponent=exponent)
-    rows = []
-    for path in paths:
-        with Image.open(path) as photo:
-            turned = photo.rotate(-turn, expand=True)
-            pixels = [model.preprocess(turned, size, mode) for size in sizes]
-        each = [np.asarray(model(image[None]).embedding[0]) for image in pixels]
-        rows.append(np.mean(each, axis=0))
-    return [row / np.linalg.norm(row) for row in rows]
 
 
 def average_precision(query, rows, labels, *, first=None):
@@ -179,48 +156,8 @@ def test_copies_of_a_folder_s_photos_are_looked_for(objects, tiny_checkpoint, tm
     assert {name.rpartition(" (")[2] for name in asked} >= {"overlay)", "strong)"}
 
 
-@pytest.fixture
-def disc21(objects, tmp_path):
-    """Three references, a copy of the second of them, and three training photos."""
-    root = tmp_path / "disc21"
-    for folder in ("references", "queries", "train"):
-        (root / folder).mkdir(parents=True)
-    for number in range(3):
-        for folder, letter, kind in (("references", "R", "ant"), ("train", "T", "bee")):
-            name = f"{letter}{number:06d}.jpg"
-            with Image.open(objects / kind / f"{number}.png") as photo:
-                photo.save(root / folder / name)
-    shutil.copy(root / "references/R000001.jpg", root / "queries/Q00000.jpg")
-    (root / "public_ground_truth.csv").write_text("Q00000,R000001\n")
-    return root
-
-
-@pytest.mark.parametrize("reduction", [None, "mean"])
-def test_scores_are_normalised_by_the_training_photos(
-    disc21, tiny_checkpoint, tmp_path, reduction
-):
-    config = make_config("disc21", disc21, tiny_checkpoint)
-    config.data.training = str(disc21 / "train")
-    config.expected_counts.update(queries=1, references=3, matches=1, training=3)
-    config.score_normalization.num_neighbours = 2
-    if reduction is not None:
-        config.score_normalization.reduction = reduction
-    results = run(config, tmp_path / "out")
-    photos = [disc21 / "queries/Q00000.jpg", *sorted((disc21 / "train").iterdir())]
-    query, *training = embeddings(tiny_checkpoint, photos, sizes=(48,))
-    _, second, first = sorted(float(query @ row) for row in training)
-    # The copy is like its original at 1, and both are found first.
-    offset = first + second if reduction == "mean" else 2 * second
-    assert first - second > 1e-3
-    assert results["disc21/raw/threshold_at_p90"] == pytest.approx(1, abs=1e-5)
-    assert results["disc21/raw/recall_at_1"] == 1
-    assert results["disc21/normalized/recall_at_10"] == 1
-    found = results["disc21/normalized/threshold_at_p90"]
-    assert found == pytest.approx(1 - offset, abs=1e-4)
-
-
 def test_what_the_scores_leave_out_and_what_lowers_them_is_told(
-    holidays, disc21, tiny_checkpoint, tmp_path, capsys
+    holidays, tiny_checkpoint, tmp_path, capsys
 ):
     config = make_config("holidays", holidays, tiny_checkpoint)
     config.expected_counts.update(images=6, groups=3)
@@ -237,18 +174,6 @@ def test_what_the_scores_leave_out_and_what_lowers_them_is_told(
     # Of 500 pixels, whitened, upright; and there are fewer of them.
     assert [len(saved[way]) for way in told] == [3, 1]
     assert saved["raised_by"][0].startswith("6 images take part in place of 1491")
-
-    with open(disc21 / "public_ground_truth.csv", "a") as file:
-        file.write("Q00001,\n")
-    shutil.copy(disc21 / "train/T000000.jpg", disc21 / "queries/Q00001.jpg")
-    config = make_config("disc21", disc21, tiny_checkpoint)
-    config.expected_counts.update(queries=2, references=3, matches=1)
-    results = run(config, tmp_path / "b")
-    lines = capsys.readouterr().out.splitlines()
-    assert "disc21/raw: 1 of 2 queries have no positive" in lines
-    assert results["disc21/raw/num_without_positives"] == 1
-    saved = json.loads((tmp_path / "b/results.json").read_text())
-    assert any("data.training=FOLDER" in line for line in saved["lowered_by"])
 
 
 def test_an_unreadable_photo_is_listed_and_not_found(

@@ -118,7 +118,8 @@ class BenchmarkFiles:
         distractors: copydays, copies: a folder of images that join the database.
         distractor_list: copydays: only these of them, one path a line.
         ground_truth: roxford5k, rparis6k, disc21: the file, where it is not in root.
-        query_list: disc21: names of queries, one a line, beyond the ground truth's.
+        query_list: disc21: names of the queries, one a line, in place of those that the
+            ground truth lists.
         reference_list: disc21: names of the references, one a line, where not all are.
         training: disc21, copies, folder: a folder of other images, to normalise scores.
         exclude: patterns of names and paths that are passed over in folders.

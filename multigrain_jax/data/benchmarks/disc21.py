@@ -5,7 +5,7 @@ Douze et al., "The 2021 image similarity dataset and challenge", arXiv 2106.0967
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from multigrain_jax.data.benchmarks.benchmark import (
     name_some,
     require_count,
 )
+from multigrain_jax.data.notes import PASSED_OVER
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import MAX_TEXT_BYTES, read_small
 
@@ -34,10 +35,11 @@ TRUTH_FILES = ("ground_truth.csv", "public_ground_truth.csv", "dev_ground_truth.
 def load_disc21(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
     """DISC21: all (query, reference) pairs are ranked together.
 
-    The queries are those that the ground truth lists, with or without a reference, and
-    those of `query_list`; the references all of their folder, or those of
-    `reference_list`. What is listed is a subset, such as the challenge's subset_1 (its
-    ground truth is one's own to give), whose numbers are those of its lists.
+    The queries are those that the ground truth lists, with or without a reference, or
+    those of `query_list` instead; the references all of their folder, or those of
+    `reference_list`. Pairs of the ground truth with a photo that a list leaves out are
+    passed over, and a remark says how many: of a subset such as the challenge's
+    subset_1, its own ground truth and the whole one give the same scores.
 
     Args:
         files: `root` has the folders `queries` (or `dev_queries`) and `references`,
@@ -54,17 +56,20 @@ def load_disc21(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
     truth_file = files.ground_truth or _find_truth(files.root)
     pairs, query_names = _read_truth(truth_file)
     if files.query_list is not None:
-        query_names += _read_list(files.query_list, key="query_list")
+        query_names = _read_list(files.query_list, key="query_list")
     query_names = list(dict.fromkeys(query_names))
     references = _references(references_folder, files.reference_list)
     positions = {Path(name).stem: number for number, name in enumerate(references)}
     query_files = {Path(name).stem: name for name in file_names(queries_folder)}
+    pairs, remarks = _of_lists(
+        pairs, files, truth_file, names=(frozenset(query_names), positions.keys())
+    )
     _require_named("queries", queries_folder, query_names, query_files)
     _require_named("references", references_folder, [r for _, r in pairs], positions)
     training = [] if files.training is None else file_names(files.training)
     listings: list[tuple[str, Path | None, Sequence[object], str]] = [
         ("references", references_folder, references, "R"),
-        ("queries", truth_file, query_names, ""),
+        ("queries", files.query_list or truth_file, query_names, ""),
         ("matches", truth_file, pairs, ""),
         ("training", files.training, training, "T"),
     ]
@@ -95,7 +100,49 @@ def load_disc21(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
         queries=len(references) + np.arange(len(query_names)),
         training=len(references) + len(query_names) + np.arange(len(training)),
         protocols=_protocols(positives, with_training=bool(training)),
+        remarks=remarks,
     )
+
+
+def _of_lists(
+    pairs: list[tuple[str, str]],
+    files: BenchmarkFiles,
+    truth_file: Path,
+    *,
+    names: tuple[Collection[str], Collection[str]],
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """The pairs with both photos in the lists, and a line for each list that drops any.
+
+    Args:
+        pairs: of the whole ground truth.
+        files: the lists, and the ground truth if it is given.
+        truth_file: the ground truth.
+        names: of the queries and of the references that take part.
+
+    Raises:
+        InputError: there are pairs, and none is left.
+    """
+    kept, remarks = pairs, []
+    lists = (("query", files.query_list), ("reference", files.reference_list))
+    for side, (what, listed) in enumerate(lists):
+        if listed is None:
+            continue
+        among = [pair for pair in kept if pair[side] in names[side]]
+        if len(among) < len(kept):
+            remarks.append(
+                f"{truth_file}{PASSED_OVER}{len(kept) - len(among)} of {len(pairs)} "
+                f"pairs, whose {what} is not in {listed} (data.{what}_list)"
+            )
+        kept = among
+    if pairs and not kept:
+        given = " and ".join(f"data.{what}_list" for what, listed in lists if listed)
+        raise InputError(
+            f"data.ground_truth: found none of the {len(pairs)} pairs of {truth_file} "
+            f"in {given}, expected pairs of the photos that are listed there; give the "
+            "ground truth of these lists with --config.data.ground_truth=FILE, or the "
+            f"lists of this one with --config.{given.split()[0]}=FILE"
+        )
+    return kept, remarks
 
 
 def _protocols(

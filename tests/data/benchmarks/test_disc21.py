@@ -10,24 +10,46 @@ from multigrain_jax.data.benchmarks import BenchmarkFiles, load_benchmark
 from multigrain_jax.errors import InputError
 
 
-def test_disc21_queries_come_from_the_ground_truth_and_a_list(makers, tmp_path):
+def test_disc21_queries_are_those_of_the_ground_truth(makers, tmp_path):
     files, counts = makers["disc21"](tmp_path)
     truth = tmp_path / "only_matches.csv"
     truth.write_text("Q00002,R000001\nQ00001,R000003\n")
-    names = tmp_path / "queries.txt"
-    names.write_text("Q00003.jpg\nQ00001\n")
-    chosen = dataclasses.replace(
-        files, ground_truth=truth, query_list=names, training=None
-    )
+    chosen = dataclasses.replace(files, ground_truth=truth, training=None)
     benchmark = load_benchmark(
-        "disc21", chosen, expected_counts={**counts, "queries": 3}
+        "disc21", chosen, expected_counts={**counts, "queries": 2}
     )
     found = [benchmark.image_name(int(index)) for index in benchmark.queries]
-    assert found == [f"queries/Q0000{n}.jpg" for n in (2, 1, 3)]
-    assert [list(p) for p in benchmark.protocols[0].positives] == [[1], [3], []]
+    assert found == [f"queries/Q0000{n}.jpg" for n in (2, 1)]
+    assert [list(p) for p in benchmark.protocols[0].positives] == [[1], [3]]
+    assert list(benchmark.remarks) == []
     truth.write_text("Q00002,R000001,0.5\n")
     with pytest.raises(InputError, match=r"row 1: found .* take the file anew"):
         load_benchmark("disc21", chosen, expected_counts=counts)
+
+
+def test_disc21_queries_are_those_of_a_list_alone_where_one_is_given(makers, tmp_path):
+    files, counts = makers["disc21"](tmp_path)
+    truth, names = tmp_path / "larger.csv", tmp_path / "queries.txt"
+    # Q00009 has no photo, which nobody asks for.
+    truth.write_text("Q00002,R000001\nQ00001,R000003\nQ00000,\nQ00009,R000002\n")
+    names.write_text("Q00003.jpg\nQ00001\nQ00003\n")
+    chosen = dataclasses.replace(files, ground_truth=truth, query_list=names)
+    expected = {**counts, "queries": 2, "matches": 1}
+    benchmark = load_benchmark("disc21", chosen, expected_counts=expected)
+    found = [benchmark.image_name(int(index)) for index in benchmark.queries]
+    assert found == ["queries/Q00003.jpg", "queries/Q00001.jpg"]
+    for protocol in benchmark.protocols:
+        assert [list(p) for p in protocol.positives] == [[], [3]]
+    assert list(benchmark.remarks) == [
+        f"{truth}: passed over 2 of 3 pairs, whose query is not in {names} "
+        "(data.query_list)"
+    ]
+    with pytest.raises(InputError, match=r"queries: found 2 in .*queries.txt, expec"):
+        load_benchmark("disc21", chosen, expected_counts=counts)
+    names.write_text("Q00003\n")
+    message = r"data.ground_truth: found none of the 3 pairs .* in data.query_list, ex"
+    with pytest.raises(InputError, match=message):
+        load_benchmark("disc21", chosen, expected_counts=expected)
 
 
 def test_disc21_takes_a_subset_by_its_lists(makers, tmp_path):
@@ -49,14 +71,28 @@ def test_disc21_takes_a_subset_by_its_lists(makers, tmp_path):
     found = [benchmark.image_name(int(index)) for index in benchmark.queries]
     assert found == ["queries/Q00002.jpg", "queries/Q00003.jpg"]
     assert [list(p) for p in benchmark.protocols[0].positives] == [[0], []]
-    # What a list names is there, and what the ground truth names is in the list.
-    for listed, message in (
-        ("R000001\nR000009\n", "references: 1 files .*: R000009.jpg"),
-        ("R000004\n", "references: 1 files .*: R000001.jpg"),
-    ):
-        (lists / "references").write_text(listed)
-        with pytest.raises(InputError, match=message):
-            load_benchmark("disc21", chosen, expected_counts={"training": 3})
+    assert list(benchmark.remarks) == []
+    # What a list names is there, and pairs with what it does not name are passed over.
+    (lists / "references").write_text("R000001\nR000009\n")
+    with pytest.raises(InputError, match=r"references: 1 files .*: R000009.jpg"):
+        load_benchmark("disc21", chosen, expected_counts={"training": 3})
+    (lists / "references").write_text("R000004\n")
+    message = r"found none of the 1 pairs .* in data.query_list and data.reference_list"
+    with pytest.raises(InputError, match=message):
+        load_benchmark("disc21", chosen, expected_counts={"training": 3})
+    # Of a larger ground truth the same is left as of the subset's own.
+    (lists / "references").write_text("R000004\nR000001\n")
+    truth.write_text("Q00001,R000001\nQ00002,R000001\nQ00003,R000003\nQ00000,\n")
+    larger = load_benchmark("disc21", chosen, expected_counts={"training": 3})
+    assert larger.paths == benchmark.paths
+    for mine, whole in zip(benchmark.protocols, larger.protocols, strict=True):
+        assert list(map(list, whole.positives)) == list(map(list, mine.positives))
+    first, second = larger.remarks
+    assert "passed over 1 of 3 pairs, whose query is not in" in first
+    assert second.endswith(
+        f"passed over 1 of 3 pairs, whose reference is not in {lists / 'references'} "
+        "(data.reference_list)"
+    )
     gone = dataclasses.replace(chosen, reference_list=tmp_path / "gone")
     with pytest.raises(InputError, match=r"reference_list .*gone: cannot be read"):
         load_benchmark("disc21", gone, expected_counts={"training": 3})
