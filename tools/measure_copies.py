@@ -34,7 +34,7 @@ from multigrain_jax.evaluation.copy_detection import Background, copy_scores
 from multigrain_jax.evaluation.embed import embed_source, make_embed_step
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.opened_model import open_model
-from multigrain_jax.ops.refinement import REDUCTIONS, Reduction
+from multigrain_jax.ops.refinement import REDUCTIONS, Reduction, require_neighbours
 from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.tasks.weights import say_which_weights
 from multigrain_jax.terminal import outlive_readers
@@ -63,6 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         source = QuickstartSource(options.split)
         unrelated = QuickstartSource(options.background)
+        require_neighbours(options.neighbours, len(unrelated), key="--neighbours")
         print(f"{len(source)} photos, {options.test_mode} {options.test_size}")
         width = max(len("checkpoint"), *map(len, options.checkpoints)) + 2
         print(

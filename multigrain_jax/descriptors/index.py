@@ -26,7 +26,11 @@ from multigrain_jax.descriptors.shards import ShardFile
 from multigrain_jax.distributed import host_rows
 from multigrain_jax.errors import InputError
 from multigrain_jax.mesh import DATA_AXIS, batch_sharding, make_own_mesh, put_replicated
-from multigrain_jax.ops.refinement import Reduction, score_offsets
+from multigrain_jax.ops.refinement import (
+    Reduction,
+    require_neighbours,
+    score_offsets,
+)
 
 # What the arrays of a search take at most, beside queries and results.
 SEARCH_BYTES = 128 << 20
@@ -333,11 +337,6 @@ def offsets_of(
 ) -> np.ndarray:
     """What is subtracted from the similarities of each query, float32 [Q]."""
     training, k, weight, reduction = normalization
-    if not 1 <= k <= training.live.sum():
-        raise InputError(
-            f"score normalisation: found num_neighbours = {k}, expected 1 to "
-            f"{training.live.sum()}, the training descriptors; lower it, or embed more "
-            "training images"
-        )
+    require_neighbours(k, int(training.live.sum()))
     nearest, _ = training.search(queries, k, block_bytes=block_bytes)
     return score_offsets(nearest, weight=weight, reduction=reduction)

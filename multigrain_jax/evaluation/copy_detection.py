@@ -22,7 +22,8 @@ class Background(NamedTuple):
     """Photos that nothing is a copy of, by which scores are normalised.
 
     Attributes:
-        descriptors: float32 [T, D], of unit length.
+        descriptors: float32 [T, D], of unit length; zeros, of those that could not be
+            read, count for nothing.
         weight: as of `normalize_scores`, as the two below.
         num_neighbours: of a copy, among these photos.
         reduction: of their similarities.
@@ -59,6 +60,10 @@ def copy_scores(
         `threshold_at_p90`, the similarity from which on 90 % of all pairs of a copy and
         a photo are a copy and its original. With a background, `micro_ap`, the average
         precision of all pairs ranked together, and `micro_ap_normalized`.
+
+    Raises:
+        InputError: fewer photos of the background could be read than are to be
+            neighbours.
     """
     copies = embed(CopySource(source, originals, edit))
     similarity = copies.descriptors @ photos.descriptors.T
@@ -74,9 +79,10 @@ def copy_scores(
     if threshold is not None:
         scores["threshold_at_p90"] = threshold
     if background is not None:
+        known = np.any(background.descriptors, axis=1)
         normalized = normalize_scores(
             similarity,
-            copies.descriptors @ background.descriptors.T,
+            copies.descriptors @ background.descriptors[known].T,
             weight=background.weight,
             num_neighbours=background.num_neighbours,
             reduction=background.reduction,

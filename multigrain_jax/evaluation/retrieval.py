@@ -132,8 +132,9 @@ def evaluate_retrieval(
     """Score every protocol of a benchmark.
 
     The similarity is the inner product in float32; ties are broken in index order. A
-    descriptor of zeros is that of an image that could not be read: it is not found, and
-    as a query finds nothing. Queries without positives are left out.
+    descriptor of zeros is that of an image that could not be read: it is not found, as
+    a query finds nothing, and is no training image. Queries without positives are left
+    out.
 
     Args:
         benchmark: what is right.
@@ -149,6 +150,8 @@ def evaluate_retrieval(
 
     Raises:
         ValueError: descriptors of other numbers than the benchmark's.
+        InputError: scores are to be normalised, by fewer training images that could be
+            read than `normalization_neighbours`.
     """
     for what, found, wanted in (
         ("queries", queries, benchmark.queries),
@@ -169,6 +172,7 @@ def evaluate_retrieval(
             "scores; give those of benchmark.training"
         )
     absent = np.flatnonzero(~np.any(database, axis=1))
+    known = () if training is None else np.flatnonzero(np.any(training, axis=1))
     for rows in query_blocks(queries, (database, training), block_bytes):
         block = queries[rows]
         similarity = block @ database.T
@@ -180,7 +184,8 @@ def evaluate_retrieval(
                 assert training is not None
                 scores = normalize_scores(
                     similarity,
-                    block @ training.T,
+                    # Taken of a block: no copy of all descriptors is made.
+                    (block @ training.T)[:, known],
                     weight=normalization_weight,
                     num_neighbours=normalization_neighbours,
                     reduction=normalization_reduction,

@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from multigrain_jax.errors import InputError
 from multigrain_jax.ops.pooling import NORM_EPSILON
 
 SIMILARITY_BYTES = 256 << 20  # of similarities that are computed at once
@@ -30,13 +31,40 @@ def normalize_scores(
         similarity: [Q, N].
         training_similarity: [Q, T], to the unrelated images.
         weight: 2 in the challenge.
-        num_neighbours: n, 10 in the challenge; all of T if that is fewer.
+        num_neighbours: n, 10 in the challenge; from 1 to T.
         reduction: "nth" as in the challenge, or "mean".
+
+    Raises:
+        InputError: fewer than n unrelated images.
     """
-    count = min(num_neighbours, training_similarity.shape[1])
-    nearest = np.partition(training_similarity, -count, axis=1)[:, -count:]
+    require_neighbours(num_neighbours, training_similarity.shape[1])
+    nearest = np.partition(training_similarity, -num_neighbours, axis=1)
+    nearest = nearest[:, -num_neighbours:]
     offsets = score_offsets(nearest, weight=weight, reduction=reduction)
     return similarity - offsets[:, None]
+
+
+def require_neighbours(
+    num_neighbours: int,
+    num_training: int,
+    *,
+    key: str = "score_normalization.num_neighbours",
+) -> None:
+    """Refuse to take the n-th nearest of fewer unrelated images than n.
+
+    Args:
+        num_neighbours: n.
+        num_training: how many there are that could be read.
+        key: what n is set by, for the error.
+
+    Raises:
+        InputError: there are fewer.
+    """
+    if not 1 <= num_neighbours <= num_training:
+        raise InputError(
+            f"{key}: found {num_neighbours}, expected 1 to {num_training}, as many "
+            "training photos as can be read; lower it, or give more of them"
+        )
 
 
 def score_offsets(

@@ -34,7 +34,11 @@ from multigrain_jax.evaluation.retrieval import (
 from multigrain_jax.growing_file import dispensable
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.opened_model import OpenedModel, open_checkpoint
-from multigrain_jax.ops.refinement import expand_queries, merge_scales
+from multigrain_jax.ops.refinement import (
+    expand_queries,
+    merge_scales,
+    require_neighbours,
+)
 from multigrain_jax.pages.benchmark_page import write_benchmark_page
 from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.tasks.check import (
@@ -73,7 +77,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     started = time.perf_counter()
     settings = config.to_dict()
     refuse(_problems(settings))
-    benchmark = _load_benchmark(settings)
+    benchmark = _open_benchmark(settings)
     opened = _open_model(settings)
     opened = take(for_search(opened.checkpoint.meta), settings, opened).for_inference()
     write_config(own_folder(workdir), settings)
@@ -221,6 +225,18 @@ def _load_benchmark(settings: Mapping[str, Any]) -> Benchmark:
         BenchmarkFiles(**files, exclude=data["exclude"]),
         expected_counts=settings["expected_counts"],
     )
+
+
+def _open_benchmark(settings: Mapping[str, Any]) -> Benchmark:
+    """The benchmark, refused where it has too few training photos.
+
+    Those that cannot be read are known when all are embedded, and refused then.
+    """
+    benchmark = _load_benchmark(settings)
+    if len(benchmark.training):
+        count = settings["score_normalization"]["num_neighbours"]
+        require_neighbours(count, len(benchmark.training))
+    return benchmark
 
 
 def _open_model(settings: Mapping[str, Any]) -> OpenedModel:

@@ -151,7 +151,7 @@ def test_queries_that_do_not_fit_are_refused(queries, k, message):
 def test_more_training_images_than_there_are_cannot_be_asked_for():
     index = DescriptorIndex([np.eye(3, dtype=np.float32)])
     normalization = ScoreNormalization(index, num_neighbours=10, weight=2.0)
-    with pytest.raises(InputError, match=r"neighbours = 10, expected 1 to 3, .* lower"):
+    with pytest.raises(InputError, match=r"s: found 10, expected 1 to 3, .*; lower"):
         index.search(np.eye(3), 1, normalization=normalization)
 
 

@@ -104,6 +104,12 @@ def test_a_background_tells_copies_that_are_like_everything():
     assert micro_aps(two, num_neighbours=2) == pytest.approx((plain, plain))
     mean = micro_aps(two, num_neighbours=2, reduction="mean")
     assert mean == pytest.approx((plain, (1 + 2 / 8) / 2))
+    # A photo that could not be read is none of the two.
+    assert micro_aps([*two, [0, 0, 0]], num_neighbours=2, reduction="mean") == mean
+    opposite = [[-1, 0, 0], [0, -1, 0]]
+    assert micro_aps([[0, 0, 0], *opposite]) == micro_aps(opposite)
+    with pytest.raises(InputError, match="found 3, expected 1 to 2, as many training"):
+        micro_aps([*two, [0, 0, 0]], num_neighbours=3)
 
 
 def test_the_tool_prints_a_line_for_each_edit_and_checkpoint(tiny_checkpoint, capsys):
@@ -133,6 +139,12 @@ def test_the_tool_says_what_cannot_be_opened(tmp_path, capsys):
     main = runpy.run_path(str(TOOL))["main"]
     assert main([str(tmp_path / "nothing"), "--split", "val"]) == 2
     assert "error: " in capsys.readouterr().err
+    # There are 57 photos for validation.
+    options = ["--split", "val", "--background", "val", "--neighbours", "58"]
+    assert main([str(tmp_path / "nothing"), *options]) == 2
+    heard = capsys.readouterr()
+    assert "error: --neighbours: found 58, expected 1 to 57" in heard.err
+    assert heard.out == ""
 
 
 def test_the_tool_takes_the_average_or_the_last_weights(monkeypatch, capsys):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from multigrain_jax.data.benchmarks import Benchmark, Protocol
+from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.retrieval import (
     QueryScore,
     evaluate_retrieval,
@@ -183,6 +184,28 @@ def test_unreadable_images_are_not_found_and_find_nothing(benchmark, descriptors
     assert scores.results["mine/one/map"] == pytest.approx(expected / 2)
     # The pairs of unreadable images are no candidates, even where there is room.
     assert scores.results["mine/one/micro_ap"] == pytest.approx(1 / (rank + 1) / 3)
+
+
+def test_unreadable_training_images_count_for_nothing(benchmark, descriptors):
+    # Opposite to all queries: zeros would be nearer.
+    queries, training = np.abs(descriptors["q"]), -np.abs(descriptors["t"])
+
+    def score(training, neighbours):
+        return evaluate_retrieval(
+            benchmark,
+            queries,
+            descriptors["x"],
+            training=training,
+            normalization_weight=2.0,
+            normalization_neighbours=neighbours,
+        ).results
+
+    damaged = np.insert(training, [0, 3, 7], 0, axis=0)
+    assert score(damaged, 3) == score(training, 3)
+    assert score(damaged, 7) == score(training, 7)
+    for rows in (training, damaged):
+        with pytest.raises(InputError, match=r"found 8, expected 1 to 7, .* read; low"):
+            score(rows, 8)
 
 
 def test_wrong_numbers_of_descriptors_are_refused(benchmark, descriptors):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from multigrain_jax.errors import InputError
 from multigrain_jax.ops.refinement import (
     REDUCTIONS,
     expand_queries,
@@ -10,6 +11,7 @@ from multigrain_jax.ops.refinement import (
     merge_scales,
     normalize_scores,
     query_blocks,
+    require_neighbours,
     score_offsets,
 )
 
@@ -32,8 +34,7 @@ REDUCE = {"nth": min, "mean": np.mean}
 def test_normalized_scores_equal_a_loop(descriptors, reduction):
     similarity = descriptors["q"] @ descriptors["x"].T
     training = descriptors["q"] @ descriptors["t"].T
-    # Of 50, which are more than there are, all are taken.
-    for weight, count in ((2.0, 3), (0.5, 1), (1.0, 7), (1.0, 50)):
+    for weight, count in ((2.0, 3), (0.5, 1), (1.0, 7)):
         found = normalize_scores(
             similarity,
             training,
@@ -46,6 +47,17 @@ def test_normalized_scores_equal_a_loop(descriptors, reduction):
             np.testing.assert_allclose(
                 found[query], similarity[query] - offset, rtol=0, atol=1e-6
             )
+
+
+@pytest.mark.parametrize("count", [0, 8])
+def test_fewer_unrelated_images_than_neighbours_are_refused(descriptors, count):
+    training = descriptors["q"] @ descriptors["t"].T
+    message = f"^score_normalization.num_neighbours: found {count}, expected 1 to 7, .*"
+    with pytest.raises(InputError, match=f"{message}; lower it, or give more"):
+        normalize_scores(training, training, weight=2.0, num_neighbours=count)
+    require_neighbours(7, 7, key="--n")
+    with pytest.raises(InputError, match=r"^--n: found 1, expected 1 to 0"):
+        require_neighbours(1, 0, key="--n")
 
 
 def test_the_default_is_the_challenges_nth_largest_by_hand():

@@ -10,6 +10,7 @@ from helpers.descriptors import embeddings
 from PIL import Image
 
 from configs import eval_retrieval
+from multigrain_jax.errors import InputError
 from multigrain_jax.tasks.eval_retrieval import run
 
 
@@ -56,6 +57,32 @@ def test_scores_are_normalised_by_the_training_photos(
     assert results["disc21/normalized/recall_at_10"] == 1
     found = results["disc21/normalized/threshold_at_p90"]
     assert found == pytest.approx(1 - offset, abs=1e-4)
+
+
+def test_training_photos_that_cannot_be_read_are_none(
+    disc21, tiny_checkpoint, tmp_path
+):
+    def config():
+        found = make_config("disc21", disc21, tiny_checkpoint)
+        found.data.training = str(disc21 / "train")
+        found.expected_counts.update(queries=1, references=3, matches=1)
+        found.expected_counts.training = len(list((disc21 / "train").iterdir()))
+        found.score_normalization.num_neighbours = 3
+        return found
+
+    name = "disc21/normalized/threshold_at_p90"
+    expected = run(config(), tmp_path / "all")[name]
+    (disc21 / "train/T000003.jpg").write_bytes(b"nothing")
+    assert run(config(), tmp_path / "damaged")[name] == pytest.approx(expected)
+    (disc21 / "train/T000000.jpg").write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"num_neighbours: found 3, expected 1 to 2, "):
+        run(config(), tmp_path / "fewer")
+    # Where there are too few, nothing is embedded.
+    for number in (2, 3):
+        (disc21 / f"train/T{number:06d}.jpg").unlink()
+    with pytest.raises(InputError, match=r"num_neighbours: found 3, expected 1 to 2, "):
+        run(config(), tmp_path / "fewest")
+    assert not (tmp_path / "fewest" / "config.json").exists()
 
 
 def test_a_subset_of_disc21_says_how_many_pairs_it_passes_over(
