@@ -92,8 +92,9 @@ def get_config(name: str = "holidays") -> ml_collections.ConfigDict:
     config.query_expansion = ml_collections.ConfigDict()
     config.query_expansion.num_neighbours = 0
     config.query_expansion.alpha = 3.0
-    # Of the "normalized" protocol: similarity minus weight times the query's
-    # num_neighbours-th largest similarity to training images.
+    # Of the "normalized" protocol, which there is with data.training alone: similarity
+    # minus weight times the query's num_neighbours-th largest similarity to training
+    # images. Without it, and for other benchmarks, only the values below are allowed.
     config.score_normalization = ml_collections.ConfigDict()
     config.score_normalization.num_neighbours = 10
     config.score_normalization.weight = 2.0

@@ -39,7 +39,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.query_expansion.alpha = 3.0
 
     # Subtracts weight · (similarity of the num_neighbours-th nearest training image):
-    # one threshold then serves all queries. training: the workdir of a third `embed`.
+    # one threshold then serves all queries. training: the workdir of a third `embed`;
+    # without it nothing is normalised, and only the values below are allowed.
     config.score_normalization = ml_collections.ConfigDict()
     config.score_normalization.training = config_dict.placeholder(str)
     config.score_normalization.num_neighbours = 10

@@ -15,6 +15,12 @@ from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.tasks.bounds import COUNT, as_tuple, leaves, number_problems
 from multigrain_jax.tasks.photos import photo_problems
 
+# As the recipes have it, and the Image Similarity Challenge.
+NORMALIZATION: Mapping[str, Any] = {
+    "score_normalization.num_neighbours": 10,
+    "score_normalization.weight": 2.0,
+    "score_normalization.reduction": "nth",
+}
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16", "float64")
 
 
@@ -67,10 +73,27 @@ def _engine_problems(config: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def normalization_problems(config: Mapping[str, Any]) -> list[str]:
-    """What is wrong with how scores are to be normalised."""
-    choices = {"score_normalization.reduction": REDUCTIONS}
-    return choice_problems(dict(leaves(config)), choices)
+def normalization_problems(config: Mapping[str, Any], *, training: str) -> list[str]:
+    """What is wrong with how scores are to be normalised.
+
+    Args:
+        config: the configuration as nested dictionaries.
+        training: the dotted key that says by what; without it, or where it is not among
+            the keys, nothing is normalised, and a setting of that would be lost.
+    """
+    values = dict(leaves(config))
+    problems = choice_problems(values, {"score_normalization.reduction": REDUCTIONS})
+    if values.get(training):
+        return problems
+    why, remedy = "where nothing is normalised", "leave this out"
+    if training in values:
+        why = f"without {training}, by which scores are normalised"
+        remedy = f"give --config.{training}=DIR, or {remedy}"
+    return problems + [
+        f"{key}: found {values[key]!r} {why}, expected {default!r}; {remedy}"
+        for key, default in NORMALIZATION.items()
+        if values[key] != default
+    ]
 
 
 def data_problems(data: Mapping[str, Any]) -> list[str]:

@@ -209,7 +209,7 @@ def _problems(settings: Mapping[str, Any]) -> list[str]:
     problems = evaluation_problems(
         {**with_a_mode(settings), "data": data}, num_devices=jax.device_count()
     )
-    problems += normalization_problems(settings)
+    problems += normalization_problems(settings, training="data.training")
     exponent = settings["pooling_exponent"]
     if exponent is not None and len(as_tuple(exponent)) > 1:
         problems.append(f"pooling_exponent: found {exponent}, expected one")

@@ -185,7 +185,7 @@ def _problems(settings: Mapping[str, Any]) -> list[str]:
         *photo_problems(settings["data"]),
         *dtype_problems(settings),
         *idle_problems(settings, idle_of_weights(settings)),
-        *normalization_problems(settings),
+        *normalization_problems(settings, training="score_normalization.training"),
         *index_problems(settings),
         *number_problems(settings),
     ]

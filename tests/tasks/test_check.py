@@ -1,15 +1,20 @@
 """What is wrong with a configuration of an evaluation, in a line each."""
 
+from functools import partial
+
 import jax
 import pytest
 
-from configs import eval_base
+from configs import eval_base, eval_retrieval, search
+from multigrain_jax.data.benchmarks import BENCHMARKS
 from multigrain_jax.errors import InputError
 from multigrain_jax.tasks.check import (
+    NORMALIZATION,
     choice_problems,
     data_problems,
     dtype_problems,
     evaluation_problems,
+    normalization_problems,
     path_problems,
     pooling_exponents,
     refuse,
@@ -68,6 +73,45 @@ def test_data_are_to_be_somewhere(changes, message):
 )
 def test_exponents_are_one_or_several(value, exponents):
     assert pooling_exponents(value) == exponents
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_settings_of_scores_that_are_not_normalised_are_refused(name):
+    config = eval_retrieval.get_config(name)
+    check = partial(normalization_problems, training="data.training")
+    assert check(config.to_dict()) == []
+    config.score_normalization.update(weight=1.5, num_neighbours=3, reduction="mean")
+    lines = check(config.to_dict())
+    assert [line.partition(": found ")[0] for line in lines] == list(NORMALIZATION)
+    if "training" not in BENCHMARKS[name].optional_files:
+        assert lines[1] == (
+            "score_normalization.weight: found 1.5 where nothing is normalised, "
+            "expected 2.0; leave this out"
+        )
+        return
+    assert lines[1] == (
+        "score_normalization.weight: found 1.5 without data.training, by which scores "
+        "are normalised, expected 2.0; give --config.data.training=DIR, or leave this "
+        "out"
+    )
+    config.data.training = "others"
+    assert check(config.to_dict()) == []
+    config.score_normalization.reduction = "median"
+    (line,) = check(config.to_dict())
+    assert line.endswith("found 'median', expected one of nth, mean")
+
+
+def test_a_search_refuses_them_without_descriptors_to_normalise_by():
+    config, key = search.get_config(), "score_normalization.training"
+    assert normalization_problems(config.to_dict(), training=key) == []
+    config.score_normalization.num_neighbours = 5
+    (line,) = normalization_problems(config.to_dict(), training=key)
+    assert line == (
+        f"score_normalization.num_neighbours: found 5 without {key}, by which scores "
+        f"are normalised, expected 10; give --config.{key}=DIR, or leave this out"
+    )
+    config.score_normalization.training = "workdirs/others"
+    assert normalization_problems(config.to_dict(), training=key) == []
 
 
 def test_descriptors_of_photos_that_are_gone_are_no_collection():

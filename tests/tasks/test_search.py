@@ -246,6 +246,10 @@ def test_descriptors_of_another_size_are_refused(
             "score_normalization.weight: found",
         ),
         (
+            {"score_normalization": {"weight": 1.0}},
+            "weight: found 1.0 without score_normalization.training, by which scores",
+        ),
+        (
             {"score_normalization": {"reduction": "min"}},
             "score_normalization.reduction: found 'min', expected one of nth, mean",
         ),
