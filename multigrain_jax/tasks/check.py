@@ -159,6 +159,17 @@ def evaluation_problems(config: Mapping[str, Any], *, num_devices: int) -> list[
     return problems
 
 
+def size_problems(config: Mapping[str, Any]) -> list[str]:
+    """What is wrong with sizes whose descriptors are averaged: one that comes twice."""
+    sizes = as_tuple(config["test_size"])
+    if len(set(sizes)) == len(sizes):
+        return []
+    return [
+        f"test_size: found {sizes}, expected different ones; leave out the second of "
+        "those that are equal"
+    ]
+
+
 def pooling_exponents(value: Any) -> tuple[float, ...]:
     """The exponents that a config's value means; "inf" is max-pool.
 

@@ -57,6 +57,7 @@ from multigrain_jax.tasks.check import (
     choice_problems,
     evaluation_problems,
     refuse,
+    size_problems,
 )
 from multigrain_jax.tasks.embed_defaults import (
     AUTO,
@@ -339,6 +340,4 @@ def _problems(settings: Mapping[str, Any]) -> list[str]:
     problems += choice_problems(settings, {"descriptor_dtype": DTYPES})
     if len(as_tuple(settings["pooling_exponent"])) > 1:
         problems.append("pooling_exponent: found several, expected one")
-    if len(set(sizes := as_tuple(settings["test_size"]))) < len(sizes):
-        problems.append(f"test_size: found {sizes}, expected different ones")
-    return problems
+    return problems + size_problems(settings)

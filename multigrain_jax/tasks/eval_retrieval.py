@@ -47,6 +47,7 @@ from multigrain_jax.tasks.check import (
     normalization_problems,
     pooling_exponents,
     refuse,
+    size_problems,
 )
 from multigrain_jax.tasks.embed_defaults import take, with_a_mode
 from multigrain_jax.tasks.inputs import plan_from_config, readable_batches
@@ -209,6 +210,7 @@ def _problems(settings: Mapping[str, Any]) -> list[str]:
     problems = evaluation_problems(
         {**with_a_mode(settings), "data": data}, num_devices=jax.device_count()
     )
+    problems += size_problems(settings)
     problems += normalization_problems(settings, training="data.training")
     exponent = settings["pooling_exponent"]
     if exponent is not None and len(as_tuple(exponent)) > 1:

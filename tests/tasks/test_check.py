@@ -19,6 +19,7 @@ from multigrain_jax.tasks.check import (
     pooling_exponents,
     refuse,
     require_photos,
+    size_problems,
 )
 
 
@@ -112,6 +113,13 @@ def test_a_search_refuses_them_without_descriptors_to_normalise_by():
     )
     config.score_normalization.training = "workdirs/others"
     assert normalization_problems(config.to_dict(), training=key) == []
+
+
+def test_sizes_that_are_averaged_are_different():
+    for sizes in ("auto", 64, [64], (48, 64)):
+        assert size_problems({"test_size": sizes}) == []
+    (line,) = size_problems({"test_size": [64, 48, 64]})
+    assert line.startswith("test_size: found (64, 48, 64), expected different ones; le")
 
 
 def test_descriptors_of_photos_that_are_gone_are_no_collection():

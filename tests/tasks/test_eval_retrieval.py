@@ -238,7 +238,7 @@ def test_all_problems_are_listed_at_once(objects, tiny_checkpoint, tmp_path):
         "folder",
         objects,
         tiny_checkpoint,
-        test_size=(20, 48),
+        test_size=(20, 48, 48),
         pooling_exponent=(2.0, 3.0),
     )
     config.query_expansion.num_neighbours = -1
@@ -250,6 +250,7 @@ def test_all_problems_are_listed_at_once(objects, tiny_checkpoint, tmp_path):
     for line in (
         "data.root: found nothing",
         "test_size: found 20, expected at least 32",
+        "test_size: found (20, 48, 48), expected different ones",
         "pooling_exponent: found (2.0, 3.0), expected one",
         "query_expansion.num_neighbours: found -1",
         "score_normalization.num_neighbours: found 0, expected at least 1",
