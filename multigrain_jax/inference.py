@@ -91,7 +91,8 @@ class LoadedModel:
 
         Args:
             images: float32 [B, H, W, 3], normalised as `preprocess` does; or a list of
-                [H, W, 3] arrays of any sizes (each size compiles once).
+                [H, W, 3] arrays of any sizes (each size compiles once; by ONNX Runtime
+                once in every call that has more than eight).
 
         Returns:
             `embedding` [B, D], `normalized_embedding` [B, D] and `logits`
@@ -107,10 +108,16 @@ class LoadedModel:
             if any(_is_nested(array) for array in arrays):
                 outputs = [self._nested(self.variables, array) for array in arrays]
             else:
+                # An engine that forgets sizes meets each of them once.
+                order = sorted(range(len(arrays)), key=lambda n: arrays[n].shape)
                 found = run_in_order(
-                    self._run, arrays, compiled=self._compiled, at_once=self._at_once
+                    self._run,
+                    [arrays[n] for n in order],
+                    compiled=self._compiled,
+                    at_once=self._at_once,
                 )
-                outputs = list(found)
+                placed = dict(zip(order, found, strict=True))
+                outputs = [placed[n] for n in range(len(arrays))]
             return jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs)
         array = _checked(jnp.asarray(images))
         if _is_nested(array):

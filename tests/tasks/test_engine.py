@@ -149,6 +149,33 @@ def test_a_loaded_model_computes_by_either_engine(
         multigrain_jax.load_model(tiny_checkpoint, engine="tpu")
 
 
+def test_each_size_of_a_list_is_made_once_by_an_engine_that_forgets(
+    tiny_checkpoint, made_by, monkeypatch
+):
+    models, open_session = [], sessions.open_session
+
+    def counted(model):
+        models.append(model)
+        return open_session(model)
+
+    monkeypatch.setattr(sessions, "open_session", counted)
+    num_sizes = sessions.MOST_SESSIONS + 1
+    rng = np.random.default_rng(0)
+    images = [
+        rng.standard_normal((32, 32 + n % num_sizes, 3), np.float32)
+        for n in range(2 * num_sizes)
+    ]
+    ours, theirs = (
+        multigrain_jax.load_model(tiny_checkpoint, engine=e)(images)
+        for e in ("jax", ENGINE)
+    )
+    # In the order in which they were given.
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine is not None and other is not None
+        np.testing.assert_allclose(mine, other, rtol=1e-5, atol=1e-5)
+    assert (len(models), len(made_by)) == (num_sizes, len(images))
+
+
 def test_gradients_through_a_model_are_those_of_jax(tiny_checkpoint, made_by):
     import jax
     import jax.numpy as jnp
