@@ -69,9 +69,6 @@ class Embedder:
             on_batch: told how many photos a batch had, and its seconds.
         """
         self._mesh = make_mesh()
-        self._step = embed_step_of(
-            opened.engine, opened.graphdef, backbone=opened.backbone, mesh=self._mesh
-        )
         self._variables = put_replicated(self._mesh, opened.variables)
         self._with_sizes = test_mode == "rect"
         self._on_batch = on_batch
@@ -80,6 +77,13 @@ class Embedder:
         self.canvases = canvases(test_size, test_mode, opened.backbone.smallest_side)
         self.batch_sizes = batch_sizes(
             images_at_once(batch_size, test_size), self._mesh.size
+        )
+        self._step = embed_step_of(
+            opened.engine,
+            opened.graphdef,
+            backbone=opened.backbone,
+            mesh=self._mesh,
+            num_shapes=len(self.canvases) * len(self.batch_sizes),
         )
         self._arrivals: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, daemon=True)

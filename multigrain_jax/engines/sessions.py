@@ -24,7 +24,7 @@ from multigrain_jax.runtime import num_cores
 JAX, ONNX_RUNTIME = ENGINES = ("jax", "onnxruntime")
 # Of the extra "onnxruntime".
 PACKAGES = ("onnx", "onnxruntime")
-# More than a plan of `embed` has canvases; each holds the weights.
+# As many as a plan of `embed` has canvases at most; each holds the weights.
 MOST_SESSIONS = 8
 
 Arrays = Mapping[str, np.ndarray]
@@ -72,22 +72,26 @@ class EngineStep(Generic[V]):
     """A function of a model's arrays and a batch, computed by ONNX Runtime.
 
     For every new combination of shapes the function is traced and given to the engine,
-    with the model's arrays as constants: a session, of which the last `MOST_SESSIONS`
-    are kept.
+    with the model's arrays as constants: a session, of which the last few are kept.
     """
 
-    def __init__(self, function: Callable[[V, Any], Any]):
+    def __init__(
+        self, function: Callable[[V, Any], Any], *, most_sessions: int = MOST_SESSIONS
+    ):
         """Trace nothing yet.
 
         Args:
             function: from a model's arrays and a dictionary of arrays [B, …] to such a
                 dictionary; what `jax.jit` would compile.
+            most_sessions: how many are kept, one at least; a caller that comes back to
+                more combinations of shapes has sessions made over and over.
 
         Raises:
             InputError: the engine cannot be used.
         """
         require_engine(ONNX_RUNTIME)
         self._function = function
+        self._most_sessions = most_sessions
         self._variables: V | None = None
         self._sessions: OrderedDict[Any, Session] = OrderedDict()
         self._lock = threading.Lock()
@@ -112,10 +116,11 @@ class EngineStep(Generic[V]):
                 )
             key = tuple((n, inputs[n].shape, inputs[n].dtype) for n in sorted(inputs))
             if key not in self._sessions:
+                # First, lest there be one more while the new one is made.
+                if len(self._sessions) >= self._most_sessions:
+                    self._sessions.popitem(last=False)
                 self._sessions[key] = self._make(variables, inputs)
             self._sessions.move_to_end(key)
-            if len(self._sessions) > MOST_SESSIONS:
-                self._sessions.popitem(last=False)
             return self._sessions[key](inputs)
 
     def _make(self, variables: V, inputs: Arrays) -> Session:

@@ -7,7 +7,12 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from multigrain_jax.engines.sessions import JAX, EngineStep, require_engine
+from multigrain_jax.engines.sessions import (
+    JAX,
+    MOST_SESSIONS,
+    EngineStep,
+    require_engine,
+)
 from multigrain_jax.evaluation.embed import FACTS, EmbedStep, make_embed_step
 from multigrain_jax.evaluation.inputs import features_of_uint8
 from multigrain_jax.models.multigrain import Backbone, Output, Variables, merge_model
@@ -16,7 +21,12 @@ INPUTS = ("image", "size")
 
 
 def embed_step_of(
-    engine: str, graphdef: nnx.GraphDef, *, backbone: Backbone, mesh: Mesh
+    engine: str,
+    graphdef: nnx.GraphDef,
+    *,
+    backbone: Backbone,
+    mesh: Mesh,
+    num_shapes: int = MOST_SESSIONS,
 ) -> EmbedStep:
     """`make_embed_step`, or what another engine makes of the same batches.
 
@@ -26,6 +36,7 @@ def embed_step_of(
         graphdef: the model's evaluation structure.
         backbone: the model's row of `BACKBONES`, for its input statistics.
         mesh: the devices of JAX.
+        num_shapes: how many shapes of batches another engine than JAX stays ready for.
 
     Raises:
         InputError: an engine that cannot be used.
@@ -40,7 +51,7 @@ def embed_step_of(
         model = merge_model(graphdef, variables)
         return by_name(model.head(features_of_uint8(model, batch, backbone=backbone)))
 
-    run = EngineStep(compute)
+    run = EngineStep(compute, most_sessions=num_shapes)
 
     def step(
         variables: Variables, batch: dict[str, jax.Array]

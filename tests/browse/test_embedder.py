@@ -16,6 +16,7 @@ from multigrain_jax.browse.embedder import (
     take_batch,
 )
 from multigrain_jax.data.crops import eval_transform
+from multigrain_jax.engines import sessions
 from multigrain_jax.inference import load_model, preprocess
 from multigrain_jax.opened_model import open_model
 
@@ -82,6 +83,33 @@ def test_photos_of_all_proportions_are_embedded_as_alone(
         assert found.logits is not None and found.logits.shape == (3,)
     embedder.close()
     assert sum(batches) == 2
+
+
+def test_another_engine_stays_ready_for_every_shape(tiny_checkpoint, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    made, open_session = [], sessions.open_session
+
+    def counted(model):
+        made.append(model)
+        return open_session(model)
+
+    monkeypatch.setattr(sessions, "open_session", counted)
+    embedder = Embedder(
+        open_model(tiny_checkpoint).for_inference("onnxruntime"),
+        test_size=48,
+        test_mode="rect",
+        batch_size=200,
+    )
+    shapes = [(c, n) for c in embedder.canvases for n in embedder.batch_sizes]
+    assert len(shapes) > sessions.MOST_SESSIONS
+    embedder.start()
+    assert len(made) == len(shapes)
+    for canvas, size in shapes:
+        embedder._run([np.zeros((*canvas, 3), np.uint8)], size)
+    for canvas in embedder.canvases:
+        embedder.submit(np.zeros((*canvas, 3), np.uint8)).result(60)
+    embedder.close()
+    assert len(made) == len(shapes)
 
 
 def test_an_error_of_the_device_is_told_to_those_of_its_batch(

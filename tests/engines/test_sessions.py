@@ -90,14 +90,31 @@ def test_a_session_has_the_threads_that_it_may_have(monkeypatch):
     assert asked == [3]
 
 
-def test_no_more_sessions_are_kept_than_were_meant():
+@pytest.mark.parametrize("most", [1, 3])
+def test_no_more_sessions_are_kept_than_were_asked_for(most):
     pytest.importorskip("onnxruntime")
-    step = EngineStep(lambda variables, inputs: {"y": inputs["x"] * 2})
-    for _ in range(2):
-        for count in range(1, sessions.MOST_SESSIONS + 4):
+    traced = []
+
+    def function(variables, inputs):
+        # What is kept beside the new one while that is made.
+        traced.append(len(step._sessions))
+        return {"y": inputs["x"] * 2}
+
+    step = EngineStep(function, most_sessions=most)
+
+    def go_round(num_shapes):
+        before = len(traced)
+        for count in range(1, num_shapes + 1):
             x = np.full((count, 1), count, np.float32)
             np.testing.assert_array_equal(step(NOTHING, {"x": x})["y"], 2 * x)
-    assert len(step._sessions) == sessions.MOST_SESSIONS
+        return len(traced) - before
+
+    assert [go_round(most) for _ in range(3)] == [most, 0, 0]
+    assert go_round(most + 2) == 2
+    assert len(step._sessions) == most
+    assert go_round(most + 2) == most + 2
+    assert len(step._sessions) == most
+    assert max(traced) == most - 1
 
 
 def test_the_same_shapes_of_another_dtype_are_another_session():
