@@ -20,11 +20,14 @@ from multigrain_jax.descriptors.approximate.engine import (
     Rows,
     Stored,
 )
-from multigrain_jax.descriptors.approximate.record import damaged, is_utf8
+from multigrain_jax.descriptors.approximate.record import (
+    damaged,
+    is_utf8,
+    not_installed,
+)
 from multigrain_jax.descriptors.shards import HashingFile, file_digest
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import require_content, write_durably
-from multigrain_jax.remedies import install
 
 KINDS = ("flat", "hnsw", "ivf_pq")
 # "auto": the exact products of so many rows take milliseconds, and a graph of so many
@@ -78,9 +81,8 @@ class FaissEngine:
         try:
             import faiss
         except ImportError as error:
-            raise InputError(
-                "engine: found 'faiss', which is not installed; "
-                f"{install('faiss')}, or choose --config.engine=milvus"
+            raise not_installed(
+                "faiss", "faiss", folder=folder, made=made, instead="milvus"
             ) from error
         self._faiss: Any = faiss
         self._folder = folder

@@ -7,7 +7,7 @@ next one, before the range of rows is written again.
 import contextlib
 import logging
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -21,9 +21,12 @@ from multigrain_jax.descriptors.approximate.engine import (
     Stored,
     first_number,
 )
-from multigrain_jax.descriptors.approximate.record import is_utf8
+from multigrain_jax.descriptors.approximate.record import (
+    is_utf8,
+    made_anew_by,
+    not_installed,
+)
 from multigrain_jax.errors import InputError
-from multigrain_jax.remedies import install
 
 KINDS = ("flat", "ivf_flat", "hnsw")
 LITE = "lite"
@@ -83,7 +86,12 @@ class MilvusEngine:
         self._made = made
         self._file = folder / LITE_FILE if options.uri == LITE else None
         self._client: Any = None
-        client_class = _client_class(lite=self._file is not None)
+        try:
+            client_class = _client_class(lite=self._file is not None)
+        except ImportError as error:
+            raise not_installed(
+                "milvus", str(error.name), folder=folder, made=made, instead="faiss"
+            ) from error
         token = os.environ.get(TOKEN_VARIABLE, "")
         uri = options.uri if self._file is None else str(self._file)
         if self._file is not None and made and not self._file.is_dir():
@@ -92,11 +100,7 @@ class MilvusEngine:
                 "anew with --config configs/index.py --config.rebuild=True"
             )
         if not is_utf8(Path(uri)):
-            raise InputError(
-                f"--workdir: {folder.parent} has bytes in its name that are no UTF-8, "
-                "which Milvus Lite cannot open; choose another one, or "
-                "--config.engine=faiss"
-            )
+            raise _not_in(folder, made)
         try:
             with _told(uri, lite=self._file is not None):
                 self._client = _connect(client_class, uri, token)
@@ -228,6 +232,19 @@ class MilvusEngine:
         )
 
 
+def _not_in(folder: Path, made: Mapping[str, Any]) -> InputError:
+    why = "bytes in its name that are no UTF-8, which Milvus Lite cannot open"
+    if not made:
+        return InputError(
+            f"--workdir: {folder.parent} has {why}; choose another one, or "
+            "--config.engine=faiss"
+        )
+    return InputError(
+        f"{folder}: found {why}, expected none; rename the folder, or "
+        f"{made_anew_by('faiss')}"
+    )
+
+
 def _connect(client_class: Any, uri: str, token: str) -> Any:
     try:
         return client_class(uri=uri, token=token)
@@ -252,18 +269,12 @@ def _client_class(*, lite: bool) -> Any:
     """Pymilvus' client; it is imported late, and brings pandas and gRPC along.
 
     Raises:
-        InputError: it is not installed, or Lite is not.
+        ImportError: it is not installed, or Lite is not.
     """
-    try:
-        from pymilvus import MilvusClient
+    from pymilvus import MilvusClient
 
-        if lite:
-            import milvus_lite  # noqa: F401 - pymilvus imports it only once it is used
-    except ImportError as error:
-        raise InputError(
-            f"engine: found 'milvus', and {error.name} is not installed; "
-            f"{install('milvus')}, or choose --config.engine=faiss"
-        ) from error
+    if lite:
+        import milvus_lite  # noqa: F401 - pymilvus imports it only once it is used
     # They write whole tracebacks to the terminal, of what is raised as well and of
     # what Lite does not have and the client does without.
     for name in ("pymilvus", "milvus_lite", "grpc"):

@@ -9,7 +9,7 @@ part-*.faiss, trained-*.faiss, milvus.db    the engine's own
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from multigrain_jax.files import (
     require_content,
     write_durably,
 )
+from multigrain_jax.remedies import install
 from multigrain_jax.trees import json_digest
 
 FORMAT_VERSION = 1
@@ -146,6 +147,37 @@ def damaged(path: Path, reason: str) -> InputError:
     return InputError(
         f"{path}: {reason}; make the index anew with --config configs/index.py "
         "--config.rebuild=True"
+    )
+
+
+def not_installed(
+    engine: str, package: str, *, folder: Path, made: Mapping[str, Any], instead: str
+) -> InputError:
+    """The error of an engine whose package is not there.
+
+    Args:
+        engine: its name.
+        package: what cannot be imported.
+        folder: of the index.
+        made: what the engine decided; empty of an index that is yet to be made.
+        instead: another engine.
+    """
+    expected = f"expected {package} to be installed for it: {install(engine)}, or"
+    if not made:
+        return InputError(
+            f"engine: found {engine!r}, {expected} choose --config.engine={instead}"
+        )
+    # A search has no choice: its own key `engine` is that of the network.
+    return InputError(
+        f"{folder}: made by the engine {engine!r}, {expected} {made_anew_by(instead)}"
+    )
+
+
+def made_anew_by(engine: str) -> str:
+    """What to do about an index that its own engine cannot open."""
+    return (
+        "make the index anew with --config configs/index.py "
+        f"--config.engine={engine} --config.rebuild=True"
     )
 
 

@@ -92,8 +92,16 @@ def test_the_kind_is_by_the_number_of_rows(tmp_path):
 
 
 def test_a_folder_whose_name_lite_cannot_open_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"no UTF-8.*engine=faiss"):
-        make(tmp_path / os.fsdecode(b"\xff"))
+    folder = tmp_path / os.fsdecode(b"\xff") / "index"
+    folder.mkdir(parents=True)
+    message = r"^--workdir: .* no UTF-8.* or --config.engine=faiss$"
+    with pytest.raises(InputError, match=message):
+        make(folder)
+    # One that was moved there.
+    (folder / "milvus.db").mkdir()
+    message = r"index: found .* no UTF-8.*; rename .* anew with .*engine=faiss.*rebuild"
+    with pytest.raises(InputError, match=message):
+        make(folder, made={"kind": "flat"})
 
 
 def test_a_folder_of_an_odd_name(paths):
