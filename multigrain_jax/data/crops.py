@@ -50,27 +50,6 @@ def _central_box(width: int, height: int) -> Box:
     return left, top, left + crop_width, top + crop_height
 
 
-def reduction(whole: tuple[int, int], reduced: tuple[int, int]) -> int:
-    """At which fraction, 1 / n, of its size an image was decoded."""
-    return max(round(w / r) for w, r in zip(whole, reduced, strict=True))
-
-
-def reduced_box(box: Box, whole: tuple[int, int], reduced: tuple[int, int]) -> Box:
-    """A part of an image in one that was decoded at a fraction of its size.
-
-    Edges are at the nearest whole pixel.
-
-    Args:
-        box: left, top, right, bottom; in the whole image, and not smaller than some
-            pixels of the reduced one.
-        whole: width and height of the whole image.
-        reduced: width and height of the other.
-    """
-    fraction = reduction(whole, reduced)
-    left, top, right, bottom = (round(edge / fraction) for edge in box)
-    return left, top, right, bottom
-
-
 def resize_crop(image: Image.Image, box: Box, size: int) -> Image.Image:
     """The part `box` of the image, resized to size x size (bilinear, antialiased).
 
@@ -129,7 +108,7 @@ def eval_transform(
     size = resized_size(
         *image.size, test_size=test_size, mode=mode, smallest_side=smallest_side
     )
-    return resize_and_crop(image, size, test_size=test_size, mode=mode, whole=None)
+    return resize_and_crop(image, size, test_size=test_size, mode=mode, part=None)
 
 
 def resize_and_crop(
@@ -138,7 +117,7 @@ def resize_and_crop(
     *,
     test_size: int,
     mode: str,
-    whole: tuple[float, float, float, float] | None,
+    part: tuple[float, float, float, float] | None,
 ) -> Image.Image:
     """The second half of `eval_transform`.
 
@@ -147,11 +126,11 @@ def resize_and_crop(
         size: width and height that it is resized to, by `resized_size` of the whole.
         test_size: S, in pixels.
         mode: "square" or "rect".
-        whole: left, top, right and bottom of the part of the image that counts; None is
+        part: left, top, right and bottom of the part of the image that counts; None is
             all of it.
     """
     if size != image.size:
-        image = image.resize(size, Image.Resampling.BILINEAR, box=whole)
+        image = image.resize(size, Image.Resampling.BILINEAR, box=part)
     if mode == "rect":
         return image
     # Half a pixel is rounded to even, as Python rounds.

@@ -19,11 +19,8 @@ from multigrain_jax.data.image_file import (
 )
 from multigrain_jax.data.mending import mend
 from multigrain_jax.data.orientation import SIDEWAYS, orientation_of, turn_upright
-from multigrain_jax.data.pixels import (
-    plain_rgb,
-    stored_depth,
-    viewer_rgb,
-)
+from multigrain_jax.data.pixels import plain_rgb, stored_depth, viewer_rgb
+from multigrain_jax.data.reduction import Part, part_of_reduced
 
 PIXELS = ("viewer", "upright", "plain")
 DEPTHS = ("metadata", "maximum")
@@ -132,11 +129,13 @@ class Reduced(NamedTuple):
         image: RGB.
         notes: as of `Decoded`.
         whole: width and height that it has where it is not reduced.
+        part: which part of `image` that is, as of `part_of_reduced`.
     """
 
     image: Image.Image
     notes: tuple[str, ...]
     whole: tuple[int, int]
+    part: Part
 
 
 def decode(data: bytes, decoding: Decoding, *, side: int | None = None) -> Image.Image:
@@ -177,14 +176,18 @@ def decode_reduced(
             `decoding` does that, the longer side that is enough of it.
     """
     whole: tuple[int, int] | None = None
+    orientation = 1
 
     def enough(image: ImageFile.ImageFile, size: tuple[int, int]) -> int:
-        nonlocal whole
-        whole = _turned(size, image, decoding)
+        nonlocal whole, orientation
+        orientation = _orientation(image, decoding)
+        whole = _turned(size, orientation)
         return side(*whole)
 
     image, notes = _decode(data, decoding, enough if decoding.fast else None)
-    return Reduced(image, notes, whole or image.size)
+    whole = whole or image.size
+    part = part_of_reduced(whole, image.size, orientation)
+    return Reduced(image, notes, whole, part)
 
 
 def _decode(data: bytes, decoding: Decoding, side: int | Enough | None) -> Decoded:
@@ -273,9 +276,7 @@ def _to_rgb(image: Image.Image, decoding: Decoding) -> Decoded:
         # First, since Pillow turns a TIFF itself when it loads it.
         image.load()
         rgb = plain_rgb(image)
-    if decoding.pixels != "plain":
-        rgb = turn_upright(rgb, orientation_of(image))
-    return Decoded(rgb, tuple(notes))
+    return Decoded(turn_upright(rgb, _orientation(image, decoding)), tuple(notes))
 
 
 def encoded_size(file: BinaryIO, decoding: Decoding) -> tuple[int, int]:
@@ -291,7 +292,7 @@ def encoded_size(file: BinaryIO, decoding: Decoding) -> tuple[int, int]:
 
     def read(opened: BinaryIO) -> tuple[int, int]:
         image = open_image(opened, decoding.max_pixels, decoding.max_bytes, None)
-        return _turned(reduced_size(image), image, decoding, opened)
+        return _turned(reduced_size(image), _orientation(image, decoding, opened))
 
     with quiet_pillow():
         try:
@@ -312,16 +313,16 @@ def encoded_size(file: BinaryIO, decoding: Decoding) -> tuple[int, int]:
             raise UndecodableImageError(str(error) or type(error).__name__) from error
 
 
-def _turned(
-    size: tuple[int, int],
-    image: Image.Image,
-    decoding: Decoding,
-    file: BinaryIO | None = None,
-) -> tuple[int, int]:
-    """Width and height of an opened image after it has been turned, if it is to be."""
-    upright = decoding.pixels != "plain"
-    sideways = upright and orientation_of(image, file) in SIDEWAYS
-    return (size[1], size[0]) if sideways else size
+def _orientation(
+    image: Image.Image, decoding: Decoding, file: BinaryIO | None = None
+) -> int:
+    """From which orientation an opened image is to be turned; 1 is not at all."""
+    return 1 if decoding.pixels == "plain" else orientation_of(image, file)
+
+
+def _turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """Width and height of an image after it has been turned upright."""
+    return (size[1], size[0]) if orientation in SIDEWAYS else size
 
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from multigrain_jax.data.crops import reduction, resize_and_crop, resized_size
+from multigrain_jax.data.crops import resize_and_crop, resized_size
 from multigrain_jax.data.decoding import Decoded, Decoding, decode_reduced
 
 # A photo that is decoded fast has at least so many times the sides that it is resized
@@ -29,7 +29,7 @@ def network_image(
     resized = partial(
         resized_size, test_size=test_size, mode=mode, smallest_side=smallest_side
     )
-    image, notes, whole = decode_reduced(
+    image, notes, whole, part = decode_reduced(
         data,
         decoding,
         side=lambda width, height: FAST_GAP * max(resized(width, height)),
@@ -39,21 +39,6 @@ def network_image(
         resized(*whole),
         test_size=test_size,
         mode=mode,
-        whole=_whole(whole, image.size) if decoding.fast else None,
+        part=part,
     )
     return Decoded(cropped, notes)
-
-
-def _whole(
-    full: tuple[int, int], reduced: tuple[int, int]
-) -> tuple[float, float, float, float]:
-    """Which part of a reduced photo the whole one is.
-
-    A last row or column of pixels that are not all there is a whole one in it. (Of a
-    photo that is turned upright it may be the first: half a pixel, at most.)
-    """
-    fraction = reduction(full, reduced)
-    width, height = (
-        min(small, side / fraction) for side, small in zip(full, reduced, strict=True)
-    )
-    return 0.0, 0.0, width, height

@@ -10,6 +10,8 @@ from multigrain_jax.data.mending import png_chunks
 
 TAG = 0x0112
 SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
+# Those that bring the end of the stored rows or columns to the left, and to the top.
+ENDS_LEFT, ENDS_TOP = (2, 3, 6, 7), (3, 4, 7, 8)
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -4,17 +4,17 @@ import hashlib
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from multigrain_jax.data.autoaugment import apply_policy
 from multigrain_jax.data.copies import apply_copies
-from multigrain_jax.data.crops import random_crop_box, reduced_box
+from multigrain_jax.data.crops import random_crop_box
 from multigrain_jax.data.decoding import Reduced, UndecodableImageError
 from multigrain_jax.data.network_image import FAST_GAP
 from multigrain_jax.data.reading import HostBatch, Reading, iterate, read_reduced
+from multigrain_jax.data.reduction import reduced_box
 from multigrain_jax.data.repeated import RepeatedStream, Slot
 from multigrain_jax.data.simd_resize import CropResizer, crop_resizer
 from multigrain_jax.data.sources.source import ImageSource
@@ -58,14 +58,14 @@ class _Train:
         slots = list(self.stream.image_slots(step, self.start, self.stop))
         self.source.ask_for([slot.index for slot in slots])
         for number, slot in enumerate(slots):
-            (image, notes, whole), used = self._decode(slot)
+            reduced, used = self._decode(slot)
             if used != slot.index:
                 bad[number] = slot.index
-            if notes:
+            if reduced.notes:
                 noted[number] = used
             indices[row : row + slot.repeats] = used
             for repeat in range(slot.repeats):
-                images[row] = self._crop(image, whole, slot.first_position + repeat)
+                images[row] = self._crop(reduced, slot.first_position + repeat)
                 row += 1
         known = self.source.instances
         return {
@@ -77,12 +77,11 @@ class _Train:
             "noted_index": noted,
         }
 
-    def _crop(self, image: Any, whole: tuple[int, int], position: int) -> np.ndarray:
+    def _crop(self, photo: Reduced, position: int) -> np.ndarray:
         rng = _generator(self.seed, position)
-        box = random_crop_box(rng, *whole, area_min=self.crop_area_min)
-        if image.size != whole:
-            box = reduced_box(box, whole, image.size)
-        crop = self.resize(image, box, self.train_size)
+        box = random_crop_box(rng, *photo.whole, area_min=self.crop_area_min)
+        box = reduced_box(box, photo.whole, photo.part)
+        crop = self.resize(photo.image, box, self.train_size)
         if (apply := HOST_AUGMENTATIONS.get(self.augmentation)) is not None:
             crop = apply(rng, crop)
         return np.asarray(crop)

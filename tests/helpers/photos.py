@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from multigrain_jax.data.orientation import TAG
+
 CLASS_NAMES = ("ant", "bee", "cow")
 MIXED_SIZES = ((40, 30), (30, 44), (64, 64), (100, 40), (36, 50), (60, 45))
 
@@ -42,6 +44,13 @@ def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     encoded = io.BytesIO()
     image.save(encoded, kind, **options)
     return encoded.getvalue()
+
+
+def turned_jpeg(photo: Image.Image, orientation: int) -> bytes:
+    """A photo as a JPEG that is to be turned: `photo` is what is stored."""
+    exif = Image.Exif()
+    exif[TAG] = orientation
+    return encode(photo, "JPEG", quality=92, exif=exif)
 
 
 def plain_photo(
