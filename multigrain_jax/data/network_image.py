@@ -29,16 +29,17 @@ def network_image(
     resized = partial(
         resized_size, test_size=test_size, mode=mode, smallest_side=smallest_side
     )
-    image, notes, whole, part = decode_reduced(
-        data,
-        decoding,
-        side=lambda width, height: FAST_GAP * max(resized(width, height)),
-    )
+
+    def enough(width: int, height: int) -> int:
+        # Both sides count: of a panorama `smallest_side` makes the shorter one longer.
+        sides, longer = (width, height), max(width, height)
+        return max(
+            -(-FAST_GAP * target * longer // side)
+            for target, side in zip(resized(*sides), sides, strict=True)
+        )
+
+    image, notes, whole, part = decode_reduced(data, decoding, side=enough)
     cropped = resize_and_crop(
-        image,
-        resized(*whole),
-        test_size=test_size,
-        mode=mode,
-        part=part,
+        image, resized(*whole), test_size=test_size, mode=mode, part=part
     )
     return Decoded(cropped, notes)

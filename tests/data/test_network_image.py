@@ -75,6 +75,25 @@ def test_at_least_twice_the_sides_are_decoded(size, seen, decoded_sizes):
     assert decoded_sizes == [seen]
 
 
+@pytest.mark.parametrize(
+    ("size", "seen"),
+    [
+        ((2000, 9), (2000, 9)),
+        ((9, 2000), (9, 2000)),
+        ((2000, 127), (2000, 127)),  # half of it is less than 2 · 32
+        ((128, 2000), (64, 1000)),
+        ((2000, 256), (500, 64)),
+    ],
+)
+def test_of_a_panorama_the_shorter_side_counts_too(size, seen, decoded_sizes):
+    exact, fast = (
+        np.asarray(SHOWN(jpeg(size), d, smallest_side=32).image, int)
+        for d in (VIEWER, FAST)
+    )
+    assert decoded_sizes == [size, seen]
+    assert fast.shape == exact.shape and np.abs(fast - exact).mean() < 1
+
+
 @pytest.mark.parametrize("decoding", [VIEWER, FAST])
 def test_a_header_is_read_once(decoding, monkeypatch):
     opened = []
