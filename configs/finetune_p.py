@@ -28,6 +28,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.images_per_class = 50
     config.log_every_steps = 100
     config.data.source = "imagenet"
+    config.data.decode = "exact"  # as the paper's, of a folder too
     config.data.split = "train"
     config.data.val_split = config_dict.placeholder(str)  # None: no validation
     config.data.val_split = "val"

@@ -18,6 +18,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = eval_base.get_config()
     config.task = "sweep_pooling"
     config.data.source = "imagenet"
+    config.data.decode = "exact"  # as the paper's, of a folder too
     config.data.split = "val"
     config.pooling_exponent = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0)
     del config.test_size

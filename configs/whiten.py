@@ -23,6 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
     """The configuration."""
     config = eval_base.get_config()
     config.task = "whiten"
+    config.data.decode = "exact"  # as the paper's, of a folder too
     config.test_size = 500
     config.test_mode = "rect"
     config.batch_size = 32

@@ -19,6 +19,7 @@ from multigrain_jax.data.decoding import VIEWER
 from multigrain_jax.data.sources.scan import DEFAULT_EXCLUDE
 from multigrain_jax.descriptors.folder import DescriptorSettings
 from multigrain_jax.errors import InputError
+from multigrain_jax.recipe_files import load_recipe, recipes
 from multigrain_jax.tasks.photos import (
     decoding_from_config,
     decoding_of_database,
@@ -26,6 +27,7 @@ from multigrain_jax.tasks.photos import (
     recorded_settings,
 )
 
+FITTING = ("train", "finetune_pooling", "sweep_pooling", "whiten")
 SETTINGS = DescriptorSettings(4, "float16", "d", "tiny", 3.0, 64, "rect", False)
 
 
@@ -69,6 +71,18 @@ def test_photos_of_ones_own_are_decoded_fast_and_nothing_that_is_compared(
     # A benchmark of one's own photos looks at them as at one's own.
     is_own = config.task == "eval_retrieval" or data["source"] == "folder"
     assert decoding_from_config(data, own_photos=is_own).fast is is_fast
+
+
+def test_what_is_trained_or_fitted_as_published_is_of_exact_pixels():
+    found = {}
+    for path in recipes():
+        config = load_recipe(str(path))
+        if config.task in FITTING:
+            # Whatever its source is set to.
+            data = config.data.to_dict()
+            found[path.stem] = decoding_from_config(data, own_photos=True).fast
+    of_paper = {"joint_1B", "joint_3B", "joint_3BAA", "finetune_p", "sweep_p", "whiten"}
+    assert of_paper <= found.keys() and not any(found.values())
 
 
 @pytest.mark.parametrize(
