@@ -110,6 +110,11 @@ def was_fast(record: str) -> bool:
     return record.endswith(_FAST)
 
 
+def exact_record(record: str) -> str:
+    """The record of the same photos where they are decoded exactly."""
+    return record.removesuffix(_FAST)
+
+
 class Decoded(NamedTuple):
     """A photo, and what there is to say of it.
 

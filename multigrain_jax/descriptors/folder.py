@@ -15,6 +15,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, NamedTuple
 
+from multigrain_jax.data.decoding import exact_record, was_fast
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import escape_name, read_json, unescape_name
 from multigrain_jax.trees import json_digest
@@ -71,6 +72,11 @@ class DescriptorSettings(NamedTuple):
     def sizes(self) -> tuple[int, ...]:
         """All sizes that photos are embedded at, in pixels."""
         return self.test_sizes or (self.test_size,)
+
+    @property
+    def decode(self) -> str:
+        """The value of `data.decode`, "fast" or "exact"; "exact" in older folders."""
+        return "fast" if self.decoding and was_fast(self.decoding) else "exact"
 
 
 class ImageStamp(NamedTuple):
@@ -253,6 +259,17 @@ def shard_path(folder: Path, number: int) -> Path:
     return folder / f"shard-{number:05d}.npy"
 
 
+def differences(found: DescriptorSettings, expected: DescriptorSettings) -> list[str]:
+    """What differs between the settings of a folder and those of a run, a line each."""
+    return [
+        f"{name}: the folder has {there}, this run {here}"
+        for name, there, here in zip(
+            DescriptorSettings._fields, found, expected, strict=True
+        )
+        if there != here
+    ]
+
+
 def require_same_settings(
     found: DescriptorSettings, expected: DescriptorSettings, *, folder: Path
 ) -> None:
@@ -261,16 +278,29 @@ def require_same_settings(
     Raises:
         InputError: they were made otherwise; the message lists every difference.
     """
-    differences = [
-        f"{name}: the folder has {there}, this run {here}"
-        for name, there, here in zip(
-            DescriptorSettings._fields, found, expected, strict=True
-        )
-        if there != here
-    ]
-    if differences:
+    listed = "\n  ".join(differences(found, expected))
+    if not listed:
+        return
+    if found._replace(decoding=expected.decoding) == expected:
         raise InputError(
-            f"{folder} holds descriptors that were made otherwise, which no inner "
-            "product compares; use the same model and sizes, or another workdir\n  "
-            + "\n  ".join(differences)
+            f"{folder}: its photos were decoded otherwise than those that they are "
+            "compared with, which moves similarities a little; embed the photos of one "
+            f"of the two anew, {_as_each_other(found, expected)}\n  {listed}"
         )
+    raise InputError(
+        f"{folder} holds descriptors that were made otherwise, which no inner "
+        "product compares; use the same model and sizes, or another workdir\n  "
+        f"{listed}"
+    )
+
+
+def _as_each_other(found: DescriptorSettings, expected: DescriptorSettings) -> str:
+    """The keys that decode photos of one folder as those of another were."""
+    records = [s.decoding and exact_record(s.decoding) for s in (found, expected)]
+    if records[0] != records[1]:
+        keys = "data.decoding, data.background, data.depth and data.decode"
+        return f"with the same {keys} as the others"
+    return (
+        f"these with --config.data.decode={expected.decode}, or the others with "
+        f"--config.data.decode={found.decode}"
+    )

@@ -15,7 +15,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from multigrain_jax.data.bucket_paths import absolute_path, as_path
-from multigrain_jax.data.decoding import was_fast
 from multigrain_jax.data.eval_batches import EvalPlan, without_first
 from multigrain_jax.data.reading import why_unreadable
 from multigrain_jax.data.sources.open import PACKED, DataSet, open_split
@@ -35,6 +34,7 @@ from multigrain_jax.descriptors.folder import (
     OUTDATED,
     DescriptorSettings,
     ImageStamp,
+    differences,
     read_head,
 )
 from multigrain_jax.descriptors.roots import is_below
@@ -138,6 +138,7 @@ def place_for(
     """
     name = f"{of_model.backbone}-{of_model.test_size}-{of_model.model_digest[:8]}"
     names = itertools.chain(["", name], (f"{name}-{n}" for n in itertools.count(2)))
+    of_workdir: list[str] = []  # what differs there
     for number, candidate in enumerate(names):
         folder = workdir / candidate / DESCRIPTOR_FOLDER
         before = read_head(folder).settings if (folder / HEAD_FILE).exists() else None
@@ -146,9 +147,10 @@ def place_for(
         # Of several hosts, the first one decides.
         if agree(int(before in (None, wanted))):
             if number:
+                names = ", ".join(line.partition(":")[0] for line in of_workdir)
                 print(
                     f"{workdir} has descriptors that were made otherwise: these go to "
-                    f"{folder.parent}"
+                    f"{folder.parent}" + (f" (what differs: {names})" if names else "")
                 )
             if before is not None and before.decoding is None:
                 print(
@@ -156,6 +158,8 @@ def place_for(
                     f"photos are decoded as {data_set.decoding.pixels!r} has it"
                 )
             return folder.parent, data_set, wanted
+        if not number and before is not None:
+            of_workdir = differences(before, wanted)
     raise AssertionError("names have no end")
 
 
@@ -171,8 +175,7 @@ def _data_set(
     decoding = data_set.decoding
     if settings["data"]["decode"] == AUTO:
         # As they were made: there is nothing that says so of exact ones.
-        made_fast = before.decoding is not None and was_fast(before.decoding)
-        decoding = dataclasses.replace(decoding, fast=made_fast)
+        decoding = dataclasses.replace(decoding, fast=before.decode == "fast")
     if before.decoding is None and settings["data"]["decoding"] == AUTO:
         pixels = "upright" if data_set.source == "folder" else "plain"
         decoding = dataclasses.replace(decoding, pixels=pixels)

@@ -34,6 +34,7 @@ from multigrain_jax.tasks.inputs import data_set_from_config
 from multigrain_jax.weights import find_weights
 from multigrain_jax.workdir import CONFIG_FILE, unescape_names
 
+DECODED = {"fast": "fast", "exact": "exactly"}
 # Where each photo is a file, and its path says all.
 SOURCES_OF_FILES = ("folder", "imagenet")
 # Keys of config.json that are read here and by the search -> the types of their values.
@@ -143,7 +144,8 @@ def _say_what_it_is(index: DescriptorIndex) -> None:
     sizes = " and ".join(map(str, made.sizes))
     of_whom = f", by {made_by['init_from']}" if made_by else ""
     said = f"collection {workdir_of(index)}: {int(index.live.sum())} photos"
-    how = f"at {sizes} pixels ({made.test_mode}), p = {made.pooling_exponent:g}"
+    how = f"at {sizes} pixels ({made.test_mode}, decoded {DECODED[made.decode]})"
+    how += f", p = {made.pooling_exponent:g}"
     print(printable(f"{said}, {made.backbone} {how}{of_whom}"), flush=True)
 
 

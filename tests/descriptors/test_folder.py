@@ -1,12 +1,14 @@
 """Reading descriptor folders: settings, index, and files that were edited."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 from helpers import descriptor_folders
 
+from multigrain_jax.data.decoding import VIEWER
 from multigrain_jax.descriptors.folder import (
     OK,
     VANISHED,
@@ -62,6 +64,43 @@ def test_other_settings_are_refused_with_all_differences(tmp_path):
     assert "test_size: the folder has 64, this run 96" in str(error.value)
     assert "model_digest: the folder has d, this run e" in str(error.value)
     assert str(error.value).count("the folder has") == 2
+
+
+EXACT = VIEWER.record()
+FAST = dataclasses.replace(VIEWER, fast=True).record()
+BLACK = dataclasses.replace(VIEWER, background=(0, 0, 0)).record()
+
+
+@pytest.mark.parametrize(
+    ("record", "decode"),
+    [(None, "exact"), (EXACT, "exact"), (FAST, "fast"), ("upright, fast", "fast")],
+)
+def test_settings_say_how_photos_were_decoded(record, decode):
+    assert SETTINGS._replace(decoding=record).decode == decode
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "remedy"),
+    [
+        (FAST, EXACT, "these with {0}exact, or the others with {0}fast"),
+        (EXACT, FAST, "these with {0}fast, or the others with {0}exact"),
+        (EXACT, BLACK, "with the same data.decoding, data.background, data.depth and"),
+        # No key makes a folder without a record.
+        (None, FAST, "with the same data.decoding, data.background, data.depth and"),
+    ],
+)
+def test_photos_that_were_decoded_otherwise_are_told_with_the_remedy(
+    found, expected, remedy, tmp_path
+):
+    one, other = (SETTINGS._replace(decoding=d) for d in (found, expected))
+    with pytest.raises(InputError) as error:
+        require_same_settings(one, other, folder=tmp_path)
+    said = str(error.value)
+    assert said.startswith(f"{tmp_path}: its photos were decoded otherwise than those")
+    assert remedy.format("--config.data.decode=") in said
+    assert f"decoding: the folder has {found}, this run {expected}" in said
+    with pytest.raises(InputError, match="use the same model and sizes"):
+        require_same_settings(one, other._replace(test_size=96), folder=tmp_path)
 
 
 def test_another_format_is_refused(folder):

@@ -129,7 +129,9 @@ def test_the_record_of_the_decoding_stands_with_the_descriptors(
     assert values["decoding"] == dataclasses.replace(VIEWER, fast=True).record()
     other = embed_config(root, tiny_checkpoint, data={"background": "black"})
     embed_task.run(other, copy)
-    assert "made otherwise: these go to" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "made otherwise: these go to" in said
+    assert "(what differs: decoding)\n" in said
     assert json.loads(head.read_text()) == values
     (apart,) = copy.glob("*/descriptors/descriptors.json")
     assert "#000000" in json.loads(apart.read_text())["decoding"]

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -20,6 +21,7 @@ from PIL import Image
 
 from configs import embed, near_duplicates, search
 from multigrain_jax.checkpoint import load_checkpoint
+from multigrain_jax.data.decoding import VIEWER
 from multigrain_jax.data.sources.quickstart import QuickstartSource
 from multigrain_jax.data.sources.tfds import TfdsSource
 from multigrain_jax.descriptors.describe import model_digest
@@ -300,8 +302,9 @@ def test_a_collection_is_told_and_found_by_the_checkpoint_that_made_it(
 ):
     digest = model_digest(load_checkpoint(tiny_checkpoint))
     own, other = tmp_path / "own", tmp_path / "other"
-    for place, of in ((own, digest), (other, "f" * 64)):
-        settings = SETTINGS._replace(model_digest=of)
+    fast = dataclasses.replace(VIEWER, fast=True).record()
+    for place, of, decoding in ((own, digest, None), (other, "f" * 64, fast)):
+        settings = SETTINGS._replace(model_digest=of, decoding=decoding)
         write(place / "descriptors", stamps(3), settings=settings)
     os.utime(own / "descriptors" / "descriptors.json", (1, 1))
     (own / "config.json").write_text(json.dumps({"init_from": "w", "init_step": None}))
@@ -313,9 +316,12 @@ def test_a_collection_is_told_and_found_by_the_checkpoint_that_made_it(
         return capsys.readouterr().out.splitlines()[-1]
 
     assert opened(init_from=str(tiny_checkpoint)) == (
-        f"collection {own}: 2 photos, tiny at 64 pixels (rect), p = inf, by w"
+        f"collection {own}: 2 photos, tiny at 64 pixels (rect, decoded exactly), "
+        "p = inf, by w"
     )
-    assert opened(init_from=None).startswith(f"collection {other}: 2 photos")
+    assert opened(init_from=None) == (
+        f"collection {other}: 2 photos, tiny at 64 pixels (rect, decoded fast), p = inf"
+    )
     # Where there is one alone, the checkpoint is not read for that.
     lines = opened(init_from="nowhere/at/all", database=str(own))
     assert lines.startswith(f"collection {own}: ")

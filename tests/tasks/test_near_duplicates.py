@@ -1,5 +1,6 @@
 """The task `near_duplicates`: the copies among other photos, and nothing else."""
 
+import dataclasses
 import errno
 import json
 from pathlib import Path
@@ -11,6 +12,7 @@ from helpers.descriptors import read_table, stored_descriptors
 from helpers.photos import CLASS_NAMES
 
 from configs import near_duplicates
+from multigrain_jax.data.decoding import VIEWER
 from multigrain_jax.descriptors import near_duplicates as search
 from multigrain_jax.descriptors.folder import OK, ImageStamp
 from multigrain_jax.descriptors.writer import DescriptorWriter
@@ -160,6 +162,22 @@ def test_pairs_may_be_of_one_folder_or_of_different_ones(database, tmp_path):
     assert counts["any"] == 21 * 20 // 2
     assert counts["any"] == counts["same_folder"] + counts["other_folder"]
     assert counts["same_folder"] == 3 * (6 * 5 // 2) + 3
+
+
+def test_a_reference_that_was_decoded_otherwise_is_told_with_the_remedy(tmp_path):
+    exact, fast = VIEWER, dataclasses.replace(VIEWER, fast=True)
+    for decoding in (exact, fast):
+        settings = SETTINGS._replace(decoding=decoding.record())
+        photos = [ImageStamp("/p/0.jpg", 1, 5)]
+        place = tmp_path / ("fast" if decoding.fast else "exact")
+        writer = DescriptorWriter(place, settings, rows_per_shard=100)
+        writer.begin(photos, lambda indices: indices)
+        writer.add(photos, np.ones((1, SETTINGS.dim), np.float32), [OK])
+        writer.finish()
+    config = settings_for(tmp_path / "exact", reference=str(tmp_path / "fast"))
+    remedy = "these with --config.data.decode=exact, or the others with"
+    with pytest.raises(InputError, match=remedy):
+        run(config, tmp_path / "w")
 
 
 def test_a_reference_is_another_collection(database, tmp_path):
