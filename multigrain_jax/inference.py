@@ -158,8 +158,8 @@ class LoadedModel:
         """The descriptors of photo files; of photos of any shapes in few programs.
 
         They are those that the task `embed` makes by default. For a collection that was
-        made otherwise `DescriptorIndex.settings` have the size, the mode, and p for
-        `load_model`.
+        made otherwise `DescriptorIndex.settings` have the size, the mode and `decode`,
+        and p for `load_model`.
 
         Args:
             paths: of N photos, at least one.

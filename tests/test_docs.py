@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.configs import SHORT_TRAINING
+from helpers.configs import SHORT_TRAINING, small_eval_config
 from helpers.photos import encode, noise_photo
 
+from configs import embed
 from multigrain_jax import main
+from multigrain_jax.tasks import embed as run_embed
 from multigrain_jax.weights import PUBLISHED
 
 ROOT = Path(__file__).parents[1]
@@ -219,3 +221,36 @@ def test_the_commands_for_own_photos_run(home):
         assert (workdirs / name / "results.json").exists(), name
     for name in ("folder", "search", "near_duplicates"):
         assert (workdirs / name / "report.html").exists(), name
+
+
+@pytest.mark.parametrize("decode", ["exact", "fast"])
+def test_howto_embeds_a_photo_as_a_folder_was_embedded(
+    decode, tiny_checkpoint, golden_dir, tmp_path
+):
+    page = (ROOT / "docs" / "howto.md").read_text(encoding="utf-8")
+    section = page.partition("## Have all descriptors as one table\n")[2]
+    section = section.partition("\n## ")[0]
+    code = "".join(re.findall(r"```python\n(.*?)```", section, re.DOTALL))
+    root = tmp_path / "photos"
+    root.mkdir()
+    photo = shutil.copy(golden_dir / "images" / "china.jpg", root)
+    places = {
+        "workdirs/embed": str(tmp_path / "w"),
+        "weights/joint_3B_0.5": str(tiny_checkpoint),
+        "one.jpg": photo,
+    }
+    # Half of the photo is 320 wide.
+    changes = {"test_size": 100, "test_mode": "rect", "data": {"decode": decode}}
+    changes["descriptor_dtype"] = "float32"
+    config = small_eval_config(embed.get_config, root, tiny_checkpoint, **changes)
+    run_embed.run(config, tmp_path / "w")
+    for before, now in places.items():
+        assert before in code
+        code = code.replace(before, now)
+    found = {}
+    exec(code, found)
+    np.testing.assert_allclose(found["query"], found["vectors"], atol=1e-6)
+    # Decoding it in the other way would not do.
+    other = {"exact": "fast", "fast": "exact"}[decode]
+    shifted = found["model"].embed([photo], test_size=100, mode="rect", decode=other)
+    assert np.abs(shifted - found["vectors"]).max() > 1e-5
