@@ -147,16 +147,6 @@ def runs_of(recipe, values, fold=None):
     ]
 
 
-def test_differences_are_of_the_same_seeds():
-    mean, error, count = quality_table.paired_difference(
-        {0: 0.5, 1: 0.7, 2: 0.6, 7: 9.0}, {0: 0.4, 1: 0.4, 2: 0.4, 3: 5.0}
-    )
-    assert count == 3
-    assert mean == pytest.approx(0.2)
-    assert error == pytest.approx(0.1 / 3**0.5)
-    assert quality_table.paired_difference({0: 1.0}, {1: 1.0}) is None
-
-
 def test_the_tables_have_a_row_for_every_recipe(tmp_path):
     runs = [*runs_of("faithful", [0.5, 0.52]), *runs_of("ema", [0.53, 0.53])]
     text = quality_table.tables(runs)
