@@ -25,17 +25,16 @@ def operations(function, inputs):
     return [node.op_type for node in model.graph.node]
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"kernel_size": 3, "stride": 2, "padding": 1},
-        {"kernel_size": 3, "stride": 2, "rounding": "ceil"},
-        {"kernel_size": 2, "stride": 2},
-        {"kernel_size": (1, 3), "stride": 1},
-        {"kernel_size": 3, "stride": 1, "padding": ((0, 2), (1, 1))},
-    ],
-    ids=str,
-)
+WINDOWS = [
+    {"kernel_size": 3, "stride": 2, "padding": 1},
+    {"kernel_size": 2, "stride": 2},
+    {"kernel_size": (1, 3), "stride": 1},
+    {"kernel_size": 3, "stride": 1, "padding": ((0, 2), (1, 1))},
+]
+CEIL = {"kernel_size": 3, "stride": 2, "rounding": "ceil"}
+
+
+@pytest.mark.parametrize("options", [*WINDOWS, CEIL], ids=str)
 @pytest.mark.parametrize("inputs", [{"x": MAPS}, {"x": MAPS, "size": SIZES}], ids=len)
 def test_max_pooling_is_one_operation(options, inputs):
     def function(inputs):
@@ -46,16 +45,7 @@ def test_max_pooling_is_one_operation(options, inputs):
     assert found.count("MaxPool") == 1 and not {"Max", "Pad"} & {*found}
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"kernel_size": 3, "stride": 2, "padding": 1},
-        {"kernel_size": 2, "stride": 2},
-        {"kernel_size": (1, 3), "stride": 1},
-        {"kernel_size": 3, "stride": 1, "padding": ((0, 2), (1, 1))},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("options", WINDOWS, ids=str)
 @pytest.mark.parametrize("inputs", [{"x": MAPS}, {"x": MAPS, "size": SIZES}], ids=len)
 def test_sums_of_windows_are_one_convolution(options, inputs):
     def function(inputs):
