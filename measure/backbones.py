@@ -86,9 +86,7 @@ class Measured(NamedTuple):
 
 def measure(name: str, *, size: int, batch: int, rounds: int) -> Measured:
     """Compile both, and run them in turn; the first round does not count."""
-    model = create_model(name)
-    model.eval()
-    trained = with_statistics(model)
+    trained = with_statistics(create_model(name))
     rng = np.random.default_rng(0)
     images = rng.standard_normal((batch, size, size, 3), np.float32)
     programs, compiling, embeddings = [], [], []

@@ -147,10 +147,10 @@ def place_for(
         # Of several hosts, the first one decides.
         if agree(int(before in (None, wanted))):
             if number:
-                names = ", ".join(line.partition(":")[0] for line in of_workdir)
+                keys = ", ".join(line.partition(":")[0] for line in of_workdir)
                 print(
                     f"{workdir} has descriptors that were made otherwise: these go to "
-                    f"{folder.parent}" + (f" (what differs: {names})" if names else "")
+                    f"{folder.parent}" + (f" (what differs: {keys})" if keys else "")
                 )
             if before is not None and before.decoding is None:
                 print(
