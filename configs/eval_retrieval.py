@@ -74,7 +74,7 @@ def get_config(name: str = "holidays") -> ml_collections.ConfigDict:
     # What the benchmark has. For a smaller copy, say what that has.
     config.expected_counts = ml_collections.ConfigDict(dict(row.counts))
 
-    del config.test_size
+    del config.verify_cache, config.test_size  # benchmarks' files are not copied
     # S, in pixels; of several, the descriptor is the mean over the sizes. Benchmarks
     # have the published size; photos of one's own "auto", as configs/embed.py has it.
     is_own = name in ("folder", "copies")

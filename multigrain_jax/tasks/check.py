@@ -13,14 +13,13 @@ from multigrain_jax.opened_model import OpenedModel
 from multigrain_jax.ops.refinement import REDUCTIONS
 from multigrain_jax.runtime import compute_dtype
 from multigrain_jax.tasks.bounds import COUNT, as_tuple, leaves, number_problems
+from multigrain_jax.tasks.idle import (
+    idle_of_cache,
+    idle_of_normalization,
+    idle_problems,
+)
 from multigrain_jax.tasks.photos import photo_problems
 
-# As the recipes have it, and the Image Similarity Challenge.
-NORMALIZATION: Mapping[str, Any] = {
-    "score_normalization.num_neighbours": 10,
-    "score_normalization.weight": 2.0,
-    "score_normalization.reduction": "nth",
-}
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16", "float64")
 
 
@@ -78,21 +77,12 @@ def normalization_problems(config: Mapping[str, Any], *, training: str) -> list[
 
     Args:
         config: the configuration as nested dictionaries.
-        training: the dotted key that says by what; without it, or where it is not among
-            the keys, nothing is normalised, and a setting of that would be lost.
+        training: the dotted key that says by what, as of `idle_of_normalization`.
     """
-    values = dict(leaves(config))
-    problems = choice_problems(values, {"score_normalization.reduction": REDUCTIONS})
-    if values.get(training):
-        return problems
-    why, remedy = "where nothing is normalised", "leave this out"
-    if training in values:
-        why = f"without {training}, by which scores are normalised"
-        remedy = f"give --config.{training}=DIR, or {remedy}"
-    return problems + [
-        f"{key}: found {values[key]!r} {why}, expected {default!r}; {remedy}"
-        for key, default in NORMALIZATION.items()
-        if values[key] != default
+    reduction = {"score_normalization.reduction": REDUCTIONS}
+    return [
+        *choice_problems(dict(leaves(config)), reduction),
+        *idle_problems(config, idle_of_normalization(config, training=training)),
     ]
 
 
@@ -150,6 +140,7 @@ def evaluation_problems(config: Mapping[str, Any], *, num_devices: int) -> list[
         *choice_problems(config, {"test_mode": TEST_MODES}),
         *dtype_problems(config),
         *number_problems(config),
+        *idle_problems(config, idle_of_cache(config)),
     ]
     if not COUNT.wrong(config["batch_size"]) and config["batch_size"] % num_devices:
         problems.append(

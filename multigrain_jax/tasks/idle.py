@@ -12,13 +12,22 @@ from multigrain_jax.tasks.bounds import leaves
 # What every recipe holds of these keys where nobody chose otherwise.
 DEFAULTS: Mapping[str, Any] = {
     "beta_init": BETA_INIT,
+    "beta_learning_rate_factor": 1.0,
+    "data.local_cache_gb": None,
     "data.photos_per_instance": 2,
     "init_raw": False,
     "init_step": None,
     "label_smoothing": 0.0,
     "margin": MARGIN,
+    # As the Image Similarity Challenge has it.
+    "score_normalization.num_neighbours": 10,
+    "score_normalization.reduction": "nth",
+    "score_normalization.weight": 2.0,
     "temperature": 0.05,
+    "verify_cache": False,
 }
+# Of configs/base.py.
+DROP_EPOCHS = (30, 60, 90)
 
 
 def idle_problems(config: Mapping[str, Any], idle: Mapping[str, str]) -> list[str]:
@@ -47,11 +56,46 @@ def idle_of_weights(config: Mapping[str, Any]) -> dict[str, str]:
     return idle
 
 
+def idle_of_cache(config: Mapping[str, Any]) -> dict[str, str]:
+    """The keys of copies on the local disk where there are none."""
+    data = config["data"]
+    # Benchmarks are never copied: they have none of the keys.
+    if data.get("local_cache_dir") or "local_cache_dir" not in data:
+        return {}
+    why = (
+        "without data.local_cache_dir, where the copies would be; give "
+        "--config.data.local_cache_dir=DIR"
+    )
+    return {"data.local_cache_gb": why, "verify_cache": why}
+
+
+def idle_of_normalization(
+    config: Mapping[str, Any], *, training: str
+) -> dict[str, str]:
+    """How scores are normalised, where they are not.
+
+    Args:
+        config: the configuration as nested dictionaries.
+        training: the dotted key that says by what; without it, or where it is not among
+            the keys, nothing is normalised.
+    """
+    values = dict(leaves(config))
+    if values.get(training):
+        return {}
+    why = "where nothing is normalised; choose a benchmark that has data.training"
+    if training in values:
+        why = (
+            f"without {training}, by which scores are normalised; give "
+            f"--config.{training}=DIR"
+        )
+    return {key: why for key in DEFAULTS if key.startswith("score_normalization.")}
+
+
 def idle_of_training(config: Mapping[str, Any]) -> dict[str, str]:
     """The keys of a training that its other keys leave without effect."""
-    idle = idle_of_weights(config)
+    idle = idle_of_weights(config) | idle_of_cache(config)
     if why := _why_no_margin_loss(config):
-        idle |= {"beta_init": why, "margin": why}
+        idle |= dict.fromkeys(("beta_init", "beta_learning_rate_factor", "margin"), why)
     if config["instance_loss"] != "infonce":
         idle["temperature"] = (
             f'with instance_loss = "{config["instance_loss"]}", which has none; set '
@@ -71,10 +115,16 @@ def idle_of_training(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def say_idle(config: Mapping[str, Any]) -> None:
-    """A line on what has no effect and is no mistake: recipes set it for all losses."""
+    """Lines on what has no effect and is no mistake: recipes set it for all choices."""
     name = config["negative_sampling"]
     if name != "reference" and _why_no_margin_loss(config):
         print(f"negative_sampling = {name!r} is without effect: no margin loss")
+    drops = tuple(config["learning_rate_drop_epochs"])
+    if config["learning_rate_schedule"] != "drops" and drops != DROP_EPOCHS:
+        print(
+            f"learning_rate_drop_epochs = {drops} is without effect: "
+            f'learning_rate_schedule = "{config["learning_rate_schedule"]}"'
+        )
 
 
 def _why_no_margin_loss(config: Mapping[str, Any]) -> str:

@@ -9,7 +9,6 @@ from configs import eval_base, eval_retrieval, search
 from multigrain_jax.data.benchmarks import BENCHMARKS
 from multigrain_jax.errors import InputError
 from multigrain_jax.tasks.check import (
-    NORMALIZATION,
     choice_problems,
     data_problems,
     dtype_problems,
@@ -21,6 +20,10 @@ from multigrain_jax.tasks.check import (
     require_photos,
     size_problems,
 )
+
+NORMALIZATION = [
+    f"score_normalization.{key}" for key in ("num_neighbours", "reduction", "weight")
+]
 
 
 def test_all_problems_are_one_error_and_none_is_none():
@@ -83,17 +86,18 @@ def test_settings_of_scores_that_are_not_normalised_are_refused(name):
     assert check(config.to_dict()) == []
     config.score_normalization.update(weight=1.5, num_neighbours=3, reduction="mean")
     lines = check(config.to_dict())
-    assert [line.partition(": found ")[0] for line in lines] == list(NORMALIZATION)
+    assert [line.partition(" = ")[0] for line in lines] == NORMALIZATION
     if "training" not in BENCHMARKS[name].optional_files:
-        assert lines[1] == (
-            "score_normalization.weight: found 1.5 where nothing is normalised, "
-            "expected 2.0; leave this out"
+        assert lines[2] == (
+            "score_normalization.weight = 1.5 where nothing is normalised; choose a "
+            "benchmark that has data.training, or leave score_normalization.weight at "
+            "2.0"
         )
         return
-    assert lines[1] == (
-        "score_normalization.weight: found 1.5 without data.training, by which scores "
-        "are normalised, expected 2.0; give --config.data.training=DIR, or leave this "
-        "out"
+    assert lines[2] == (
+        "score_normalization.weight = 1.5 without data.training, by which scores are "
+        "normalised; give --config.data.training=DIR, or leave "
+        "score_normalization.weight at 2.0"
     )
     config.data.training = "others"
     assert check(config.to_dict()) == []
@@ -108,8 +112,9 @@ def test_a_search_refuses_them_without_descriptors_to_normalise_by():
     config.score_normalization.num_neighbours = 5
     (line,) = normalization_problems(config.to_dict(), training=key)
     assert line == (
-        f"score_normalization.num_neighbours: found 5 without {key}, by which scores "
-        f"are normalised, expected 10; give --config.{key}=DIR, or leave this out"
+        f"score_normalization.num_neighbours = 5 without {key}, by which scores are "
+        f"normalised; give --config.{key}=DIR, or leave "
+        "score_normalization.num_neighbours at 10"
     )
     config.score_normalization.training = "workdirs/others"
     assert normalization_problems(config.to_dict(), training=key) == []

@@ -2,11 +2,21 @@
 
 import pytest
 
-from configs import base, browse, copies, modern, quickstart, search
+from configs import (
+    base,
+    browse,
+    copies,
+    eval_base,
+    eval_retrieval,
+    modern,
+    quickstart,
+    search,
+)
 from multigrain_jax.errors import InputError
 from multigrain_jax.tasks import browse as run_browse
 from multigrain_jax.tasks import search as run_search
 from multigrain_jax.tasks.bounds import leaves
+from multigrain_jax.tasks.check import evaluation_problems
 from multigrain_jax.tasks.idle import (
     DEFAULTS,
     idle_of_training,
@@ -30,12 +40,14 @@ def problems(values):
     return idle_problems(values, idle_of_training(values))
 
 
-@pytest.mark.parametrize("recipe", [base, search, browse])
+@pytest.mark.parametrize("recipe", [base, eval_base, eval_retrieval, search, browse])
 def test_the_defaults_are_those_of_the_recipes(recipe):
     held = dict(leaves(recipe.get_config().to_dict()))
     shared = held.keys() & DEFAULTS.keys()
     assert {key: held[key] for key in shared} == {k: DEFAULTS[k] for k in shared}
-    assert recipe is not base or shared == DEFAULTS.keys()
+    if recipe is base:
+        of_scores = {key for key in DEFAULTS if key.startswith("score_normalization.")}
+        assert shared == DEFAULTS.keys() - of_scores
 
 
 @pytest.mark.parametrize("weight", ["0", "0.5", "1"])
@@ -74,6 +86,27 @@ def test_no_recipe_sets_what_has_no_effect(recipe, weight):
             "beta_init = 1.0 with classification_weight = 1.0, which leaves the margin "
             "loss no weight; set classification_weight below 1, or leave beta_init at "
             "1.2",
+        ),
+        (
+            {**INFONCE, "beta_learning_rate_factor": 0.1},
+            {"instance_loss": "margin"},
+            'beta_learning_rate_factor = 0.1 with instance_loss = "infonce", which '
+            'takes the margin loss\'s place; set instance_loss to "margin", or leave '
+            "beta_learning_rate_factor at 1.0",
+        ),
+        (
+            {"data__local_cache_gb": 2.0},
+            {"data__local_cache_dir": "copies"},
+            "data.local_cache_gb = 2.0 without data.local_cache_dir, where the copies "
+            "would be; give --config.data.local_cache_dir=DIR, or leave "
+            "data.local_cache_gb at None",
+        ),
+        (
+            {"verify_cache": True},
+            {"data__local_cache_dir": "copies"},
+            "verify_cache = True without data.local_cache_dir, where the copies would "
+            "be; give --config.data.local_cache_dir=DIR, or leave verify_cache at "
+            "False",
         ),
         (
             {**JOINT, "data__photos_per_instance": 4},
@@ -126,3 +159,33 @@ def test_a_sampling_that_recipes_set_for_all_losses_is_told(capsys):
     for changes in ({}, INFONCE):
         say_idle(config(**changes, **weighted))
         assert capsys.readouterr().out == said
+
+
+@pytest.mark.parametrize("schedule", ["drops", "cosine"])
+def test_drops_that_a_schedule_does_not_have_are_told(schedule, capsys):
+    for epochs in ((30, 60, 90), (2, 4, 5)):
+        say_idle(
+            config(learning_rate_schedule=schedule, learning_rate_drop_epochs=epochs)
+        )
+    said = (
+        "learning_rate_drop_epochs = (2, 4, 5) is without effect: "
+        'learning_rate_schedule = "cosine"\n'
+    )
+    assert capsys.readouterr().out == ("" if schedule == "drops" else said)
+
+
+@pytest.mark.parametrize("with_copies", [False, True])
+def test_evaluations_refuse_settings_of_copies_that_there_are_not(with_copies):
+    evaluation = eval_base.get_config()
+    evaluation.init_from, evaluation.data.root = "run", "photos"
+    evaluation.data.local_cache_gb, evaluation.verify_cache = 2.0, True
+    evaluation.data.local_cache_dir = "copies" if with_copies else None
+    lines = evaluation_problems(evaluation.to_dict(), num_devices=1)
+    found = [line.partition(" = ")[0] for line in lines]
+    keys = ["data.local_cache_gb", "verify_cache"]
+    assert found == ([] if with_copies else keys)
+
+
+def test_benchmarks_have_no_key_of_copies():
+    held = dict(leaves(eval_retrieval.get_config().to_dict()))
+    assert not [key for key in held if "cache" in key]
