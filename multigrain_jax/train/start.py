@@ -283,7 +283,11 @@ def _fine_tune(
         "margin": {"beta": np.asarray(fresh.params["margin"]["beta"])},
         **nested["params"],
     }
-    print(f"starting from {checkpoint.path}, step {checkpoint.step}, at epoch 0")
+    own = ""
+    if "margin" in checkpoint.model["params"]:
+        beta = float(nested["params"]["margin"]["beta"])
+        own = f", with its β of {beta:.4g} in beta_init's place"
+    print(f"starting from {checkpoint.path}, step {checkpoint.step}, at epoch 0{own}")
     model = nested_to_tree(
         nested, like=checkpoint_model(fresh), name=f"{checkpoint.path}/model"
     )

@@ -47,7 +47,8 @@ def test_a_fine_tune_takes_all_but_the_optimiser_and_the_exponent(tmp_path, caps
     found = start(tmp_path / "new", init_from=str(tmp_path / "old"), init_step=5)
     expected = dataclasses.replace(make_state(1), opt_state=TX.init(found.params))
     jax.tree.map(np.testing.assert_array_equal, found, expected)
-    assert "step 5, at epoch 0" in capsys.readouterr().out
+    said = "step 5, at epoch 0, with its β of 1 in beta_init's place\n"
+    assert said in capsys.readouterr().out
 
 
 def save_model(workdir, state, **more):
@@ -60,10 +61,11 @@ def save_model(workdir, state, **more):
     return str(workdir)
 
 
-def test_a_zoos_weights_get_a_fresh_margin(tmp_path):
+def test_a_zoos_weights_get_a_fresh_margin(tmp_path, capsys):
     zoo = save_model(tmp_path / "zoo", make_state(1))
     found = start(tmp_path / "new", init_from=zoo, fresh=make_state(-1.0))
     assert (value_of(found), float(found.params["margin"]["beta"])) == (1, -1)
+    assert "step 0, at epoch 0\n" in capsys.readouterr().out
 
 
 def test_what_cannot_be_fine_tuned_is_explained(tmp_path):
