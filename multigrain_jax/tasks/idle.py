@@ -39,7 +39,7 @@ def idle_problems(config: Mapping[str, Any], idle: Mapping[str, str]) -> list[st
     """
     values = dict(leaves(config))
     return [
-        f"{key} = {values[key]!r} {why}, or leave {key} at {DEFAULTS[key]!r}"
+        f"{key}: found {values[key]!r} {why}, or leave {key} at {DEFAULTS[key]!r}"
         for key, why in idle.items()
         if values[key] != DEFAULTS[key]
     ]

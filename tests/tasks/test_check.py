@@ -86,16 +86,18 @@ def test_settings_of_scores_that_are_not_normalised_are_refused(name):
     assert check(config.to_dict()) == []
     config.score_normalization.update(weight=1.5, num_neighbours=3, reduction="mean")
     lines = check(config.to_dict())
-    assert [line.partition(" = ")[0] for line in lines] == NORMALIZATION
+    assert [line.partition(": found ")[0] for line in lines] == NORMALIZATION
     if "training" not in BENCHMARKS[name].optional_files:
         assert lines[2] == (
-            "score_normalization.weight = 1.5 where nothing is normalised; choose a "
+            "score_normalization.weight: found 1.5 where nothing is normalised; "
+            "choose a "
             "benchmark that has data.training, or leave score_normalization.weight at "
             "2.0"
         )
         return
     assert lines[2] == (
-        "score_normalization.weight = 1.5 without data.training, by which scores are "
+        "score_normalization.weight: found 1.5 without data.training, by which "
+        "scores are "
         "normalised; give --config.data.training=DIR, or leave "
         "score_normalization.weight at 2.0"
     )
@@ -112,7 +114,8 @@ def test_a_search_refuses_them_without_descriptors_to_normalise_by():
     config.score_normalization.num_neighbours = 5
     (line,) = normalization_problems(config.to_dict(), training=key)
     assert line == (
-        f"score_normalization.num_neighbours = 5 without {key}, by which scores are "
+        f"score_normalization.num_neighbours: found 5 without {key}, by which scores "
+        "are "
         f"normalised; give --config.{key}=DIR, or leave "
         "score_normalization.num_neighbours at 10"
     )

@@ -254,7 +254,7 @@ def test_all_problems_are_listed_at_once(objects, tiny_checkpoint, tmp_path):
         "pooling_exponent: found (2.0, 3.0), expected one",
         "query_expansion.num_neighbours: found -1",
         "score_normalization.num_neighbours: found 0, expected at least 1",
-        "score_normalization.num_neighbours = 0 without data.training, by which",
+        "score_normalization.num_neighbours: found 0 without data.training, by which",
         "score_normalization.reduction: found 'median', expected one of nth, mean",
     ):
         assert line in str(caught.value)

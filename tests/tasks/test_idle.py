@@ -64,67 +64,72 @@ def test_no_recipe_sets_what_has_no_effect(recipe, weight):
         (
             {**JOINT, "temperature": 0.1},
             {"instance_loss": "infonce"},
-            'temperature = 0.1 with instance_loss = "margin", which has none; set '
+            'temperature: found 0.1 with instance_loss = "margin", which has none; set '
             'instance_loss to "infonce", or leave temperature at 0.05',
         ),
         (
             {**JOINT, "label_smoothing": 0.1, "classification_weight": 0.0},
             {"classification_weight": 0.1},
-            "label_smoothing = 0.1 with classification_weight = 0.0: it is of the "
+            "label_smoothing: found 0.1 with classification_weight = 0.0: it is of the "
             "cross-entropy, which is not trained; set classification_weight above 0, "
             "or leave label_smoothing at 0.0",
         ),
         (
             {**INFONCE, "margin": 0.3},
             {"instance_loss": "margin"},
-            'margin = 0.3 with instance_loss = "infonce", which takes the margin '
+            'margin: found 0.3 with instance_loss = "infonce", which takes the margin '
             'loss\'s place; set instance_loss to "margin", or leave margin at 0.2',
         ),
         (
             {"beta_init": 1.0},
             JOINT,
-            "beta_init = 1.0 with classification_weight = 1.0, which leaves the margin "
+            "beta_init: found 1.0 with classification_weight = 1.0, which leaves the "
+            "margin "
             "loss no weight; set classification_weight below 1, or leave beta_init at "
             "1.2",
         ),
         (
             {**INFONCE, "beta_learning_rate_factor": 0.1},
             {"instance_loss": "margin"},
-            'beta_learning_rate_factor = 0.1 with instance_loss = "infonce", which '
+            'beta_learning_rate_factor: found 0.1 with instance_loss = "infonce", '
+            "which "
             'takes the margin loss\'s place; set instance_loss to "margin", or leave '
             "beta_learning_rate_factor at 1.0",
         ),
         (
             {"data__local_cache_gb": 2.0},
             {"data__local_cache_dir": "copies"},
-            "data.local_cache_gb = 2.0 without data.local_cache_dir, where the copies "
+            "data.local_cache_gb: found 2.0 without data.local_cache_dir, where the "
+            "copies "
             "would be; give --config.data.local_cache_dir=DIR, or leave "
             "data.local_cache_gb at None",
         ),
         (
             {"verify_cache": True},
             {"data__local_cache_dir": "copies"},
-            "verify_cache = True without data.local_cache_dir, where the copies would "
+            "verify_cache: found True without data.local_cache_dir, where the copies "
+            "would "
             "be; give --config.data.local_cache_dir=DIR, or leave verify_cache at "
             "False",
         ),
         (
             {**JOINT, "data__photos_per_instance": 4},
             {"data__instances": "2"},
-            "data.photos_per_instance = 4 without data.instances, which says what "
+            "data.photos_per_instance: found 4 without data.instances, which says what "
             "photos are of one; give --config.data.instances=LEVEL, or leave "
             "data.photos_per_instance at 2",
         ),
         (
             {"init_step": 0, "pretrained_backbone": "zoo"},
             {"init_from": "run"},
-            "init_step = 0 without init_from, of which it chooses the step; give "
+            "init_step: found 0 without init_from, of which it chooses the step; give "
             "--config.init_from=DIR, or leave init_step at None",
         ),
         (
             {"init_raw": True},
             {"pretrained_backbone": "zoo"},
-            "init_raw = True without init_from, of which it chooses the weights; give "
+            "init_raw: found True without init_from, of which it chooses the "
+            "weights; give "
             "--config.init_from=DIR, or leave init_raw at False",
         ),
     ],
@@ -142,7 +147,7 @@ def test_no_task_chooses_of_a_checkpoint_that_is_not_named(recipe, run, tmp_path
     config.update({"init_step": 5, "init_raw": True, "database": "none"})
     with pytest.raises(InputError) as error:
         run(config, tmp_path / "w")
-    for said in ("init_step = 5", "init_raw = True"):
+    for said in ("init_step: found 5", "init_raw: found True"):
         assert f"\n  {said} without init_from, of which" in str(error.value)
     config.init_from = "run"
     with pytest.raises(InputError) as error:
@@ -181,7 +186,7 @@ def test_evaluations_refuse_settings_of_copies_that_there_are_not(with_copies):
     evaluation.data.local_cache_gb, evaluation.verify_cache = 2.0, True
     evaluation.data.local_cache_dir = "copies" if with_copies else None
     lines = evaluation_problems(evaluation.to_dict(), num_devices=1)
-    found = [line.partition(" = ")[0] for line in lines]
+    found = [line.partition(": found ")[0] for line in lines]
     keys = ["data.local_cache_gb", "verify_cache"]
     assert found == ([] if with_copies else keys)
 

@@ -247,7 +247,7 @@ def test_descriptors_of_another_size_are_refused(
         ),
         (
             {"score_normalization": {"weight": 1.0}},
-            "weight = 1.0 without score_normalization.training, by which scores",
+            "weight: found 1.0 without score_normalization.training, by which scores",
         ),
         (
             {"score_normalization": {"reduction": "min"}},

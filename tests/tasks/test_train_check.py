@@ -79,7 +79,7 @@ INSTANCES = {
         ({"temperature": 0.0}, "temperature: found 0.0, expected more than 0"),
         ({"label_smoothing": 1.0}, "label_smoothing: found 1.0, expected from 0 to"),
         ({"init_from": "a", "pretrained_backbone": "b"}, "keep one"),
-        ({"temperature": 0.1}, "temperature = 0.1 with instance_loss"),
+        ({"temperature": 0.1}, "temperature: found 0.1 with instance_loss"),
         ({"data__instances": "1"}, "known by folders or a list file"),
         ({**INSTANCES, "data__instances": "0"}, "'0', expected the number of a level"),
         ({**INSTANCES, "data__instances": "list"}, r"--config\.data\.list_file=FILE"),
