@@ -31,9 +31,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.test_size = config_dict.FieldReference("auto", field_type=object)
     config.test_mode = "auto"  # or "square", "rect"
     config.pooling_exponent = "auto"  # or p; None: the checkpoint's
-    # What computes the network: on CPUs "onnxruntime", with the extra of that name, can
-    # be faster; the descriptors are the same but for rounding.
-    config.engine = "jax"
     config.batch_size = 32
     config.descriptor_dtype = "float16"  # or "float32", twice as large
     config.rows_per_shard = 16_384  # what a kill costs at most

@@ -23,6 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
     """The configuration."""
     config = eval_base.get_config()
     config.task = "finetune_pooling"
+    del config.engine  # JAX computes what becomes part of a model
     config.init_pooling_exponent = config_dict.placeholder(float)  # None: checkpoint's
     config.learning_rate = 0.005  # at the start; · (1 - i/n)^0.9 at step i of n
     config.images_per_class = 50

@@ -23,6 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
     """The configuration."""
     config = eval_base.get_config()
     config.task = "whiten"
+    del config.engine  # JAX computes what becomes part of a model
     config.data.decode = "exact"  # as the paper's, of a folder too
     config.test_size = 500
     config.test_mode = "rect"

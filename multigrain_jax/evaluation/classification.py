@@ -18,6 +18,7 @@ from multigrain_jax.evaluation.running import run_in_order
 from multigrain_jax.mesh import batch_sharding, put_batch, replicated
 from multigrain_jax.models.multigrain import (
     Backbone,
+    MultiGrain,
     Variables,
     class_logits,
     merge_model,
@@ -55,10 +56,49 @@ def make_eval_step(
             the model's own.
     """
 
-    def scores(logits: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        readable = batch["mask"] & ~batch["bad"]
-        # A set without labels (-1) is counted, with nothing right.
-        label = jnp.maximum(batch["label"], 0)
+    def step(variables: Variables, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        model = merge_model(graphdef, variables)
+        logits = logits_of_exponents(model, batch, exponents, backbone=backbone)
+        return class_sums(logits, batch)
+
+    whole = replicated(mesh)
+    return jax.jit(
+        step,
+        in_shardings=(whole, batch_sharding(mesh)),
+        out_shardings=whole,
+        compiler_options=compiler_options(backbone),
+    )
+
+
+def logits_of_exponents(
+    model: MultiGrain,
+    batch: Mapping[str, jax.Array],
+    exponents: Sequence[float | None],
+    *,
+    backbone: Backbone,
+) -> list[jax.Array]:
+    """The logits [B, C] of each exponent; the trunk runs once.
+
+    Args:
+        model: in evaluation mode.
+        batch: `image`, and `size` where images are smaller than their canvas.
+        exponents: of the pooling, as of `make_eval_step`.
+        backbone: the model's row of `BACKBONES`.
+    """
+    features = features_of_uint8(model, batch, backbone=backbone)
+    outputs = [model.head(features, exponent=exponent) for exponent in exponents]
+    return [class_logits(output.logits) for output in outputs]
+
+
+def class_sums(
+    logits: Sequence[jax.Array], batch: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """What `make_eval_step` gives of the logits [B, C] of each exponent."""
+    readable = batch["mask"] & ~batch["bad"]
+    # A set without labels (-1) is counted, with nothing right.
+    label = jnp.maximum(batch["label"], 0)
+
+    def scores(logits: jax.Array) -> dict[str, jax.Array]:
         log_probs = jax.nn.log_softmax(logits, axis=-1)
         loss = -jnp.take_along_axis(log_probs, label[:, None], axis=-1)[:, 0]
         sums = {"cross_entropy": jnp.sum(jnp.where(readable, loss, 0.0))}
@@ -68,26 +108,12 @@ def make_eval_step(
             sums[f"top{k}"] = jnp.sum(correct & readable)
         return sums
 
-    def step(variables: Variables, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        model = merge_model(graphdef, variables)
-        features = features_of_uint8(model, batch, backbone=backbone)
-        each = [
-            scores(class_logits(model.head(features, exponent=exponent).logits), batch)
-            for exponent in exponents
-        ]
-        return {
-            "count": jnp.sum(batch["mask"]),
-            "readable": jnp.sum(batch["mask"] & ~batch["bad"]),
-            **{name: jnp.stack([s[name] for s in each]) for name in each[0]},
-        }
-
-    whole = replicated(mesh)
-    return jax.jit(
-        step,
-        in_shardings=(whole, batch_sharding(mesh)),
-        out_shardings=whole,
-        compiler_options=compiler_options(backbone),
-    )
+    each = [scores(one) for one in logits]
+    return {
+        "count": jnp.sum(batch["mask"]),
+        "readable": jnp.sum(readable),
+        **{name: jnp.stack([one[name] for one in each]) for name in each[0]},
+    }
 
 
 def for_several(

@@ -17,9 +17,9 @@ from multigrain_jax.distributed import own_folder
 from multigrain_jax.evaluation.classification import (
     evaluate_classification,
     knn_top1,
-    make_eval_step,
 )
-from multigrain_jax.evaluation.embed import embed_all, embed_batches, make_embed_step
+from multigrain_jax.evaluation.embed import embed_all, embed_batches
+from multigrain_jax.evaluation.engine_step import embed_step_of, eval_step_of
 from multigrain_jax.evaluation.sharing import own_rows
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.opened_model import OpenedModel
@@ -72,7 +72,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     best = for_classes(
         opened.checkpoint.meta, default_size=opened.backbone.default_size
     )
-    opened = take(best, settings, opened).for_inference()
+    opened = take(best, settings, opened).for_inference(settings["engine"])
     source = open_labelled_split(settings, config.data.split, opened)
     write_config(own_folder(workdir), settings)
 
@@ -82,7 +82,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     )
     print(f"{opened.name} from {opened.checkpoint.path}: {plan}", flush=True)
     each = evaluate_classification(
-        make_eval_step(
+        eval_step_of(
+            opened.engine,
             opened.graphdef,
             backbone=opened.backbone,
             mesh=mesh,
@@ -121,7 +122,9 @@ def _probe(
     mesh: Mesh,
 ) -> float:
     """`knn_top1` of the descriptors, on process 0: a second pass over the images."""
-    step = make_embed_step(opened.graphdef, backbone=opened.backbone, mesh=mesh)
+    step = embed_step_of(
+        opened.engine, opened.graphdef, backbone=opened.backbone, mesh=mesh
+    )
     reading = reading_from_config(settings)
     batches = make_eval_batches(source, own_rows(plan), reading=reading)
     variables = put_replicated(mesh, opened.variables)

@@ -25,7 +25,8 @@ from multigrain_jax.data.benchmarks.comparable import WAYS
 from multigrain_jax.data.bucket_paths import as_path
 from multigrain_jax.distributed import own_folder
 from multigrain_jax.errors import InputError
-from multigrain_jax.evaluation.embed import embed_batches, make_embed_step
+from multigrain_jax.evaluation.embed import embed_batches
+from multigrain_jax.evaluation.engine_step import embed_step_of
 from multigrain_jax.evaluation.retrieval import (
     RetrievalScores,
     evaluate_retrieval,
@@ -80,7 +81,8 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     refuse(_problems(settings))
     benchmark = _open_benchmark(settings)
     opened = _open_model(settings)
-    opened = take(for_search(opened.checkpoint.meta), settings, opened).for_inference()
+    opened = take(for_search(opened.checkpoint.meta), settings, opened)
+    opened = opened.for_inference(settings["engine"])
     write_config(own_folder(workdir), settings)
     descriptors = _describe(settings, opened, benchmark, own_folder(workdir))
     if jax.process_index():
@@ -296,7 +298,9 @@ def _describe(
     own_photos = benchmark.apply_exif_orientation
     decoding = decoding_from_config(settings["data"], own_photos=own_photos)
     source = BenchmarkSource(benchmark, decoding)
-    embed_step = make_embed_step(opened.graphdef, backbone=opened.backbone, mesh=mesh)
+    embed_step = embed_step_of(
+        opened.engine, opened.graphdef, backbone=opened.backbone, mesh=mesh
+    )
     variables = put_replicated(mesh, opened.variables)
     sizes = as_tuple(settings["test_size"])
     scales = []

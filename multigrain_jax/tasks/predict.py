@@ -18,7 +18,8 @@ from multigrain_jax.data.sources.folder import UNLABELLED, ImageFile
 from multigrain_jax.data.sources.open import FileSource, open_split
 from multigrain_jax.data.sources.source import ImageSource
 from multigrain_jax.errors import InputError, printable
-from multigrain_jax.evaluation.embed import embed_batches, make_embed_step
+from multigrain_jax.evaluation.embed import embed_batches
+from multigrain_jax.evaluation.engine_step import embed_step_of
 from multigrain_jax.evaluation.predictions import (
     Predictions,
     accuracies,
@@ -138,7 +139,7 @@ def _open_model(settings: Mapping[str, Any]) -> tuple[OpenedModel, dict[str, Any
         f"{opened.name} of {opened.num_classes} classes from {place}, at "
         f"{used['test_size']} pixels ({used['test_mode']}{why})"
     )
-    return opened.for_inference(), {**settings, **used}
+    return opened.for_inference(settings["engine"]), {**settings, **used}
 
 
 def _open_photos(settings: Mapping[str, Any]) -> ImageSource:
@@ -221,7 +222,9 @@ def _predict(
     )
     print(plan, flush=True)
     batches = embed_batches(
-        make_embed_step(opened.graphdef, backbone=opened.backbone, mesh=mesh),
+        embed_step_of(
+            opened.engine, opened.graphdef, backbone=opened.backbone, mesh=mesh
+        ),
         put_replicated(mesh, opened.variables),
         readable_batches(settings, source, plan, workdir=workdir),
         mesh=mesh,

@@ -8,10 +8,8 @@ import jax
 from ml_collections import ConfigDict
 
 from multigrain_jax.distributed import own_folder
-from multigrain_jax.evaluation.classification import (
-    evaluate_classification,
-    make_eval_step,
-)
+from multigrain_jax.evaluation.classification import evaluate_classification
+from multigrain_jax.evaluation.engine_step import eval_step_of
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.pages.plots import draw_curves, save_plot
 from multigrain_jax.tasks.check import (
@@ -52,13 +50,18 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     refuse(problems)
     exponents = pooling_exponents(settings["pooling_exponent"])
     opened = open_weights(settings, pooling_exponent=None)
+    opened = opened.for_inference(settings["engine"])
     source = open_labelled_split(settings, config.data.split, opened)
     records = own_folder(workdir)
     write_config(records, settings)
 
     mesh = make_mesh()
-    eval_step = make_eval_step(
-        opened.graphdef, backbone=opened.backbone, mesh=mesh, exponents=exponents
+    eval_step = eval_step_of(
+        opened.engine,
+        opened.graphdef,
+        backbone=opened.backbone,
+        mesh=mesh,
+        exponents=exponents,
     )
     variables = put_replicated(mesh, opened.variables)
     grid = {}

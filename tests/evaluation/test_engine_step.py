@@ -7,7 +7,12 @@ import pytest
 
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.embed import FACTS
-from multigrain_jax.evaluation.engine_step import as_output, by_name, embed_step_of
+from multigrain_jax.evaluation.engine_step import (
+    as_output,
+    by_name,
+    embed_step_of,
+    eval_step_of,
+)
 from multigrain_jax.mesh import make_mesh, put_batch, put_replicated
 from multigrain_jax.models.backbones import BACKBONES
 from multigrain_jax.models.folding import fold_batch_norms
@@ -93,6 +98,36 @@ def test_descriptors_of_residual_and_searched_networks_are_those_of_jax(name):
     compare(name, size=72, batch_size=2, whole=False)
 
 
+@pytest.mark.parametrize("exponents", [(None,), (1.0, 2.5, float("inf"))])
+@pytest.mark.parametrize("whole", [True, False])
+def test_sums_of_scores_are_those_of_jax(whole, exponents):
+    pytest.importorskip("onnxruntime")
+    graphdef, variables = made("tiny", num_classes=7)
+    batch = batch_of(40, 6, whole=whole) | {
+        "label": np.array([3, 0, -1, 6, 2, 1], np.int32),
+        "bad": np.arange(6) == 1,
+        "mask": np.arange(6) < 5,
+    }
+    del batch["index"]
+    mesh, found = make_mesh(1), []
+    for engine in ("jax", "onnxruntime"):
+        step = eval_step_of(
+            engine,
+            graphdef,
+            backbone=BACKBONES["tiny"],
+            mesh=mesh,
+            exponents=exponents,
+        )
+        arrays = put_replicated(mesh, variables)
+        found.append(jax.device_get(step(arrays, put_batch(mesh, batch))))
+    for sums in found:
+        assert (sums["count"], sums["readable"]) == (5, 4)
+        assert sums["top5"].shape == (len(exponents),)
+    assert found[0].keys() == found[1].keys()
+    for name, sums in found[0].items():
+        np.testing.assert_allclose(found[1][name], sums, rtol=1e-5, err_msg=name)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("name", sorted(BACKBONES))
@@ -130,9 +165,8 @@ def test_an_output_goes_by_name_and_back():
     np.testing.assert_array_equal(back.embedding, output.embedding)
 
 
-def test_another_engine_is_refused():
+@pytest.mark.parametrize("step_of", [embed_step_of, eval_step_of])
+def test_another_engine_is_refused(step_of):
     graphdef, _ = split_model(create_model("tiny"))
     with pytest.raises(InputError, match="engine: found 'tensorrt'"):
-        embed_step_of(
-            "tensorrt", graphdef, backbone=BACKBONES["tiny"], mesh=make_mesh()
-        )
+        step_of("tensorrt", graphdef, backbone=BACKBONES["tiny"], mesh=make_mesh())

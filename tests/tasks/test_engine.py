@@ -6,16 +6,31 @@ import numpy as np
 import pytest
 from helpers.browsing import make_collection
 from helpers.configs import small_eval_config
+from helpers.descriptors import read_table
 
 import multigrain_jax
-from configs import browse, embed, search
+from configs import (
+    browse,
+    embed,
+    eval_base,
+    eval_retrieval,
+    finetune_p,
+    predict,
+    search,
+    sweep_p,
+    whiten,
+)
 from multigrain_jax.browse.meters import Meters
 from multigrain_jax.descriptors.index import DescriptorIndex
 from multigrain_jax.engines import sessions
 from multigrain_jax.errors import InputError
 from multigrain_jax.tasks import browse as run_browse
 from multigrain_jax.tasks import embed as run_embed
+from multigrain_jax.tasks import eval_classification as run_classification
+from multigrain_jax.tasks import eval_retrieval as run_retrieval
+from multigrain_jax.tasks import predict as run_predict
 from multigrain_jax.tasks import search as run_search
+from multigrain_jax.tasks import sweep_pooling as run_sweep
 from multigrain_jax.tasks.browse import _start_embedder
 from multigrain_jax.tasks.embed_record import open_database
 from multigrain_jax.tasks.search import open_query_model
@@ -99,7 +114,62 @@ def test_a_served_page_embeds_by_either_engine(tiny_checkpoint, tmp_path, made_b
     np.testing.assert_allclose(found[ENGINE], found["jax"], rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize("task", ["embed", "search", "browse"])
+# Their recipe, its run, and changes that lead through all of its steps.
+EVALUATIONS = {
+    "evaluate": (
+        eval_base.get_config,
+        run_classification,
+        {"data": {"split": "train"}, "test_mode": "rect", "knn_probe": True},
+    ),
+    "sweep": (
+        sweep_p.get_config,
+        run_sweep,
+        {
+            "data": {"split": "train"},
+            "test_sizes": (40, 56),
+            "pooling_exponent": (1.0, 3.0, "inf"),
+        },
+    ),
+    "predict": (predict.get_config, run_predict, {"test_mode": "rect"}),
+    "retrieval": (
+        partial(eval_retrieval.get_config, "folder"),
+        run_retrieval,
+        {"test_size": (40, 56), "test_mode": "rect"},
+    ),
+}
+
+
+@pytest.mark.parametrize("task", EVALUATIONS)
+def test_an_evaluation_has_the_scores_of_either_engine(
+    task, photo_folder, tiny_checkpoint, tmp_path, made_by
+):
+    get_config, module, changes = EVALUATIONS[task]
+    found = {}
+    for engine in ("jax", ENGINE):
+        config = small_eval_config(
+            get_config, photo_folder, tiny_checkpoint, **changes, engine=engine
+        )
+        before = len(made_by)
+        found[engine] = module.run(config, tmp_path / engine)
+        assert (len(made_by) > before) == (engine == ENGINE)
+    for results in found.values():
+        del results["seconds"]
+    assert found["jax"] == pytest.approx(found[ENGINE], rel=2e-5)
+    if task == "predict":
+        tables = [read_table(tmp_path / e / "predictions.csv") for e in found]
+        for mine, other in zip(*tables, strict=True):
+            for key in ("path", "class_1", "class_2"):
+                assert mine[key] == other[key]
+            probabilities = [float(row["probability_1"]) for row in (mine, other)]
+            assert probabilities[0] == pytest.approx(probabilities[1], abs=2e-6)
+
+
+@pytest.mark.parametrize("recipe", [whiten, finetune_p])
+def test_jax_computes_what_becomes_part_of_a_model(recipe):
+    assert "engine" not in recipe.get_config()
+
+
+@pytest.mark.parametrize("task", ["embed", "search", "browse", *EVALUATIONS])
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -114,13 +184,18 @@ def test_a_served_page_embeds_by_either_engine(tiny_checkpoint, tmp_path, made_b
 def test_an_engine_that_cannot_compute_is_refused(task, changes, message, tmp_path):
     if changes["engine"] == ENGINE:
         pytest.importorskip(ENGINE)
-    modules = {"embed": embed, "search": search, "browse": browse}
-    runs = {"embed": run_embed, "search": run_search, "browse": run_browse}
-    config = modules[task].get_config()
+    tasks = {
+        "embed": (embed.get_config, run_embed),
+        "search": (search.get_config, run_search),
+        "browse": (browse.get_config, run_browse),
+        **{name: row[:2] for name, row in EVALUATIONS.items()},
+    }
+    get_config, module = tasks[task]
+    config = get_config()
     for key, value in changes.items():
         config[key] = value
     with pytest.raises(InputError, match=message):
-        runs[task].run(config, tmp_path / "w")
+        module.run(config, tmp_path / "w")
 
 
 def test_a_loaded_model_computes_by_either_engine(
