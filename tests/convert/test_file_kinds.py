@@ -110,7 +110,8 @@ def beside_a_config(path, zoo, torch, as_tensors):
 
 def torchscript(path, zoo, torch, as_tensors):
     network = sscd(torch, name="tiny")
-    with pytest.warns(DeprecationWarning):
+    # Which of the two depends on PyTorch's version.
+    with pytest.warns((DeprecationWarning, FutureWarning)):
         torch.jit.trace(network, torch.ones(1, 3, 32, 32)).save(path)
 
 
