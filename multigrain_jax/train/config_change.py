@@ -24,7 +24,9 @@ ORDER_KEYS = (
     "data.photos_per_instance",
 )
 # … and fill the same arrays.
-SHAPE_KEYS = ("backbone", "num_classes", "optimizer", "train_size")
+SHAPE_KEYS = ("num_classes", "train_size")
+# Of these no array of a checkpoint is of use to another value.
+ARRAY_KEYS = ("backbone", "optimizer")
 # These were used up at the beginning: what came of them is in the checkpoint.
 START_KEYS = (
     "init_from",
@@ -174,7 +176,7 @@ def check_resumed_config(
 
     Raises:
         InputError: a change of the data's order or of a shape that is not allowed, or
-            of what a run that has begun cannot change any more.
+            of what a run that has begun cannot change any more, allowed or not.
     """
     saved = _with_absent_keys(saved, current)
     known = _flatten(saved)
@@ -191,6 +193,12 @@ def check_resumed_config(
             "the workdir was started with another config, and these changes would have "
             f"no effect, since the checkpoint has what came of them:{_listed(used_up)}"
             f"\n{REMEDY}, or begin a new run with --config.init_from"
+        )
+    unfit = [change for change in changes if change.key in ARRAY_KEYS]
+    if unfit:
+        raise InputError(
+            "the workdir was started with another config, and these changes want other "
+            f"arrays than the checkpoint has:{_listed(unfit)}\n{REMEDY}"
         )
     refused = [change for change in changes if change.key in ORDER_KEYS + SHAPE_KEYS]
     if refused and not allowed:

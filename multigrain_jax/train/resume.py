@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from multigrain_jax.checkpoint import (
     CHECKPOINTS_FOLDER,
@@ -16,7 +15,7 @@ from multigrain_jax.checkpoint import (
     checkpoint_steps,
     load_average,
     load_checkpoint,
-    load_optimizer,
+    load_optimizer_arrays,
     set_aside,
 )
 from multigrain_jax.data.repeated import RepeatedStream
@@ -94,14 +93,15 @@ def resume_state(
     # The first host chooses, and sets damaged ones aside before the others look.
     chosen = -1
     if jax.process_index() == 0:
-        checkpoint, opt_state, average = _newest_sound(own, workdir, fresh)
+        checkpoint, optimizer, average = _newest_sound(own, workdir)
         chosen = checkpoint.step
     chosen = agree(chosen)
     if jax.process_index() > 0:
         checkpoint = load_checkpoint(workdir, step=chosen)
-        opt_state = load_optimizer(checkpoint, like=fresh.opt_state)
+        optimizer = load_optimizer_arrays(checkpoint)
         average = load_average(checkpoint)
     _require_position(checkpoint)
+    _require_classes(checkpoint, fresh)
     allowed = own.allow_config_change
     changes = check_resumed_config(
         checkpoint.meta["config"], record, allowed=allowed, idle_keys=own.idle_keys
@@ -128,7 +128,9 @@ def resume_state(
     )
     state = TrainState(
         step=jnp.asarray(checkpoint.step, jnp.int32),
-        opt_state=opt_state,
+        opt_state=nested_to_tree(
+            optimizer, like=fresh.opt_state, name=f"{checkpoint.path}/optimizer"
+        ),
         **model,
     )
     if average is not None and (finished or fresh.ema is not None):
@@ -183,6 +185,19 @@ def _require_position(checkpoint: Checkpoint) -> None:
         )
 
 
+def _require_classes(checkpoint: Checkpoint, fresh: TrainState) -> None:
+    """Refuse another number of classes, also where other shapes are allowed."""
+    found = checkpoint.model["params"]["classifier"]["bias"].size
+    wanted = fresh.params["classifier"]["bias"].size
+    if found != wanted:
+        raise InputError(
+            f"num_classes: {checkpoint.path} has a classifier of {found} classes, and "
+            f"this run has {wanted}; restore its classes, or take its trunk for a new "
+            "run: another --workdir, and --config.pretrained_backbone="
+            f"{checkpoint.path.parent.parent}"
+        )
+
+
 def _compare_data(
     own: Resume, checkpoint: Checkpoint, num_images: int, data: DataRecord
 ) -> None:
@@ -228,10 +243,11 @@ def _first(names: Sequence[str], others: Sequence[str]) -> str:
 
 
 def _newest_sound(
-    own: Resume, workdir: Path, fresh: TrainState
-) -> tuple[Checkpoint, optax.OptState, dict[str, Any] | None]:
+    own: Resume, workdir: Path
+) -> tuple[Checkpoint, dict[str, Any], dict[str, Any] | None]:
     """The newest checkpoint (or the step to resume) that is as it was saved.
 
+    With it the optimiser's arrays, of whichever optimiser, and the average if any.
     Damaged ones after it are set aside, and that is said aloud.
     """
     folder = workdir / CHECKPOINTS_FOLDER
@@ -242,7 +258,7 @@ def _newest_sound(
     for step in steps:
         try:
             checkpoint = load_checkpoint(workdir, step=step)
-            opt_state = load_optimizer(checkpoint, like=fresh.opt_state)
+            optimizer = load_optimizer_arrays(checkpoint)
             average = load_average(checkpoint)
         except DamagedCheckpointError as error:
             damaged.append(error)
@@ -253,7 +269,7 @@ def _newest_sound(
                 print(f"it is now {set_aside(folder / str(bad_step))}")
         if damaged:
             print(f"WARNING: falling back to step {step}: later ones are damaged")
-        return checkpoint, opt_state, average
+        return checkpoint, optimizer, average
     listed = "\n".join(map(str, damaged))
     if own.step is not None:
         raise InputError(f"resume_step = {steps[0]} cannot be resumed from: {listed}")

@@ -101,6 +101,27 @@ def test_another_config_or_other_images_are_told_or_refused(tmp_path, capsys):
     assert "config changed: seed: 0 -> 1" in said and "order would change" in said
 
 
+@pytest.mark.parametrize("allowed", [True, False])
+def test_arrays_that_do_not_fit_are_told_by_their_key(tmp_path, allowed):
+    record = {**RECORD, "optimizer": "sgd"}
+    save(tmp_path, 1, data=DATA, record=record)
+    # Of LARS the optimiser's arrays are others, too.
+    fresh = make_state(-1.0)
+    fresh = dataclasses.replace(fresh, opt_state=(fresh.opt_state, fresh.step))
+    options = {"fresh": fresh, "allow_config_change": allowed}
+    with pytest.raises(InputError, match="optimizer: 'sgd' -> 'lars'") as error:
+        start(tmp_path, record={**record, "optimizer": "lars"}, **options)
+    assert "missing" not in str(error.value)
+    options["fresh"] = make_state(-1.0, num_classes=3)
+    three = DATA._replace(class_names=["a", "b", "c"])
+    message = (
+        r"^num_classes: .*5 has a classifier of 2 classes, and this run has 3; .*"
+        rf"pretrained_backbone={tmp_path}$"
+    )
+    with pytest.raises(InputError, match=message):
+        start(tmp_path, record=record, data=three, **options)
+
+
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_damaged_checkpoints_are_passed_over_and_set_aside(tmp_path, capsys, dry_run):
     save(tmp_path, 1, 2)
