@@ -38,6 +38,8 @@ from multigrain_jax.trees import nested_to_tree
 from multigrain_jax.workdir import METRICS_FILE
 
 LISTED_NAMES = 5
+# A checkpoint, its optimiser's arrays, of whichever optimiser, and its average if any.
+Found = tuple[Checkpoint, dict[str, Any], dict[str, Any] | None]
 
 
 @dataclass(frozen=True)
@@ -90,16 +92,7 @@ def resume_state(
     Raises:
         InputError: no sound checkpoint, or another config or data than it was made by.
     """
-    # The first host chooses, and sets damaged ones aside before the others look.
-    chosen = -1
-    if jax.process_index() == 0:
-        checkpoint, optimizer, average = _newest_sound(own, workdir)
-        chosen = checkpoint.step
-    chosen = agree(chosen)
-    if jax.process_index() > 0:
-        checkpoint = load_checkpoint(workdir, step=chosen)
-        optimizer = load_optimizer_arrays(checkpoint)
-        average = load_average(checkpoint)
+    checkpoint, optimizer, average = _chosen(own, workdir)
     _require_position(checkpoint)
     _require_classes(checkpoint, fresh)
     allowed = own.allow_config_change
@@ -123,14 +116,16 @@ def resume_state(
         record = as_it_ran(record, idle)
     else:
         print(f"resuming from {checkpoint.path}")
-    model = nested_to_tree(
-        checkpoint.model, like=checkpoint_model(fresh), name=f"{checkpoint.path}/model"
+    model, opt_state = (
+        nested_to_tree(nested, like=like, name=f"{checkpoint.path}/{item}")
+        for item, nested, like in (
+            ("model", checkpoint.model, checkpoint_model(fresh)),
+            ("optimizer", optimizer, fresh.opt_state),
+        )
     )
     state = TrainState(
         step=jnp.asarray(checkpoint.step, jnp.int32),
-        opt_state=nested_to_tree(
-            optimizer, like=fresh.opt_state, name=f"{checkpoint.path}/optimizer"
-        ),
+        opt_state=opt_state,
         **model,
     )
     if average is not None and (finished or fresh.ema is not None):
@@ -242,12 +237,22 @@ def _first(names: Sequence[str], others: Sequence[str]) -> str:
     return ("… " if same else "") + (", ".join(shown) or "none")
 
 
-def _newest_sound(
-    own: Resume, workdir: Path
-) -> tuple[Checkpoint, dict[str, Any], dict[str, Any] | None]:
+def _chosen(own: Resume, workdir: Path) -> Found:
+    """What all hosts go on from.
+
+    The first one chooses, and sets damaged ones aside before the others look.
+    """
+    if jax.process_index() == 0:
+        found = _newest_sound(own, workdir)
+        agree(found[0].step)
+        return found
+    checkpoint = load_checkpoint(workdir, step=agree(-1))
+    return checkpoint, load_optimizer_arrays(checkpoint), load_average(checkpoint)
+
+
+def _newest_sound(own: Resume, workdir: Path) -> Found:
     """The newest checkpoint (or the step to resume) that is as it was saved.
 
-    With it the optimiser's arrays, of whichever optimiser, and the average if any.
     Damaged ones after it are set aside, and that is said aloud.
     """
     folder = workdir / CHECKPOINTS_FOLDER
