@@ -118,7 +118,7 @@ def measure(
     """
     opened = open_model(checkpoint, raw=raw, dtype=compute_dtype("auto"))
     opened = opened.for_inference()
-    say_which_weights(opened.checkpoint)
+    say_which_weights(opened.checkpoint, raw=raw)
     mesh = make_mesh()
     backbone = opened.backbone
     embed = partial(

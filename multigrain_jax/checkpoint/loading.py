@@ -58,11 +58,14 @@ class Checkpoint:
     digests: dict[str, dict[str, str]]
     item: str = MODEL
 
-    @property
-    def which_weights(self) -> str:
-        """What to say of the weights that were taken; empty if there was no choice."""
+    def which_weights(self, *, raw: bool) -> str:
+        """What to say of the weights that were taken; empty if there was no choice.
+
+        Args:
+            raw: whether the last ones were asked for (`init_raw`).
+        """
         if AVERAGE not in self.digests:
-            return ""
+            return "its only weights (init_raw=True is without effect)" if raw else ""
         if self.item == AVERAGE:
             return "its running average (ema; init_raw=True takes the last weights)"
         return "its last weights (init_raw=False takes their running average, ema)"

@@ -51,6 +51,7 @@ from multigrain_jax.tasks.check import (
     size_problems,
 )
 from multigrain_jax.tasks.embed_defaults import take, with_a_mode
+from multigrain_jax.tasks.idle import idle_of_expansion, idle_problems
 from multigrain_jax.tasks.inputs import plan_from_config, readable_batches
 from multigrain_jax.tasks.photos import decoding_from_config
 from multigrain_jax.tasks.prepare import leave_if_taken, one_writer
@@ -81,8 +82,6 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     refuse(_problems(settings))
     benchmark = _open_benchmark(settings)
     opened = _open_model(settings)
-    opened = take(for_search(opened.checkpoint.meta), settings, opened)
-    opened = opened.for_inference(settings["engine"])
     write_config(own_folder(workdir), settings)
     descriptors = _describe(settings, opened, benchmark, own_folder(workdir))
     if jax.process_index():
@@ -214,6 +213,7 @@ def _problems(settings: Mapping[str, Any]) -> list[str]:
     )
     problems += size_problems(settings)
     problems += normalization_problems(settings, training="data.training")
+    problems += idle_problems(settings, idle_of_expansion(settings))
     exponent = settings["pooling_exponent"]
     if exponent is not None and len(as_tuple(exponent)) > 1:
         problems.append(f"pooling_exponent: found {exponent}, expected one")
@@ -243,21 +243,24 @@ def _open_benchmark(settings: Mapping[str, Any]) -> Benchmark:
     return benchmark
 
 
-def _open_model(settings: Mapping[str, Any]) -> OpenedModel:
+def _open_model(settings: dict[str, Any]) -> OpenedModel:
+    """The model; where the settings say "auto" they get what it was made for."""
     path = find_weights(settings["init_from"])
     checkpoint = load_checkpoint(
         path, step=settings["init_step"], raw=settings["init_raw"]
     )
-    say_which_weights(checkpoint)
+    say_which_weights(checkpoint, raw=settings["init_raw"])
     if not settings["use_whitening"]:
         checkpoint = without_whitening(checkpoint)
-    return open_checkpoint(
+    opened = open_checkpoint(
         checkpoint,
         pooling_exponent=next(
             iter(pooling_exponents(settings["pooling_exponent"])), None
         ),
         dtype=compute_dtype(settings["compute_dtype"]),
     )
+    opened = take(for_search(checkpoint.meta), settings, opened)
+    return opened.for_inference(settings["engine"])
 
 
 def without_whitening(checkpoint: Checkpoint) -> Checkpoint:

@@ -27,11 +27,11 @@ def open_weights(
         pooling_exponent=pooling_exponent,
         dtype=compute_dtype(settings["compute_dtype"]),
     )
-    say_which_weights(opened.checkpoint)
+    say_which_weights(opened.checkpoint, raw=settings["init_raw"])
     return opened
 
 
-def say_which_weights(checkpoint: Checkpoint) -> None:
-    """A line where a checkpoint has both its last weights and their average."""
-    if checkpoint.which_weights:
-        print(f"of {checkpoint.path}: {checkpoint.which_weights}", flush=True)
+def say_which_weights(checkpoint: Checkpoint, *, raw: bool) -> None:
+    """A line where a checkpoint has an average of its weights, or `raw` finds none."""
+    if said := checkpoint.which_weights(raw=raw):
+        print(f"of {checkpoint.path}: {said}", flush=True)

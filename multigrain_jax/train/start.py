@@ -219,8 +219,8 @@ def _beginning_state(
         state = _pretrained(checkpoint, beginning.backbone, fresh, tx)
     else:
         return fresh
-    if checkpoint.which_weights:
-        print(f"of {checkpoint.path}: {checkpoint.which_weights}")
+    if said := checkpoint.which_weights(raw=raw):
+        print(f"of {checkpoint.path}: {said}")
     return state if fresh.ema is None else with_average(state)
 
 
