@@ -11,6 +11,10 @@ from multigrain_jax.tasks.bounds import leaves
 
 # What every recipe holds of these keys where nobody chose otherwise.
 DEFAULTS: Mapping[str, Any] = {
+    "approximate.ef_search": 256,
+    "approximate.num_candidates": 200,
+    "approximate.num_probes": 32,
+    "approximate.num_recall_queries": 32,
     "beta_init": BETA_INIT,
     "beta_learning_rate_factor": 1.0,
     "data.local_cache_gb": None,
@@ -19,6 +23,7 @@ DEFAULTS: Mapping[str, Any] = {
     "init_step": None,
     "label_smoothing": 0.0,
     "margin": MARGIN,
+    "query_expansion.alpha": 3.0,
     # As the Image Similarity Challenge has it.
     "score_normalization.num_neighbours": 10,
     "score_normalization.reduction": "nth",
@@ -27,7 +32,10 @@ DEFAULTS: Mapping[str, Any] = {
     "verify_cache": False,
 }
 # Of configs/base.py.
-DROP_EPOCHS = (30, 60, 90)
+DROPS = {
+    "learning_rate_drop_epochs": (30, 60, 90),
+    "learning_rate_drop_factors": (0.1, 0.1, 0.1),
+}
 
 
 def idle_problems(config: Mapping[str, Any], idle: Mapping[str, str]) -> list[str]:
@@ -54,6 +62,30 @@ def idle_of_weights(config: Mapping[str, Any]) -> dict[str, str]:
     if not config.get("pretrained_backbone"):
         idle["init_raw"] = why.format("weights")
     return idle
+
+
+def idle_of_search(config: Mapping[str, Any]) -> dict[str, str]:
+    """The keys of a search that its other keys leave without effect."""
+    idle = idle_of_weights(config) | idle_of_expansion(config)
+    if not config["index"]:
+        why = (
+            "without index, as every descriptor is looked at; give --config.index=DIR, "
+            "the workdir of `index`"
+        )
+        of_index = (key for key in DEFAULTS if key.startswith("approximate."))
+        idle |= dict.fromkeys(of_index, why)
+    return idle
+
+
+def idle_of_expansion(config: Mapping[str, Any]) -> dict[str, str]:
+    """How queries are expanded, where they are not."""
+    if config["query_expansion"]["num_neighbours"]:
+        return {}
+    why = (
+        "with query_expansion.num_neighbours = 0, by which no query is expanded; set "
+        "that above 0"
+    )
+    return {"query_expansion.alpha": why}
 
 
 def idle_of_cache(config: Mapping[str, Any]) -> dict[str, str]:
@@ -94,7 +126,7 @@ def idle_of_normalization(
 def idle_of_training(config: Mapping[str, Any]) -> dict[str, str]:
     """The keys of a training that its other keys leave without effect."""
     idle = idle_of_weights(config) | idle_of_cache(config)
-    if why := _why_no_margin_loss(config):
+    if why := why_no_margin_loss(config):
         idle |= dict.fromkeys(("beta_init", "beta_learning_rate_factor", "margin"), why)
     if config["instance_loss"] != "infonce":
         idle["temperature"] = (
@@ -117,17 +149,22 @@ def idle_of_training(config: Mapping[str, Any]) -> dict[str, str]:
 def say_idle(config: Mapping[str, Any]) -> None:
     """Lines on what has no effect and is no mistake: recipes set it for all choices."""
     name = config["negative_sampling"]
-    if name != "reference" and _why_no_margin_loss(config):
+    if name != "reference" and why_no_margin_loss(config):
         print(f"negative_sampling = {name!r} is without effect: no margin loss")
-    drops = tuple(config["learning_rate_drop_epochs"])
-    if config["learning_rate_schedule"] != "drops" and drops != DROP_EPOCHS:
+    schedule = config["learning_rate_schedule"]
+    for key, default in DROPS.items() if schedule != "drops" else ():
+        if (found := tuple(config[key])) != default:
+            print(f"{key} = {found} is without effect: {schedule!r} has no drops")
+    warmup, epochs = config["warmup_epochs"], config["num_epochs"]
+    if 0 < epochs <= warmup:
         print(
-            f"learning_rate_drop_epochs = {drops} is without effect: "
-            f'learning_rate_schedule = "{config["learning_rate_schedule"]}"'
+            f"warmup_epochs = {warmup:g} with num_epochs = {epochs}: the learning rate "
+            f"rises to the end, there to {epochs / warmup:.2g} of learning_rate"
         )
 
 
-def _why_no_margin_loss(config: Mapping[str, Any]) -> str:
+def why_no_margin_loss(config: Mapping[str, Any]) -> str:
+    """Why a training has no margin loss, and what would change that; "": it has one."""
     if config["instance_loss"] == "infonce":
         return (
             'with instance_loss = "infonce", which takes the margin loss\'s place; set '

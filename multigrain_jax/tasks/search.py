@@ -52,7 +52,7 @@ from multigrain_jax.tasks.embed_record import (
     print_missing,
     workdir_of,
 )
-from multigrain_jax.tasks.idle import idle_of_weights, idle_problems
+from multigrain_jax.tasks.idle import idle_of_search, idle_problems
 from multigrain_jax.tasks.inputs import reading_from_config
 from multigrain_jax.tasks.neighbours import expand_by_neighbours, nearest_photos
 from multigrain_jax.tasks.photos import decoding_of_database, photo_problems
@@ -184,7 +184,7 @@ def _problems(settings: Mapping[str, Any]) -> list[str]:
         *path_problems(settings, ("database", "queries")),
         *photo_problems(settings["data"]),
         *dtype_problems(settings),
-        *idle_problems(settings, idle_of_weights(settings)),
+        *idle_problems(settings, idle_of_search(settings)),
         *normalization_problems(settings, training="score_normalization.training"),
         *index_problems(settings),
         *number_problems(settings),

@@ -22,7 +22,11 @@ from multigrain_jax.tasks.check import (
     dtype_problems,
     refuse,
 )
-from multigrain_jax.tasks.idle import idle_of_training, idle_problems
+from multigrain_jax.tasks.idle import (
+    idle_of_training,
+    idle_problems,
+    why_no_margin_loss,
+)
 from multigrain_jax.tasks.train_views import (
     compares_instances,
     mixing_problems,
@@ -172,6 +176,8 @@ def _group_problems(config: Mapping[str, Any]) -> list[str]:
     wanted = [
         *(["koleo_weight"] if config["koleo_weight"] else []),
         *(["instance_loss"] if config["instance_loss"] == "infonce" else []),
+        # The margin loss of a group without negatives is 0.
+        *(["classification_weight"] if not why_no_margin_loss(config) else []),
     ]
     group = min(config["sampling_group_size"], config["batch_size"])
     if group > views_of_instance(config):

@@ -1,5 +1,6 @@
 """Keys without effect: which are refused, in what words, and which are told."""
 
+import numpy as np
 import pytest
 
 from configs import (
@@ -19,10 +20,13 @@ from multigrain_jax.tasks.bounds import leaves
 from multigrain_jax.tasks.check import evaluation_problems
 from multigrain_jax.tasks.idle import (
     DEFAULTS,
+    idle_of_expansion,
+    idle_of_search,
     idle_of_training,
     idle_problems,
     say_idle,
 )
+from multigrain_jax.train.optimizer import make_learning_rate
 
 JOINT = {"classification_weight": 0.5, "num_repeats": 3}
 INFONCE = {**JOINT, "instance_loss": "infonce"}
@@ -46,8 +50,9 @@ def test_the_defaults_are_those_of_the_recipes(recipe):
     shared = held.keys() & DEFAULTS.keys()
     assert {key: held[key] for key in shared} == {k: DEFAULTS[k] for k in shared}
     if recipe is base:
-        of_scores = {key for key in DEFAULTS if key.startswith("score_normalization.")}
-        assert shared == DEFAULTS.keys() - of_scores
+        of_search = ("approximate.", "query_expansion.", "score_normalization.")
+        others = {key for key in DEFAULTS if key.startswith(of_search)}
+        assert shared == DEFAULTS.keys() - others
 
 
 @pytest.mark.parametrize("weight", ["0", "0.5", "1"])
@@ -168,15 +173,64 @@ def test_a_sampling_that_recipes_set_for_all_losses_is_told(capsys):
 
 @pytest.mark.parametrize("schedule", ["drops", "cosine"])
 def test_drops_that_a_schedule_does_not_have_are_told(schedule, capsys):
-    for epochs in ((30, 60, 90), (2, 4, 5)):
-        say_idle(
-            config(learning_rate_schedule=schedule, learning_rate_drop_epochs=epochs)
-        )
+    for changes in (
+        {},
+        {"learning_rate_drop_epochs": (2, 4, 5)},
+        {"learning_rate_drop_factors": (0.5, 0.1, 0.1)},
+    ):
+        say_idle(config(learning_rate_schedule=schedule, **changes))
     said = (
-        "learning_rate_drop_epochs = (2, 4, 5) is without effect: "
-        'learning_rate_schedule = "cosine"\n'
+        "learning_rate_drop_epochs = (2, 4, 5) is without effect: 'cosine' has no drops"
+        "\nlearning_rate_drop_factors = (0.5, 0.1, 0.1) is without effect: 'cosine' "
+        "has no drops\n"
     )
     assert capsys.readouterr().out == ("" if schedule == "drops" else said)
+
+
+@pytest.mark.parametrize("schedule", ["drops", "cosine"])
+def test_a_rate_that_never_gets_to_its_height_is_told(schedule, capsys):
+    for warmup, epochs in ((0, 0), (1, 2), (4, 4), (4, 1)):
+        changes = {"warmup_epochs": float(warmup), "num_epochs": epochs}
+        say_idle(config(learning_rate_schedule=schedule, **changes))
+        if epochs and warmup >= epochs:
+            rate = make_learning_rate(
+                schedule,
+                base=0.2,
+                steps_per_epoch=50,
+                num_epochs=epochs,
+                warmup_epochs=warmup,
+            )
+            rates = np.array([rate(step) for step in range(50 * epochs)])
+            assert rates.argmax() == len(rates) - 1
+            np.testing.assert_allclose(rates[-1], 0.2 * epochs / warmup, rtol=1e-5)
+    assert capsys.readouterr().out.splitlines() == [
+        f"warmup_epochs = 4 with num_epochs = {epochs}: the learning rate rises to "
+        f"the end, there to {share} of learning_rate"
+        for epochs, share in ((4, 1), (1, 0.25))
+    ]
+
+
+def test_a_search_refuses_what_another_key_leaves_without_effect():
+    values = search.get_config().to_dict()
+    assert idle_problems(values, idle_of_search(values)) == []
+    values["query_expansion"]["alpha"] = 7.0
+    values["approximate"] |= {"num_candidates": 7, "num_recall_queries": 0}
+    lines = idle_problems(values, idle_of_search(values))
+    assert [line.partition(", or leave")[0] for line in lines] == [
+        "query_expansion.alpha: found 7.0 with query_expansion.num_neighbours = 0, by "
+        "which no query is expanded; set that above 0",
+        *(
+            f"approximate.{key}: found {found} without index, as every descriptor is "
+            "looked at; give --config.index=DIR, the workdir of `index`"
+            for key, found in (("num_candidates", 7), ("num_recall_queries", 0))
+        ),
+    ]
+    values["query_expansion"]["num_neighbours"], values["index"] = 3, "index"
+    assert idle_problems(values, idle_of_search(values)) == []
+    benchmark = eval_retrieval.get_config().to_dict()
+    benchmark["query_expansion"]["alpha"] = 7.0
+    (line,) = idle_problems(benchmark, idle_of_expansion(benchmark))
+    assert line.startswith("query_expansion.alpha: found 7.0 with")
 
 
 @pytest.mark.parametrize("with_copies", [False, True])

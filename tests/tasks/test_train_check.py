@@ -96,6 +96,25 @@ def test_contradictions_are_refused(changes, message):
         check_train_config(config(**changes), num_devices=8)
 
 
+@pytest.mark.parametrize("repeats", [2, 3])
+def test_the_margin_loss_wants_negatives_in_each_group(repeats):
+    wanted = {"classification_weight": 0.5, "num_repeats": repeats}
+    for group in range(1, repeats + 1):
+        with pytest.raises(InputError) as error:
+            check_train_config(
+                config(**wanted, batch_size=24, sampling_group_size=group),
+                num_devices=1,
+            )
+        assert f"classification_weight = 0.5 with groups of {group} samples" in str(
+            error.value
+        )
+    check_train_config(
+        config(**wanted, batch_size=24, sampling_group_size=4), num_devices=1
+    )
+    # Cross-entropy alone compares nothing.
+    check_train_config(config(batch_size=24, sampling_group_size=1), num_devices=1)
+
+
 def test_infonce_wants_positives_and_negatives_in_each_group():
     wanted = {"instance_loss": "infonce", "classification_weight": 0.5}
     check_train_config(config(**wanted, num_repeats=3), num_devices=8)
