@@ -9,18 +9,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from multigrain_jax.data.bucket_paths import ADDRESSES, BucketPath, list_names
+from multigrain_jax.data.bucket_paths import BucketPath, list_names
 from multigrain_jax.data.cache import KEPT_FROM, cache_folder, write_whole
 from multigrain_jax.data.image_file import image_suffixes
 from multigrain_jax.data.sources.instances import name_instance
-from multigrain_jax.data.sources.scan import APPLE_DOUBLE, Scan, Sieve, scan
+from multigrain_jax.data.sources.list_lines import read_list_lines
+from multigrain_jax.data.sources.scan import Scan, Sieve, scan
 from multigrain_jax.errors import InputError, printable
 
 UNLABELLED = -1
-# Fourteen million paths fit; what is larger is no list.
-MAX_LIST_BYTES = 1 << 30
-MAX_LINE = 8192
-LINES_TRIED = 10
 # Where a folder of images stands for these two, a share of it is held out as `val`.
 TRAIN, VAL, TEST = "train", "val", "test"
 # How folders of parts are named, in any case -> which part that is.
@@ -231,8 +228,8 @@ def read_list_file(
 
     The class stands behind the path and a tab. Without one it is the first folder of
     the path; paths without a folder are unlabelled. Behind the class and another tab
-    may stand the instance. Spaces around each of them do not count, those inside do.
-    Empty lines and those that begin with # say nothing.
+    may stand the instance; further columns are passed over. Spaces around each of them
+    do not count, those inside do. Empty lines and those that begin with # say nothing.
 
     Args:
         path: the text file.
@@ -243,82 +240,21 @@ def read_list_file(
     Raises:
         InputError: no such file, no line in it, no text, or a path outside root.
     """
-    lines = [line.strip() for line in _lines_of(path)]
-    rows = [line.partition("\t") for line in lines if line and line[0] != "#"]
-    doubles = [row for row in rows if Path(row[0]).name.startswith(APPLE_DOUBLE)]
-    if doubles:
-        rows = [row for row in rows if row not in doubles]
-        sieve.add(path, [f"{len(doubles)} {APPLE_DOUBLE}*: notes of macOS on photos"])
-    names = [_below(root, name.strip()) for name, _, _ in rows]
-    if not names:
-        raise InputError(
-            f"list_file {path}: no paths in it; expected one a line; fill it, or set "
-            "data.list_file to another"
-        )
-    for name in names:
-        if _is_absolute(name) or ".." in Path(name).parts:
-            what = "is absolute, and " if _is_absolute(name) else ""
-            raise InputError(
-                f"list_file {path}: {name!r} {what}leads outside of {root}; expected "
-                "paths relative to it: change data.root or the line"
-            )
-    _refuse_spaces_for_tabs(path, root, names)
-    columns = [rest.partition("\t") for _, _, rest in rows]
+    lines = read_list_lines(path, root=root, sieve=sieve)
     tops = [
-        label.strip() or (Path(name).parts[0] if len(Path(name).parts) > 1 else None)
-        for name, (label, _, _) in zip(names, columns, strict=True)
+        line.label or (line.path.split("/")[0] if "/" in line.path else None)
+        for line in lines
     ]
     class_names = sorted({top for top in tops if top is not None})
     labels = {name: label for label, name in enumerate(class_names)}
     return [
         ImageFile(
-            str(root / name),
+            str(root / line.path),
             UNLABELLED if top is None else labels[top],
-            name_instance(instances, name, listed=listed),
+            name_instance(instances, line.path, listed=line.instance),
         )
-        for name, top, (_, _, listed) in zip(names, tops, columns, strict=True)
+        for line, top in zip(lines, tops, strict=True)
     ], class_names
-
-
-def _below(root: Path, name: str) -> str:
-    """An absolute path below `root` as a relative one; another as it is."""
-    prefix = f"{root.absolute()}{os.sep}"
-    return name.removeprefix(prefix) if _is_absolute(name) else name
-
-
-def _is_absolute(name: str) -> bool:
-    return os.path.isabs(name) or name.startswith(ADDRESSES)
-
-
-def _refuse_spaces_for_tabs(path: Path, root: Path, names: Sequence[str]) -> None:
-    """Say so where the first paths are not there, but are without their last word."""
-    for name in names[:LINES_TRIED]:
-        shorter, space, label = name.rpartition(" ")
-        if space and not (root / name).exists() and (root / shorter).is_file():
-            raise InputError(
-                f"list_file {path}: {name!r} is not there, but {shorter!r} is; a path "
-                f"may hold spaces: expected a tab before the class {label!r}"
-            )
-
-
-def _lines_of(path: Path) -> list[str]:
-    """The lines of a list file of a size that can be one."""
-    try:
-        if not path.is_file():
-            raise OSError("there is no such file")
-        if path.stat().st_size > MAX_LIST_BYTES:
-            raise OSError(f"it has {path.stat().st_size} bytes")
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-        for number, line in enumerate(lines, start=1):
-            if "\0" in line or len(line) > MAX_LINE:
-                raise OSError(f"line {number} is no path: {line[:40]!r} …")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"list_file {path}: a text file with one path a line (UTF-8, at most "
-            f"{MAX_LIST_BYTES >> 20} MiB) was expected, and reading it failed: {error}"
-            "; mend it, or set data.list_file to another"
-        ) from error
-    return lines
 
 
 def _cached_listing(folder: Path, sieve: Sieve) -> Scan:
