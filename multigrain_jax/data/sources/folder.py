@@ -12,8 +12,8 @@ import numpy as np
 from multigrain_jax.data.bucket_paths import BucketPath, list_names
 from multigrain_jax.data.cache import KEPT_FROM, cache_folder, write_whole
 from multigrain_jax.data.image_file import image_suffixes
-from multigrain_jax.data.sources.instances import name_instance
-from multigrain_jax.data.sources.list_lines import read_list_lines
+from multigrain_jax.data.sources.instances import LIST, name_instance
+from multigrain_jax.data.sources.list_lines import check_repeated, read_list_lines
 from multigrain_jax.data.sources.scan import Scan, Sieve, scan
 from multigrain_jax.errors import InputError, printable
 
@@ -230,6 +230,7 @@ def read_list_file(
     the path; paths without a folder are unlabelled. Behind the class and another tab
     may stand the instance; further columns are passed over. Spaces around each of them
     do not count, those inside do. Empty lines and those that begin with # say nothing.
+    How many photos are listed more than once is printed.
 
     Args:
         path: the text file.
@@ -238,9 +239,11 @@ def read_list_file(
         instances: what names them, as of `name_instance`.
 
     Raises:
-        InputError: no such file, no line in it, no text, or a path outside root.
+        InputError: no such file, no line in it, no text, a path outside root, or
+            instances from the list of which two have the same photo.
     """
     lines = read_list_lines(path, root=root, sieve=sieve)
+    check_repeated(path, lines, by_list=instances == LIST)
     tops = [
         line.label or (line.path.split("/")[0] if "/" in line.path else None)
         for line in lines

@@ -71,6 +71,45 @@ def read_list_lines(path: Path, *, root: Path, sieve: Sieve) -> list[ListLine]:
     return lines
 
 
+def check_repeated(path: Path, lines: Sequence[ListLine], *, by_list: bool) -> None:
+    """Say how many photos are listed more than once.
+
+    Args:
+        path: of the list file, for messages.
+        lines: its lines.
+        by_list: whether the lines name the instances.
+
+    Raises:
+        InputError: `by_list`, and a photo is of two instances, so that it would be
+            its own negative.
+    """
+    first: dict[str, ListLine] = {}
+    again: dict[str, ListLine] = {}
+    for line in lines:
+        before = first.setdefault(line.path, line)
+        if before is line:
+            continue
+        if by_list and before.instance != line.instance:
+            raise InputError(
+                f"list_file {path}: found {line.path!r} in line {before.number} "
+                f"{_of_instance(before)} and in line {line.number} "
+                f"{_of_instance(line)}, expected one instance of a photo, which would "
+                "be its own negative; change or remove one of the lines"
+            )
+        again.setdefault(line.path, line)
+    if again:
+        name, line = next(iter(again.items()))
+        print(
+            f"list_file {path}: {len(again)} of {len(first)} photos are listed more "
+            f"than once, the first is {name!r} in lines {first[name].number} and "
+            f"{line.number}"
+        )
+
+
+def _of_instance(line: ListLine) -> str:
+    return f"of the instance {line.instance!r}" if line.instance else "of no instance"
+
+
 def _is_absolute(name: str) -> bool:
     return os.path.isabs(name) or name.startswith(ADDRESSES)
 
