@@ -136,7 +136,8 @@ def _instance_statistics(data: Mapping[str, Any], source: ImageSource) -> str:
         InputError: no two photos are of one instance.
     """
     known = source.instances
-    sizes = np.zeros(0, np.int64) if known is None else np.bincount(known)
+    # Of a part of the photos, such as data.num_images, some numbers have none.
+    sizes = np.unique([] if known is None else known, return_counts=True)[1]
     several = sizes[sizes > 1]
     if not several.size:
         what = data["instances"]

@@ -165,3 +165,25 @@ def test_known_instances_are_told_and_missed(tmp_path, capsys):
     parted = {"val_split": None, "report_split": None, "instances": "1"}
     open_train_data(config(root, **parted))
     assert "on both sides of data.val_fraction" in capsys.readouterr().out
+
+
+def test_instances_are_counted_by_the_photos_that_are_trained_on(tmp_path, capsys):
+    names = [f"ant/{n}.png" for n in range(5)] + [f"{name}/0.png" for name in "bcdefgh"]
+    root = write_plain_photos(tmp_path / "photos", names)
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    lines = [f"{name}\tx\tpot of {name[0]}\n" for name in names]
+    (lists / "train.txt").write_text("".join([*lines[3:8], "ant/0.png\ty\t\n"]))
+    (lists / "val.txt").write_text("".join(lines[8:]))
+    shared = {"instances": "1", "val_split": None, "report_split": None}
+    of_lists = {**shared, "instances": "list", "list_file": str(lists)}
+    for changes, several, alone in (
+        # The photos 0, 1, 3, 5, 7, 9 and 11.
+        ({**shared, "val_fraction": 0.0, "num_images": 7}, 3, 4),
+        ({**shared, "val_fraction": 0.4}, 3, 7),
+        (of_lists, 2, 4),
+        ({**of_lists, "num_images": 4}, 2, 2),
+    ):
+        open_train_data(config(root, **changes))
+        told = f"instances: 1 with {several} to {several} photos, {alone} with one"
+        assert told in capsys.readouterr().out
