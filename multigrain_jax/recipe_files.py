@@ -56,7 +56,13 @@ def load_recipe(given: str) -> Any:
     Raises:
         InputError: it cannot be made.
     """
-    file, _, argument = given.partition(":")
+    file, colon, argument = given.partition(":")
+    # The flag's own parser would hand on an empty one.
+    if colon and not argument:
+        raise InputError(
+            f"--config: found nothing behind the colon of {given}, expected an "
+            "argument; give one, or leave the colon out"
+        )
     _let_recipes_import_each_other(Path(file))
     try:
         return runpy.run_path(file)["get_config"](*([argument] if argument else []))

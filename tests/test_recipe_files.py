@@ -35,6 +35,13 @@ def test_a_file_comes_before_a_recipe_of_its_name(monkeypatch, tmp_path):
         find_recipe("other/embed")
 
 
+@pytest.mark.parametrize("name", ["modern", "embed", "eval_retrieval"])
+def test_an_empty_argument_is_none(name):
+    found = find_recipe(f"configs/{name}.py:")
+    with pytest.raises(InputError, match=r"behind the colon of .*, expected an argum"):
+        load_recipe(found)
+
+
 def test_what_lies_beside_a_file_of_ones_own_is_not_imported(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "path", list(sys.path))
     known = list(sys.path)
