@@ -44,6 +44,7 @@ from measure.against_runs import (
     run_job,
     threads_each,
 )
+from measure.arguments import at_least, positive
 from measure.quality import RUNS_FILE, SHARED, finished_runs
 from measure.quality_photos import TEST, TRAIN, Photos
 from measure.quality_table import markdown, mean_and_sd
@@ -91,23 +92,25 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--torchvision", type=Path, help=f"the folder that holds {TORCHVISION}"
     )
-    parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--processes", type=int, default=1, help="0: the table only")
-    parser.add_argument("--backbone", default=RESNETS[0], choices=RESNETS)
-    parser.add_argument("--size", type=int, default=48, help="of crops, in pixels")
-    parser.add_argument("--batch-size", type=int, default=48)
-    parser.add_argument("--steps-per-epoch", type=int, default=28)
-    parser.add_argument("--epochs", type=int, default=22)
-    parser.add_argument("--learning-rate", type=float, default=0.02)
+    parser.add_argument("--seeds", type=at_least(1), default=8)
     parser.add_argument(
-        "--threads", type=int, help="of the original's training; as many as cores"
+        "--processes", type=at_least(0), default=1, help="0: the table only"
+    )
+    parser.add_argument("--backbone", default=RESNETS[0], choices=RESNETS)
+    parser.add_argument(
+        "--size", type=at_least(1), default=48, help="of crops, in pixels"
+    )
+    parser.add_argument("--batch-size", type=at_least(1), default=48)
+    parser.add_argument("--steps-per-epoch", type=at_least(1), default=28)
+    parser.add_argument("--epochs", type=at_least(1), default=22)
+    parser.add_argument("--learning-rate", type=positive, default=0.02)
+    parser.add_argument(
+        "--threads",
+        type=at_least(1),
+        help="of the original's training; as many as cores",
     )
     parser.add_argument("--out", type=Path, default=Path("workdirs/against_original"))
-    options = parser.parse_args(arguments)
-    for name in ("seeds", "size", "batch_size", "steps_per_epoch", "epochs"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name.replace('_', '-')}: expected 1 or more")
-    return options
+    return parser.parse_args(arguments)
 
 
 def plan(options: argparse.Namespace) -> list[Job]:

@@ -21,6 +21,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from measure.arguments import at_least
 from measure.machine import print_machine
 from multigrain_jax.models.folding import fold_batch_norms
 from multigrain_jax.models.multigrain import (
@@ -120,9 +121,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the machine, the versions and one row per backbone."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("backbones", nargs="*", default=list(BACKBONES))
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--size", type=at_least(1), default=224)
+    parser.add_argument("--batch", type=at_least(1), default=2)
+    parser.add_argument("--rounds", type=at_least(1), default=3)
     options = parser.parse_args(arguments)
     print_machine(["jax", "flax", "numpy"])
     print(

@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 from PIL import Image
 
+from measure.arguments import at_least
 from measure.machine import print_machine
 from multigrain_jax.browse.collection import Collection
 from multigrain_jax.browse.neighbours import NeighbourSearch
@@ -54,14 +55,14 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", default="resnet18")
-    parser.add_argument("--test-size", type=int, default=224)
-    parser.add_argument("--photos", type=int, default=100)
-    parser.add_argument("--clients", type=int, default=32)
-    parser.add_argument("--requests", type=int, default=100)
-    parser.add_argument("--memory-requests", type=int, default=5000)
-    parser.add_argument("--hostile", type=int, default=200)
-    parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--test-size", type=at_least(1), default=224)
+    parser.add_argument("--photos", type=at_least(1), default=100)
+    parser.add_argument("--clients", type=at_least(1), default=32)
+    parser.add_argument("--requests", type=at_least(2), default=100)
+    parser.add_argument("--memory-requests", type=at_least(0), default=5000)
+    parser.add_argument("--hostile", type=at_least(0), default=200)
+    parser.add_argument("--rows", type=at_least(0), default=100_000)
+    parser.add_argument("--dim", type=at_least(1), default=512)
     options = parser.parse_args(arguments)
     print_machine(["jax", "starlette", "uvicorn", "pillow"])
     print(vars(options), flush=True)

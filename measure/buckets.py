@@ -23,6 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from measure.arguments import at_least, not_negative
 from measure.machine import print_machine
 from multigrain_jax import mirror
 from multigrain_jax.files import settle
@@ -109,9 +110,9 @@ def late(answer: Callable[[str], str | None], seconds: float) -> Callable:
 def main(arguments: list[str] | None = None) -> None:
     """Print a row of a table for each."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--megabytes", type=int, default=189)
-    parser.add_argument("--files", type=int, default=40)
-    parser.add_argument("--delay_ms", type=float, default=0.0)
+    parser.add_argument("--megabytes", type=at_least(1), default=189)
+    parser.add_argument("--files", type=at_least(1), default=40)
+    parser.add_argument("--delay_ms", type=not_negative, default=0.0)
     options = parser.parse_args(arguments)
     # The emulator of the tests.
     site.addsitedir(str(Path(__file__).resolve().parent.parent / "tests"))

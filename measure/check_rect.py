@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from measure.arguments import at_least
 from measure.machine import print_machine
 from multigrain_jax.models.multigrain import (
     BACKBONES,
@@ -87,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     real = [name for name in BACKBONES if name != "tiny"]
     parser.add_argument("--backbones", default=",".join(real))
-    parser.add_argument("--num-sizes", type=int, default=20)
+    parser.add_argument("--num-sizes", type=at_least(1), default=20)
     options = parser.parse_args(arguments)
     print_machine(["jax", "flax"])
     worst = 0.0

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 from PIL import Image
 
+from measure.arguments import at_least
 from measure.machine import print_machine
 from multigrain_jax.data.decoding import VIEWER
 from multigrain_jax.data.network_image import network_image
@@ -182,11 +183,11 @@ def descriptors(checkpoint: Path, folder: Path, *, test_size: int, most: int) ->
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=at_least(1), default=5)
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--photos", type=Path)
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--most", type=int, default=300)
+    parser.add_argument("--size", type=at_least(1), default=224)
+    parser.add_argument("--most", type=at_least(1), default=300)
     options = parser.parse_args(arguments)
     print_machine(["pillow", "jax"])
     data = photo(TWELVE_MEGAPIXELS)

@@ -21,6 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from measure.arguments import at_least
 from measure.commands import ROOT, command_line, environment, write_photos
 from measure.machine import print_machine
 from multigrain_jax.checkpoint import CheckpointStore
@@ -132,9 +133,9 @@ def measure_open(
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photos", type=int, default=20_000)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--photos", type=at_least(0), default=20_000)
+    parser.add_argument("--rows", type=at_least(0), default=1_000_000)
+    parser.add_argument("--repetitions", type=at_least(1), default=3)
     parser.add_argument("--clone", type=Path, default=ROOT, help="the version to try")
     options = parser.parse_args(arguments)
     print_machine(["jax", "numpy", "pillow"])

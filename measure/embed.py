@@ -34,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 from PIL import Image
 
+from measure.arguments import at_least
 from measure.embed_engines import (
     Engine,
     Weights,
@@ -253,11 +254,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--backbone", default="resnet50", help=f"the others know {', '.join(RESNETS)}"
     )
-    parser.add_argument("--test-size", type=int, default=224)
+    parser.add_argument("--test-size", type=at_least(1), default=224)
     parser.add_argument("--test-mode", default="square", choices=["square", "rect"])
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--num-photos", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--batch-size", type=at_least(1), default=4)
+    parser.add_argument("--num-photos", type=at_least(1), default=32)
+    parser.add_argument("--repeats", type=at_least(1), default=3)
     parser.add_argument(
         "--processor-time", action="store_true", help="rates per second of the CPU"
     )

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
+from measure.arguments import at_least
 from measure.commands import ROOT, command_line, write_photos
 from measure.forking import Commands
 from measure.machine import print_machine
@@ -168,8 +169,8 @@ def kills(embeds: Embeds, whole: Path) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tries", type=int, default=10)
-    parser.add_argument("--photos", type=int, default=1500)
+    parser.add_argument("--tries", type=at_least(1), default=10)
+    parser.add_argument("--photos", type=at_least(1), default=1500)
     parser.add_argument("--clone", type=Path, default=ROOT, help="the version to try")
     options = parser.parse_args(arguments)
     print_machine(["jax", "numpy"])

@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 from PIL import Image
 
+from measure.arguments import at_least
 from measure.machine import print_machine
 from multigrain_jax.data.decoding import PLAIN
 from multigrain_jax.data.eval_batches import EvalPlan, make_eval_batches, plan_batches
@@ -133,10 +134,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", default="resnet50", choices=list(BACKBONES))
-    parser.add_argument("--test-size", type=int, default=224)
+    parser.add_argument("--test-size", type=at_least(1), default=224)
     parser.add_argument("--test-mode", default="rect", choices=["rect", "square"])
-    parser.add_argument("--num-photos", type=int, default=256)
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--num-photos", type=at_least(1), default=256)
+    parser.add_argument("--batch-size", type=at_least(1), default=32)
     parser.add_argument("--only", choices=["embedding", "classification"])
     parser.add_argument(
         "--few-shapes", action="store_true", help="five, for fewer compilations"

@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
+from measure.arguments import at_least, positive
 from measure.input import RESIZES, Rate, measure, own_batches, write_photos
 from measure.machine import print_machine
 from multigrain_jax.data.decoding import PLAIN
@@ -292,13 +293,13 @@ def _resident_mib() -> float:
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Photos in several formats.")
-    parser.add_argument("--workers", type=int, nargs="+", default=[0])
-    parser.add_argument("--repeats", type=int, nargs="+", default=[1, 3])
-    parser.add_argument("--batch-size", type=int, default=96)
-    parser.add_argument("--num-photos", type=int, default=200)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--rows", type=int, default=0)
+    parser.add_argument("--workers", type=at_least(0), nargs="+", default=[0])
+    parser.add_argument("--repeats", type=at_least(1), nargs="+", default=[1, 3])
+    parser.add_argument("--batch-size", type=at_least(1), default=96)
+    parser.add_argument("--num-photos", type=at_least(0), default=200)
+    parser.add_argument("--rounds", type=at_least(1), default=3)
+    parser.add_argument("--seconds", type=positive, default=3.0)
+    parser.add_argument("--rows", type=at_least(0), default=0)
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.child:

@@ -25,6 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from measure.arguments import at_least, positive
 from measure.commands import (
     ROOT,
     TRAINING,
@@ -173,9 +174,9 @@ def measure(
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tries", type=int, default=10)
+    parser.add_argument("--tries", type=at_least(1), default=10)
     parser.add_argument(
-        "--seconds", type=float, default=4.0, help="how long it is full"
+        "--seconds", type=positive, default=4.0, help="how long it is full"
     )
     parser.add_argument("--clone", type=Path, default=ROOT, help="the version to try")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)

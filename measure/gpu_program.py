@@ -27,8 +27,9 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 
+from measure.arguments import at_least
 from measure.machine import print_machine
-from measure.step import add_step_options, build_step
+from measure.step import add_step_options, build_step, require_even_batch
 from multigrain_jax.mesh import DATA_AXIS, batch_sharding, replicated
 from multigrain_jax.runtime import DETERMINISTIC_STEP
 from multigrain_jax.terminal import outlive_readers
@@ -137,8 +138,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Compile, count and print."""
     parser = argparse.ArgumentParser(description="The step that XLA makes for a GPU.")
     add_step_options(parser)
-    parser.add_argument("--show", type=int, default=0, help="the largest kernels")
+    parser.add_argument(
+        "--show", type=at_least(0), default=0, help="the largest kernels"
+    )
     options = parser.parse_args(arguments)
+    require_even_batch(parser, options)
     if options.accumulation > 1:
         parser.error("--accumulation: only whole batches are counted here")
     print_machine(["jax", "jaxlib", "jax-cuda13-plugin", "flax"])

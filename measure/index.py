@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
+from measure.arguments import at_least
 from measure.index_rows import (
     intrinsic_dimension,
     make_base,
@@ -77,12 +78,14 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", default="workdirs/quickstart")
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--dim", type=int, default=256)
-    parser.add_argument("--queries", type=int, default=256)
-    parser.add_argument("--photos", type=int, default=1_000)
+    parser.add_argument("--rows", type=at_least(1), default=1_000_000)
+    parser.add_argument("--dim", type=at_least(1), default=256)
+    parser.add_argument("--queries", type=at_least(1), default=256)
+    parser.add_argument("--photos", type=at_least(1), default=1_000)
     parser.add_argument("--indexes", nargs="*", default=[*INDEXES], choices=INDEXES)
-    parser.add_argument("--rows-of", action="append", default=[], metavar="INDEX=N")
+    parser.add_argument(
+        "--rows-of", action="append", default=[], type=rows_of, metavar="INDEX=N"
+    )
     parser.add_argument("--folder", type=Path, help="kept (default: a temporary one)")
     parser.add_argument("--part", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -95,7 +98,8 @@ def main(arguments: list[str] | None = None) -> None:
     packages = ["jax", "numpy", "faiss-cpu", "pymilvus", "milvus-lite"]
     print_machine(packages)
     print(f"{options.rows} x {options.dim}, {options.queries} queries, k = {K}")
-    fewer = dict(each.split("=") for each in options.rows_of)
+    rows: dict[str, int] = {name: options.rows for name in options.indexes}
+    rows |= options.rows_of
     with tempfile.TemporaryDirectory() as temporary:
         root = options.folder or Path(temporary)
         base = make_base(
@@ -103,8 +107,18 @@ def main(arguments: list[str] | None = None) -> None:
             options.dim,
         )
         for name in options.indexes:
-            rows = int(fewer.get(name, options.rows))
-            measure(name, base, root / str(rows), rows, options.queries)
+            folder = root / str(rows[name])
+            measure(name, base, folder, rows[name], options.queries)
+
+
+def rows_of(text: str) -> tuple[str, int]:
+    """The type of INDEX=N."""
+    name, _, rows = text.partition("=")
+    if name not in INDEXES:
+        raise argparse.ArgumentTypeError(
+            f"found {text}, expected INDEX=N with one of {', '.join(INDEXES)}"
+        )
+    return name, at_least(1)(rows)
 
 
 def measure(name: str, base: Any, folder: Path, rows: int, num_queries: int) -> None:

@@ -35,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from PIL import Image, ImageOps
 
+from measure.arguments import at_least, positive
 from measure.input_profile import AREA_MIN, RESIZES, TRAIN_SIZE, Case, print_profile
 from measure.machine import print_machine
 from measure.pytorch_input import ReferenceSamples
@@ -268,12 +269,14 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Training input, two ways.")
     cores = os.cpu_count() or 1
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2, cores])
-    parser.add_argument("--repeats", type=int, nargs="+", default=[1, 3])
+    parser.add_argument(
+        "--workers", type=at_least(0), nargs="+", default=[0, 1, 2, cores]
+    )
+    parser.add_argument("--repeats", type=at_least(1), nargs="+", default=[1, 3])
     parser.add_argument("--augmentations", nargs="+", default=["full", "AA"])
-    parser.add_argument("--batch-size", type=int, default=96)
-    parser.add_argument("--num-photos", type=int, default=192)
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--batch-size", type=at_least(1), default=96)
+    parser.add_argument("--num-photos", type=at_least(1), default=192)
+    parser.add_argument("--seconds", type=positive, default=5.0)
     options = parser.parse_args(arguments)
     check_devices()
     print_machine(PACKAGES)

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 from measure.against_original import check_original
+from measure.arguments import at_least
 from measure.machine import num_cores
 from measure.original_runner import Task, prepare, read_task, run_in_clone
 from measure.quality_table import markdown
@@ -55,9 +56,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("clone", type=Path, help="of the original")
     parser.add_argument("--torchvision", type=Path)
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=num_cores(), help="of PyTorch")
+    parser.add_argument("--steps", type=at_least(1), default=40)
+    parser.add_argument("--seed", type=at_least(0), default=0)
+    parser.add_argument(
+        "--threads", type=at_least(1), default=num_cores(), help="of PyTorch"
+    )
     options = parser.parse_args(arguments)
     try:
         check_original(options.clone, options.torchvision)

@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from measure.arguments import at_least, require_whole_groups
 from measure.machine import print_machine
 from multigrain_jax.losses.infonce import infonce_loss
 from multigrain_jax.losses.koleo import koleo_loss
@@ -171,17 +172,20 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure and print a table; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", choices=tuple(BACKBONES), default="resnet50")
-    parser.add_argument("--size", type=int, default=224, help="of the crops, pixels")
-    parser.add_argument("--batch-size", type=int, default=512)
-    parser.add_argument("--group-size", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=3, help="R, at least 2")
-    parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=4, help="steps per round")
+    parser.add_argument(
+        "--size", type=at_least(1), default=224, help="of the crops, pixels"
+    )
+    parser.add_argument("--batch-size", type=at_least(1), default=512)
+    parser.add_argument("--group-size", type=at_least(1), default=64)
+    parser.add_argument("--repeats", type=at_least(2), default=3, help="R, at least 2")
+    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    parser.add_argument("--rounds", type=at_least(1), default=9)
+    parser.add_argument("--steps", type=at_least(1), default=4, help="steps per round")
     parser.add_argument(
         "--only", nargs="+", choices=tuple(VARIANTS), default=tuple(VARIANTS)
     )
     options = parser.parse_args(arguments)
+    require_whole_groups(parser, options.batch_size, options.group_size)
     print_machine(["jax", "flax", "optax"])
     mesh = make_mesh(1)
     chosen = {n: v for n, v in VARIANTS.items() if n == PLAIN or n in options.only}

@@ -23,6 +23,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFont, ImageOps
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from measure.arguments import at_least
 from measure.machine import print_machine
 from multigrain_jax.data.decoding import VIEWER, decode
 from multigrain_jax.data.edits import crop_center
@@ -97,8 +98,8 @@ def hashes_of(files: list[bytes]) -> PhotoHashes:
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photos", type=int, default=None)
-    parser.add_argument("--pairs", type=int, default=0)
+    parser.add_argument("--photos", type=at_least(1), default=None)
+    parser.add_argument("--pairs", type=at_least(0), default=0)
     options = parser.parse_args(arguments)
     print_machine(["pillow", "numpy", "imagehash"])
     if options.pairs:

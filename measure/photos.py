@@ -24,6 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from measure.arguments import at_least
 from measure.machine import print_machine
 from multigrain_jax.data.decoding import (
     VIEWER,
@@ -58,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path)
-    parser.add_argument("--list", type=int, default=0)
+    parser.add_argument("--list", type=at_least(0), default=0)
     options = parser.parse_args(arguments)
     print_machine(["pillow", "numpy"])
     if options.list:

@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
+from measure.arguments import at_least, positive
 from measure.quality_photos import (
     ORIGINALS,
     QUICKSTART,
@@ -92,11 +93,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--on", default=VALIDATION, choices=(VALIDATION, TEST))
     parser.add_argument("--final", action="store_true", help="read the test photos")
     parser.add_argument("--recipes", default=",".join(RECIPES), help="comma between")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--processes", type=int, default=1, help="0: the tables only")
-    parser.add_argument("--deadline", type=float, help="no run starts after so many s")
-    parser.add_argument("--steps", type=int, help="a trial of so many steps")
+    parser.add_argument("--seeds", type=at_least(1), default=5)
+    parser.add_argument("--folds", type=at_least(2), default=5)
+    parser.add_argument(
+        "--processes", type=at_least(0), default=1, help="0: the tables only"
+    )
+    parser.add_argument(
+        "--deadline", type=positive, help="no run starts after so many s"
+    )
+    parser.add_argument("--steps", type=at_least(1), help="a trial of so many steps")
     parser.add_argument("--no-intervals", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("workdirs/quality"))
     options = parser.parse_args(arguments)
@@ -145,10 +150,15 @@ def parted(photos: Photos, num_folds: int) -> np.ndarray:
     """The fold of each training photo.
 
     Raises:
-        InputError: a fold without which a class is not there.
+        InputError: an empty fold, or one without which a class is not there.
     """
     labels = np.array(photos.labels[TRAIN])
     folds = assign_folds(labels, np.array(photos.groups), num_folds)
+    if empty := num_folds - len(np.unique(folds)):
+        raise InputError(
+            f"--folds: found {num_folds}, of which {empty} would have no photo, "
+            "expected fewer than the photos of a class; lower it"
+        )
     for label, name in enumerate(photos.class_names):
         if len(np.unique(folds[labels == label])) < 2:
             raise InputError(

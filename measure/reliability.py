@@ -27,6 +27,7 @@ import jax
 import numpy as np
 from PIL import Image
 
+from measure.arguments import at_least, positive
 from measure.machine import print_machine
 from multigrain_jax.checkpoint import (
     CheckpointStore,
@@ -202,8 +203,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", default="resnet50", help="size of the saves")
-    parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=30.0, help="between kills")
+    parser.add_argument("--kills", type=at_least(0), default=10)
+    parser.add_argument("--seconds", type=positive, default=30.0, help="between kills")
     options = parser.parse_args(arguments)
     print_machine(["jax", "flax", "orbax-checkpoint"])
     print_figures(measure_metrics())

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
+from measure.arguments import at_least
 from measure.machine import num_cores, print_machine
 from multigrain_jax.descriptors.index import SEARCH_BYTES, DescriptorIndex
 from multigrain_jax.terminal import outlive_readers
@@ -28,11 +29,11 @@ SHARD_ROWS = 50_000
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--dim", type=int, default=256)
-    parser.add_argument("--queries", type=int, default=256)
-    parser.add_argument("--k", type=int, default=10)
-    parser.add_argument("--block-mib", type=int, default=SEARCH_BYTES >> 20)
+    parser.add_argument("--rows", type=at_least(1), default=1_000_000)
+    parser.add_argument("--dim", type=at_least(1), default=256)
+    parser.add_argument("--queries", type=at_least(1), default=256)
+    parser.add_argument("--k", type=at_least(1), default=10)
+    parser.add_argument("--block-mib", type=at_least(1), default=SEARCH_BYTES >> 20)
     options = parser.parse_args(arguments)
     print_machine(["jax", "numpy", "faiss-cpu"])
     print(f"{vars(options)}, float16")

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 from PIL import Image
 
+from measure.arguments import at_least
 from measure.commands import ROOT, environment
 from measure.machine import print_machine
 from multigrain_jax.checkpoint import CheckpointStore
@@ -196,9 +197,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=at_least(1), default=5)
     parser.add_argument("--backbone", default="resnet50")
-    parser.add_argument("--size", type=int, default=500)
+    parser.add_argument("--size", type=at_least(1), default=500)
     options = parser.parse_args(arguments)
     print_machine(["jax", "flax", "orbax-checkpoint", "grain"])
     print(

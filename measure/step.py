@@ -50,6 +50,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from measure import pytorch_step
+from measure.arguments import at_least, require_whole_groups
 from measure.machine import print_machine
 from measure.step_floors import count_work, device_rates, seconds_per_call
 from multigrain_jax.losses.joint import joint_loss
@@ -280,27 +281,40 @@ def add_step_options(parser: argparse.ArgumentParser) -> None:
     """Which step: the recipe's on one GPU, unless it is told otherwise."""
     names = list(pytorch_step.STAGES)
     parser.add_argument("--backbone", default="resnet50", choices=names)
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--batch-size", type=int, default=512)
-    parser.add_argument("--group-size", type=int, default=64)
+    parser.add_argument("--size", type=at_least(1), default=224)
+    parser.add_argument("--repeats", type=at_least(1), default=3)
+    parser.add_argument("--batch-size", type=at_least(1), default=512)
+    parser.add_argument("--group-size", type=at_least(1), default=64)
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
-    parser.add_argument("--accumulation", type=int, default=1, help="microbatches")
+    parser.add_argument(
+        "--accumulation", type=at_least(1), default=1, help="microbatches"
+    )
     parser.add_argument("--deterministic", action="store_true")
+
+
+def require_even_batch(
+    parser: argparse.ArgumentParser, options: argparse.Namespace
+) -> None:
+    """End where a batch does not consist of microbatches, and these of groups."""
+    size, parts = options.batch_size, options.accumulation
+    if size % parts:
+        parser.error(
+            f"--accumulation: found {parts}, expected a divisor of --batch-size {size}"
+        )
+    require_whole_groups(parser, size // parts, options.group_size)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="The joint training step, two ways.")
     add_step_options(parser)
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--steps", type=at_least(1), default=10)
     parser.add_argument("--own-only", action="store_true", help="without PyTorch")
     parser.add_argument(
         "--step-only", action="store_true", help="without its parts and the floors"
     )
     options = parser.parse_args(arguments)
-    if options.batch_size % min(options.group_size, options.batch_size):
-        parser.error("--group-size must divide --batch-size")
+    require_even_batch(parser, options)
     if options.accumulation > 1 and not options.own_only:
         parser.error("--accumulation: PyTorch's step has none, give --own-only")
     load = os.getloadavg()[0]

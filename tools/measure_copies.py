@@ -16,6 +16,7 @@ and a line says so; --raw takes the last weights.
 """
 
 import argparse
+import math
 import sys
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.opened_model import open_model
 from multigrain_jax.ops.refinement import REDUCTIONS, Reduction, require_neighbours
 from multigrain_jax.runtime import compute_dtype
+from multigrain_jax.tasks.bounds import SMALLEST_IMAGE
 from multigrain_jax.tasks.weights import say_which_weights
 from multigrain_jax.terminal import outlive_readers
 
@@ -61,6 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--reduction", default="nth", choices=REDUCTIONS)
     options = parser.parse_args(arguments)
     try:
+        _refuse(options)
         source = QuickstartSource(options.split)
         unrelated = QuickstartSource(options.background)
         require_neighbours(options.neighbours, len(unrelated), key="--neighbours")
@@ -91,6 +94,24 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _refuse(options: argparse.Namespace) -> None:
+    """Refuse numbers that cannot do, and photos that normalise their own scores."""
+    for name, least in (("test_size", SMALLEST_IMAGE), ("batch_size", 1)):
+        if (found := getattr(options, name)) < least:
+            raise InputError(
+                f"--{name.replace('_', '-')}: found {found}, expected {least} or more"
+            )
+    if not (math.isfinite(options.weight) and options.weight >= 0):
+        raise InputError(
+            f"--weight: found {options.weight:g}, expected a number of 0 or more"
+        )
+    if options.background == options.split:
+        raise InputError(
+            f"--background: found {options.background!r}, the photos of --split, "
+            "expected others, by which scores are normalised; name another split"
+        )
 
 
 def measure(

@@ -114,7 +114,7 @@ def test_a_background_tells_copies_that_are_like_everything():
 
 def test_the_tool_prints_a_line_for_each_edit_and_checkpoint(tiny_checkpoint, capsys):
     main = runpy.run_path(str(TOOL))["main"]
-    options = ["--split", "val", "--background", "val"]
+    options = ["--split", "val", "--background", "test"]
     options += ["--test-size", "48", "--batch-size", "16"]
     checkpoint = str(tiny_checkpoint)
     assert main([checkpoint, checkpoint, *options]) == 0
@@ -135,12 +135,30 @@ def test_the_tool_prints_a_line_for_each_edit_and_checkpoint(tiny_checkpoint, ca
     assert scores[2, 0] >= scores[[0, 1, 3], 0].max()
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--batch-size 0", "--batch-size: found 0, expected 1 or more"),
+        ("--test-size 0", "--test-size: found 0, expected 32 or more"),
+        ("--weight nan", "--weight: found nan, expected a number of 0 or more"),
+        ("--weight -1", "--weight: found -1, expected a number of 0 or more"),
+        ("--split train", "--background: found 'train', the photos of --split, expec"),
+        ("--split val --background val", "--background: found 'val', the photos of"),
+    ],
+)
+def test_the_tool_refuses_what_gives_no_scores(capsys, given, said):
+    main = runpy.run_path(str(TOOL))["main"]
+    assert main(["nothing", *given.split()]) == 2
+    heard = capsys.readouterr()
+    assert heard.err.startswith(f"error: {said}") and heard.out == ""
+
+
 def test_the_tool_says_what_cannot_be_opened(tmp_path, capsys):
     main = runpy.run_path(str(TOOL))["main"]
     assert main([str(tmp_path / "nothing"), "--split", "val"]) == 2
     assert "error: " in capsys.readouterr().err
     # There are 57 photos for validation.
-    options = ["--split", "val", "--background", "val", "--neighbours", "58"]
+    options = ["--split", "test", "--background", "val", "--neighbours", "58"]
     assert main([str(tmp_path / "nothing"), *options]) == 2
     heard = capsys.readouterr()
     assert "error: --neighbours: found 58, expected 1 to 57" in heard.err
