@@ -58,7 +58,10 @@ SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_CPP_MIN_LOG_LEVEL": "2"}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure and print; returns the exit code: 0, or 2 for what cannot be done."""
+    """Measure and print; returns the exit code.
+
+    0 for done, 1 where a run failed, 2 for what cannot be done.
+    """
     options = parse(arguments)
     started = time.monotonic()
     os.environ.update({k: os.environ.get(k, v) for k, v in SHARED.items()})
@@ -67,9 +70,10 @@ def main(arguments: list[str] | None = None) -> int:
         folder, done = jobs[0].folder, finished(jobs)
         missing = [job for job in jobs if job.name not in done]
         print(f"{len(jobs)} runs, {len(jobs) - len(missing)} of them finished before")
+        failed = 0
         if missing and options.processes:
             deadline = started + options.deadline if options.deadline else None
-            work(missing, processes=options.processes, deadline=deadline)
+            failed = work(missing, processes=options.processes, deadline=deadline)
         outcomes = folder / "outcomes"
         runs = [renormalized(run, outcomes) for run in finished(jobs).values()]
     except InputError as error:
@@ -80,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
         (folder / "tables.md").write_text(text, encoding="utf-8")
         write_plot(folder / "scores.png", runs)
         print(f"\n{text}\n{folder}: {RUNS_FILE}, tables.md, scores.png")
-    return 0
+    return 1 if failed else 0
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -215,14 +219,18 @@ def finished_runs(path: Path) -> list[dict[str, Any]]:
     return runs
 
 
-def work(jobs: list[Job], *, processes: int, deadline: float | None) -> None:
+def work(jobs: list[Job], *, processes: int, deadline: float | None) -> int:
     """Run the jobs, several at once, each in a process that is kept for the next.
 
     Args:
         jobs: those that are missing.
         processes: how many at once.
         deadline: as `time.monotonic` counts; no run starts after it.
+
+    Returns:
+        How many failed; the others run all the same.
     """
+    failed = 0
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
         prepare_inputs(pool, jobs[0].photos, jobs)
@@ -236,7 +244,8 @@ def work(jobs: list[Job], *, processes: int, deadline: float | None) -> None:
                 job = waiting.pop(0)
                 running[pool.submit(run_job, job)] = job
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                record(running.pop(future), future)
+                failed += not record(running.pop(future), future)
+    return failed
 
 
 def prepare_inputs(pool: ProcessPoolExecutor, photos: Photos, jobs: list[Job]) -> None:
@@ -268,14 +277,13 @@ def make_inputs(
     network_inputs_of(photos, split, edit, test_size=test_size, folder=folder)
 
 
-def record(job: Job, future: Future[dict[str, Any]]) -> None:
-    """Write the line of a finished run, and print a shorter one."""
+def record(job: Job, future: Future[dict[str, Any]]) -> bool:
+    """Write the line of a finished run, and print a shorter one; False if it failed."""
     try:
         run = future.result()
     except Exception as error:
-        text = str(error).partition("\n")[0]
-        print(f"{job.name} FAILED: {type(error).__name__}: {text}", flush=True)
-        return
+        print(f"{job.name} FAILED: {type(error).__name__}: {error}", flush=True)
+        return False
     path = job.folder / RUNS_FILE
     cut_off = path.is_file() and not path.read_bytes().endswith(b"\n")
     line = ("\n" if cut_off else "") + json.dumps(run) + "\n"
@@ -283,6 +291,7 @@ def record(job: Job, future: Future[dict[str, Any]]) -> None:
     scores = run["scores"]
     shown = [f"{n} {scores[n]:.3f}" for n in ("top1", "class_map", "micro_ap")]
     print(f"{job.name}: {', '.join(shown)}, {run['seconds']:.0f} s", flush=True)
+    return True
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
 """The comparison of recipes as a command: what fails, and what is taken once."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from measure import quality
+from measure import quality, quality_table
+from multigrain_jax.data.edits import EDITS
 from multigrain_jax.errors import InputError
 
 
@@ -25,6 +28,41 @@ def photos(tmp_path):
 def jobs_of(photos, *more):
     command = ["--photos", str(photos), "--out", "out", "--folds", "3", *more]
     return list(quality.plan(quality.parse(command)))
+
+
+def test_a_run_that_fails_is_told_whole_and_the_others_go_on(
+    photos, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+
+    def run_job(job):
+        if job.seed == 0:
+            raise InputError("the configuration cannot work:\n  the first reason")
+        job.folder.mkdir(parents=True)
+        scores = dict.fromkeys(quality_table.HEADS, 0.5)
+        scores |= {f"{e}/{s}": 0.5 for e in EDITS for s in ("recall_at_1", "map")}
+        told = {"fold": job.fold, "num_scored": 2, "machine": "a", "seconds": 1.0}
+        return {**job.made_of, **told, "outcomes": "none.npz", "scores": scores}
+
+    monkeypatch.setattr(quality, "run_job", run_job)
+    monkeypatch.setattr(quality, "prepare_inputs", lambda pool, photos, jobs: None)
+
+    def threads(processes, mp_context):
+        return ThreadPoolExecutor(processes)
+
+    monkeypatch.setattr(quality, "ProcessPoolExecutor", threads)
+    command = ["--photos", "photos", "--out", "out", "--folds", "3", "--seeds", "2"]
+    command += ["--recipes", "faithful", "--no-intervals"]
+    assert quality.main(command) == 1
+    printed = capsys.readouterr().out
+    assert (
+        "faithful-seed0-fold0 FAILED: InputError: the configuration cannot work:\n"
+        "  the first reason\n"
+    ) in printed
+    assert "faithful-seed1-fold1: top1 0.500" in printed
+    assert "| faithful | 1 |" in printed
+    # Only tables: nothing fails.
+    assert quality.main([*command, "--processes", "0"]) == 0
 
 
 def test_folds_without_a_photo_are_refused_by_their_option(
