@@ -111,7 +111,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.on == TEST and not options.final:
         parser.error("--on test reads the test photos: choose first, then add --final")
-    if unknown := [n for n in options.recipes.split(",") if n not in RECIPES]:
+    options.recipes = list(dict.fromkeys(options.recipes.split(",")))
+    if unknown := [name for name in options.recipes if name not in RECIPES]:
         parser.error(f"--recipes: {unknown} are not among {', '.join(RECIPES)}")
     return options
 
@@ -119,14 +120,18 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def plan(options: argparse.Namespace) -> Iterator[Job]:
     """All runs, those of the first seed first; recipes that cannot be are said so."""
     setting, out = SETTINGS[options.setting], options.out.absolute()
-    name = "quickstart" if options.photos == QUICKSTART else Path(options.photos).name
+    name = (
+        "quickstart"
+        if options.photos == QUICKSTART
+        else Path(os.path.abspath(options.photos)).name
+    )
     size = "files" if setting.side is None else f"{setting.side}px"
     photos = store_photos(
         options.photos, out / f"photos-{name}-{size}", side=setting.side
     )
     everything = np.arange(len(photos.names[TRAIN]))
     folds = parted(photos, options.folds)
-    recipes = usable(options.recipes.split(","), setting, photos)
+    recipes = usable(options.recipes, setting, photos)
     trial = "" if options.steps is None else f"-{options.steps}steps"
     folder = out / f"{name}-{options.setting}-{options.on}{trial}"
     for seed in range(options.seeds):

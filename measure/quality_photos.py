@@ -5,6 +5,7 @@ Nothing here imports JAX: processes that only decode start without it.
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -99,11 +100,16 @@ def store_photos(given: str, folder: Path, *, side: int | None) -> Photos:
     Raises:
         InputError: no such photos, or the folder holds those of another data set.
     """
-    made_of, listing = {"photos": given, "side": side}, folder / "photos.json"
+    # A folder is the same from wherever it is named.
+    place = given if given == QUICKSTART else os.path.abspath(given)
+    made_of, listing = {"photos": place, "side": side}, folder / "photos.json"
     found: dict[str, Any] = {}
     if listing.is_file():
         found = json.loads(listing.read_text(encoding="utf-8"))
-        if found.pop("made_of") != made_of:
+        stored = found.pop("made_of")  # by earlier versions as it was given
+        if stored["photos"] != QUICKSTART:
+            stored["photos"] = os.path.abspath(stored["photos"])
+        if stored != made_of:
             raise InputError(
                 f"{listing}: expected photos of {made_of}, found others; remove the "
                 "folder or choose another"

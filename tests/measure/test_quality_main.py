@@ -1,6 +1,7 @@
 """The comparison of recipes as a command: what fails, and what is taken once."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,6 +64,35 @@ def test_a_run_that_fails_is_told_whole_and_the_others_go_on(
     assert "| faithful | 1 |" in printed
     # Only tables: nothing fails.
     assert quality.main([*command, "--processes", "0"]) == 0
+
+
+def test_a_recipe_that_is_named_twice_is_run_once(photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    jobs = jobs_of(photos, "--seeds", "1", "--recipes", "faithful,p_1,faithful")
+    assert [job.recipe for job in jobs] == ["faithful", "p_1"]
+
+
+def test_photos_are_the_same_from_wherever_they_are_named(
+    photos, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    stored = jobs_of(photos, "--seeds", "1")[0].photos
+    assert jobs_of("photos", "--seeds", "1")[0].photos == stored
+    assert jobs_of("./photos/", "--seeds", "1")[0].photos == stored
+    # As versions before wrote it.
+    listing = stored.root / "photos.json"
+    text = listing.read_text()
+    listing.write_text(text.replace(f'"{photos}"', '"photos"'))
+    assert listing.read_text() != text
+    assert jobs_of(photos, "--seeds", "1")[0].photos == stored
+    # A folder without a name of its own has one.
+    monkeypatch.chdir(photos)
+    (job, *_) = jobs_of(".", "--seeds", "1")
+    assert job.photos.root == photos / "out" / "photos-photos-96px"
+    other = Path("elsewhere", "photos")
+    other.mkdir(parents=True)
+    with pytest.raises(InputError, match="found others"):
+        jobs_of(other, "--seeds", "1")
 
 
 def test_folds_without_a_photo_are_refused_by_their_option(
