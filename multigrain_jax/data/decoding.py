@@ -1,6 +1,7 @@
 """From encoded files to RGB images as a viewer shows them: NumPy and Pillow only."""
 
 import io
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
@@ -222,9 +223,10 @@ def _or_mended(
         image, notes = read(data)
     except (UndecodableImageError, UnknownFormatError):
         raise
-    except Exception:
+    except Exception as error:
         mended = None
         if decoding.pixels == "viewer":
+            traceback.clear_frames(error.__traceback__)  # they hold what was decoded
             mended = mend(data, max_bytes=decoding.max_bytes)
         if mended is None:
             raise

@@ -1,6 +1,8 @@
 """Files that lack something, and whether all of their pixels are there."""
 
 import io
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -50,6 +52,36 @@ def test_a_jpeg_without_its_end_is_mended_and_one_without_rows_is_not(kind):
             assert kind == "progressive" or np.array_equal(pixels(mended.data), whole)
         lost += mended is None
     assert lost > len(data) // 2 - 3 - 60
+
+
+MEMORY = """
+import re, resource, sys
+from pathlib import Path
+from multigrain_jax.data.decoding import VIEWER, decode_noted
+def most_bytes():
+    # Not every kernel tells it there; the other one counts the parent's peak too.
+    found = re.search("VmHWM:[^0-9]*([0-9]+)", Path("/proc/self/status").read_text())
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return 1024 * (int(found[1]) if found else usage.ru_maxrss)
+for data in (Path(path).read_bytes() for path in sys.argv[1:]):
+    before = most_bytes()
+    image, notes = decode_noted(data, VIEWER)
+print((most_bytes() - before) / (image.width * image.height), *notes)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' units differ")
+def test_a_jpeg_without_its_end_takes_the_memory_of_one_picture(tmp_path):
+    paths = [tmp_path / name for name in ("first.jpg", "large.jpg")]
+    gradient = Image.linear_gradient("L").convert("RGB")
+    for path, size in zip(paths, [(60, 40), (6000, 4000)], strict=True):
+        path.write_bytes(encode(gradient.resize(size), "JPEG")[:-2])
+    # A process of its own: the peak of this one is that of its largest test.
+    command = [sys.executable, "-c", MEMORY, *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    taken, note = done.stdout.strip().split(" ", 1)
+    assert note == END_MISSING
+    assert float(taken) < 6, taken  # bytes a pixel, of which Pillow's picture has 4
 
 
 def test_a_sound_jpeg_with_another_fault_is_not_mended():
