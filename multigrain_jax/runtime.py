@@ -85,7 +85,8 @@ def keep_compiled_programs() -> Path | None:
 
     A folder that JAX is told (JAX_COMPILATION_CACHE_DIR) is left as it is, and
     JAX_ENABLE_COMPILATION_CACHE=0 turns keeping off: None. So does a folder that cannot
-    be written, with a line that says so. A damaged entry is compiled anew.
+    be written, with a line that says so. A damaged entry of this package's folder is
+    compiled anew, with a line too, and kept.
     """
     config: Any = jax.config  # the checker does not know its keys
     if not config.jax_enable_compilation_cache:
@@ -102,7 +103,39 @@ def keep_compiled_programs() -> Path | None:
         return None
     config.update("jax_compilation_cache_dir", str(folder))
     config.update("jax_persistent_cache_min_compile_time_secs", KEPT_FROM_SECONDS)
+    _remove_damaged_entries(folder)
     return folder
+
+
+def _remove_damaged_entries(folder: Path) -> None:
+    """Let JAX remove an entry of `folder` that it finds damaged.
+
+    It writes no entry where there is one: such a program would be compiled anew, with a
+    warning, in every process from then on. JAX has no public name for what reads an
+    entry; a version that has another one goes on so.
+    """
+    try:
+        reader: Any = importlib.import_module("jax._src.compilation_cache")
+        read = reader.get_executable_and_time
+    except (ImportError, AttributeError):
+        return
+    config: Any = jax.config  # the checker does not know its keys
+
+    def read_or_remove(cache_key: str, *rest: Any) -> Any:
+        try:
+            return read(cache_key, *rest)
+        except (OSError, MemoryError):
+            raise  # the entry may be sound, and readable the next time
+        except Exception as error:
+            if config.jax_compilation_cache_dir != str(folder):
+                raise  # a user's folder, named since
+            # If another process is still writing it, no more is lost than its work.
+            (folder / f"{cache_key}-cache").unlink()
+            name, reason = cache_key.rpartition("-")[0], str(error).partition("\n")[0]
+            print(f"the kept program {name} is damaged ({reason}): it is compiled anew")
+        return read(cache_key, *rest)  # as of an entry that is not there
+
+    reader.get_executable_and_time = read_or_remove
 
 
 def compiler_options(

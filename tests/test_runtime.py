@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import multigrain_jax
 from multigrain_jax.errors import InputError
 from multigrain_jax.models.multigrain import (
     BACKBONES,
@@ -23,36 +22,12 @@ from multigrain_jax.runtime import (
     compiler_options,
     images_at_once,
     import_for_good,
-    keep_compiled_programs,
     look_for_devices,
     num_cores,
     programs_at_once,
     raise_open_files,
     seconds_since_launch,
 )
-
-PROGRAM = """
-import jax, jax.numpy as jnp
-from multigrain_jax.runtime import keep_compiled_programs
-folder = keep_compiled_programs()
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-found = []
-jax.monitoring.register_event_listener(lambda name, **_: found.append(name))
-print(folder, float(jax.jit(lambda x: jnp.sin(x) + 1)(0.0)))
-print("hits", found.count("/jax/compilation_cache/cache_hits"))
-"""
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    """An empty cache folder of the user, and JAX without a folder of its own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    names = ("compilation_cache_dir", "persistent_cache_min_compile_time_secs")
-    kept = {f"jax_{name}": getattr(jax.config, f"jax_{name}") for name in names}
-    jax.config.update("jax_compilation_cache_dir", None)
-    yield tmp_path
-    for name, value in kept.items():
-        jax.config.update(name, value)
 
 
 def test_only_a_first_import_is_left_out_of_collections(tmp_path, monkeypatch):
@@ -65,63 +40,6 @@ def test_only_a_first_import_is_left_out_of_collections(tmp_path, monkeypatch):
     assert module is again
     (modules,) = frozen
     assert "imported_for_good" in modules
-
-
-def run_program(home, **variables):
-    environment = {**os.environ, "XDG_CACHE_HOME": str(home), **variables}
-    del environment["JAX_COMPILATION_CACHE_DIR"]  # the tests' own
-    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
-    command = [sys.executable, "-c", PROGRAM]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
-
-
-@pytest.mark.slow
-def test_programs_are_kept_and_a_damaged_entry_is_compiled_anew(tmp_path):
-    folder = tmp_path / "multigrain_jax" / "compiled"
-    assert run_program(tmp_path) == [str(folder), "1.0", "hits", "0"]
-    assert int(run_program(tmp_path)[-1]) > 0
-    entries = [path for path in folder.iterdir() if path.name.endswith("-cache")]
-    assert entries
-    for path in entries:
-        path.write_bytes(b"damaged")
-    assert run_program(tmp_path) == [str(folder), "1.0", "hits", "0"]
-
-
-def test_the_folder_is_the_users_cache(home):
-    assert keep_compiled_programs() == home / "multigrain_jax" / "compiled"
-    assert jax.config.jax_compilation_cache_dir == str(
-        home / "multigrain_jax" / "compiled"
-    )
-
-
-def test_a_folder_that_jax_is_told_stays(home):
-    jax.config.update("jax_compilation_cache_dir", str(home / "other"))
-    assert keep_compiled_programs() == home / "other"
-
-
-def test_keeping_can_be_turned_off(home):
-    jax.config.update("jax_enable_compilation_cache", False)
-    try:
-        assert keep_compiled_programs() is None
-    finally:
-        jax.config.update("jax_enable_compilation_cache", True)
-    assert jax.config.jax_compilation_cache_dir is None
-
-
-def test_a_folder_that_cannot_be_made_is_no_error(home, capsys):
-    (home / "multigrain_jax").write_text("a file in its place")
-    assert keep_compiled_programs() is None
-    assert "are not kept" in capsys.readouterr().out
-    assert jax.config.jax_compilation_cache_dir is None
-
-
-def test_programs_of_a_loaded_model_are_kept(home, tiny_checkpoint):
-    multigrain_jax.load_model(tiny_checkpoint)
-    assert jax.config.jax_compilation_cache_dir == str(
-        home / "multigrain_jax" / "compiled"
-    )
 
 
 EMBED_ONE = """
