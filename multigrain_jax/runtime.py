@@ -130,7 +130,7 @@ def _remove_damaged_entries(folder: Path) -> None:
             if config.jax_compilation_cache_dir != str(folder):
                 raise  # a user's folder, named since
             # If another process is still writing it, no more is lost than its work.
-            (folder / f"{cache_key}-cache").unlink()
+            (folder / f"{cache_key}-cache").unlink(missing_ok=True)
             name, reason = cache_key.rpartition("-")[0], str(error).partition("\n")[0]
             print(f"the kept program {name} is damaged ({reason}): it is compiled anew")
         return read(cache_key, *rest)  # as of an entry that is not there
