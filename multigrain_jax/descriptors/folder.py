@@ -260,14 +260,24 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 def differences(found: DescriptorSettings, expected: DescriptorSettings) -> list[str]:
-    """What differs between the settings of a folder and those of a run, a line each."""
+    """What differs between the settings of a folder and those of a run, a line each.
+
+    All sizes are one line, which is named as the key that sets them.
+    """
+    there, here = _by_key(found), _by_key(expected)
     return [
-        f"{name}: the folder has {there}, this run {here}"
-        for name, there, here in zip(
-            DescriptorSettings._fields, found, expected, strict=True
-        )
-        if there != here
+        f"{key}: the folder has {value}, this run {here[key]}"
+        for key, value in there.items()
+        if value != here[key]
     ]
+
+
+def _by_key(settings: DescriptorSettings) -> dict[str, Any]:
+    """The settings by the keys of a configuration, which has one for all sizes."""
+    values = settings._asdict()
+    del values["test_sizes"]
+    sizes = settings.sizes
+    return {**values, "test_size": sizes if len(sizes) > 1 else sizes[0]}
 
 
 def require_same_settings(

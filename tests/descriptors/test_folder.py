@@ -137,8 +137,15 @@ def test_several_sizes_are_a_setting_that_one_size_does_without(tmp_path):
     assert (values["test_sizes"], values["test_size"]) == ([48, 64], 64)
     assert read_head(tmp_path / "one").settings == SETTINGS
     assert read_head(tmp_path / "several").settings == several
-    with pytest.raises(InputError, match=r"test_sizes: the folder has \(48, 64\)"):
-        require_same_settings(several, SETTINGS, folder=tmp_path)
+    for one, other, said in (
+        (several, SETTINGS, "the folder has (48, 64), this run 64"),
+        (SETTINGS, several, "the folder has 64, this run (48, 64)"),
+        (several, SETTINGS._replace(test_size=48), "the folder has (48, 64), this r"),
+    ):
+        with pytest.raises(InputError) as error:
+            require_same_settings(one, other, folder=tmp_path)
+        assert f"\n  test_size: {said}" in str(error.value)
+        assert str(error.value).count("the folder has") == 1
     with pytest.raises(InputError, match="made otherwise"):
         DescriptorWriter(tmp_path / "several", SETTINGS, rows_per_shard=9)
 
