@@ -136,13 +136,14 @@ def require_content(path: Path) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What a file of JSON holds.
+    """What a file of JSON holds, behind a byte order mark or without one.
 
     Raises:
         OSError: it cannot be read, or is too large to be one that is read here.
         ValueError: it is no JSON, or no UTF-8.
     """
-    return parse_json(read_small(path, max_bytes=MAX_JSON_BYTES).decode())
+    data = read_small(path, max_bytes=MAX_JSON_BYTES)
+    return parse_json(data.decode("utf-8-sig"))
 
 
 def parse_json(text: str) -> Any:

@@ -293,6 +293,11 @@ def test_a_file_that_has_no_reason_to_be_large_is_read_only_if_it_is_small(tmp_p
         read_json(path)
 
 
+def test_json_behind_a_byte_order_mark_is_read(path):
+    path.write_text('{"a": "\ufeff"}', encoding="utf-8-sig")
+    assert read_json(path) == {"a": "\ufeff"}
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "[" * 100_000, '{"a":' * 100_000, "1" * 5000, "\ud800", "nul"]
 )

@@ -254,7 +254,7 @@ def _plain_name(text: str) -> str:
 def _read_config(path: Path) -> Mapping[Any, Any]:
     if not path.is_file() or path.stat().st_size > _MAX_CONFIG_BYTES:
         return {}
-    return _parsed(path.read_text(encoding="utf-8", errors="replace"))
+    return _parsed(path.read_text(encoding="utf-8-sig", errors="replace"))
 
 
 def _parsed(content: object) -> Mapping[Any, Any]:

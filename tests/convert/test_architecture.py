@@ -161,7 +161,8 @@ def test_claims_are_found_where_scripts_put_them(tmp_path):
         loop,
     ]
     config = tmp_path / "config.json"
-    config.write_text('{"pretrained_cfg": {"mean": [0.485, 0.456, 0.406]}}')
+    text = '{"pretrained_cfg": {"mean": [0.485, 0.456, 0.406]}}'
+    config.write_text(text, encoding="utf-8-sig")
     assert claims_of(levels, {"architecture": "x" * 99}, config) == (
         ("resnet50", "the file's arch"),
         ("resnet50", "the file's hyper_parameters.model_name"),

@@ -180,7 +180,8 @@ def _read_truth(path: Path) -> tuple[list[tuple[str, str]], list[str]]:
     """The (query, reference) pairs, and all queries, those without reference too."""
     pairs, queries = [], []
     try:
-        text = read_small(path, max_bytes=MAX_TEXT_BYTES).decode()
+        # Spreadsheets begin "CSV UTF-8" with a byte order mark.
+        text = read_small(path, max_bytes=MAX_TEXT_BYTES).decode("utf-8-sig")
         rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
@@ -216,13 +217,13 @@ def _references(folder: Path, listed: Path | None) -> list[str]:
 
 def _read_list(path: Path, *, key: str) -> list[str]:
     try:
-        lines = read_small(path, max_bytes=MAX_TEXT_BYTES).decode().split()
+        text = read_small(path, max_bytes=MAX_TEXT_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"{key} {path}: cannot be read ({error}), expected a text file with a name "
             f"on each line; give it with --config.data.{key}=FILE, or leave it out"
         ) from error
-    return [Path(line).stem for line in lines]
+    return [Path(line).stem for line in text.split()]
 
 
 def _require_named(

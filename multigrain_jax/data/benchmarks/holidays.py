@@ -80,7 +80,7 @@ def load_holidays(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark
 def _read_rotations(path: Path, names: list[str]) -> dict[int, TurnAndCrop]:
     """Lines such as `"100600.jpg": 90,`, in braces or not."""
     try:
-        text = read_small(path, max_bytes=MAX_TEXT_BYTES).decode()
+        text = read_small(path, max_bytes=MAX_TEXT_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"rotations {path}: cannot be read ({error}); {ROTATIONS_ORIGIN}"

@@ -64,7 +64,8 @@ def _flat_validation(
             "ILSVRC2012_devkit_t12 there"
         )
     ids_by_number = _read_meta(meta)
-    lines = read_small(truth, max_bytes=MAX_TEXT_BYTES).decode(errors="replace").split()
+    data = read_small(truth, max_bytes=MAX_TEXT_BYTES)
+    lines = data.decode("utf-8-sig", errors="replace").split()
     wrong = [line for line in lines if line not in ids_by_number]
     if wrong:
         raise InputError(

@@ -79,7 +79,7 @@ class TfrecordSource(ImageSource):
                 f"{names}: not found; it is expected to list the classes, as TFDS "
                 "writes it for a ClassLabel: copy it from the prepared data set"
             )
-        text = read_small(names, max_bytes=MAX_TEXT_BYTES).decode()
+        text = read_small(names, max_bytes=MAX_TEXT_BYTES).decode("utf-8-sig")
         self.class_names = text.split("\n")
         self.class_names = [name for name in self.class_names if name]
         self._firsts = np.array([shard.first for shard in self.shards])

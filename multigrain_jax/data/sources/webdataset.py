@@ -199,7 +199,7 @@ def _label(place: str, sample: _Sample, passed_over: Counter[str]) -> str | None
 
 def _text(place: str, suffix: str, data: bytes) -> str:
     try:
-        text = data.decode().strip()
+        text = data.decode("utf-8-sig").strip()
         if "\0" in text:
             raise ValueError("a zero byte")
     except ValueError as error:
@@ -212,7 +212,7 @@ def _text(place: str, suffix: str, data: bytes) -> str:
 
 def _fields(place: str, data: bytes) -> dict[str, Any]:
     try:
-        found = parse_json(data.decode())
+        found = parse_json(data.decode("utf-8-sig"))
     except ValueError as error:
         raise InputError(
             f"{printable(place)}: its .json cannot be read ({error}); write the shard "

@@ -27,6 +27,20 @@ def test_disc21_queries_are_those_of_the_ground_truth(makers, tmp_path):
         load_benchmark("disc21", chosen, expected_counts=counts)
 
 
+def test_the_files_of_disc21_may_begin_with_a_byte_order_mark(makers, tmp_path):
+    files, _ = makers["disc21"](tmp_path)
+    contents = {
+        "ground_truth": "query_id,reference_id\nQ00002,R000001\n",
+        "query_list": "Q00002\n",
+        "reference_list": "R000001\n",
+    }
+    for key, text in contents.items():
+        (tmp_path / key).write_text(text, encoding="utf-8-sig")
+    marked = dataclasses.replace(files, **{key: tmp_path / key for key in contents})
+    benchmark = load_benchmark("disc21", marked, expected_counts={"training": 3})
+    assert [list(p) for p in benchmark.protocols[0].positives] == [[0]]
+
+
 def test_disc21_queries_are_those_of_a_list_alone_where_one_is_given(makers, tmp_path):
     files, counts = makers["disc21"](tmp_path)
     truth, names = tmp_path / "larger.csv", tmp_path / "queries.txt"

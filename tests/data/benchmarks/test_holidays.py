@@ -23,14 +23,15 @@ def test_holidays_by_hand(load):
     assert found == {"holidays/all/map": pytest.approx((first + 2) / 3)}
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize(
     "text",
     ['{\n"100001.jpg": 90,\n"100100.jpg": 0,\n}\n', "100001.jpg 90\n# upright\n"],
 )
-def test_holidays_are_turned_by_the_table(makers, tmp_path, picture, text):
+def test_holidays_are_turned_by_the_table(makers, tmp_path, picture, text, encoding):
     files, counts = makers["holidays"](tmp_path / "holidays")
     table = tmp_path / "rotations"
-    table.write_text(text)
+    table.write_text(text, encoding=encoding)
     upright = dataclasses.replace(files, rotations=table)
     benchmark = load_benchmark("holidays", upright, expected_counts=counts)
     assert benchmark.turned_or_cropped == {1: TurnAndCrop(clockwise=90)}

@@ -35,7 +35,7 @@ def test_class_folders_are_numbered_by_wordnet_id(tmp_path, split, folder):
     assert [file.path.rsplit("/")[-2] for file in files] == IDS
 
 
-def write_devkit(folder, truth):
+def write_devkit(folder, truth, *, encoding="utf-8"):
     # As in the devkit: leaves numbered in another order than their ids, inner nodes
     # behind them.
     rows = [(1, IDS[2], 0), (2, IDS[0], 0), (3, IDS[1], 0), (1001, "n00001740", 2)]
@@ -48,16 +48,21 @@ def write_devkit(folder, truth):
     folder.mkdir(parents=True)
     savemat(folder / "meta.mat", {"synsets": synsets})
     text = "".join(f"{number}\n" for number in truth)
-    (folder / "ILSVRC2012_validation_ground_truth.txt").write_text(text)
+    (folder / "ILSVRC2012_validation_ground_truth.txt").write_text(
+        text, encoding=encoding
+    )
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize("devkit", [".", "devkit", "ILSVRC2012_devkit_t12/data"])
-def test_the_flat_validation_folder_takes_labels_from_the_devkit(tmp_path, devkit):
+def test_the_flat_validation_folder_takes_labels_from_the_devkit(
+    tmp_path, devkit, encoding
+):
     images = [f"val/ILSVRC2012_val_0000000{n}.JPEG" for n in (1, 2, 3, 4)]
     root = tmp_path / "imagenet"
     if devkit != ".":
         touch(root, images)
-    write_devkit(root / devkit, [3, 1, 2, 1])
+    write_devkit(root / devkit, [3, 1, 2, 1], encoding=encoding)
     touch(root, images)
     files, names = imagenet_files(root, split="val", sieve=SIEVE)
     assert names == IDS

@@ -93,6 +93,7 @@ def test_names_are_read_from_a_file_beside(tmp_path):
     assert read_class_names(str(tmp_path)) == []
     (tmp_path / "classes.txt").write_text("ant\nred bee\n\n")
     assert read_class_names(str(tmp_path)) == ["ant", "red bee"]
+    (tmp_path / "classes.txt").write_text("ant\nred bee\n", encoding="utf-8-sig")
     (tmp_path / "a.tar").touch()
     assert read_class_names(str(tmp_path / "a.tar")) == ["ant", "red bee"]
     (tmp_path / "classes.txt").write_text("ant\nbee\nant\n")

@@ -38,6 +38,12 @@ def test_the_source_needs_no_tensorflow(folder):
     assert source.describe(5).endswith("in-train.tfrecord-00002-of-00004 record 0")
 
 
+def test_names_of_classes_may_begin_with_a_byte_order_mark(folder):
+    names = folder / "label.labels.txt"
+    names.write_text(names.read_text(), encoding="utf-8-sig")
+    assert open_photos(folder, "train", source="tfds").class_names == CLASSES
+
+
 def test_an_example_is_parsed_in_both_encodings_of_integers():
     packed = field(3, field(1, varint(300) + varint(7)))
     single = field(3, varint(1 << 3) + varint(300))

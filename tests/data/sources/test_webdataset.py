@@ -53,8 +53,8 @@ def test_members_of_a_sample_may_lie_apart_and_of_any_kind(tmp_path):
     write_tar(
         tmp_path / "a.tar",
         [
-            ("./b/1.cls", b"ant\n"),
-            ("./b/2.json", b'{"label": "bee", "width": 8}'),
+            ("./b/1.cls", b"\xef\xbb\xbfant\n"),
+            ("./b/2.json", b'\xef\xbb\xbf{"label": "bee", "width": 8}'),
             (f"./b/{long}.txt", b"cow"),
             ("./b/.hidden", b""),
             ("./b/1.seg.png", b"a mask"),
