@@ -42,7 +42,7 @@ def find_duplicates(
         require_hashes()
     root = as_path(absolute_path(folder))
     sieve = Sieve(exclude, "skip")
-    files, _ = index_folder(root, split=None, sieve=sieve, instances=None)
+    files, _ = index_folder(root, split=None, sieve=sieve, instances=None, key="folder")
     paths = [file.path for file in files]
     found = photo_duplicates(
         paths, hash_distance=hash_distance, linkage="single", decoding=VIEWER

@@ -167,7 +167,9 @@ def _open_photos(settings: Mapping[str, Any]) -> FileSource:
     data = settings["data"]
     sieve = Sieve(data["exclude"], "skip")
     try:
-        files, names = index_folder(folder, split=None, sieve=sieve, instances=None)
+        files, names = index_folder(
+            folder, split=None, sieve=sieve, instances=None, key="database"
+        )
     except InputError as error:
         raise InputError(
             f"database: {folder} has neither descriptors nor photos; give the workdir "

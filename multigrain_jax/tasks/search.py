@@ -224,8 +224,9 @@ def _open_queries(
         photos = photo_reader(workdir_of(stored))
         return Queries(stored.paths(rows), descriptors, 0, photos)
     if path.is_dir():
+        folder = path.absolute()
         files, _ = index_folder(
-            path.absolute(), split=None, sieve=sieve, instances=None
+            folder, split=None, sieve=sieve, instances=None, key="queries"
         )
     elif path.is_file():
         files = [ImageFile(str(path.absolute()), UNLABELLED)]

@@ -114,7 +114,9 @@ def test_keys_that_cannot_work_are_refused(folder, tmp_path, changes, message):
 
 def test_a_folder_of_nothing_is_neither(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="neither descriptors nor photos"):
+    with pytest.raises(
+        InputError, match=r"neither descriptors nor photos.*\(database: "
+    ):
         run(config_for(tmp_path / "empty"), tmp_path / "run")
     with pytest.raises(InputError, match="or give a folder of photos, of which"):
         run(config_for(tmp_path / "nowhere"), tmp_path / "run")

@@ -105,6 +105,13 @@ def test_a_folder_of_photos_with_a_bad_one(database, tmp_path):
     np.testing.assert_allclose(list(first.values()), 1, atol=2e-6)
 
 
+def test_a_folder_of_queries_without_a_photo_is_told_by_its_key(database, tmp_path):
+    (tmp_path / "queries").mkdir()
+    with pytest.raises(InputError, match=r"^queries: .*/queries: no images") as error:
+        run(database, tmp_path / "w", tmp_path / "queries")
+    assert "per class" not in str(error.value)
+
+
 @pytest.fixture
 def linked(photo_folder, tiny_checkpoint, tmp_path):
     """Photos by several names, one of them no UTF-8, and a copy of one."""

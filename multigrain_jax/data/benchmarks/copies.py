@@ -7,7 +7,6 @@ sure of it. Douze et al., "The 2021 image similarity dataset and challenge", arX
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +17,7 @@ from multigrain_jax.data.benchmarks.benchmark import (
     BenchmarkFiles,
     Protocol,
 )
+from multigrain_jax.data.benchmarks.others import DISTRACTORS, TRAINING, list_others
 from multigrain_jax.data.sources.folder import index_folder
 from multigrain_jax.data.sources.scan import Sieve
 from multigrain_jax.errors import InputError
@@ -76,14 +76,15 @@ def load_copies(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
         InputError: fewer than three photos, or none in one of the other folders.
     """
     sieve = Sieve(files.exclude, "refuse")
-    photos = _list(files.root, sieve)
+    listed, _ = index_folder(files.root, split=None, sieve=sieve, instances=None)
+    photos = [file.path for file in listed]
     if len(photos) < 3:
         raise InputError(
             f"{files.root}: found {len(photos)} photos, expected three or more: one to "
             "be found, one to distract and one that is not there; give a larger folder"
         )
-    distractors = [] if files.distractors is None else _list(files.distractors, sieve)
-    training = [] if files.training is None else _list(files.training, sieve)
+    distractors = list_others(files.distractors, key=DISTRACTORS, sieve=sieve)
+    training = list_others(files.training, key=TRAINING, sieve=sieve)
     roles = assign_roles(len(photos), seed=ROLES_SEED)
     database = [*roles.references, *roles.distractors]
     asked = [*roles.references, *roles.strangers]
@@ -105,13 +106,6 @@ def load_copies(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
         apply_exif_orientation=True,
         remarks=sieve.remarks,
     )
-
-
-def _list(folder: Path, sieve: Sieve) -> list[str]:
-    return [
-        file.path
-        for file in index_folder(folder, split=None, sieve=sieve, instances=None)[0]
-    ]
 
 
 def _protocols(

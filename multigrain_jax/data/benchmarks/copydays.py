@@ -16,6 +16,11 @@ from multigrain_jax.data.benchmarks.benchmark import (
     require_count,
     require_files,
 )
+from multigrain_jax.data.benchmarks.others import (
+    DISTRACTORS,
+    require_any,
+    require_folder,
+)
 from multigrain_jax.data.sources.folder import read_list_file
 from multigrain_jax.data.sources.scan import Sieve, scan
 from multigrain_jax.errors import InputError
@@ -128,18 +133,16 @@ def _list_distractors(files: BenchmarkFiles, counts: Mapping[str, int]) -> list[
     if folder is None:
         if files.distractor_list is not None:
             raise InputError(
-                f"distractor_list {files.distractor_list}: the folder of its images "
-                f"is not given; set distractors too; {DISTRACTORS_ORIGIN}"
+                f"{DISTRACTORS}: found nothing, expected the folder of the images that "
+                f"{files.distractor_list} lists (data.distractor_list); give it with "
+                f"--config.{DISTRACTORS}=DIR; {DISTRACTORS_ORIGIN}"
             )
         return []
-    if not folder.is_dir():
-        raise InputError(
-            f"distractors: {folder} is no folder; nothing is downloaded, "
-            f"{DISTRACTORS_ORIGIN}"
-        )
+    require_folder(folder, key=DISTRACTORS, origin=DISTRACTORS_ORIGIN)
     sieve = Sieve(files.exclude, "refuse")
     if files.distractor_list is None:
         names = scan(folder, sieve).files
+        require_any(names, folder, key=DISTRACTORS, origin=DISTRACTORS_ORIGIN)
     else:
         listed, _ = read_list_file(
             files.distractor_list, root=Path(), sieve=sieve, instances=None

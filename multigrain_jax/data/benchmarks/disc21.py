@@ -20,6 +20,7 @@ from multigrain_jax.data.benchmarks.benchmark import (
     name_some,
     require_count,
 )
+from multigrain_jax.data.benchmarks.others import TRAINING, require_any, require_folder
 from multigrain_jax.data.notes import PASSED_OVER
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import MAX_TEXT_BYTES, read_small
@@ -66,7 +67,7 @@ def load_disc21(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
     )
     _require_named("queries", queries_folder, query_names, query_files)
     _require_named("references", references_folder, [r for _, r in pairs], positions)
-    training = [] if files.training is None else file_names(files.training)
+    training = _training_names(files.training)
     listings: list[tuple[str, Path | None, Sequence[object], str]] = [
         ("references", references_folder, references, "R"),
         ("queries", files.query_list or truth_file, query_names, ""),
@@ -213,6 +214,16 @@ def _references(folder: Path, listed: Path | None) -> list[str]:
     files = {Path(name).stem: name for name in present}
     _require_named("references", folder, sorted(wanted), files)
     return [name for stem, name in files.items() if stem in wanted]
+
+
+def _training_names(folder: Path | None) -> list[str]:
+    """The files of the training photos, if a folder of them is given."""
+    if folder is None:
+        return []
+    require_folder(folder, key=TRAINING, origin=ORIGIN)
+    names = file_names(folder)
+    require_any(names, folder, key=TRAINING, origin=ORIGIN)
+    return names
 
 
 def _read_list(path: Path, *, key: str) -> list[str]:

@@ -10,6 +10,7 @@ from multigrain_jax.data.benchmarks.benchmark import (
     Protocol,
     rank_among_groups,
 )
+from multigrain_jax.data.benchmarks.others import TRAINING, list_others
 from multigrain_jax.data.sources.folder import index_folder
 from multigrain_jax.data.sources.scan import Sieve
 from multigrain_jax.errors import InputError
@@ -29,7 +30,7 @@ def load_folder(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
         counts: none.
 
     Raises:
-        InputError: no such subfolders, or none with two images.
+        InputError: no such subfolders, none with two images, or no other images.
     """
     sieve = Sieve(files.exclude, "refuse")
     listed, objects = index_folder(files.root, split=None, sieve=sieve, instances=None)
@@ -44,11 +45,7 @@ def load_folder(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
             "the images of each object into a folder of their own"
         )
     positives, junk = rank_among_groups(groups, queries)
-    others = []
-    if files.training is not None:
-        others = index_folder(files.training, split=None, sieve=sieve, instances=None)[
-            0
-        ]
+    others = list_others(files.training, key=TRAINING, sieve=sieve)
     everything = np.arange(len(queries))
     # A query's own ranking stays the same: only one threshold for all gains by it.
     protocols = [
@@ -65,7 +62,7 @@ def load_folder(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
     return Benchmark(
         name="folder",
         root=files.root,
-        paths=[file.path for file in (*listed, *others)],
+        paths=[*(file.path for file in listed), *others],
         queries=queries,
         database=np.arange(len(listed)),
         training=len(listed) + np.arange(len(others)),

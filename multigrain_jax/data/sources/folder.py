@@ -14,7 +14,7 @@ from multigrain_jax.data.cache import KEPT_FROM, cache_folder, write_whole
 from multigrain_jax.data.image_file import image_suffixes
 from multigrain_jax.data.sources.instances import LIST, name_instance
 from multigrain_jax.data.sources.list_lines import check_repeated, read_list_lines
-from multigrain_jax.data.sources.scan import Scan, Sieve, scan
+from multigrain_jax.data.sources.scan import Scan, Sieve, first_names, scan
 from multigrain_jax.errors import InputError, printable
 
 UNLABELLED = -1
@@ -44,7 +44,12 @@ class ImageFile(NamedTuple):
 
 
 def index_folder(
-    root: Path, *, split: str | None, sieve: Sieve, instances: str | None
+    root: Path,
+    *,
+    split: str | None,
+    sieve: Sieve,
+    instances: str | None,
+    key: str = "data.root",
 ) -> tuple[list[ImageFile], list[str]]:
     """The images of a class-per-subfolder data set, in sorted order.
 
@@ -55,6 +60,7 @@ def index_folder(
             `root` itself too.
         sieve: what is kept out; it remembers what was passed over.
         instances: which level of folders names them, as of `name_instance`.
+        key: the key of a configuration that names `root`, for errors.
 
     Returns:
         The files with labels, and the class names. A folder with images and no
@@ -63,16 +69,18 @@ def index_folder(
     Raises:
         InputError: no folder, no such part, or no images in it.
     """
-    folder = _split_folder(root, split)
+    folder = _split_folder(root, split, key)
     found = _cached_listing(folder, sieve)
     sieve.remember(folder, found)
     files = found.files
     if not files:
-        passed_over = "".join(f"\n  {line}" for line in sieve.remarks)
+        # Of photos beside those of a data set, nobody asks for the classes.
+        classes = "one subfolder of images per class"
+        expected = classes if key == "data.root" else "photos, in subfolders or not"
         raise InputError(
-            f"{folder}: no images ({', '.join(image_suffixes())}) in it or its "
-            f"{len(found.folders) - 1} subfolders, expected one subfolder of images "
-            f"per class; found {_first_names(folder)}{passed_over}"
+            f"{key}: {folder}: no images ({', '.join(image_suffixes())}) in it or its "
+            f"{len(found.folders) - 1} subfolders, expected {expected}; found "
+            f"{first_names(folder)}" + "".join(f"\n  {line}" for line in sieve.remarks)
         )
     # A class is a folder at the top; images beside the folders belong to none.
     tops = [file.split("/")[0] if "/" in file else None for file in files]
@@ -89,12 +97,12 @@ def index_folder(
     return listed, class_names
 
 
-def _split_folder(root: Path, split: str | None) -> Path:
+def _split_folder(root: Path, split: str | None, key: str) -> Path:
     if not root.is_dir():
         raise InputError(
-            f"data.root: {root} was expected to be a folder, found "
+            f"{key}: {root} was expected to be a folder, found "
             f"{'a file' if root.exists() else 'nothing'}; give it with "
-            "--config.data.root=DIR"
+            f"--config.{key}=DIR"
         )
     if not split:
         return root
@@ -207,18 +215,6 @@ def hold_out(files: Sequence[ImageFile], fraction: float, *, root: Path) -> np.n
         count = min(max(1, round(fraction * len(members))), len(members) - 1)
         held_out[[index for _, index in sorted(members)[:count]]] = True
     return held_out
-
-
-def _first_names(folder: Path, count: int = 5) -> str:
-    names = []
-    if isinstance(folder, BucketPath):
-        names = folder.files_below()
-    for base, folders, files in os.walk(folder, followlinks=False):
-        folders.sort()
-        names += [os.path.relpath(f"{base}/{name}", folder) for name in sorted(files)]
-        if len(names) >= count:
-            break
-    return ", ".join(map(printable, names[:count])) or "no files at all"
 
 
 def read_list_file(

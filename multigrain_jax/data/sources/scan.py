@@ -122,6 +122,19 @@ def empty_folders(found: Scan) -> list[str]:
     return sorted(tops - {file.split("/")[0] for file in found.files if "/" in file})
 
 
+def first_names(folder: Path, count: int = 5) -> str:
+    """The names of some files below a folder, for an error about what there is."""
+    names = []
+    if isinstance(folder, BucketPath):
+        names = folder.files_below()
+    for base, folders, files in os.walk(folder, followlinks=False):
+        folders.sort()
+        names += [os.path.relpath(f"{base}/{name}", folder) for name in sorted(files)]
+        if len(names) >= count:
+            break
+    return ", ".join(map(printable, names[:count])) or "no files at all"
+
+
 def _largest_first(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
