@@ -17,7 +17,12 @@ from multigrain_jax.data.benchmarks.benchmark import (
     BenchmarkFiles,
     Protocol,
 )
-from multigrain_jax.data.benchmarks.others import DISTRACTORS, TRAINING, list_others
+from multigrain_jax.data.benchmarks.others import (
+    DISTRACTORS,
+    TRAINING,
+    list_others,
+    refuse_own,
+)
 from multigrain_jax.data.sources.folder import index_folder
 from multigrain_jax.data.sources.scan import Sieve
 from multigrain_jax.errors import InputError
@@ -73,7 +78,8 @@ def load_copies(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
         counts: none.
 
     Raises:
-        InputError: fewer than three photos, or none in one of the other folders.
+        InputError: fewer than three photos; or none in one of the other folders, or
+            photos that are in another one too.
     """
     sieve = Sieve(files.exclude, "refuse")
     listed, _ = index_folder(files.root, split=None, sieve=sieve, instances=None)
@@ -85,6 +91,8 @@ def load_copies(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
         )
     distractors = list_others(files.distractors, key=DISTRACTORS, sieve=sieve)
     training = list_others(files.training, key=TRAINING, sieve=sieve)
+    refuse_own(distractors, photos, key=DISTRACTORS)
+    refuse_own(training, [*photos, *distractors], key=TRAINING)
     roles = assign_roles(len(photos), seed=ROLES_SEED)
     database = [*roles.references, *roles.distractors]
     asked = [*roles.references, *roles.strangers]

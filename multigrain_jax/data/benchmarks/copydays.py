@@ -18,6 +18,7 @@ from multigrain_jax.data.benchmarks.benchmark import (
 )
 from multigrain_jax.data.benchmarks.others import (
     DISTRACTORS,
+    refuse_own,
     require_any,
     require_folder,
 )
@@ -50,7 +51,7 @@ def load_copydays(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark
             `distractors`.
 
     Raises:
-        InputError: images are missing.
+        InputError: images are missing, or distractors are originals or copies.
     """
     folder = first_folder(files.root, ("original",))
     originals = _image_names(folder)
@@ -77,12 +78,14 @@ def load_copydays(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark
             origin=ORIGIN,
             missing=missing,
         )
+    own = [str(folder / name) for name in originals]
     distractors = _list_distractors(files, counts)
+    refuse_own(distractors, [*own, *copies], key=DISTRACTORS)
     num_database = len(originals) + len(distractors)
     return Benchmark(
         name="copydays",
         root=files.root,
-        paths=[*(str(folder / name) for name in originals), *distractors, *copies],
+        paths=[*own, *distractors, *copies],
         queries=num_database + np.arange(len(copies)),
         database=np.arange(num_database),
         protocols=_protocols(copies, np.array(kinds), originals),

@@ -20,7 +20,12 @@ from multigrain_jax.data.benchmarks.benchmark import (
     name_some,
     require_count,
 )
-from multigrain_jax.data.benchmarks.others import TRAINING, require_any, require_folder
+from multigrain_jax.data.benchmarks.others import (
+    TRAINING,
+    refuse_own,
+    require_any,
+    require_folder,
+)
 from multigrain_jax.data.notes import PASSED_OVER
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import MAX_TEXT_BYTES, read_small
@@ -50,7 +55,8 @@ def load_disc21(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
             first three are not asked for where there is a list of references.
 
     Raises:
-        InputError: files are missing, or the ground truth cannot be read.
+        InputError: files are missing, the ground truth cannot be read, or training
+            photos are queries or references.
     """
     queries_folder = first_folder(files.root, QUERY_FOLDERS)
     references_folder = files.root / "references"
@@ -89,18 +95,18 @@ def load_disc21(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
     positives: dict[str, list[int]] = {name: [] for name in query_names}
     for query, reference in pairs:
         positives[query].append(positions[reference])
+    own = [str(references_folder / name) for name in references]
+    own += [str(queries_folder / query_files[name]) for name in query_names]
+    others = [str(files.training / name) for name in training if files.training]
+    refuse_own(others, own, key=TRAINING)
     return Benchmark(
         name="disc21",
         root=files.root,
-        paths=[
-            *(str(references_folder / name) for name in references),
-            *(str(queries_folder / query_files[name]) for name in query_names),
-            *(str(files.training / name) for name in training if files.training),
-        ],
+        paths=[*own, *others],
         database=np.arange(len(references)),
         queries=len(references) + np.arange(len(query_names)),
-        training=len(references) + len(query_names) + np.arange(len(training)),
-        protocols=_protocols(positives, with_training=bool(training)),
+        training=len(own) + np.arange(len(others)),
+        protocols=_protocols(positives, with_training=bool(others)),
         remarks=remarks,
     )
 

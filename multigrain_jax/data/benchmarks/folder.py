@@ -10,7 +10,7 @@ from multigrain_jax.data.benchmarks.benchmark import (
     Protocol,
     rank_among_groups,
 )
-from multigrain_jax.data.benchmarks.others import TRAINING, list_others
+from multigrain_jax.data.benchmarks.others import TRAINING, list_others, refuse_own
 from multigrain_jax.data.sources.folder import index_folder
 from multigrain_jax.data.sources.scan import Sieve
 from multigrain_jax.errors import InputError
@@ -30,7 +30,8 @@ def load_folder(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
         counts: none.
 
     Raises:
-        InputError: no such subfolders, none with two images, or no other images.
+        InputError: no such subfolders, none with two images; or other images
+            that are none, or among these.
     """
     sieve = Sieve(files.exclude, "refuse")
     listed, objects = index_folder(files.root, split=None, sieve=sieve, instances=None)
@@ -46,6 +47,7 @@ def load_folder(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
         )
     positives, junk = rank_among_groups(groups, queries)
     others = list_others(files.training, key=TRAINING, sieve=sieve)
+    refuse_own(others, [file.path for file in listed], key=TRAINING)
     everything = np.arange(len(queries))
     # A query's own ranking stays the same: only one threshold for all gains by it.
     protocols = [
