@@ -21,7 +21,6 @@ from multigrain_jax.descriptors.describe import (
 )
 from multigrain_jax.descriptors.folder import (
     HEAD_FILE,
-    DescriptorSettings,
     require_same_settings,
 )
 from multigrain_jax.descriptors.index import DescriptorIndex, ScoreNormalization
@@ -55,6 +54,11 @@ from multigrain_jax.tasks.embed_record import (
 from multigrain_jax.tasks.idle import idle_of_search, idle_problems
 from multigrain_jax.tasks.inputs import reading_from_config
 from multigrain_jax.tasks.neighbours import expand_by_neighbours, nearest_photos
+from multigrain_jax.tasks.normalization import (
+    open_normalization,
+    require_comparable,
+    settings_of,
+)
 from multigrain_jax.tasks.photos import decoding_of_database, photo_problems
 from multigrain_jax.tasks.prepare import leave_if_taken, one_writer
 from multigrain_jax.tasks.weights import open_weights
@@ -92,17 +96,7 @@ def run(config: ConfigDict, workdir: Path) -> dict[str, float]:
     refuse(_problems(settings))
     index = open_collection(settings)
     require_photos(int(index.live.sum()), "database", config.database)
-    normalization = None
-    if config.score_normalization.training:
-        path = as_path(config.score_normalization.training)
-        training = open_together(path, fits=comparable(_settings_of(index)))
-        _require_comparable(training, index, path)
-        normalization = ScoreNormalization(
-            training,
-            config.score_normalization.num_neighbours,
-            config.score_normalization.weight,
-            config.score_normalization.reduction,
-        )
+    normalization = open_normalization(settings, index)
     with open_index(settings, index) as searched:
         write_config(own_folder(workdir), settings)
         queries = _expanded(_open_queries(settings, index, workdir), settings, searched)
@@ -191,31 +185,17 @@ def _problems(settings: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _require_comparable(
-    index: DescriptorIndex, database: DescriptorIndex, path: Path
-) -> None:
-    settings = _settings_of(index)
-    # Only how they are stored may differ.
-    expected = _settings_of(database)._replace(dtype=settings.dtype)
-    require_same_settings(settings, expected, folder=path)
-
-
-def _settings_of(index: DescriptorIndex) -> DescriptorSettings:
-    assert index.settings is not None  # it was opened from a folder
-    return index.settings
-
-
 def _open_queries(
     settings: Mapping[str, Any], index: DescriptorIndex, workdir: Path
 ) -> Queries:
     path = as_path(settings["queries"])
     sieve = Sieve(settings["data"]["exclude"], "skip")
-    folder = find_folder(path, fits=comparable(_settings_of(index)))
+    folder = find_folder(path, fits=comparable(settings_of(index)))
     if (folder / HEAD_FILE).exists():
         # Of the database itself, the photos are where those of the database are.
         itself = index.opened is not None and folder == index.opened.folder
         stored = index if itself else open_together(folder)
-        _require_comparable(stored, index, path)
+        require_comparable(stored, index, path)
         rows = np.flatnonzero(stored.live)
         require_photos(len(rows), "queries", settings["queries"])
         own = host_rows(len(stored))
@@ -265,7 +245,7 @@ def _embed_queries(
     remarks: Sequence[str],
 ) -> Queries:
     """Queries that are photos, embedded as the database was."""
-    wanted = _settings_of(index)
+    wanted = settings_of(index)
     opened = open_query_model(settings, index)
     unlabelled = [ImageFile(file.path, UNLABELLED) for file in files]
     source = FileSource(
@@ -314,7 +294,7 @@ def open_query_model(
     Raises:
         InputError: no such checkpoint, or one that did not make the collection.
     """
-    wanted = _settings_of(index)
+    wanted = settings_of(index)
     made_by = settings
     if not settings["init_from"]:
         made_by = {**settings, **_checkpoint_of(workdir_of(index))}

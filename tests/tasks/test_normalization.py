@@ -1,0 +1,37 @@
+"""Collections by which a search normalises its scores."""
+
+import shutil
+
+import pytest
+from helpers.configs import small_eval_config
+
+from configs import embed, search
+from multigrain_jax.descriptors.index import DescriptorIndex
+from multigrain_jax.errors import InputError
+from multigrain_jax.tasks import embed as run_embed
+from multigrain_jax.tasks.normalization import open_normalization
+
+
+def normalization(database, training):
+    config = search.get_config()
+    config.score_normalization.update({"training": training, "num_neighbours": 3})
+    return open_normalization(config.to_dict(), DescriptorIndex.open(database))
+
+
+def test_scores_are_normalised_by_a_collection_that_is_named(database, tmp_path):
+    assert normalization(database, "") is None
+    shutil.copytree(database, tmp_path / "other")
+    found = normalization(database, str(tmp_path / "other"))
+    assert found is not None and len(found.training) == 21
+    assert found[1:] == (3, 2.0, "nth")
+
+
+def test_a_collection_of_another_size_normalises_nothing(
+    database, photo_folder, tiny_checkpoint, tmp_path
+):
+    config = small_eval_config(
+        embed.get_config, photo_folder, tiny_checkpoint, test_size=64
+    )
+    run_embed.run(config, tmp_path / "other")
+    with pytest.raises(InputError, match="test_size: the folder has 64, this run 48"):
+        normalization(database, str(tmp_path / "other"))
