@@ -35,3 +35,20 @@ def test_a_collection_of_another_size_normalises_nothing(
     run_embed.run(config, tmp_path / "other")
     with pytest.raises(InputError, match="test_size: the folder has 64, this run 48"):
         normalization(database, str(tmp_path / "other"))
+
+
+def test_the_database_that_normalises_its_own_scores_is_told(
+    database, tmp_path, capsys
+):
+    shutil.copytree(database, tmp_path / "other")
+    normalization(database, str(tmp_path / "other"))
+    assert capsys.readouterr().out == ""
+    link = tmp_path / "link"
+    link.symlink_to(database)
+    for path in (database, database / "descriptors", link):
+        assert normalization(database, str(path)) is not None
+        assert capsys.readouterr().out == (
+            "score_normalization.training: scores are normalised by the database's own "
+            f"photos, found in {path}, where a third collection was expected: give one "
+            "of other photos with --config.score_normalization.training=DIR\n"
+        )
