@@ -276,8 +276,7 @@ def _by_key(settings: DescriptorSettings) -> dict[str, Any]:
     """The settings by the keys of a configuration, which has one for all sizes."""
     values = settings._asdict()
     del values["test_sizes"]
-    sizes = settings.sizes
-    return {**values, "test_size": sizes if len(sizes) > 1 else sizes[0]}
+    return {**values, "test_size": settings.test_sizes or settings.test_size}
 
 
 def require_same_settings(
