@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from multigrain_jax.data.decoding import Decoding
+from multigrain_jax.data.same_bytes import same_bytes
 from multigrain_jax.descriptors.grouping import Linkage, group_pairs
 from multigrain_jax.descriptors.hash_pairs import (
     as_similarity,
@@ -15,7 +16,6 @@ from multigrain_jax.descriptors.hash_pairs import (
 from multigrain_jax.descriptors.near_duplicates import MAX_PAIRS
 from multigrain_jax.descriptors.photo_hashes import UNREADABLE, PhotoHashes, hash_files
 from multigrain_jax.descriptors.roots import identity_of
-from multigrain_jax.descriptors.same_content import same_bytes
 
 NO_PAIRS = np.zeros((0, 2), np.int64)
 

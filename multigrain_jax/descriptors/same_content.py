@@ -1,17 +1,10 @@
-"""Photos that are the same: equal descriptors in their thousands, and equal files."""
+"""Photos that are the same: equal descriptors in their thousands."""
 
-import hashlib
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 
-from multigrain_jax import buckets
-from multigrain_jax.data.bucket_paths import ADDRESSES
-from multigrain_jax.data.bucket_tree import stamp_url
 from multigrain_jax.descriptors.joined import TOLERANCE, JoinedIndex
-from multigrain_jax.descriptors.shards import file_digest
 
 # More photos that are the same than this are one in the search for pairs.
 MANY_COPIES = 64
@@ -63,55 +56,6 @@ def many_copies(
         first = above
     rows = np.flatnonzero(first != np.arange(len(index)))
     return np.stack([rows, first[rows]], axis=1)
-
-
-def same_bytes(
-    groups: Sequence[np.ndarray], paths: Mapping[int, str]
-) -> dict[int, int]:
-    """Photos of a group whose files are equal, by size and then SHA-256.
-
-    Only files are read that are as large as another one of their group.
-
-    Args:
-        groups: of each, ascending rows.
-        paths: of all their photos.
-
-    Returns:
-        Rows whose file equals that of a smaller row, with the smallest such row. What
-        cannot be read, or is no file, is not among them.
-    """
-    found: dict[int, int] = {}
-    for group in groups:
-        by_size: dict[int, list[int]] = {}
-        for row in group.tolist():
-            size = _file_size(paths[row])
-            if size is not None:
-                by_size.setdefault(size, []).append(row)
-        for rows in by_size.values():
-            first: dict[str, int] = {}
-            for row in rows if len(rows) > 1 else ():
-                try:
-                    digest = _digest(paths[row])
-                except OSError:
-                    continue
-                if first.setdefault(digest, row) != row:
-                    found[row] = first[digest]
-    return found
-
-
-def _file_size(path: str) -> int | None:
-    try:
-        if path.startswith(ADDRESSES):
-            return stamp_url(path).size
-        return os.path.getsize(path) if os.path.isfile(path) else None
-    except (OSError, ValueError):
-        return None
-
-
-def _digest(path: str) -> str:
-    if path.startswith(ADDRESSES):
-        return hashlib.sha256(buckets.read_bytes(path)).hexdigest()
-    return file_digest(Path(path))
 
 
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from multigrain_jax.data.bucket_paths import as_path
 from multigrain_jax.data.decoding import VIEWER
+from multigrain_jax.data.same_bytes import same_bytes
 from multigrain_jax.descriptors.folder import require_same_settings
 from multigrain_jax.descriptors.grouping import LINKAGES
 from multigrain_jax.descriptors.index import DescriptorIndex
@@ -24,7 +25,6 @@ from multigrain_jax.descriptors.near_duplicates import (
 )
 from multigrain_jax.descriptors.photo_hashes import BITS, READY, require_hashes
 from multigrain_jax.descriptors.roots import identity_of
-from multigrain_jax.descriptors.same_content import same_bytes
 from multigrain_jax.errors import InputError
 from multigrain_jax.growing_file import dispensable
 from multigrain_jax.pages.gallery_page import write_retrieval_page
