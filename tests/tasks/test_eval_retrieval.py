@@ -4,6 +4,7 @@ import csv
 import errno
 import html
 import json
+import shutil
 from functools import partial
 
 import numpy as np
@@ -154,6 +155,25 @@ def test_copies_of_a_folder_s_photos_are_looked_for(objects, tiny_checkpoint, tm
     with open(tmp_path / "out" / "per_query.csv", newline="") as file:
         asked = {row["query"] for row in csv.DictReader(file)}
     assert {name.rpartition(" (")[2] for name in asked} >= {"overlay)", "strong)"}
+
+
+def test_photos_that_lie_there_twice_are_told_and_change_no_score(
+    objects, tiny_checkpoint, tmp_path, capsys
+):
+    twice = tmp_path / "twice"
+    shutil.copytree(objects, twice)
+    shutil.copytree(objects, twice / "zz")
+    scores = {}
+    for root in (objects, twice):
+        config = make_config("copies", root, tiny_checkpoint, test_mode="square")
+        scores[root] = run(config, tmp_path / f"out of {root.name}")
+    told = [x for x in capsys.readouterr().out.splitlines() if "byte for byte" in x]
+    assert len(told) == 1 and f"{twice}: passed over 12 photos that are an" in told[0]
+    out = tmp_path / "out of twice" / "results.json"
+    assert json.loads(out.read_text())["passed_over"] == told
+    for result in scores.values():
+        del result["seconds"]
+    assert scores[twice] == pytest.approx(scores[objects], abs=1e-6)
 
 
 def test_what_the_scores_leave_out_and_what_lowers_them_is_told(

@@ -6,7 +6,7 @@ sure of it. Douze et al., "The 2021 image similarity dataset and challenge", arX
 2106.09672.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +23,7 @@ from multigrain_jax.data.benchmarks.others import (
     list_others,
     refuse_own,
 )
+from multigrain_jax.data.same_bytes import same_bytes
 from multigrain_jax.data.sources.folder import index_folder
 from multigrain_jax.data.sources.scan import Sieve
 from multigrain_jax.errors import InputError
@@ -67,7 +68,8 @@ def assign_roles(count: int, *, seed: int) -> Roles:
 def load_copies(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
     """Copies of a folder's photos look for their originals, among distractors.
 
-    `assign_roles` says which photos are what: always the same ones. The queries are
+    `assign_roles` says which photos are what: always the same ones. Files that are
+    another photo byte for byte have no role, and remarks count them. The queries are
     copies of references and strangers by every edit of `EDITS`. Protocols: all edits
     ("raw", and "normalized" by the photos of `training`), and each edit alone.
 
@@ -84,15 +86,17 @@ def load_copies(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
     sieve = Sieve(files.exclude, "refuse")
     listed, _ = index_folder(files.root, split=None, sieve=sieve, instances=None)
     photos = [file.path for file in listed]
-    if len(photos) < 3:
-        raise InputError(
-            f"{files.root}: found {len(photos)} photos, expected three or more: one to "
-            "be found, one to distract and one that is not there; give a larger folder"
-        )
     distractors = list_others(files.distractors, key=DISTRACTORS, sieve=sieve)
     training = list_others(files.training, key=TRAINING, sieve=sieve)
     refuse_own(distractors, photos, key=DISTRACTORS)
     refuse_own(training, [*photos, *distractors], key=TRAINING)
+    photos, distractors = _each_once(photos, distractors, files=files, sieve=sieve)
+    if len(photos) < 3:
+        raise InputError(
+            f"{files.root}: found {len(photos)} photos, expected three or more: one to "
+            "be found, one to distract and one that is not there; give a larger folder"
+            + "".join(f"\n  {line}" for line in sieve.remarks)
+        )
     roles = assign_roles(len(photos), seed=ROLES_SEED)
     database = [*roles.references, *roles.distractors]
     asked = [*roles.references, *roles.strangers]
@@ -113,6 +117,44 @@ def load_copies(files: BenchmarkFiles, counts: Mapping[str, int]) -> Benchmark:
         edited={first_query + number: edit for number, edit in enumerate(edits)},
         apply_exif_orientation=True,
         remarks=sieve.remarks,
+    )
+
+
+def _each_once(
+    photos: Sequence[str],
+    distractors: Sequence[str],
+    *,
+    files: BenchmarkFiles,
+    sieve: Sieve,
+) -> tuple[list[str], list[str]]:
+    """Photos and distractors without what is byte for byte an earlier photo.
+
+    With one photo in two roles, what finds it would be right and count as wrong. Only
+    distractors may be like one another.
+    """
+    everything = [*photos, *distractors]
+    rows = np.arange(len(everything))
+    same = same_bytes([rows], dict(enumerate(everything)))
+    again = {row for row, first in same.items() if first < len(photos)}
+    of_photos = sorted(row for row in again if row < len(photos))
+    of_distractors = sorted(again.difference(of_photos))
+    for folder, left_out in (
+        (files.root, of_photos),
+        (files.distractors, of_distractors),
+    ):
+        if left_out and folder is not None:
+            row = left_out[0]
+            line = f"{len(left_out)} photos that are another one byte for byte, such as"
+            sieve.add(
+                folder, [f"{line} {everything[row]}, which is {everything[same[row]]}"]
+            )
+    return (
+        [path for row, path in enumerate(photos) if row not in again],
+        [
+            path
+            for row, path in enumerate(distractors, start=len(photos))
+            if row not in again
+        ],
     )
 
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import io
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,6 +99,45 @@ def test_other_photos_distract_and_normalise(files):
     assert [p.normalized for p in benchmark.protocols] == [False, True] + [False] * 6
 
 
+def test_photos_that_lie_there_twice_have_one_role(files):
+    plain = load_benchmark("copies", files, expected_counts={})
+    first, second = files.root / "a" / "0.png", files.root / "b" / "1.png"
+    shutil.copy(first, files.root / "b" / "0 again.png")
+    shutil.copy(first, files.root / "c.png")
+    (files.root / "d.png").symlink_to(second)
+    # As large as another one, and of other bytes.
+    data = bytearray(second.read_bytes())
+    data[-1] ^= 1
+    others = files.root.parent / "others"
+    (others / "more" / "as large.png").write_bytes(data)
+    shutil.copy(others / "more" / "0.png", others / "more" / "twice.png")
+    chosen = dataclasses.replace(files, distractors=others / "more")
+    found = load_benchmark("copies", chosen, expected_counts={})
+    # The photos have the roles that they have without what was added.
+    assert found.paths[:5] == plain.paths[:5]
+    assert [found.paths[i] for i in found.queries] == [
+        plain.paths[i] for i in plain.queries
+    ]
+    names = [Path(path).name for path in found.paths[5 : len(found.database)]]
+    assert names == ["0.png", "1.png", "as large.png", "twice.png"]
+    assert list(found.remarks) == [
+        f"{files.root}: passed over 3 photos that are another one byte for byte, such "
+        f"as {files.root / 'b/0 again.png'}, which is {first}"
+    ]
+
+
+def test_distractors_that_are_one_of_the_photos_by_their_bytes_are_left_out(files):
+    more = files.root.parent / "others" / "more"
+    shutil.copy(files.root / "a" / "0.png", more / "x.png")
+    shutil.copy(files.root / "a" / "0.png", more / "y.png")
+    chosen = dataclasses.replace(files, distractors=more)
+    found = load_benchmark("copies", chosen, expected_counts={})
+    names = [Path(path).name for path in found.paths[5 : len(found.database)]]
+    assert names == ["0.png", "1.png"]
+    (remark,) = found.remarks
+    assert remark.startswith(f"{more}: passed over 2 photos that are another one byte ")
+
+
 def test_scores_count_what_strangers_find_as_wrong(files):
     benchmark = load_benchmark("copies", files, expected_counts={})
     protocol = benchmark.protocols[0]
@@ -120,6 +161,10 @@ def test_scores_count_what_strangers_find_as_wrong(files):
 
 def test_too_few_photos_are_refused(tmp_path):
     for number in range(2):
-        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
+        Image.new("RGB", (8, 8 + number)).save(tmp_path / f"{number}.png")
     with pytest.raises(InputError, match="found 2 photos, expected three or more"):
+        load_benchmark("copies", BenchmarkFiles(tmp_path), expected_counts={})
+    shutil.copy(tmp_path / "0.png", tmp_path / "2.png")
+    message = r"(?s)found 2 photos, expected .*passed over 1 photos that are another"
+    with pytest.raises(InputError, match=message):
         load_benchmark("copies", BenchmarkFiles(tmp_path), expected_counts={})
