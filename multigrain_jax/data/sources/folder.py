@@ -75,8 +75,9 @@ def index_folder(
     files = found.files
     if not files:
         # Of photos beside those of a data set, nobody asks for the classes.
-        classes = "one subfolder of images per class"
-        expected = classes if key == "data.root" else "photos, in subfolders or not"
+        expected = "photos"
+        if key == "data.root":
+            expected += ", in one subfolder per class where classes are of interest"
         raise InputError(
             f"{key}: {folder}: no images ({', '.join(image_suffixes())}) in it or its "
             f"{len(found.folders) - 1} subfolders, expected {expected}; found "
