@@ -152,14 +152,15 @@ class LoadedModel:
         *,
         test_size: int | None = None,
         mode: str | None = None,
-        decode: str = "fast",
+        decoding: str | None = "viewer",
+        decode: str | None = None,
         batch_size: int = 32,
     ) -> np.ndarray:
         """The descriptors of photo files; of photos of any shapes in few programs.
 
         They are those that the task `embed` makes by default. For a collection that was
-        made otherwise `DescriptorIndex.settings` have the size, the mode and `decode`,
-        and p for `load_model`.
+        made otherwise `DescriptorIndex.settings` have the size, the mode and the
+        `decoding`, and p for `load_model`.
 
         Args:
             paths: of N photos, at least one.
@@ -167,18 +168,30 @@ class LoadedModel:
                 p stays as it was loaded.
             mode: "rect": whole photos, or "square"; None is what the network was
                 published with, else "rect".
-            decode: "fast": large JPEGs at a fraction of their size, or "exact".
+            decoding: how photos become pixels: the `decoding` of a collection's
+                settings, also where that is None, as of folders older than such
+                records; or "viewer": as a viewer shows them; "upright": turned as EXIF
+                says, and no more; "plain": as they are stored.
+            decode: "fast": large JPEGs at a fraction of their size, or "exact"; None:
+                "fast" with "viewer", else as `decoding` says, which is "exact" unless
+                it ends with "fast".
             batch_size: photos at once.
 
         Returns:
             float32 [N, D], of unit length: `found @ found.T` are similarities.
 
         Raises:
-            InputError: no path, or photos that cannot be read; the message names them.
+            InputError: no path, another word, or photos that cannot be read; the
+                message names them.
         """
         size, mode = self._as_searched(test_size, mode)
         return self._embedder(
-            paths, test_size=size, test_mode=mode, decode=decode, batch_size=batch_size
+            paths,
+            test_size=size,
+            test_mode=mode,
+            decoding=decoding,
+            decode=decode,
+            batch_size=batch_size,
         )
 
     def _as_searched(self, size: int | None, mode: str | None) -> tuple[int, str]:
@@ -201,7 +214,8 @@ class LoadedModel:
     ) -> float:
         """How alike two photos are to the network, from -1 to 1: the same pixels are 1.
 
-        From which value on two photos are copies depends on the model: see
+        Both are decoded as a viewer shows them, at their whole size; `embed` has the
+        other ways. From which value on two photos are copies depends on the model: see
         `copy_threshold_at_p90` in the scores of its training.
 
         Args:

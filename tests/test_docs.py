@@ -11,10 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.configs import SHORT_TRAINING, small_eval_config
-from helpers.photos import encode, noise_photo
+from helpers.photos import encode, noise_photo, turned_jpeg
+from PIL import Image
 
 from configs import embed
 from multigrain_jax import main
+from multigrain_jax.descriptors.folder import (
+    DESCRIPTOR_FOLDER,
+    HEAD_FILE,
+    head_bytes,
+    read_head,
+)
 from multigrain_jax.tasks import embed as run_embed
 from multigrain_jax.weights import PUBLISHED
 
@@ -223,9 +230,27 @@ def test_the_commands_for_own_photos_run(home):
         assert (workdirs / name / "report.html").exists(), name
 
 
-@pytest.mark.parametrize("decode", ["exact", "fast"])
+def make_older(folder):
+    """Give a folder of descriptors the form that it had before photos' decoding."""
+    head = read_head(folder)
+    settings = head.settings._replace(decoding=None)
+    (folder / HEAD_FILE).write_bytes(head_bytes(head._replace(settings=settings)))
+
+
+@pytest.mark.parametrize(
+    ("data", "is_older"),
+    [
+        ({"decode": "exact"}, False),
+        ({"decode": "fast"}, False),
+        ({"decoding": "plain", "decode": "exact"}, False),
+        ({"decoding": "plain", "decode": "fast"}, False),
+        ({"decoding": "upright"}, False),
+        ({"decoding": "upright", "decode": "exact"}, True),
+        ({"background": "red", "depth": "maximum"}, False),
+    ],
+)
 def test_howto_embeds_a_photo_as_a_folder_was_embedded(
-    decode, tiny_checkpoint, golden_dir, tmp_path
+    data, is_older, tiny_checkpoint, golden_dir, tmp_path
 ):
     page = (ROOT / "docs" / "howto.md").read_text(encoding="utf-8")
     section = page.partition("## Have all descriptors as one table\n")[2]
@@ -233,24 +258,39 @@ def test_howto_embeds_a_photo_as_a_folder_was_embedded(
     code = "".join(re.findall(r"```python\n(.*?)```", section, re.DOTALL))
     root = tmp_path / "photos"
     root.mkdir()
-    photo = shutil.copy(golden_dir / "images" / "china.jpg", root)
+    # Half of it is 320 wide; the turn of one and the veil of the other count or not.
+    with Image.open(golden_dir / "images" / "china.jpg") as stored:
+        photo = root / "one.jpg"
+        photo.write_bytes(turned_jpeg(stored, 6))
+        veil = Image.linear_gradient("L").resize(stored.size)
+        stored.putalpha(veil)
+        stored.save(root / "two.png")
     places = {
         "workdirs/embed": str(tmp_path / "w"),
         "weights/joint_3B_0.5": str(tiny_checkpoint),
-        "one.jpg": photo,
+        '["one.jpg"]': "paths",
     }
-    # Half of the photo is 320 wide.
-    changes = {"test_size": 100, "test_mode": "rect", "data": {"decode": decode}}
+    changes = {"test_size": 100, "test_mode": "rect", "data": data}
     changes["descriptor_dtype"] = "float32"
     config = small_eval_config(embed.get_config, root, tiny_checkpoint, **changes)
     run_embed.run(config, tmp_path / "w")
+    if is_older:
+        make_older(tmp_path / "w" / DESCRIPTOR_FOLDER)
     for before, now in places.items():
         assert before in code
         code = code.replace(before, now)
     found = {}
     exec(code, found)
+    assert (found["made"].decoding is None) == is_older
     np.testing.assert_allclose(found["query"], found["vectors"], atol=1e-6)
     # Decoding it in the other way would not do.
-    other = {"exact": "fast", "fast": "exact"}[decode]
-    shifted = found["model"].embed([photo], test_size=100, mode="rect", decode=other)
-    assert np.abs(shifted - found["vectors"]).max() > 1e-5
+    other = {"exact": "fast", "fast": "exact"}[found["made"].decode]
+    shifted = found["model"].embed(
+        [photo],
+        test_size=100,
+        mode="rect",
+        decoding=found["made"].decoding,
+        decode=other,
+    )
+    row = found["paths"].index(str(photo))
+    assert np.abs(shifted[0] - found["vectors"][row]).max() > 1e-5

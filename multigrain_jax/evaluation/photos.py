@@ -10,7 +10,13 @@ import numpy as np
 from flax import nnx
 
 from multigrain_jax.data.bucket_paths import as_path
-from multigrain_jax.data.decoding import SPEEDS, VIEWER
+from multigrain_jax.data.decoding import (
+    PIXELS,
+    SPEEDS,
+    VIEWER,
+    Decoding,
+    decoding_of_record,
+)
 from multigrain_jax.data.eval_batches import TEST_MODES
 from multigrain_jax.data.reading import Reading, why_unreadable
 from multigrain_jax.data.sources.folder import UNLABELLED, ImageFile
@@ -56,7 +62,8 @@ class PhotoEmbedder:
         *,
         test_size: int,
         test_mode: str,
-        decode: str,
+        decoding: str | None,
+        decode: str | None,
         batch_size: int,
     ) -> np.ndarray:
         """The descriptors of N photos, float32 [N, D], of unit length.
@@ -65,7 +72,8 @@ class PhotoEmbedder:
             paths: of the photos, at least one.
             test_size: S, in pixels.
             test_mode: "square" or "rect", as `plan_batches` has them.
-            decode: "fast" or "exact", as `data.decode` has them.
+            decoding: how photos become pixels, as of `LoadedModel.embed`.
+            decode: how fast, likewise.
             batch_size: photos at once.
 
         Raises:
@@ -76,17 +84,12 @@ class PhotoEmbedder:
                 f"paths: found {paths!r}, expected a list of at least one photo; "
                 "sorted(Path(folder).rglob('*.jpg')) makes one of a folder"
             )
-        words = (("mode", test_mode, TEST_MODES), ("decode", decode, SPEEDS))
-        for name, found, known in words:
-            if found not in known:
-                raise InputError(
-                    f"{name}: found {found!r}, expected one of {', '.join(known)}"
-                )
+        _require_word("mode", test_mode, TEST_MODES)
         files = [ImageFile(str(as_path(p)), UNLABELLED) for p in paths]
         source = FileSource(
             files,
             class_names=[],
-            decoding=dataclasses.replace(VIEWER, fast=decode == "fast"),
+            decoding=_decoding(decoding, decode),
             local_cache_dir=None,
         )
         mesh = make_mesh()
@@ -113,6 +116,33 @@ class PhotoEmbedder:
         )
         _refuse_unreadable(source, np.flatnonzero(found.bad))
         return found.descriptors
+
+
+def _require_word(name: str, found: str, known: Sequence[str]) -> None:
+    if found not in known:
+        raise InputError(f"{name}: found {found!r}, expected one of {', '.join(known)}")
+
+
+def _decoding(record: str | None, speed: str | None) -> Decoding:
+    """How photos become pixels, by the arguments of `LoadedModel.embed`."""
+    if record == VIEWER.pixels:
+        # A word alone, which no record is: as the task `embed` has it by default.
+        found = dataclasses.replace(VIEWER, fast=True)
+    else:
+        try:
+            found = decoding_of_record(
+                "upright" if record is None else record,
+                max_megapixels=VIEWER.max_megapixels,
+            )
+        except (AttributeError, IndexError, ValueError) as error:
+            raise InputError(
+                f"decoding: found {record!r}, expected one of {', '.join(PIXELS)}, or "
+                "what the settings of a DescriptorIndex have as decoding"
+            ) from error
+    if speed is None:
+        return found
+    _require_word("decode", speed, SPEEDS)
+    return dataclasses.replace(found, fast=speed == "fast")
 
 
 def _refuse_unreadable(source: FileSource, bad: np.ndarray) -> None:

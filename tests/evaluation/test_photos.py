@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
-from helpers.photos import noise_photo
+from helpers.photos import noise_photo, turned_jpeg
+from PIL import Image
 
 import multigrain_jax
 from configs import embed
 from multigrain_jax.checkpoint import CheckpointStore
+from multigrain_jax.data.decoding import VIEWER
 from multigrain_jax.descriptors.folder import shard_path
 from multigrain_jax.descriptors.index_file import read_index
 from multigrain_jax.errors import InputError
@@ -59,6 +61,47 @@ def test_a_word_that_says_how_to_decode_is_a_known_one(model, paths):
     message = "decode: found 'auto', expected one of fast, exact"
     with pytest.raises(InputError, match=message):
         model.embed(paths, test_size=40, decode="auto")
+
+
+@pytest.mark.parametrize(
+    "found", ["viewers", "plain, slow", "viewer, background #ffffff", "", 5, ["plain"]]
+)
+def test_a_record_of_decoding_is_a_known_one(model, paths, found):
+    expected = "expected one of viewer, upright, plain, or what the settings of a"
+    with pytest.raises(InputError, match="decoding: found ") as error:
+        model.embed(paths, test_size=40, decoding=found)
+    assert f"found {found!r}, {expected}" in str(error.value)
+
+
+def test_photos_are_decoded_as_a_record_says(model, tmp_path):
+    stored = noise_photo(3, (400, 300))
+    path, turned = tmp_path / "photo.jpg", tmp_path / "turned.png"
+    path.write_bytes(turned_jpeg(stored, 6))
+    Image.open(path).transpose(Image.Transpose.ROTATE_270).save(turned)
+
+    def descriptor(of=path, **how):
+        return model.embed([of], test_size=40, **how)[0]
+
+    upright, fast = descriptor(turned), descriptor()
+    for same in ("viewer, background #ffffff, depth metadata, fast", "upright, fast"):
+        np.testing.assert_array_equal(descriptor(decoding=same), fast)
+    np.testing.assert_array_equal(
+        descriptor(decoding=VIEWER.record(), decode="fast"), fast
+    )
+    for same in (None, "upright", VIEWER.record()):
+        np.testing.assert_allclose(descriptor(decoding=same), upright, atol=2e-6)
+    plain = descriptor(decoding="plain")
+    stored_alone = tmp_path / "stored.png"
+    with Image.open(path) as photo:
+        photo.convert("RGB").save(stored_alone)
+    # The tag of its turn is no part of the pixels.
+    np.testing.assert_allclose(
+        plain, descriptor(stored_alone, decoding="plain"), atol=2e-6
+    )
+    assert np.abs(plain - upright).max() > 1e-3
+    assert np.abs(fast - upright).max() > 1e-4
+    exact = descriptor(decoding="plain, fast", decode="exact")
+    np.testing.assert_array_equal(exact, plain)
 
 
 def test_photos_that_cannot_be_read_are_named(model, paths, tmp_path):
