@@ -26,6 +26,7 @@ from multigrain_jax.opened_model import (
     names_of_logits,
     open_checkpoint,
 )
+from multigrain_jax.ops.refinement import merge_scales
 from multigrain_jax.preprocessing import Photo, preprocess
 from multigrain_jax.runtime import compiler_options, keep_compiled_programs
 from multigrain_jax.weights import find_weights
@@ -150,7 +151,7 @@ class LoadedModel:
         self,
         paths: Sequence[str | Path],
         *,
-        test_size: int | None = None,
+        test_size: int | Sequence[int] | None = None,
         mode: str | None = None,
         decoding: str | None = "viewer",
         decode: str | None = None,
@@ -159,13 +160,14 @@ class LoadedModel:
         """The descriptors of photo files; of photos of any shapes in few programs.
 
         They are those that the task `embed` makes by default. For a collection that was
-        made otherwise `DescriptorIndex.settings` have the size, the mode and the
+        made otherwise `DescriptorIndex.settings` have the `sizes`, the mode and the
         `decoding`, and p for `load_model`.
 
         Args:
             paths: of N photos, at least one.
-            test_size: S, in pixels; None is what the network was made for, else 500.
-                p stays as it was loaded.
+            test_size: S, in pixels, or several, whose embeddings are averaged, and made
+                of unit length; None is what the network was made for, else 500. p stays
+                as it was loaded.
             mode: "rect": whole photos, or "square"; None is what the network was
                 published with, else "rect".
             decoding: how photos become pixels: the `decoding` of a collection's
@@ -184,32 +186,30 @@ class LoadedModel:
             InputError: no path, another word, or photos that cannot be read; the
                 message names them.
         """
-        size, mode = self._as_searched(test_size, mode)
+        sizes, mode = self._as_searched(test_size, mode)
         return self._embedder(
             paths,
-            test_size=size,
+            test_sizes=sizes,
             test_mode=mode,
             decoding=decoding,
             decode=decode,
             batch_size=batch_size,
         )
 
-    def _as_searched(self, size: int | None, mode: str | None) -> tuple[int, str]:
-        """A size and a mode, where none is given those of the task `embed`."""
-        sizes = self._search.test_size if size is None else (size,)
-        if len(sizes) != 1:
-            raise InputError(
-                f"test_size: found none, and {sizes} in the checkpoint's record, "
-                "expected one; give it"
-            )
-        return sizes[0], self._search.test_mode if mode is None else mode
+    def _as_searched(
+        self, size: int | Sequence[int] | None, mode: str | None
+    ) -> tuple[tuple[int, ...], str]:
+        """Sizes and a mode, where none is given those of the task `embed`."""
+        sizes = self._search.test_size if size is None else size
+        sizes = tuple(sizes) if isinstance(sizes, Sequence) else (sizes,)
+        return sizes, self._search.test_mode if mode is None else mode
 
     def similarity(
         self,
         photo: Photo,
         other: Photo,
         *,
-        test_size: int | None = None,
+        test_size: int | Sequence[int] | None = None,
         mode: str | None = None,
     ) -> float:
         """How alike two photos are to the network, from -1 to 1: the same pixels are 1.
@@ -221,15 +221,18 @@ class LoadedModel:
         Args:
             photo: a path, or the photo as `Image.open` gives it.
             other: another one.
-            test_size: S, in pixels; None is as of `embed`.
+            test_size: S, in pixels, or several; None is as of `embed`.
             mode: "rect": whole photos, or "square"; None is as of `embed`.
 
         Raises:
             InputError: a photo that cannot be read.
         """
-        size, mode = self._as_searched(test_size, mode)
-        images = [self.preprocess(each, size, mode) for each in (photo, other)]
-        one, two = np.asarray(self(images).normalized_embedding, np.float64)
+        sizes, mode = self._as_searched(test_size, mode)
+        found = []
+        for size in sizes:
+            images = [self.preprocess(each, size, mode) for each in (photo, other)]
+            found.append(np.asarray(self(images).embedding))
+        one, two = merge_scales(found).astype(np.float64)
         return float(np.clip(one @ two, -1, 1))
 
 

@@ -238,19 +238,19 @@ def make_older(folder):
 
 
 @pytest.mark.parametrize(
-    ("data", "is_older"),
+    ("data", "is_older", "sizes"),
     [
-        ({"decode": "exact"}, False),
-        ({"decode": "fast"}, False),
-        ({"decoding": "plain", "decode": "exact"}, False),
-        ({"decoding": "plain", "decode": "fast"}, False),
-        ({"decoding": "upright"}, False),
-        ({"decoding": "upright", "decode": "exact"}, True),
-        ({"background": "red", "depth": "maximum"}, False),
+        ({"decode": "exact"}, False, 100),
+        ({"decode": "fast"}, False, 100),
+        ({"decoding": "plain", "decode": "exact"}, False, 100),
+        ({"decoding": "plain", "decode": "fast"}, False, 100),
+        ({"decoding": "upright"}, False, (64, 100)),
+        ({"decoding": "upright", "decode": "exact"}, True, 100),
+        ({"background": "red", "depth": "maximum"}, False, (100, 40, 64)),
     ],
 )
 def test_howto_embeds_a_photo_as_a_folder_was_embedded(
-    data, is_older, tiny_checkpoint, golden_dir, tmp_path
+    data, is_older, sizes, tiny_checkpoint, golden_dir, tmp_path
 ):
     page = (ROOT / "docs" / "howto.md").read_text(encoding="utf-8")
     section = page.partition("## Have all descriptors as one table\n")[2]
@@ -270,7 +270,7 @@ def test_howto_embeds_a_photo_as_a_folder_was_embedded(
         "weights/joint_3B_0.5": str(tiny_checkpoint),
         '["one.jpg"]': "paths",
     }
-    changes = {"test_size": 100, "test_mode": "rect", "data": data}
+    changes = {"test_size": sizes, "test_mode": "rect", "data": data}
     changes["descriptor_dtype"] = "float32"
     config = small_eval_config(embed.get_config, root, tiny_checkpoint, **changes)
     run_embed.run(config, tmp_path / "w")
@@ -287,7 +287,7 @@ def test_howto_embeds_a_photo_as_a_folder_was_embedded(
     other = {"exact": "fast", "fast": "exact"}[found["made"].decode]
     shifted = found["model"].embed(
         [photo],
-        test_size=100,
+        test_size=sizes,
         mode="rect",
         decoding=found["made"].decoding,
         decode=other,

@@ -2,7 +2,7 @@
 
 import dataclasses
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -22,10 +22,15 @@ from multigrain_jax.data.reading import Reading, why_unreadable
 from multigrain_jax.data.sources.folder import UNLABELLED, ImageFile
 from multigrain_jax.data.sources.open import FileSource
 from multigrain_jax.errors import InputError, printable
-from multigrain_jax.evaluation.embed import EmbedStep, embed_source
+from multigrain_jax.evaluation.embed import (
+    EmbeddedBatch,
+    EmbedStep,
+    embed_source_batches,
+)
 from multigrain_jax.evaluation.engine_step import embed_step_of
 from multigrain_jax.mesh import make_mesh, put_replicated
 from multigrain_jax.models.multigrain import Backbone, Variables
+from multigrain_jax.ops.refinement import merge_scales
 
 # As the recipes read photos.
 READING = Reading(num_workers=0, prefetch=4, timeout_s=600.0)
@@ -60,7 +65,7 @@ class PhotoEmbedder:
         self,
         paths: Sequence[str | Path],
         *,
-        test_size: int,
+        test_sizes: Sequence[int],
         test_mode: str,
         decoding: str | None,
         decode: str | None,
@@ -70,7 +75,8 @@ class PhotoEmbedder:
 
         Args:
             paths: of the photos, at least one.
-            test_size: S, in pixels.
+            test_sizes: S, in pixels; of several the embeddings are averaged, and made
+                of unit length.
             test_mode: "square" or "rect", as `plan_batches` has them.
             decoding: how photos become pixels, as of `LoadedModel.embed`.
             decode: how fast, likewise.
@@ -92,6 +98,19 @@ class PhotoEmbedder:
             decoding=_decoding(decoding, decode),
             local_cache_dir=None,
         )
+        # A photo alone is not worth a whole batch.
+        devices = jax.device_count()
+        rows = -(-min(batch_size, len(source)) // devices) * devices
+        is_merged = len(test_sizes) > 1
+        found = []
+        for size in test_sizes:
+            batches = self._batches(source, size, test_mode, rows)
+            found.append(_in_order(source, batches, of_unit_length=not is_merged))
+        return merge_scales(found) if is_merged else found[0]
+
+    def _batches(
+        self, source: FileSource, test_size: int, test_mode: str, batch_size: int
+    ) -> Iterator[EmbeddedBatch]:
         mesh = make_mesh()
         with self._lock:
             if self._step is None:
@@ -100,22 +119,36 @@ class PhotoEmbedder:
                 self._step = embed_step_of(
                     self._engine, self._graphdef, backbone=self._backbone, mesh=mesh
                 )
-        # A photo alone is not worth a whole batch.
-        devices = jax.device_count()
-        rows = -(-min(batch_size, len(source)) // devices) * devices
-        found = embed_source(
+        return embed_source_batches(
             source,
             embed_step=self._step,
             variables=self._variables,
             backbone=self._backbone,
             test_size=test_size,
             test_mode=test_mode,
-            batch_size=rows,
+            batch_size=batch_size,
             reading=READING,
             mesh=mesh,
         )
-        _refuse_unreadable(source, np.flatnonzero(found.bad))
-        return found.descriptors
+
+
+def _in_order(
+    source: FileSource, batches: Iterator[EmbeddedBatch], *, of_unit_length: bool
+) -> np.ndarray:
+    """What batches have of a source's photos, float32 [N, D], in its order.
+
+    Raises:
+        InputError: photos that cannot be read.
+    """
+    found, bad = None, np.zeros(len(source), bool)
+    for batch in batches:
+        rows = batch.descriptors if of_unit_length else batch.embedding
+        if found is None:
+            found = np.empty((len(source), rows.shape[1]), np.float32)
+        found[batch.indices], bad[batch.indices] = rows, batch.bad
+    _refuse_unreadable(source, np.flatnonzero(bad))
+    assert found is not None  # of one photo at least
+    return found
 
 
 def _require_word(name: str, found: str, known: Sequence[str]) -> None:

@@ -104,6 +104,24 @@ def test_photos_are_decoded_as_a_record_says(model, tmp_path):
     np.testing.assert_array_equal(exact, plain)
 
 
+def test_embeddings_at_several_sizes_are_averaged(model, paths):
+    sizes = [40, 56, 48]
+    total = 0
+    for size in sizes:
+        images = [model.preprocess(path, size, "rect") for path in paths]
+        total = total + np.asarray(model(images).embedding, np.float64)
+    want = total / np.linalg.norm(total, axis=1, keepdims=True)
+    found = model.embed(paths, test_size=sizes, mode="rect", batch_size=4)
+    np.testing.assert_allclose(found, want, rtol=0, atol=2e-6)
+    alike = model.similarity(*paths[:2], test_size=sizes, mode="rect")
+    assert alike == pytest.approx(float(want[0] @ want[1]), abs=1e-5)
+    alone = model.embed(paths, test_size=40, mode="rect")
+    np.testing.assert_array_equal(
+        model.embed(paths, test_size=(40,), mode="rect"), alone
+    )
+    assert np.abs(found - alone).max() > 1e-3
+
+
 def test_photos_that_cannot_be_read_are_named(model, paths, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"no photo")
     wrong = [tmp_path / "bad.jpg", paths[0], tmp_path / "gone.jpg"]
@@ -123,6 +141,7 @@ SEARCH = {"test_size": 40, "test_mode": "square", "pooling_exponent": 2.5}
         ({"published": {"name": "x", "search": SEARCH}}, 2.5),
         ({"published": {"search": {**SEARCH, "pooling_exponent": None}}}, 3.0),
         ({"config": {"test_size": 40, "test_mode": "square"}}, 3.0),
+        ({"config": {"test_size": [40, 56], "test_mode": "square"}}, 3.0),
     ],
 )
 def test_python_and_the_task_give_a_photo_the_same_descriptor(meta, p, tmp_path):
