@@ -1,8 +1,9 @@
 """From a checkpoint to a model: its structure and its arrays."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ from jax.typing import DTypeLike
 
 from multigrain_jax.checkpoint import Checkpoint, load_checkpoint
 from multigrain_jax.engines.sessions import JAX
+from multigrain_jax.errors import InputError
 from multigrain_jax.models.folding import fold_batch_norms
 from multigrain_jax.models.heads import (
     HEAD_KEY,
@@ -73,7 +75,7 @@ def open_model(
     *,
     step: int | None = None,
     raw: bool = False,
-    pooling_exponent: float | None = None,
+    pooling_exponent: float | Literal["inf"] | None = None,
     dtype: DTypeLike = jnp.float32,
 ) -> OpenedModel:
     """A checkpoint as the structure and the arrays of a model.
@@ -82,11 +84,13 @@ def open_model(
         path: a workdir or a step folder, or one of `weights.names()`.
         step: which step of a workdir; None is the newest.
         raw: the weights of the last step also where there is their running average.
-        pooling_exponent: p of the GeM pooling; None is the checkpoint's.
+        pooling_exponent: p of the GeM pooling, as of `checked_exponent`; None is the
+            checkpoint's.
         dtype: compute dtype.
 
     Raises:
-        InputError: no such checkpoint, a damaged one, or one of another model.
+        InputError: no such checkpoint, a damaged one, one of another model, or
+            another p.
     """
     return open_checkpoint(
         load_checkpoint(find_weights(path), step=step, raw=raw),
@@ -98,19 +102,22 @@ def open_model(
 def open_checkpoint(
     checkpoint: Checkpoint,
     *,
-    pooling_exponent: float | None = None,
+    pooling_exponent: float | Literal["inf"] | None = None,
     dtype: DTypeLike = jnp.float32,
 ) -> OpenedModel:
     """What was read of a checkpoint as the structure and the arrays of a model.
 
     Args:
         checkpoint: what was read.
-        pooling_exponent: p of the GeM pooling; None is the checkpoint's.
+        pooling_exponent: p of the GeM pooling, as of `checked_exponent`; None is the
+            checkpoint's.
         dtype: compute dtype.
 
     Raises:
-        InputError: weights that do not fit the backbone.
+        InputError: weights that do not fit the backbone, or another p.
     """
+    if pooling_exponent is not None:
+        pooling_exponent = checked_exponent(pooling_exponent)
     variables = variables_of(checkpoint.model)
     name, num_classes = checkpoint.meta["backbone"], checkpoint.meta["num_classes"]
     if pooling_exponent is None:
@@ -142,6 +149,27 @@ def open_checkpoint(
         class_names=list(checkpoint.meta["class_names"]),
         checkpoint=checkpoint,
     )
+
+
+def checked_exponent(found: Any) -> float:
+    """An exponent p of GeM pooling, as a number.
+
+    Args:
+        found: more than 0; infinity, as a word too ("inf"), is the largest value.
+
+    Raises:
+        InputError: something else.
+    """
+    try:
+        exponent = math.nan if isinstance(found, bool) else float(found)
+    except (OverflowError, TypeError, ValueError):
+        exponent = math.nan
+    if not exponent > 0:
+        raise InputError(
+            f"pooling_exponent: found {found!r}, expected a number above 0, or "
+            '"inf"; None is the checkpoint\'s'
+        )
+    return exponent
 
 
 def _head_of(meta: Mapping[str, Any], variables: Variables) -> DescriptorHead:

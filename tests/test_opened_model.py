@@ -24,6 +24,16 @@ def test_another_exponent_changes_the_pooling_alone(tiny_checkpoint):
     assert equal.count(False) == 1
 
 
+@pytest.mark.parametrize("exponent", [0.0, -2.0, float("nan"), "p", True])
+def test_what_is_no_exponent_is_refused(tiny_checkpoint, exponent):
+    with pytest.raises(
+        InputError, match=r"pooling_exponent: found .* a number above 0"
+    ):
+        open_model(tiny_checkpoint, pooling_exponent=exponent)
+    largest = open_model(tiny_checkpoint, pooling_exponent="inf")
+    assert largest.pooling_exponent == float("inf")
+
+
 def test_what_is_no_checkpoint_is_refused(tmp_path):
     with pytest.raises(InputError, match="checkpoint"):
         open_model(tmp_path / "none")
