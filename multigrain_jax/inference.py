@@ -14,7 +14,15 @@ from multigrain_jax.checkpoint.made_for import for_search, made_for
 from multigrain_jax.engines.sessions import JAX, EngineStep, require_engine
 from multigrain_jax.errors import InputError
 from multigrain_jax.evaluation.engine_step import as_output, by_name
-from multigrain_jax.evaluation.photos import PhotoEmbedder
+from multigrain_jax.evaluation.photos import (
+    PhotoEmbedder,
+    checked_mode,
+    checked_size,
+    checked_sizes,
+    is_path,
+    require_photo,
+    told,
+)
 from multigrain_jax.evaluation.running import run_in_order, run_in_parts
 from multigrain_jax.models.multigrain import (
     Output,
@@ -67,6 +75,7 @@ class LoadedModel:
         best = made_for(meta, default_size=backbone.default_size)
         self.test_size, self.test_mode = best[:2]
         self._search = for_search(meta)
+        self._smallest_side = backbone.smallest_side
         self.variables = jax.device_put(opened.variables)
         graphdef = opened.graphdef
         self._embedder = PhotoEmbedder(
@@ -105,7 +114,7 @@ class LoadedModel:
         if isinstance(images, (list, tuple)):
             if not images:
                 raise InputError("images: an empty list; give at least one image")
-            arrays = [_checked(jnp.asarray(image)[None]) for image in images]
+            arrays = [self._checked(_as_array(image)[None]) for image in images]
             if any(_is_nested(array) for array in arrays):
                 outputs = [self._nested(self.variables, array) for array in arrays]
             else:
@@ -120,12 +129,26 @@ class LoadedModel:
                 placed = dict(zip(order, found, strict=True))
                 outputs = [placed[n] for n in range(len(arrays))]
             return jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs)
-        array = _checked(jnp.asarray(images))
+        array = self._checked(_as_array(images))
         if _is_nested(array):
             return self._nested(self.variables, array)
         return run_in_parts(
             self._run, array, compiled=self._compiled, at_once=self._at_once
         )
+
+    def _checked(self, images: jax.Array) -> jax.Array:
+        if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != jnp.float32:
+            raise InputError(
+                f"images: found {images.dtype}{list(images.shape)}, expected "
+                "float32[B, H, W, 3], normalised; preprocess(photo) makes one image"
+            )
+        height, width = images.shape[1:3]
+        if min(height, width) < self._smallest_side:
+            raise InputError(
+                f"images: found {height} x {width} pixels, expected at least "
+                f"{self._smallest_side} on each side for {self.backbone}"
+            )
+        return images
 
     def _run(self, images: jax.Array) -> Output:
         return self._outermost(self.variables, images)
@@ -142,9 +165,14 @@ class LoadedModel:
 
         Returns:
             float32 [H, W, 3].
+
+        Raises:
+            InputError: a photo that cannot be read, several sizes or one that is too
+                small, or another mode.
         """
-        size = self.test_size if test_size is None else test_size
-        mode = self.test_mode if mode is None else mode
+        require_photo(photo)
+        size = checked_size(self.test_size if test_size is None else test_size)
+        mode = checked_mode(self.test_mode if mode is None else mode)
         return preprocess(photo, size, mode, backbone=self.backbone)
 
     def embed(
@@ -183,8 +211,8 @@ class LoadedModel:
             float32 [N, D], of unit length: `found @ found.T` are similarities.
 
         Raises:
-            InputError: no path, another word, or photos that cannot be read; the
-                message names them.
+            InputError: no path, another word or number, or photos that cannot be read;
+                the message names them.
         """
         sizes, mode = self._as_searched(test_size, mode)
         return self._embedder(
@@ -200,9 +228,8 @@ class LoadedModel:
         self, size: int | Sequence[int] | None, mode: str | None
     ) -> tuple[tuple[int, ...], str]:
         """Sizes and a mode, where none is given those of the task `embed`."""
-        sizes = self._search.test_size if size is None else size
-        sizes = tuple(sizes) if isinstance(sizes, Sequence) else (sizes,)
-        return sizes, self._search.test_mode if mode is None else mode
+        sizes = checked_sizes(self._search.test_size if size is None else size)
+        return sizes, checked_mode(self._search.test_mode if mode is None else mode)
 
     def similarity(
         self,
@@ -225,7 +252,7 @@ class LoadedModel:
             mode: "rect": whole photos, or "square"; None is as of `embed`.
 
         Raises:
-            InputError: a photo that cannot be read.
+            InputError: a photo that cannot be read, another size or mode.
         """
         sizes, mode = self._as_searched(test_size, mode)
         found = []
@@ -254,13 +281,14 @@ def _by_onnx_runtime(
     return run
 
 
-def _checked(images: jax.Array) -> jax.Array:
-    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != jnp.float32:
+def _as_array(images: Any) -> jax.Array:
+    try:
+        return jnp.asarray(images)
+    except (TypeError, ValueError) as error:
         raise InputError(
-            f"images: found {images.dtype}{list(images.shape)}, expected "
-            "float32[B, H, W, 3], normalised; preprocess(photo) makes one image"
-        )
-    return images
+            f"images: found {told(images)}, expected float32[B, H, W, 3], or a list of "
+            "float32[H, W, 3]; preprocess(photo) makes one image"
+        ) from error
 
 
 def _is_nested(images: jax.Array) -> bool:
@@ -277,7 +305,7 @@ def load_model(
     *,
     step: int | None = None,
     raw: bool = False,
-    pooling_exponent: float | Literal["auto"] | None = "auto",
+    pooling_exponent: float | Literal["auto", "inf"] | None = "auto",
     engine: str = JAX,
 ) -> LoadedModel:
     """A model ready for inference, from a trained or a converted checkpoint.
@@ -293,20 +321,26 @@ def load_model(
         step: which step of a workdir; None is the newest.
         raw: the weights of the last step also where the run kept their running average
             (`ema_decay`), which is taken otherwise.
-        pooling_exponent: p of the GeM pooling; None is the checkpoint's; "auto" the one
-            that its weights were published with for search, else the checkpoint's.
+        pooling_exponent: p of the GeM pooling, more than 0; infinity, as a word too
+            ("inf"), is the largest value; None is the checkpoint's; "auto" the one that
+            its weights were published with for search, else the checkpoint's.
         engine: what computes: "jax", or on CPUs "onnxruntime", with the extra of that
             name: the same descriptors but for rounding. Within programs and gradients
             of yours JAX computes.
 
     Raises:
         InputError: no such checkpoint, a damaged one, weights that did not come, or an
-            engine that is not there.
+            engine or a p that is not there.
     """
     require_engine(engine)
+    if not is_path(path):
+        raise InputError(
+            f"path: found {told(path)}, expected a workdir, a step folder, or the name "
+            "of published weights"
+        )
     keep_compiled_programs()
     checkpoint = load_checkpoint(find_weights(path), step=step, raw=raw)
-    if pooling_exponent == "auto":
+    if isinstance(pooling_exponent, str) and pooling_exponent == "auto":
         pooling_exponent = for_search(checkpoint.meta).pooling_exponent
     opened = open_checkpoint(checkpoint, pooling_exponent=pooling_exponent)
     return LoadedModel(opened, engine=engine)

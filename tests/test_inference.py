@@ -104,13 +104,13 @@ def test_a_list_of_sizes_equals_one_by_one(workdir):
         np.testing.assert_array_equal(together.embedding[row], alone.embedding[0])
 
 
-@pytest.mark.parametrize("exponent", [1.0, 2.0, np.inf])
+@pytest.mark.parametrize("exponent", [1.0, 2.0, np.inf, "inf", "2.5", np.float32(2)])
 def test_another_exponent_changes_the_pooling_alone(workdir, exponent):
     default = multigrain_jax.load_model(workdir)
     other = multigrain_jax.load_model(workdir, pooling_exponent=exponent)
     images = np.random.default_rng(1).normal(size=(2, 40, 40, 3)).astype(np.float32)
-    assert isinstance(other, LoadedModel) and other.pooling_exponent == exponent
-    assert other.variables.pooling_exponent == exponent
+    assert isinstance(other, LoadedModel)
+    assert other.pooling_exponent == other.variables.pooling_exponent == float(exponent)
     assert not np.allclose(default(images).embedding, other(images).embedding)
 
 
@@ -295,15 +295,6 @@ def test_a_photo_has_the_descriptor_that_embed_writes(workdir, tmp_path, test_mo
         expected = model(pixels[None]).normalized_embedding[0]
         stored = np.load(shard_path(folder, row.shard))[row.row]
         np.testing.assert_allclose(stored, expected, rtol=0, atol=2e-6)
-
-
-@pytest.mark.parametrize(
-    "images",
-    [np.zeros((2, 32, 32, 3), np.uint8), np.zeros((32, 32, 3), np.float32), []],
-)
-def test_other_arrays_are_refused(workdir, images):
-    with pytest.raises(InputError, match="images:"):
-        multigrain_jax.load_model(workdir)(images)
 
 
 def test_a_pytorch_file_is_told_how_to_become_a_checkpoint(tmp_path):

@@ -1,14 +1,19 @@
 """Descriptors of photo files, for who has a model in Python and no workdir."""
 
 import dataclasses
+import os
 import threading
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
+from PIL import Image
 
+from multigrain_jax.checkpoint.made_for import SMALLEST_SIZE
 from multigrain_jax.data.bucket_paths import as_path
 from multigrain_jax.data.decoding import (
     PIXELS,
@@ -75,23 +80,17 @@ class PhotoEmbedder:
 
         Args:
             paths: of the photos, at least one.
-            test_sizes: S, in pixels; of several the embeddings are averaged, and made
-                of unit length.
-            test_mode: "square" or "rect", as `plan_batches` has them.
+            test_sizes: S, in pixels, from `checked_sizes`; of several the embeddings
+                are averaged, and made of unit length.
+            test_mode: "square" or "rect", from `checked_mode`.
             decoding: how photos become pixels, as of `LoadedModel.embed`.
             decode: how fast, likewise.
             batch_size: photos at once.
 
         Raises:
-            InputError: no path, another word, or photos that cannot be read.
+            InputError: no path, another word or number, or photos that cannot be read.
         """
-        if isinstance(paths, (str, Path)) or not len(paths):
-            raise InputError(
-                f"paths: found {paths!r}, expected a list of at least one photo; "
-                "sorted(Path(folder).rglob('*.jpg')) makes one of a folder"
-            )
-        _require_word("mode", test_mode, TEST_MODES)
-        files = [ImageFile(str(as_path(p)), UNLABELLED) for p in paths]
+        files = [ImageFile(str(as_path(p)), UNLABELLED) for p in _checked_paths(paths)]
         source = FileSource(
             files,
             class_names=[],
@@ -100,7 +99,8 @@ class PhotoEmbedder:
         )
         # A photo alone is not worth a whole batch.
         devices = jax.device_count()
-        rows = -(-min(batch_size, len(source)) // devices) * devices
+        rows = min(_checked_batch_size(batch_size), len(source))
+        rows = -(-rows // devices) * devices
         is_merged = len(test_sizes) > 1
         found = []
         for size in test_sizes:
@@ -151,9 +151,114 @@ def _in_order(
     return found
 
 
-def _require_word(name: str, found: str, known: Sequence[str]) -> None:
-    if found not in known:
-        raise InputError(f"{name}: found {found!r}, expected one of {', '.join(known)}")
+def checked_sizes(found: Any) -> tuple[int, ...]:
+    """The sizes that an argument `test_size` names, in pixels, in ascending order.
+
+    Args:
+        found: a size, or a list of them.
+
+    Raises:
+        InputError: something else, or a size that is too small for a network.
+    """
+    sizes = tuple(found) if isinstance(found, (list, tuple)) else (found,)
+    are_sizes = all(_is_count(size, least=SMALLEST_SIZE) for size in sizes)
+    if not are_sizes or not 0 < len(sizes) == len(set(sizes)):
+        raise InputError(
+            f"test_size: found {found!r}, expected a whole number of pixels, at least "
+            f"{SMALLEST_SIZE}, or a list of different ones"
+        )
+    return tuple(sorted(int(size) for size in sizes))
+
+
+def checked_size(found: Any) -> int:
+    """The one size that an argument `test_size` names, in pixels.
+
+    Raises:
+        InputError: as of `checked_sizes`, or several.
+    """
+    sizes = checked_sizes(found)
+    if len(sizes) != 1:
+        raise InputError(
+            f"test_size: found {found!r}, expected one; `embed` takes several"
+        )
+    return sizes[0]
+
+
+def checked_mode(found: Any) -> str:
+    """A mode in which photos are resized, as it was given.
+
+    Raises:
+        InputError: another word.
+    """
+    return _known("mode", found, TEST_MODES)
+
+
+def require_photo(found: Any) -> None:
+    """Refuse what is neither a path nor an image.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if not isinstance(found, Image.Image) and not is_path(found):
+        raise InputError(
+            f"photo: found {told(found)}, expected a path, or an image that Pillow "
+            "has opened; Image.fromarray makes one of uint8[H, W, 3]"
+        )
+
+
+def told(found: Any) -> str:
+    """What was found where a path was expected: a name as it is, else its kind."""
+    if found is None or isinstance(found, (str, os.PathLike)):
+        return repr(found)
+    return f"a value of the type {type(found).__name__}"
+
+
+def is_path(found: Any) -> bool:
+    """Whether a value may name a file: no name has a byte of zero in it."""
+    if not isinstance(found, (str, os.PathLike)):
+        return False
+    name = os.fspath(found)
+    return isinstance(name, str) and "\0" not in name
+
+
+def _checked_paths(paths: Any) -> list[Any]:
+    is_one = isinstance(paths, (str, bytes, os.PathLike))
+    try:
+        listed = [] if is_one else list(paths)
+    except TypeError:  # none that can be gone through
+        listed = []
+    if not listed:
+        raise InputError(
+            f"paths: found {paths!r}, expected a list of at least one photo; "
+            "sorted(Path(folder).rglob('*.jpg')) makes one of a folder"
+        )
+    for number, found in enumerate(listed):
+        if not is_path(found):
+            raise InputError(
+                f"paths: found {told(found)} as number {number}, expected paths of "
+                "files; images that are open go through `preprocess`, and what it "
+                "makes of them into a list that the model is called with"
+            )
+    return listed
+
+
+def _checked_batch_size(found: Any) -> int:
+    if not _is_count(found, least=1):
+        raise InputError(
+            f"batch_size: found {found!r}, expected a whole number of at least 1"
+        )
+    return int(found)
+
+
+def _is_count(found: Any, *, least: int) -> bool:
+    is_whole = isinstance(found, Integral) and not isinstance(found, bool)
+    return is_whole and int(found) >= least
+
+
+def _known(name: str, found: Any, words: Sequence[str]) -> str:
+    if not isinstance(found, str) or found not in words:
+        raise InputError(f"{name}: found {found!r}, expected one of {', '.join(words)}")
+    return found
 
 
 def _decoding(record: str | None, speed: str | None) -> Decoding:
@@ -174,8 +279,7 @@ def _decoding(record: str | None, speed: str | None) -> Decoding:
             ) from error
     if speed is None:
         return found
-    _require_word("decode", speed, SPEEDS)
-    return dataclasses.replace(found, fast=speed == "fast")
+    return dataclasses.replace(found, fast=_known("decode", speed, SPEEDS) == "fast")
 
 
 def _refuse_unreadable(source: FileSource, bad: np.ndarray) -> None:

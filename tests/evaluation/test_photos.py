@@ -49,12 +49,50 @@ def test_descriptors_are_those_of_photos_one_by_one(model, paths, mode):
     [
         ([], "rect", r"paths: found \[\], expected a list of at least one photo"),
         ("one.jpg", "rect", "paths: found 'one.jpg', expected a list"),
+        (None, "rect", "paths: found None, expected a list"),
+        (b"one.jpg", "rect", "paths: found b'one.jpg', expected a list"),
+        (["one.jpg", None], "rect", "paths: found None as number 1, expected paths of"),
+        (["a\0.jpg"], "rect", "paths: found 'a.x00.jpg' as number 0, expected paths"),
+        (
+            [Image.new("RGB", (40, 40))],
+            "rect",
+            "found a value of the type Image as number 0, .*go through `preprocess`",
+        ),
         (["one.jpg"], "round", "mode: found 'round', expected one of square, rect"),
     ],
 )
 def test_what_is_no_list_of_photos_is_refused(model, given, mode, message):
     with pytest.raises(InputError, match=message):
         model.embed(given, test_size=40, mode=mode)
+
+
+NO_SIZES = (0, -5, 31, 40.5, True, "40", (), (40, 0), (40, 40), {40: 1}, float("nan"))
+
+
+@pytest.mark.parametrize("size", NO_SIZES)
+def test_what_is_no_size_is_refused(model, paths, size):
+    calls = (
+        lambda: model.embed(paths, test_size=size),
+        lambda: model.similarity(*paths[:2], test_size=size),
+        lambda: model.preprocess(paths[0], size),
+    )
+    for call in calls:
+        with pytest.raises(InputError, match="test_size: found ") as error:
+            call()
+        assert f"found {size!r}, expected a whole number of pixels" in str(error.value)
+
+
+def test_sizes_may_be_numbers_of_numpy(model, paths):
+    want = model.embed(paths[:2], test_size=40)
+    found = model.embed(paths[:2], test_size=np.int32(40), batch_size=np.int64(2))
+    np.testing.assert_array_equal(found, want)
+
+
+@pytest.mark.parametrize("count", [0, -3, 2.5, True, None, "8"])
+def test_a_batch_has_a_photo_at_least(model, paths, count):
+    message = "expected a whole number of at least 1"
+    with pytest.raises(InputError, match=f"batch_size: found {count!r}, {message}"):
+        model.embed(paths, test_size=40, batch_size=count)
 
 
 def test_a_word_that_says_how_to_decode_is_a_known_one(model, paths):
