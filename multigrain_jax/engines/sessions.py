@@ -5,6 +5,7 @@ one batch after the other.
 """
 
 import importlib.util
+import shutil
 import tempfile
 import threading
 from collections import OrderedDict
@@ -104,7 +105,8 @@ class EngineStep(Generic[V]):
             inputs: the batch.
 
         Raises:
-            InputError: a network that the engine cannot compute.
+            InputError: a network that the engine cannot compute, or a temporary folder
+                without room for its weights.
         """
         with self._lock:
             if self._variables is None:
@@ -143,9 +145,10 @@ def open_session(model: bytes) -> Session:
     """What computes an ONNX model, on all cores.
 
     Args:
-        model: from `to_onnx`.
+        model: from `to_onnx`; it is written to the temporary folder for a moment.
 
     Raises:
+        InputError: a temporary folder that cannot be written, or is full.
         Unsupported: a model that the engine refuses.
     """
     import onnxruntime  # pyright: ignore[reportMissingImports] - of its extra
@@ -154,16 +157,19 @@ def open_session(model: bytes) -> Session:
     options.intra_op_num_threads = num_cores()
     # Threads that wait for work would take the cores that decode photos.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # A session that is given bytes keeps them, beside its own copy of the weights.
-    with tempfile.TemporaryDirectory(prefix="multigrain_jax_") as folder:
-        path = Path(folder) / "model.onnx"
-        path.write_bytes(model)
-        try:
-            session = onnxruntime.InferenceSession(
-                path, options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # its exceptions have no base of their own
-            raise Unsupported(" ".join(str(error).split())) from error
+    try:
+        # A session that is given bytes keeps them, beside its own copy of the weights.
+        with tempfile.TemporaryDirectory(prefix="multigrain_jax_") as folder:
+            path = Path(folder) / "model.onnx"
+            path.write_bytes(model)
+            try:
+                session = onnxruntime.InferenceSession(
+                    path, options, providers=["CPUExecutionProvider"]
+                )
+            except Exception as error:  # its exceptions have no base of their own
+                raise Unsupported(" ".join(str(error).split())) from error
+    except OSError as error:
+        raise InputError(_no_room(len(model), error)) from error
     expected = {each.name: tuple(each.shape) for each in session.get_outputs()}
 
     def run(inputs: Arrays) -> dict[str, np.ndarray]:
@@ -174,3 +180,18 @@ def open_session(model: bytes) -> Session:
         return dict(zip(expected, found, strict=True))
 
     return run
+
+
+def _no_room(needed: int, error: OSError) -> str:
+    """A line on a temporary folder in which a model of so many bytes could not lie."""
+    try:
+        folder = tempfile.gettempdir()
+        place = f"{folder} has {shutil.disk_usage(folder).free} bytes free"
+    except OSError:
+        place = "no temporary folder can be written"
+    reason = error.strerror or str(error)
+    return (
+        f"engine: found {ONNX_RUNTIME!r}, which writes the model to the temporary "
+        f"folder for a moment, and {place} ({reason}), expected {needed} bytes; make "
+        "room, or name another folder by TMPDIR in the environment"
+    )

@@ -1,7 +1,11 @@
 """A network of ONNX Runtime gives what it gives by JAX."""
 
 import concurrent.futures
+import errno
 import importlib.util
+import os
+import tempfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -130,6 +134,39 @@ def test_a_model_that_the_engine_refuses_is_an_error_of_one_line(monkeypatch):
     monkeypatch.setattr(sessions, "to_onnx", lambda function, shapes: b"no model")
     with pytest.raises(InputError, match="cannot compute this network, found"):
         EngineStep(lambda variables, inputs: inputs)({}, {"x": np.ones((1, 1))})
+
+
+def test_a_full_temporary_folder_is_named_with_what_it_lacks(monkeypatch, tmp_path):
+    pytest.importorskip("onnxruntime")
+    written = []
+
+    def write(path, data):
+        written.append((path, data))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", write)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    step = EngineStep(lambda variables, inputs: {"y": inputs["x"] + 1})
+    with pytest.raises(InputError, match="engine: found 'onnxruntime'") as error:
+        step(NOTHING, {"x": np.ones((1, 1), np.float32)})
+    ((path, data),) = written
+    assert path.is_relative_to(tmp_path)
+    line = str(error.value)
+    assert f"and {tmp_path} has " in line and " bytes free (No space left" in line
+    assert f"expected {len(data)} bytes; make room, or name another folder by T" in line
+    # Once there is room the same step goes on, and nothing was left behind.
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+    assert step(NOTHING, {"x": np.ones((1, 1), np.float32)})["y"] == 2
+
+
+def test_a_temporary_folder_that_is_gone_is_told_of(monkeypatch, tmp_path):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    step = EngineStep(lambda variables, inputs: {"y": inputs["x"] + 1})
+    message = r"no temporary folder can be written \(No such file or directory\), exp"
+    with pytest.raises(InputError, match=message):
+        step(NOTHING, {"x": np.ones((1, 1), np.float32)})
 
 
 def test_beside_an_accelerator_jax_is_wanted(monkeypatch):
