@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import re
@@ -122,6 +123,12 @@ def read_small(path: Path, *, max_bytes: int) -> bytes:
     raise OSError(
         errno.EFBIG, f"{size} bytes, at most {max_bytes >> 20} MiB", str(path)
     )
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def require_content(path: Path) -> None:

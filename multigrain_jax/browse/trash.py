@@ -16,11 +16,11 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from multigrain_jax.descriptors.shards import file_digest
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import (
     append_durably,
     escape_name,
+    file_digest,
     sync_folder,
     unescape_name,
 )

@@ -3,12 +3,14 @@
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from multigrain_jax import buckets
 from multigrain_jax.data.bucket_paths import ADDRESSES
 from multigrain_jax.data.bucket_tree import stamp_url
+from multigrain_jax.files import file_digest
 
 
 def same_bytes(
@@ -57,5 +59,4 @@ def _file_size(path: str) -> int | None:
 def _digest(path: str) -> str:
     if path.startswith(ADDRESSES):
         return hashlib.sha256(buckets.read_bytes(path)).hexdigest()
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_digest(Path(path))

@@ -8,7 +8,7 @@ import numpy as np
 
 from multigrain_jax.descriptors.folder import DescriptorSettings, Shard
 from multigrain_jax.errors import InputError
-from multigrain_jax.files import require_content
+from multigrain_jax.files import file_digest, require_content
 
 
 class ShardFile:
@@ -130,12 +130,6 @@ def unknown_shard(path: Path, settings: DescriptorSettings) -> Shard | str:
         return _in_short(error.__cause__ or error)
     except OSError as error:
         return _in_short(error)
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def size_problem(path: Path, known: Shard) -> str | None:

@@ -11,12 +11,12 @@ from multigrain_jax.descriptors.folder import Shard
 from multigrain_jax.descriptors.shards import (
     HashingFile,
     ShardFile,
-    file_digest,
     shard_problem,
     size_problem,
     unknown_shard,
 )
 from multigrain_jax.errors import InputError
+from multigrain_jax.files import file_digest
 
 ARRAY = np.arange(12, dtype=np.float16).reshape(4, 3)
 

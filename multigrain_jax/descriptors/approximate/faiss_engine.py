@@ -25,9 +25,9 @@ from multigrain_jax.descriptors.approximate.record import (
     is_utf8,
     not_installed,
 )
-from multigrain_jax.descriptors.shards import HashingFile, file_digest
+from multigrain_jax.descriptors.shards import HashingFile
 from multigrain_jax.errors import InputError
-from multigrain_jax.files import require_content, write_durably
+from multigrain_jax.files import file_digest, require_content, write_durably
 
 KINDS = ("flat", "hnsw", "ivf_pq")
 # "auto": the exact products of so many rows take milliseconds, and a graph of so many
