@@ -20,9 +20,8 @@ from multigrain_jax.data.benchmarks.others import (
     DISTRACTORS,
     refuse_own,
     require_any,
-    require_folder,
 )
-from multigrain_jax.data.sources.folder import read_list_file
+from multigrain_jax.data.sources.folder import read_list_file, require_folder
 from multigrain_jax.data.sources.scan import Sieve, scan
 from multigrain_jax.errors import InputError
 
@@ -141,7 +140,9 @@ def _list_distractors(files: BenchmarkFiles, counts: Mapping[str, int]) -> list[
                 f"--config.{DISTRACTORS}=DIR; {DISTRACTORS_ORIGIN}"
             )
         return []
-    require_folder(folder, key=DISTRACTORS, origin=DISTRACTORS_ORIGIN)
+    require_folder(
+        folder, key=DISTRACTORS, more=f"; nothing is downloaded, {DISTRACTORS_ORIGIN}"
+    )
     sieve = Sieve(files.exclude, "refuse")
     if files.distractor_list is None:
         names = scan(folder, sieve).files

@@ -24,9 +24,9 @@ from multigrain_jax.data.benchmarks.others import (
     TRAINING,
     refuse_own,
     require_any,
-    require_folder,
 )
 from multigrain_jax.data.notes import PASSED_OVER
+from multigrain_jax.data.sources.folder import require_folder
 from multigrain_jax.errors import InputError
 from multigrain_jax.files import MAX_TEXT_BYTES, read_small
 
@@ -226,7 +226,7 @@ def _training_names(folder: Path | None) -> list[str]:
     """The files of the training photos, if a folder of them is given."""
     if folder is None:
         return []
-    require_folder(folder, key=TRAINING, origin=ORIGIN)
+    require_folder(folder, key=TRAINING, more=f"; nothing is downloaded, {ORIGIN}")
     names = file_names(folder)
     require_any(names, folder, key=TRAINING, origin=ORIGIN)
     return names

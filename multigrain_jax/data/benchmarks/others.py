@@ -31,25 +31,6 @@ def list_others(folder: Path | None, *, key: str, sieve: Sieve) -> list[str]:
     return [file.path for file in files]
 
 
-def require_folder(folder: Path, *, key: str, origin: str) -> None:
-    """Refuse what is no folder.
-
-    Args:
-        folder: of photos.
-        key: the key that names it.
-        origin: where the data comes from, for the error.
-
-    Raises:
-        InputError: there is no such folder.
-    """
-    if not folder.is_dir():
-        raise InputError(
-            f"{key}: {folder} was expected to be a folder, found "
-            f"{'a file' if folder.exists() else 'nothing'}; give it with "
-            f"--config.{key}=DIR; nothing is downloaded, {origin}"
-        )
-
-
 def require_any(names: Sequence[str], folder: Path, *, key: str, origin: str) -> None:
     """Refuse a folder without photos.
 

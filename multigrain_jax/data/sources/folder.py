@@ -98,13 +98,27 @@ def index_folder(
     return listed, class_names
 
 
-def _split_folder(root: Path, split: str | None, key: str) -> Path:
-    if not root.is_dir():
+def require_folder(folder: Path, *, key: str, more: str = "") -> None:
+    """Refuse what is no folder.
+
+    Args:
+        folder: of images.
+        key: the key of a configuration that names it.
+        more: what else the error is to say.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    if not folder.is_dir():
         raise InputError(
-            f"{key}: {root} was expected to be a folder, found "
-            f"{'a file' if root.exists() else 'nothing'}; give it with "
-            f"--config.{key}=DIR"
+            f"{key}: {folder} was expected to be a folder, found "
+            f"{'a file' if folder.exists() else 'nothing'}; give it with "
+            f"--config.{key}=DIR{more}"
         )
+
+
+def _split_folder(root: Path, split: str | None, key: str) -> Path:
+    require_folder(root, key=key)
     if not split:
         return root
     if (root / split).is_dir():
