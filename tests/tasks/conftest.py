@@ -33,6 +33,17 @@ def database(photo_folder, tiny_checkpoint, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def larger_collection(photo_folder, tiny_checkpoint, tmp_path_factory):
+    """A workdir of `embed` with photos at another size than those of `database`."""
+    workdir = tmp_path_factory.mktemp("larger") / "workdir"
+    config = small_eval_config(
+        embed.get_config, photo_folder, tiny_checkpoint, test_size=64
+    )
+    run_embed.run(config, workdir)
+    return workdir
+
+
+@pytest.fixture(scope="session")
 def objects(tmp_path_factory):
     """Four photos of each of three objects that are hard to tell apart."""
     sizes = [(40, 30), (30, 40), (48, 30), (40, 30)]

@@ -3,12 +3,10 @@
 import shutil
 
 import pytest
-from helpers.configs import small_eval_config
 
-from configs import embed, search
+from configs import search
 from multigrain_jax.descriptors.index import DescriptorIndex
 from multigrain_jax.errors import InputError
-from multigrain_jax.tasks import embed as run_embed
 from multigrain_jax.tasks.normalization import open_normalization
 
 
@@ -26,15 +24,9 @@ def test_scores_are_normalised_by_a_collection_that_is_named(database, tmp_path)
     assert found[1:] == (3, 2.0, "nth")
 
 
-def test_a_collection_of_another_size_normalises_nothing(
-    database, photo_folder, tiny_checkpoint, tmp_path
-):
-    config = small_eval_config(
-        embed.get_config, photo_folder, tiny_checkpoint, test_size=64
-    )
-    run_embed.run(config, tmp_path / "other")
+def test_a_collection_of_another_size_normalises_nothing(database, larger_collection):
     with pytest.raises(InputError, match="test_size: the folder has 64, this run 48"):
-        normalization(database, str(tmp_path / "other"))
+        normalization(database, str(larger_collection))
 
 
 def test_the_database_that_normalises_its_own_scores_is_told(

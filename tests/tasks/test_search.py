@@ -227,15 +227,9 @@ def test_normalised_scores_are_lower_by_the_training_images(
         assert float(row["similarity"]) == pytest.approx(lower, abs=2e-5)
 
 
-def test_descriptors_of_another_size_are_refused(
-    database, photo_folder, tiny_checkpoint, tmp_path
-):
-    config = small_eval_config(
-        embed.get_config, photo_folder, tiny_checkpoint, test_size=64
-    )
-    run_embed.run(config, tmp_path / "other")
+def test_descriptors_of_another_size_are_refused(database, larger_collection, tmp_path):
     with pytest.raises(InputError, match="test_size: the folder has 64, this run 48"):
-        run(database, tmp_path / "w", tmp_path / "other")
+        run(database, tmp_path, larger_collection)
 
 
 @pytest.mark.parametrize(
